@@ -1,0 +1,122 @@
+"""Turns and dialogues, and the rules that every dialogue keeps.
+
+Knows nothing of models, pages or storage. A `Dialogue` that exists is valid: it starts with the
+user, roles alternate, no turn is empty, and no turn carries a control character.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from empo_demo.errors import InvalidInput
+
+Role = Literal["user", "assistant"]
+Message = dict[str, str]
+"""One chat message as every chat template takes it: ``{"role": …, "content": …}``."""
+
+MAX_TEXT = 2_000
+"""Longest text, in characters, that the visitor's box takes."""
+MAX_TURNS = 40
+"""Longest dialogue, in turns, that a round may be opened on."""
+
+SYSTEM_PROMPT = (
+    "You are talking with someone who tells you about something that happened to them. "
+    "Answer in one or two sentences, warmly and to the point: show that you understood how they "
+    "feel and why, and keep the conversation going."
+)
+"""The one system prompt of chat models. Both sides of a round always get the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance. `content` is stripped, non-empty and free of control characters."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ("user", "assistant"):
+            raise InvalidInput(
+                f"A turn's role is {self.role!r}; it must be 'user' or 'assistant'."
+            )
+        object.__setattr__(self, "content", clean_text(self.content))
+
+    def message(self) -> Message:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Alternating turns, the user's first. May be empty, and may end with either role."""
+
+    turns: tuple[Turn, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.turns) > MAX_TURNS:
+            raise InvalidInput(
+                f"The dialogue has {len(self.turns)} turns; at most {MAX_TURNS} are taken. "
+                "Start a new dialogue."
+            )
+        for position, turn in enumerate(self.turns):
+            expected: Role = "user" if position % 2 == 0 else "assistant"
+            if turn.role != expected:
+                raise InvalidInput(
+                    f"Turn {position + 1} of the dialogue is the {turn.role}'s; it must be the "
+                    f"{expected}'s: a dialogue starts with the user and the roles alternate."
+                )
+
+    @classmethod
+    def from_messages(cls, messages: Iterable[Mapping[str, Any]]) -> Dialogue:
+        """Read ``[{"role", "content"}, …]``; raise `InvalidInput` on anything else."""
+        turns = []
+        for position, message in enumerate(messages, start=1):
+            if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+                raise InvalidInput(
+                    f"Turn {position} of the dialogue must be an object with the texts "
+                    "'role' and 'content'."
+                )
+            turns.append(Turn(message.get("role"), message["content"]))  # type: ignore[arg-type]
+        return cls(tuple(turns))
+
+    def messages(self, system: str = "") -> list[Message]:
+        """The dialogue as chat messages, with `system` in front where it is not empty."""
+        head: list[Message] = [{"role": "system", "content": system}] if system else []
+        return head + [turn.message() for turn in self.turns]
+
+    def plus(self, role: Role, content: str) -> Dialogue:
+        return Dialogue((*self.turns, Turn(role, content)))
+
+    @property
+    def last_user_turn(self) -> Turn | None:
+        return next((turn for turn in reversed(self.turns) if turn.role == "user"), None)
+
+
+def clean_text(text: str, *, limit: int | None = None) -> str:
+    """Strip `text`; refuse what is empty, over `limit` characters, or holds control characters.
+
+    Line breaks and tabs are allowed, as are format characters (emoji joiners, text direction).
+    """
+    if not isinstance(text, str):
+        raise InvalidInput("A text was expected, but something else was sent.")
+    stripped = text.strip()
+    if not stripped:
+        raise InvalidInput("The text is empty. Write what happened, in at least one word.")
+    if limit is not None and len(stripped) > limit:
+        raise InvalidInput(
+            f"The text has {len(stripped):,} characters; at most {limit:,} are taken. Shorten it."
+        )
+    for character in stripped:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\r\t":
+            raise InvalidInput(
+                f"The text holds a control character (U+{ord(character):04X}). "
+                "Remove it, or type the text instead of pasting it."
+            )
+    return stripped
+
+
+def roles_alternate(turns: Sequence[Turn]) -> bool:
+    """Whether the turns alternate, whoever starts."""
+    return all(a.role != b.role for a, b in zip(turns, turns[1:], strict=False))

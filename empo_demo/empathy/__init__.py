@@ -1,0 +1,1 @@
+"""What the small empathetic model (SEM) knows, and how it steers and guards the arena."""

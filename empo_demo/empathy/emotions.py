@@ -1,0 +1,58 @@
+"""The 32 emotions of EmpatheticDialogues: names, polar opposites, groups and colours.
+
+Groups are the eight petals of Plutchik's wheel. The opposites are those of EmPO's published
+code (arXiv 2406.19071); some hold one way only, so `OPPOSITE` is no involution.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Group = Literal[
+    "joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation"
+]
+
+EMOTIONS: tuple[str, ...] = (
+    "afraid", "angry", "annoyed", "anticipating", "anxious", "apprehensive", "ashamed", "caring",
+    "confident", "content", "devastated", "disappointed", "disgusted", "embarrassed", "excited",
+    "faithful", "furious", "grateful", "guilty", "hopeful", "impressed", "jealous", "joyful",
+    "lonely", "nostalgic", "prepared", "proud", "sad", "sentimental", "surprised", "terrified",
+    "trusting",
+)  # fmt: skip
+"""All labels, alphabetically: the order of every model head and of every stored vector."""
+
+INDEX: dict[str, int] = {label: position for position, label in enumerate(EMOTIONS)}
+
+_MUTUAL = (
+    ("afraid", "angry"), ("proud", "ashamed"), ("faithful", "jealous"), ("terrified", "furious"),
+    ("joyful", "sad"), ("embarrassed", "confident"), ("excited", "devastated"),
+    ("annoyed", "apprehensive"), ("lonely", "caring"), ("surprised", "anticipating"),
+    ("nostalgic", "hopeful"), ("disappointed", "impressed"), ("trusting", "disgusted"),
+    ("anxious", "content"),
+)  # fmt: skip
+_ONE_WAY = (
+    ("sentimental", "apprehensive"), ("grateful", "disgusted"), ("prepared", "anxious"),
+    ("guilty", "proud"),
+)  # fmt: skip
+
+OPPOSITE: dict[str, str] = {
+    **{a: b for a, b in _MUTUAL},
+    **{b: a for a, b in _MUTUAL},
+    **dict(_ONE_WAY),
+}
+"""The polar opposite of each emotion, as EmPO draws its rejected texts."""
+
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "joy": ("joyful", "content", "excited", "proud"),
+    "trust": ("trusting", "faithful", "grateful", "caring", "confident"),
+    "fear": ("afraid", "terrified", "anxious", "apprehensive"),
+    "surprise": ("surprised", "impressed"),
+    "sadness": ("sad", "lonely", "devastated", "disappointed", "nostalgic", "sentimental"),
+    "disgust": ("disgusted", "embarrassed", "ashamed", "guilty"),
+    "anger": ("angry", "annoyed", "furious", "jealous"),
+    "anticipation": ("anticipating", "hopeful", "prepared"),
+}
+
+GROUP_OF: dict[str, Group] = {
+    label: group for group, labels in GROUPS.items() for label in labels
+}

@@ -1,0 +1,1 @@
+"""Text in, two streams out. Knows nothing of rounds, votes or pages."""

@@ -1,0 +1,86 @@
+"""What an engine is: requests in, events out.
+
+An engine answers a handful of requests *together* (the sides of one round) as one plain, sync
+generator of events. Closing the generator stops the work within one token. An engine never raises
+for one side's failure: that side gets a `Failed` event and the other goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from empo_demo.dialogue import Message
+
+FinishReason = Literal["eos", "stop", "length", "stopped"]
+"""Why a side ended: end-of-sequence token, stop string, token limit, or stopped by a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are drawn. `temperature` 0 is greedy; `top_p` in (0, 1]; penalty 1 is none."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.1
+    max_new_tokens: int = 60
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One side's job. `contender` is an id of the roster the engine was loaded with.
+
+    `adapter_scale` is the alignment dial: 0 is the base, 1 the adapter as trained.
+    """
+
+    side: str
+    contender: str
+    messages: tuple[Message, ...]
+    decoding: Decoding = field(default_factory=Decoding)
+    seed: int = 0
+    adapter_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of one side; never part of a character."""
+
+    side: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One side is complete. `text` is the whole reply, equal to the joined deltas."""
+
+    side: str
+    reason: FinishReason
+    text: str
+    tokens: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One side cannot go on. `error` is one plain sentence, never a traceback."""
+
+    side: str
+    error: str
+
+
+Event = Delta | Finished | Failed
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Anything that can answer: a local model, a server, a file of recorded replies."""
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """Yield events until every side has a `Finished` or a `Failed`; close to cancel."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What is served and how (device, quantisation, plan), for the page and the log."""
+        ...

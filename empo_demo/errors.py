@@ -1,0 +1,39 @@
+"""The errors that a person is shown: one base class, one line of plain words each.
+
+A message says what was wrong, what was expected and what to do. Anything that is not an
+`ArenaError` is a bug: the page shows a general sentence and the log the traceback.
+"""
+
+from __future__ import annotations
+
+
+class ArenaError(Exception):
+    """Base of every error whose message is written for the person who caused or met it."""
+
+
+class InvalidInput(ArenaError):
+    """What was sent cannot be used: empty, too long, malformed, of the wrong kind."""
+
+
+class NotAllowed(ArenaError):
+    """The request is well formed but not this caller's to make, or not now."""
+
+
+class NotFound(ArenaError):
+    """There is no such round, contender, file or model."""
+
+
+class SettingsError(ArenaError):
+    """An `EMPO_*` variable or a flag holds something that it may not hold."""
+
+
+class EngineError(ArenaError):
+    """The models could not be loaded, or could not answer."""
+
+
+class StorageError(ArenaError):
+    """The database cannot be read or written at present. Nothing half-written remains."""
+
+
+class DataError(ArenaError):
+    """A file of data is missing or malformed; names the file and, where it can, the line."""

@@ -1,0 +1,110 @@
+"""Every knob of the app, typed, read from `EMPO_*` variables; flags override them.
+
+A wrong value is one `SettingsError` that names the variable, what it holds and what it may hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from empo_demo.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS = ROOT / "assets"
+
+Quantization = Literal["nf4", "int8", "none"]
+Exposure = Literal["all", "after-vote", "randomised"]
+
+
+class Settings(BaseSettings):
+    """The typed settings. Field `x` is the variable `EMPO_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="EMPO_", extra="forbid", env_ignore_empty=True)
+
+    preset: str = Field("tiny", description="tiny, empo-7b, or the path of a TOML file")
+    base: str | None = Field(None, description="base model: a folder or a Hub id")
+    aligned: str | None = Field(None, description="aligned model: an adapter or a model")
+    quantization: Quantization | None = Field(None, description="nf4, int8 or none")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    engine: str = Field("local", description="local, the URL of a server, or a predictions file")
+    adapter_plan: Literal["auto", "shared", "merged"] = Field(
+        "auto", description="auto, shared or merged"
+    )
+    database: str = Field(
+        "sqlite:///votes.sqlite3", description="a SQLAlchemy URL (sqlite:///… or postgresql://…)"
+    )
+    secret: str | None = Field(None, description="the key of the voters' address hashes")
+    hub_dataset: str | None = Field(None, description="the dataset repository for pushed votes")
+    nrc_vad: Path | None = Field(None, description="the path of your NRC-VAD lexicon file")
+    max_concurrent_rounds: int = Field(4, ge=1, le=256, description="a number from 1 to 256")
+    system_prompt: str | None = Field(None, description="the system prompt of both sides")
+    exposure: Exposure = Field("all", description="all, after-vote or randomised")
+    sem: str = Field("embedded", description="the name of a SEM plugin")
+    hef_top_k: int = Field(3, ge=1, le=32, description="a number from 1 to 32")
+    country: str = Field("international", description="a country code for the crisis notice")
+    check_rate: float = Field(
+        0.0, ge=0.0, le=0.5, description="share of attention-check rounds, 0 to 0.5"
+    )
+    seed: int | None = Field(None, description="a whole number; fixes the draws of a session")
+
+    @field_validator("nrc_vad")
+    @classmethod
+    def _file_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("there is no such file")
+        return path
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        kind, _, number = device.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+            raise ValueError("not a device")
+        return device
+
+    @field_validator("database")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if not url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:", "postgres:")):
+            raise ValueError("not a database URL")
+        return url
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings from the environment, with `overrides` (those that are not None) on top.
+
+    Raises `SettingsError` with one line on the first wrong value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """One line for each `EMPO_*` variable that is not a setting, with the nearest that is."""
+    environment = os.environ if environment is None else environment
+    known = {f"EMPO_{name.upper()}" for name in Settings.model_fields}
+    lines = []
+    for name in sorted(set(environment) - known):
+        if name.startswith("EMPO_"):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            lines.append(f"{name} is not a setting of this app and is ignored.{hint}")
+    return lines
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    field = Settings.model_fields.get(name)
+    allowed = field.description if field is not None else "nothing: it is not a setting"
+    return f"EMPO_{name.upper()} holds {first.get('input')!r}; it may hold {allowed}."
