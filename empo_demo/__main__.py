@@ -1,0 +1,5 @@
+"""`python -m empo_demo`: the terminal of EmPO Arena."""
+
+from empo_demo.cli import main
+
+main()

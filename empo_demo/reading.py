@@ -1,0 +1,92 @@
+"""The terminal's `analyze`: what the SEM reads in one text or in a file of them.
+
+Works line by line, so a long file needs no memory and a bad line stops nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from empo_demo.dialogue import Turn
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.settings import load_settings
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.sem import Reading
+
+
+def analyze_text(text: str | None, *, as_json: bool) -> None:
+    """Print the reading of one text: a small table, or one JSON line."""
+    if text is None:
+        raise InvalidInput("Nothing to analyse: give a text, or a file with --input FILE.jsonl.")
+    turn = Turn("user", text)
+    from empo_demo.empathy.sem import load_sem
+
+    reading = load_sem(load_settings()).read([turn])
+    if as_json:
+        print(json.dumps(reading.as_json(), ensure_ascii=False))
+    else:
+        _print(turn.content, reading)
+
+
+def analyze_file(source: Path, output: Path | None) -> None:
+    """Answer each line of a JSONL file with one line, in order; see `empathy.analyze`."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with _lines(source) as lines, _writer(output) as out, console.status("Reading…") as status:
+        from empo_demo.empathy.analyze import analyze_records
+        from empo_demo.empathy.sem import load_sem
+
+        done = bad = 0
+        for answer in analyze_records(load_sem(load_settings()), lines):
+            out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            done, bad = done + 1, bad + ("error" in answer)
+            if done % 100 == 0:
+                status.update(f"Reading… {done:,} lines")
+    console.print(f"{done:,} lines read, {bad:,} of them could not be used.", highlight=False)
+
+
+def _print(text: str, reading: Reading) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    marked = Text(text)
+    for cause in reading.causes:
+        marked.stylize(
+            "bold underline" if cause.weight >= 0.5 else "underline", cause.start, cause.end
+        )
+    console = Console()
+    console.print(marked)
+    for label, probability in reading.emotions[:5]:
+        bar = "█" * round(30 * probability)
+        console.print(f"{label:>14} {probability:6.1%} {bar}", highlight=False)
+
+
+@contextmanager
+def _lines(source: Path) -> Iterator[IO[str]]:
+    if str(source) == "-":
+        yield sys.stdin
+        return
+    try:
+        with source.open(encoding="utf8", errors="replace") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror or error}.") from None
+
+
+@contextmanager
+def _writer(output: Path | None) -> Iterator[IO[str]]:
+    if output is None or str(output) == "-":
+        yield sys.stdout
+        return
+    try:
+        with output.open("w", encoding="utf8") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
