@@ -7,7 +7,7 @@ user, roles alternate, no turn is empty, and no turn carries a control character
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,9 +39,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
-            raise InvalidInput(
-                f"A turn's role is {self.role!r}; it must be 'user' or 'assistant'."
-            )
+            raise InvalidInput(f"A turn's role is {self.role!r}; it must be 'user' or 'assistant'.")
         object.__setattr__(self, "content", clean_text(self.content))
 
     def message(self) -> Message:
@@ -115,8 +113,3 @@ def clean_text(text: str, *, limit: int | None = None) -> str:
                 "Remove it, or type the text instead of pasting it."
             )
     return stripped
-
-
-def roles_alternate(turns: Sequence[Turn]) -> bool:
-    """Whether the turns alternate, whoever starts."""
-    return all(a.role != b.role for a, b in zip(turns, turns[1:], strict=False))
