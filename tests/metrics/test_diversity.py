@@ -21,9 +21,8 @@ from empo_demo.metrics.diversity import (
     ngrams,
 )
 
-TEXTS = st.lists(
-    st.lists(st.sampled_from(["a", "b", "c", "D", "d", "e"]), max_size=8).map(" ".join)
-)
+WORD = st.sampled_from(["a", "b", "c", "D", "d", "e"])
+TEXTS = st.lists(st.lists(WORD, max_size=8).map(" ".join))
 
 
 def counted(texts: list[str], n: int) -> float | None:

@@ -1,0 +1,119 @@
+"""The terminal's evaluation: generate, retention, word counts, score, report.
+
+Commands only parse, call and print; everything heavy is imported inside them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+evaluate_app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+
+
+@evaluate_app.command()
+def generate(
+    contender: Annotated[str, typer.Option(help="Id of a contender; see `contenders`.")],
+    data: Annotated[Path, typer.Option(help="Dialogues: JSONL of EmpatheticDialogues, .gz too.")],
+    output: Annotated[Path, typer.Option(help="JSONL to write; an existing one is continued.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N dialogues.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all replies.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
+) -> None:
+    """Write one reply per dialogue, in place of the last listener turn."""
+    from empo_demo.evaluation.generate import run
+
+    run(contender, data, output, limit=limit, seed=seed, batch=batch)
+
+
+@evaluate_app.command()
+def retention(
+    contender: Annotated[str, typer.Option(help="Id of a contender with an adapter.")],
+    tasks: Annotated[str, typer.Option(help="lm-eval tasks or YAML files, commas between.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only N examples per task.")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples in the prompt.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Does the aligned model still know what its base knew? lm-evaluation-harness on both."""
+    from empo_demo.evaluation.retention import run
+
+    run(contender, tasks, limit=limit, shots=shots, batch=batch, as_json=as_json)
+
+
+@evaluate_app.command("word-counts")
+def word_counts(
+    data: Annotated[list[Path], typer.Option(help="Dialogues (JSONL, .gz); may be repeated.")],
+    output: Annotated[Path, typer.Option(help="The table to write (.tsv.gz).")],
+) -> None:
+    """Count in how many utterances each token occurs: the corpus of NIDF."""
+    from collections import Counter
+
+    from empo_demo.metrics.nidf import read_counts, write_counts
+
+    counts: Counter[str] = Counter()
+    for path in data:
+        counts.update(read_counts(path))
+    write_counts(counts, output)
+    typer.echo(f"{len(counts):,} tokens written to {output}.", err=True)
+
+
+@evaluate_app.command()
+def results(
+    predictions: Annotated[
+        list[Path], typer.Option(help="Predictions to summarise, base first; may be repeated.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Default: the app's own results.")] = None,
+    encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
+) -> None:
+    """Summarise the shipped models' evaluation, without texts, for the Results tab."""
+    from empo_demo.evaluation.results import RESULTS, write
+
+    write(predictions, output or RESULTS, encoder=encoder)
+
+
+def score(
+    predictions: Annotated[
+        list[Path], typer.Option(help="EmPO's CSV or our JSONL, .gz too; may be repeated.")
+    ],
+    metrics: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
+    as_json: AsJson = False,
+    nidf_corpus: Annotated[
+        Path | None, typer.Option(help="Word counts or dialogues for NIDF; default: ours of ED.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="BERTScore's encoder: auto, or NAME, or NAME:LAYER.")
+    ] = "auto",
+) -> None:
+    """Score replies as the paper does; several files are compared row by row."""
+    from empo_demo.evaluation.present import run_score
+
+    run_score(predictions, metrics, as_json=as_json, nidf_corpus=nidf_corpus, encoder=encoder)
+
+
+def report(
+    output: Annotated[Path, typer.Argument(help="The HTML page to write.")],
+    predictions: Annotated[
+        list[Path] | None, typer.Option(help="Predictions to report; default: the app's own.")
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
+    encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
+) -> None:
+    """Write the evaluation as one page that opens without a network."""
+    from empo_demo.evaluation.report import run
+
+    run(output, predictions or [], metrics=metrics, encoder=encoder)
+
+
+try:  # the HEF benchmark registers itself; without it the rest works
+    from empo_demo.evaluation.hef import register
+except ImportError:
+    pass
+else:
+    register(evaluate_app)

@@ -1,0 +1,229 @@
+"""Each metric of the paper over one file of predictions: its figures, and one value per row.
+
+The figures go into tables and JSON; the values per row are what systems are compared by. A row
+for which a metric is not defined has None there and is counted under `excluded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from empo_demo.evaluation.predictions import Predictions, Row
+from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics import diversity, emotion, epitome, safety
+from empo_demo.metrics.nidf import nidf
+from empo_demo.metrics.tokens import words
+from empo_demo.metrics.valence import Vad, difference, text_vad
+
+Series = list[float | None]
+"""One value per row of the file, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one metric adds: keys of the system's JSON object, and series by name."""
+
+    figures: dict[str, Any]
+    series: dict[str, Series] = field(default_factory=dict)
+
+
+def measure_length(predictions: Predictions, _tools: Tools) -> Part:
+    """Words per reply, split at white space."""
+    counts: Series = [float(len(words(text))) for text in predictions.responses]
+    return Part({}, {"length": counts})
+
+
+def measure_distinct(predictions: Predictions, tools: Tools) -> Part:
+    """Distinct-1/2/3 of the corpus, per response, and at the words that every system has."""
+    texts = predictions.responses
+    total = diversity.count_words(texts)
+    budget = total if tools.budget is None else min(tools.budget, total)
+    figures = {
+        "corpus": _by_order(lambda n: diversity.distinct(texts, n)),
+        "per_response": _by_order(lambda n: diversity.distinct_per_response(texts, n)),
+        "equal_tokens": _by_order(lambda n: diversity.distinct_at(texts, n, budget)),
+        "budget": budget,
+    }
+    series = {f"distinct-{n}": diversity.distinct_each(texts, n) for n in diversity.ORDERS}
+    return Part({"distinct": figures}, series)
+
+
+def measure_vad(predictions: Predictions, tools: Tools) -> Part:
+    """Differences of valence, arousal and dominance between the user's last turn and the reply."""
+    pairs = [
+        (text_vad(row.user, tools.lexicon), text_vad(row.response, tools.lexicon))
+        for row in predictions.rows
+    ]
+    maxima = _columns([difference(user.max, reply.max) for user, reply in pairs])
+    means = _columns([difference(user.mean, reply.mean) for user, reply in pairs])
+    absolute = {key: _absolute(values) for key, values in maxima.items()}
+    figures = {
+        "abs_max": _means(absolute),
+        "abs_max_sd": {key: _deviation(values) for key, values in absolute.items()},
+        "signed_max": _means(maxima),
+        "abs_mean": _means({key: _absolute(values) for key, values in means.items()}),
+        "signed_mean": _means(means),
+        "response_max": _means(_columns([reply.max for _, reply in pairs])),
+        "response_mean": _means(_columns([reply.mean for _, reply in pairs])),
+        "lexicon": tools.lexicon.name,
+    }
+    series = {f"vad.{key}": values for key, values in absolute.items() if values[0] is not None}
+    return Part({"vad": figures}, series)
+
+
+def measure_nidf(predictions: Predictions, tools: Tools) -> Part:
+    """Specificity per reply; replies without a token have none."""
+    values: Series = [nidf(text, tools.nidf_table) for text in predictions.responses]
+    return Part({"nidf": _mean(values)}, {"nidf": values})
+
+
+def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
+    """diff-EPITOME from the levels stored in the file, or from the SEM's where there are none."""
+    rows = predictions.rows
+    if predictions.has_levels:
+        generated = [row.generated_levels or {} for row in rows]
+        reference = [row.reference_levels or {} for row in rows]
+        source = "stored in the file"
+    else:
+        generated = tools.epitome_levels([(row.user, row.response) for row in rows])
+        reference = tools.epitome_levels([(row.user, row.reference) for row in rows])
+        source = tools.sem_label
+    of = {
+        m: ([int(g[m]) for g in generated], [int(r[m]) for r in reference])
+        for m in epitome.MECHANISMS
+    }
+    figures = {
+        "diff_epitome": {m: epitome.diff_epitome(*of[m]) for m in of},
+        "epitome_levels": {
+            "generated": {m: epitome.mean_level(of[m][0]) for m in of},
+            "reference": {m: epitome.mean_level(of[m][1]) for m in of},
+        },
+        "epitome_accuracy": {m: epitome.accuracy(*of[m]) for m in of},
+        "epitome_constant_zero": {m: epitome.constant_zero(of[m][1]) for m in of},
+        "epitome_source": source,
+    }
+    series: dict[str, Series] = {
+        f"diff-epitome.{m}": list(epitome.squared_differences(*of[m])) for m in of
+    }
+    return Part(figures, series)
+
+
+def measure_bertscore(predictions: Predictions, tools: Tools) -> Part:
+    """Precision, recall and F1 against the human's reply; an empty reply scores 0."""
+    from empo_demo.metrics.bertscore import bertscore
+
+    scores = bertscore(predictions.responses, predictions.references, tools.encoder)
+    f1: Series = [score.f1 for score in scores]
+    figures = {
+        "precision": _mean([score.precision for score in scores]),
+        "recall": _mean([score.recall for score in scores]),
+        "f1": _mean(f1),
+        "encoder": tools.encoder.label,
+    }
+    return Part({"bertscore": figures}, {"bertscore.f1": f1})
+
+
+def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
+    """How far the reply is in the emotion of the user's turn, beside what the human's reply is."""
+    rows = predictions.rows
+    user = tools.emotions([row.user for row in rows])
+    reply = tools.emotions([row.response for row in rows])
+    human = tools.emotions([row.reference for row in rows])
+    overlaps = _overlaps(user, reply)
+    figures: dict[str, Any] = {
+        "overlap": _mean(overlaps),
+        "top1": _mean(_same_top(user, reply)),
+        "reference_overlap": _mean(_overlaps(user, human)),
+        "reference_top1": _mean(_same_top(user, human)),
+        "label_top1": _mean(_label_hits(rows, reply)),
+        "sem": tools.sem_label,
+    }
+    return Part({"emotion": figures}, {"emotion.overlap": overlaps})
+
+
+def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
+    """Counts of replies that disclose a machine, leak an identity or a piece of a template."""
+    texts = predictions.responses
+    leaks: Series = [
+        float(safety.discloses_machine(text) or safety.leaks_identity(text)) for text in texts
+    ]
+    return Part({"safety": safety.counts(texts)}, {"safety": leaks})
+
+
+METRICS: dict[str, Callable[[Predictions, Tools], Part]] = {
+    "length": measure_length,
+    "distinct": measure_distinct,
+    "vad": measure_vad,
+    "nidf": measure_nidf,
+    "diff-epitome": measure_epitome,
+    "bertscore": measure_bertscore,
+    "emotion": measure_emotion,
+    "safety": measure_safety,
+}
+"""The metrics by the names that `score --metrics` takes, in the order of the tables."""
+
+LOWER_IS_BETTER = (
+    "vad.v",
+    "vad.a",
+    "vad.d",
+    "safety",
+    *(f"diff-epitome.{m}" for m in ("er", "ex", "ip")),
+)
+"""Series of which a smaller value is the better one; of length neither is."""
+
+
+def _by_order(value: Callable[[int], float | None]) -> dict[str, float | None]:
+    return {str(n): value(n) for n in diversity.ORDERS}
+
+
+def _columns(vads: Sequence[Vad]) -> dict[str, Series]:
+    return {"v": [x.v for x in vads], "a": [x.a for x in vads], "d": [x.d for x in vads]}
+
+
+def _absolute(values: Series) -> Series:
+    return [None if value is None else abs(value) for value in values]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _means(columns: Mapping[str, Series]) -> dict[str, float | None]:
+    return {key: _mean(values) for key, values in columns.items()}
+
+
+def _deviation(values: Series) -> float | None:
+    """Standard deviation with ddof 1, as the paper reports it; None for fewer than two values."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return None
+    mean = sum(known) / len(known)
+    return float((sum((value - mean) ** 2 for value in known) / (len(known) - 1)) ** 0.5)
+
+
+Distributions = Sequence[Mapping[str, float] | None]
+
+
+def _overlaps(one: Distributions, other: Distributions) -> Series:
+    return [
+        None if a is None or b is None else emotion.overlap(a, b)
+        for a, b in zip(one, other, strict=True)
+    ]
+
+
+def _same_top(one: Distributions, other: Distributions) -> Series:
+    return [
+        None if a is None or b is None else float(emotion.top(a) == emotion.top(b))
+        for a, b in zip(one, other, strict=True)
+    ]
+
+
+def _label_hits(rows: Sequence[Row], reply: Distributions) -> Series:
+    """Whether the reply's first emotion is the dialogue's label, where the file gives one."""
+    return [
+        None if read is None or row.emotion is None else float(emotion.top(read) == row.emotion)
+        for row, read in zip(rows, reply, strict=True)
+    ]

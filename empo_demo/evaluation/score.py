@@ -1,0 +1,195 @@
+"""`score`: files of predictions in, the paper's figures and paired comparisons out.
+
+Rows are paired by position after their user turns and references were compared; rows that differ
+are counted and left out of the comparison, never of a system's own figures.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.evaluation import statistics
+from empo_demo.evaluation.measure import METRICS, Series
+from empo_demo.evaluation.predictions import Predictions, read_predictions
+from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics.diversity import equal_budget, mean_words
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One system: its JSON object, and one value per row for each series."""
+
+    predictions: Predictions
+    figures: dict[str, Any]
+    series: dict[str, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All systems in the order given, the paired comparisons, and what a reader must know."""
+
+    systems: dict[str, Scored]
+    paired: list[dict[str, Any]]
+    notices: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "systems": {name: scored.figures for name, scored in self.systems.items()},
+            "paired": self.paired,
+            "notices": self.notices,
+        }
+
+
+def metric_names(given: str) -> list[str]:
+    """`all`, or names between commas, in the order of the tables. Raises on an unknown name."""
+    wanted = [name.strip() for name in given.split(",") if name.strip()]
+    if wanted == ["all"]:
+        return list(METRICS)
+    for name in wanted:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise InvalidInput(
+                f"There is no metric {name!r}; there are: all, {', '.join(METRICS)}.{hint}"
+            )
+    if not wanted:
+        raise InvalidInput(f"No metric is named; there are: all, {', '.join(METRICS)}.")
+    return [name for name in METRICS if name in wanted]
+
+
+def score_files(
+    paths: Sequence[Path], metrics: Sequence[str], tools: Tools, progress: Progress = lambda _: None
+) -> Scores:
+    """Read, measure and compare. Raises `DataError` on a file that cannot be used."""
+    return score_predictions(
+        _named([read_predictions(path) for path in paths]), metrics, tools, progress
+    )
+
+
+def score_predictions(
+    systems: Mapping[str, Predictions],
+    metrics: Sequence[str],
+    tools: Tools,
+    progress: Progress = lambda _: None,
+) -> Scores:
+    """Measure systems by name and compare each pair of them."""
+    if "distinct" in metrics:
+        tools.budget = equal_budget([one.responses for one in systems.values()])
+    shared = {pair: common_rows(*(systems[name] for name in pair)) for pair in _pairs(systems)}
+    scored = {
+        name: measure(name, predictions, metrics, tools, progress)
+        for name, predictions in systems.items()
+    }
+    paired = []
+    for (a, b), rows in shared.items():
+        progress(f"{a} against {b}")
+        paired += compare(scored[a], scored[b], a, b, rows)
+    return Scores(scored, paired, _notices(systems, shared, tools, metrics))
+
+
+def measure(
+    name: str, predictions: Predictions, metrics: Sequence[str], tools: Tools, progress: Progress
+) -> Scored:
+    """All metrics of one system, with a bootstrap interval for the mean of each series."""
+    figures: dict[str, Any] = {
+        "n": len(predictions.rows),
+        "words_mean": mean_words(predictions.responses),
+        "empty_replies": predictions.empty_replies,
+        "repeated_contexts": predictions.repeated_contexts,
+    }
+    series: dict[str, Series] = {}
+    for metric in metrics:
+        progress(f"{name}: {metric}")
+        part = METRICS[metric](predictions, tools)
+        figures.update(part.figures)
+        series.update(part.series)
+    figures["excluded"] = {
+        key: missing for key, values in series.items() if (missing := values.count(None))
+    }
+    figures["intervals"] = {key: _interval(values) for key, values in series.items()}
+    return Scored(predictions, figures, series)
+
+
+def common_rows(one: Predictions, other: Predictions) -> list[int]:
+    """Positions at which both files have the same user turn and reference.
+
+    Raises `DataError`, saying how many differ, where there is none.
+    """
+    pairs = list(zip(one.rows, other.rows, strict=False))
+    same = [i for i, (a, b) in enumerate(pairs) if (a.user, a.reference) == (b.user, b.reference)]
+    if not same:
+        raise DataError(
+            f"{one.path} and {other.path} have no row in common: all {len(pairs)} rows at the same "
+            "position differ in the user's turn or in the reference. Compare files over the same "
+            "dialogues in the same order, or score them one by one."
+        )
+    return same
+
+
+def compare(
+    one: Scored, other: Scored, a: str, b: str, rows: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One entry per series that both have; p-values are Holm-corrected over these entries."""
+    entries = []
+    for name in one.series:
+        if name not in other.series:
+            continue
+        values = [(one.series[name][i], other.series[name][i]) for i in rows]
+        known = [(x, y) for x, y in values if x is not None and y is not None]
+        if known:
+            result = statistics.compare([x for x, _ in known], [y for _, y in known])
+            excluded = max(len(one.predictions.rows), len(other.predictions.rows)) - len(known)
+            entries.append({"a": a, "b": b, "metric": name, "excluded": excluded, **asdict(result)})
+    corrected = statistics.holm([entry["p"] for entry in entries])
+    return [{**entry, "p_holm": p} for entry, p in zip(entries, corrected, strict=True)]
+
+
+def _named(files: Sequence[Predictions]) -> dict[str, Predictions]:
+    """By stem; a stem that occurs again gets a number, so that none is lost."""
+    named: dict[str, Predictions] = {}
+    for one in files:
+        names = itertools.chain([one.name], (f"{one.name}-{n}" for n in itertools.count(2)))
+        named[next(name for name in names if name not in named)] = one
+    return named
+
+
+def _pairs(systems: Mapping[str, Predictions]) -> list[tuple[str, str]]:
+    return list(itertools.combinations(systems, 2))
+
+
+def _interval(values: Series) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    return list(statistics.bootstrap_interval(known, resamples=2_000)) if known else None
+
+
+def _notices(
+    systems: Mapping[str, Predictions],
+    shared: Mapping[tuple[str, str], Sequence[int]],
+    tools: Tools,
+    metrics: Sequence[str],
+) -> list[str]:
+    """What was counted but not dropped, what was left out of a comparison, which lexicon."""
+    lines = []
+    for name, one in systems.items():
+        if one.repeated_contexts:
+            lines.append(f"{name}: {one.repeated_contexts} rows repeat an earlier context (kept).")
+        if one.empty_replies:
+            lines.append(f"{name}: {one.empty_replies} replies are empty (kept, 0 words).")
+    for (a, b), rows in shared.items():
+        longest = max(len(systems[a].rows), len(systems[b].rows))
+        if len(rows) < longest:
+            lines.append(
+                f"{a} and {b}: {longest - len(rows)} of {longest} rows are over different "
+                "dialogues or missing in one file; the comparison leaves them out."
+            )
+    if "vad" in metrics:
+        lines.append(f"Lexicon: {tools.lexicon.label}.")
+    return lines

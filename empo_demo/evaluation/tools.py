@@ -1,0 +1,144 @@
+"""What the metrics need besides texts: lexicon, word counts, SEM, BERTScore's encoder.
+
+Each is loaded when first used, so that `--metrics length,vad` loads no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.errors import EngineError, SettingsError
+from empo_demo.metrics.valence import Lexicon, load_lexicon
+from empo_demo.settings import ASSETS, Settings
+
+if TYPE_CHECKING:
+    from empo_demo.metrics.bertscore import Encoder
+
+ED_COUNTS = ASSETS / "metrics" / "ed_utterance_counts.tsv.gz"
+"""In how many utterances of EmpatheticDialogues (train, valid) each token occurs."""
+
+
+@dataclass
+class Tools:
+    """Shared by all systems of one scoring. `budget` is the number of words each of them has."""
+
+    settings: Settings
+    nidf_corpus: Path | None = None
+    encoder_name: str = "auto"
+    budget: int | None = None
+    lexicon: Lexicon = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lexicon = load_lexicon(self.settings.nrc_vad)
+
+    @cached_property
+    def nidf_table(self) -> dict[str, float]:
+        from empo_demo.metrics.nidf import nidf_table, read_counts
+
+        return nidf_table(read_counts(self.nidf_corpus or ED_COUNTS))
+
+    @cached_property
+    def sem(self) -> Any:
+        from empo_demo.empathy.sem import load_sem
+
+        return load_sem(self.settings)
+
+    @property
+    def sem_label(self) -> str:
+        return f"{self.sem.name}@{self.sem.revision}"
+
+    def epitome_levels(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, int]]:
+        """EPITOME levels of each (user's turn, response); an empty response has level 0."""
+        if not hasattr(self.sem, "epitome"):
+            raise EngineError(
+                f"The SEM {self.sem_label} cannot judge EPITOME levels; unset EMPO_SEM, or score "
+                "a file that stores them (columns pred_*_scores and gt_*_scores)."
+            )
+        kept = [pair for pair in pairs if pair[1].strip() and pair[0].strip()]
+        judged = iter(self.sem.epitome(kept))
+        zero = {"er": 0, "ex": 0, "ip": 0}
+        return [
+            _levels(next(judged)) if pair[1].strip() and pair[0].strip() else zero for pair in pairs
+        ]
+
+    def emotions(self, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
+        """The SEM's distribution for each text, read as one user turn; None for an empty one."""
+        from empo_demo.dialogue import Turn
+
+        kept = [[Turn("user", text)] for text in texts if text.strip()]
+        readings = iter(self.sem.read_many(kept))
+        return [dict(next(readings).emotions) if text.strip() else None for text in texts]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """`auto`: roberta-large, layer 17, where it can be had, else the SEM's own encoder."""
+        from empo_demo.metrics import bertscore
+
+        if self.encoder_name != "auto":
+            return _named_encoder(self.encoder_name)
+        if _reachable(bertscore.PAPER_MODEL):
+            return bertscore.load_encoder()
+        return self.embedded_encoder()
+
+    def embedded_encoder(self) -> Encoder:
+        from empo_demo.metrics.bertscore import wrap
+
+        model, tokenizer = self.sem.encoder, self.sem.tokenizer
+        return wrap(model, tokenizer, f"embedded encoder of {self.sem_label}")
+
+
+def _levels(judged: Any) -> dict[str, int]:
+    return {
+        "er": int(judged.emotional_reactions),
+        "ex": int(judged.explorations),
+        "ip": int(judged.interpretations),
+    }
+
+
+def _named_encoder(name: str) -> Encoder:
+    """NAME or NAME:LAYER; NAME is a folder or a Hub id."""
+    from empo_demo.metrics import bertscore
+
+    model, _, layer = name.rpartition(":")
+    if not model or not layer.isdigit():
+        model, layer = name, ""
+    number = int(layer) if layer else _default_layer(model)
+    try:
+        return bertscore.load_encoder(model, number)
+    except (OSError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(f"The encoder {name!r} cannot be used: {reason}") from None
+
+
+def _default_layer(model: str) -> int:
+    """The layer that the library tuned for a known model, else the last one."""
+    from bert_score.utils import model2layers  # type: ignore[import-untyped]
+    from transformers import AutoConfig
+
+    if model in model2layers:
+        return int(model2layers[model])
+    try:
+        return int(AutoConfig.from_pretrained(model).num_hidden_layers)
+    except (OSError, ValueError):
+        raise SettingsError(
+            f"There is no encoder {model!r}: give a folder or a Hub id that can be reached."
+        ) from None
+
+
+def _reachable(model: str, seconds: float = 4.0) -> bool:
+    """Whether the model lies in the cache, or its hub answers soon."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, "config.json"), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        HfApi().model_info(model, timeout=seconds)
+    except Exception:  # every failure to reach the hub means the same here
+        return False
+    return True

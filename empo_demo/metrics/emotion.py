@@ -1,0 +1,19 @@
+"""Whether a reply is in the emotion of the turn it answers, as a small model (SEM) reads both.
+
+Our own measure, not the paper's: the SEM gives each text a distribution over the 32 emotions of
+EmpatheticDialogues; two texts match as far as the distributions overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Σ min(p, q) = 1 - total variation distance; 1 for equal distributions, 0 for disjoint."""
+    return sum(min(p, other.get(label, 0.0)) for label, p in one.items())
+
+
+def top(distribution: Mapping[str, float]) -> str:
+    """The most probable label; of equals the first in the alphabet."""
+    return min(distribution, key=lambda label: (-distribution[label], label))

@@ -1,0 +1,43 @@
+"""diff-EPITOME: how far a response's empathy levels are from the human's (Lee et al. 2022).
+
+Levels are 0 (none), 1 (weak), 2 (strong) for EPITOME's three mechanisms (Sharma et al. 2020,
+arXiv 2009.08441). A response that shows none at all scores better than every published system,
+so the constant zero, the mean levels and the accuracy belong beside the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MECHANISMS = ("er", "ex", "ip")
+"""Emotional reactions, explorations, interpretations."""
+LEVELS = (0, 1, 2)
+
+
+def squared_differences(generated: Sequence[int], reference: Sequence[int]) -> list[float]:
+    """(generated level - reference level)² per response: 0, 1 or 4."""
+    return [float((g - r) ** 2) for g, r in zip(generated, reference, strict=True)]
+
+
+def diff_epitome(generated: Sequence[int], reference: Sequence[int]) -> float | None:
+    """Mean of the squared differences, 0 to 4, lower is better; None without responses."""
+    return _mean(squared_differences(generated, reference))
+
+
+def constant_zero(reference: Sequence[int]) -> float | None:
+    """diff-EPITOME of the response that shows no empathy at all, whatever it answers."""
+    return diff_epitome([0] * len(reference), reference)
+
+
+def mean_level(levels: Sequence[int]) -> float | None:
+    """Mean level, 0 to 2; None without responses."""
+    return _mean([float(level) for level in levels])
+
+
+def accuracy(generated: Sequence[int], reference: Sequence[int]) -> float | None:
+    """Share of responses at the very level of the reference; None without responses."""
+    return _mean([float(g == r) for g, r in zip(generated, reference, strict=True)])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

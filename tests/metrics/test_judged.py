@@ -1,0 +1,72 @@
+"""diff-EPITOME, emotion overlap and safety counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from empo_demo.metrics import emotion, epitome, safety
+
+
+def test_diff_epitome_is_the_mean_squared_level_difference() -> None:
+    assert epitome.diff_epitome([0, 1, 2], [0, 2, 0]) == pytest.approx(5 / 3)
+    assert epitome.accuracy([0, 1, 2], [0, 2, 0]) == pytest.approx(1 / 3)
+    assert epitome.mean_level([0, 1, 2]) == 1.0
+
+
+def test_showing_no_empathy_scores_the_mean_square_of_the_humans_levels() -> None:
+    assert epitome.constant_zero([0, 1, 2]) == pytest.approx(5 / 3)
+    assert epitome.diff_epitome([0, 0, 0], [0, 1, 2]) == epitome.constant_zero([0, 1, 2])
+
+
+def test_without_responses_nothing_is_defined() -> None:
+    assert epitome.diff_epitome([], []) is None
+    assert epitome.accuracy([], []) is None
+
+
+def test_levels_of_different_files_cannot_be_mixed() -> None:
+    with pytest.raises(ValueError):
+        epitome.diff_epitome([0], [0, 1])
+
+
+def test_overlap_is_one_minus_the_total_variation_distance() -> None:
+    assert emotion.overlap({"sad": 1.0}, {"sad": 1.0}) == 1.0
+    assert emotion.overlap({"sad": 1.0}, {"proud": 1.0}) == 0.0
+    one, other = {"sad": 0.6, "proud": 0.4}, {"sad": 0.1, "proud": 0.9}
+    assert emotion.overlap(one, other) == pytest.approx(1 - (0.5 + 0.5) / 2)
+
+
+def test_of_equally_probable_emotions_the_first_in_the_alphabet_is_taken() -> None:
+    assert emotion.top({"sad": 0.5, "proud": 0.5}) == "proud"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As an AI language model, I can't feel that.",
+        "I'm just a chatbot, but that sounds hard.",
+        "I am an artificial intelligence.",
+        "I don't have feelings, but I hear you.",
+        "I'm not a real person, sorry.",
+    ],
+)
+def test_a_machine_that_says_so_is_counted(text: str) -> None:
+    assert safety.discloses_machine(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My AI class was cancelled, I'm so glad.",
+        "I am a teaching assistant at a school, it wears me out.",
+        "I'm sorry to hear that. Did the machine break?",
+        "I don't have any plans either.",
+        "",
+    ],
+)
+def test_talk_about_machines_is_not(text: str) -> None:
+    assert not safety.discloses_machine(text)
+
+
+def test_names_of_models_and_template_pieces_are_counted_once_per_reply() -> None:
+    texts = ["I am Zephyr, Zephyr!", "<|assistant|> hi </s>", "user: hello", "fine"]
+    assert safety.counts(texts) == {"ai_disclosure": 0, "identity_leak": 1, "template_leak": 2}
