@@ -1,0 +1,78 @@
+"""Dialogues of EmpatheticDialogues as evaluation items: everything before the last listener turn.
+
+A trailing speaker turn is dropped, as EmPO does. A dialogue without a listener turn, or one that
+breaks the rules of a dialogue, is skipped and named; a malformed line is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.dialogue import Dialogue
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.evaluation.predictions import read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One dialogue to answer. `context` ends with the user; `reference` is the human's reply."""
+
+    conv_id: str
+    context: Dialogue
+    reference: str
+    emotion: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The items in file order, and one line for each dialogue that gives none."""
+
+    items: tuple[Item, ...]
+    skipped: tuple[str, ...]
+
+
+def read_items(path: Path, limit: int | None = None) -> Items:
+    """Read at most `limit` items from JSONL with conv_id and utterances; .gz too."""
+    items: dict[str, Item] = {}
+    skipped = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip() or (limit is not None and len(items) >= limit):
+            continue
+        conv_id, turns, emotion = _record(f"{path}, line {number}", line)
+        if conv_id in items:
+            raise DataError(f"{path}, line {number}: the conv_id {conv_id!r} occurs twice.")
+        try:
+            items[conv_id] = _item(conv_id, turns, emotion)
+        except InvalidInput as error:
+            skipped.append(f"{path}, line {number} ({conv_id}): {error}")
+    if not items:
+        raise DataError(f"{path} holds no dialogue with a listener's turn.")
+    return Items(tuple(items.values()), tuple(skipped))
+
+
+def _record(where: str, line: str) -> tuple[str, list[dict[str, Any]], str | None]:
+    try:
+        record = json.loads(line)
+        conv_id, turns = str(record["conv_id"]), record["utterances"]
+    except ValueError:
+        raise DataError(f"{where}: this is not a complete JSON object.") from None
+    except (KeyError, TypeError):
+        raise DataError(
+            f"{where}: an object with conv_id and utterances [{{role, content}}] was expected."
+        ) from None
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise DataError(f"{where}: utterances must be a list of {{role, content}}.")
+    emotion = record.get("emotion")
+    return conv_id, turns, emotion if isinstance(emotion, str) else None
+
+
+def _item(conv_id: str, turns: list[dict[str, Any]], emotion: str | None) -> Item:
+    listener = [i for i, turn in enumerate(turns) if turn.get("role") == "assistant"]
+    if not listener or listener[-1] == 0:
+        raise InvalidInput("no listener's turn follows a user's.")
+    whole = Dialogue.from_messages(turns[: listener[-1] + 1])
+    reference = whole.turns[-1].content
+    return Item(conv_id, Dialogue(whole.turns[:-1]), reference, emotion)

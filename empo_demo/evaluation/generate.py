@@ -1,0 +1,251 @@
+"""`evaluate generate`: one reply of a contender per dialogue, through the arena's own engine.
+
+Replies do not depend on what else is in the batch: each dialogue has its own seed. Lines are
+appended as batches finish, so that a killed run goes on where it stopped; when all are there the
+file is put in the order of the data, so that files of two contenders can be compared by row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.contenders import Contender, Roster, load_roster
+from empo_demo.dialogue import Message
+from empo_demo.engine.protocol import Engine, Failed, Finished, Request
+from empo_demo.errors import DataError, EngineError
+from empo_demo.evaluation.dialogues import Item, read_items
+from empo_demo.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from empo_demo.empathy.sem import SEM, Reading
+
+
+@dataclass
+class Generator:
+    """Answers batches of items for one contender. Without a SEM only plain prompts work."""
+
+    engine: Engine
+    roster: Roster
+    contender: Contender
+    seed: int
+    sem: SEM | None = None
+
+    def answer(self, items: Sequence[Item]) -> Iterator[tuple[Item, str | Failed]]:
+        """Each item with its reply (may be empty), or with the failure of its side."""
+        prompts = self._prompts(items)
+        ended = self._run({item.conv_id: (item, prompts[item.conv_id]) for item in items})
+        for item in items:
+            event = ended[item.conv_id]
+            yield item, event if isinstance(event, Failed) else event.text.strip()
+
+    def _prompts(self, items: Sequence[Item]) -> dict[str, tuple[Message, ...]]:
+        """The messages of each item; for a two-step strategy after its first step."""
+        if self.contender.strategy == "plain":
+            system = self.roster.system_prompt
+            return {item.conv_id: tuple(item.context.messages(system)) for item in items}
+        from empo_demo.empathy import hef
+
+        readings = self._readings(items)
+        prepared = {
+            item.conv_id: hef.prepare(
+                self.contender, item.context, readings[item.conv_id], self.roster
+            )
+            for item in items
+        }
+        thinking = {
+            item.conv_id: (item, think)
+            for item in items
+            if (think := prepared[item.conv_id].think) is not None
+        }
+        prompts = {key: one.messages for key, one in prepared.items()}
+        for key, event in self._run(thinking).items():
+            if isinstance(event, Finished):
+                prompts[key] = hef.after_thinking(
+                    self.contender, thinking[key][0].context, readings[key], self.roster, event.text
+                ).messages
+        return prompts
+
+    def _readings(self, items: Sequence[Item]) -> dict[str, Reading | None]:
+        if self.sem is None:
+            return {item.conv_id: None for item in items}
+        readings = self.sem.read_many([item.context.turns for item in items])
+        return {item.conv_id: reading for item, reading in zip(items, readings, strict=True)}
+
+    def _run(
+        self, jobs: dict[str, tuple[Item, tuple[Message, ...]]]
+    ) -> dict[str, Finished | Failed]:
+        requests = [
+            Request(
+                side=key,
+                contender=self.contender.id,
+                messages=messages,
+                decoding=self.roster.decoding,
+                seed=seed_of(self.seed, item.conv_id),
+            )
+            for key, (item, messages) in jobs.items()
+        ]
+        ended: dict[str, Finished | Failed] = {}
+        if requests:
+            for event in self.engine.stream(requests):
+                if isinstance(event, Finished | Failed):
+                    ended[event.side] = event
+        for key in jobs:
+            ended.setdefault(key, Failed(key, "The engine ended without an answer."))
+        return ended
+
+
+def run(
+    contender_id: str, data: Path, output: Path, *, limit: int | None, seed: int, batch: int
+) -> None:
+    """The command: generate what is missing in `output`; raise `EngineError` if a reply failed."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    settings = load_settings()
+    roster = load_roster(settings)
+    contender = roster[contender_id]
+    found = read_items(data, limit)
+    for line in found.skipped:
+        console.print(f"Skipped: {line}", highlight=False, markup=False, soft_wrap=True)
+    done = read_done(output, contender.id, seed)
+    missing = [item for item in found.items if item.conv_id not in done]
+    console.print(
+        f"{len(found.items):,} dialogues, {len(found.items) - len(missing):,} answered already.",
+        highlight=False,
+    )
+    failed: list[Failed] = []
+    if missing:
+        from empo_demo.engine.loading import load_engine
+
+        with console.status("Loading the models…"):
+            engine = load_engine(settings, roster)
+        try:
+            sem = _sem_for(contender, settings)
+            generator = Generator(engine, roster, contender, seed, sem)
+            failed = fill(generator, missing, output, batch, console)
+        finally:
+            close = getattr(engine, "close", None)
+            if close is not None:
+                close()
+    put_in_order(output, [item.conv_id for item in found.items])
+    if failed:
+        raise EngineError(
+            f"{len(failed)} of {len(missing)} replies failed (the first: {failed[0].error}) and "
+            "are not in the file; run the same command again to try them again."
+        )
+
+
+def fill(
+    generator: Generator, missing: Sequence[Item], output: Path, batch: int, console: Console
+) -> list[Failed]:
+    """Append a line per answered item, batch by batch; return the failures."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    failed = []
+    name = generator.contender.id
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar, output.open("a", encoding="utf8") as file:
+        task = bar.add_task(name, total=len(missing))
+        for items in batches(missing, batch):
+            for item, reply in generator.answer(items):
+                if isinstance(reply, Failed):
+                    failed.append(reply)
+                else:
+                    file.write(line_of(item, reply, name, generator.seed))
+            file.flush()
+            bar.advance(task, len(items))
+    return failed
+
+
+def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
+    if contender.strategy == "plain":
+        return None
+    from empo_demo.empathy.sem import load_sem
+
+    return load_sem(settings)
+
+
+def seed_of(seed: int, conv_id: str) -> int:
+    """The seed of one dialogue, in [0, 2³¹): the same in whatever batch it is answered."""
+    digest = hashlib.sha256(f"{seed}:{conv_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Items of like length together, the longest first, so that memory fails early if at all."""
+    ordered = sorted(items, key=_length, reverse=True)
+    return [list(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+
+
+def _length(item: Item) -> tuple[int, str]:
+    return sum(len(turn.content) for turn in item.context.turns), item.conv_id
+
+
+def line_of(item: Item, reply: str, contender: str, seed: int) -> str:
+    """One line of the output; `seed` is the one of the run, from which the dialogue's follows."""
+    record: dict[str, Any] = {
+        "conv_id": item.conv_id,
+        "context": item.context.messages(),
+        "reference": item.reference,
+        "response": reply,
+        "contender": contender,
+        "seed": seed,
+    }
+    if item.emotion is not None:
+        record["emotion"] = item.emotion
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def read_done(output: Path, contender: str, seed: int) -> set[str]:
+    """The conv_ids that `output` answers already; a last line that a kill tore is cut off.
+
+    Raises `DataError` where the file holds anything else, or another contender's or seed's replies.
+    """
+    try:
+        raw = output.read_bytes() if output.exists() else b""
+        if not output.exists():
+            output.touch()
+    except OSError as error:
+        raise DataError(f"{output} cannot be written: {error.strerror}.") from None
+    whole = raw[: raw.rfind(b"\n") + 1]
+    done = set()
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            conv_id, made_by = record["conv_id"], (record["contender"], record["seed"])
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{output}, line {number}: this is not a file that `evaluate generate` wrote; "
+                "give another --output."
+            ) from None
+        if made_by != (contender, seed):
+            raise DataError(
+                f"{output} holds replies of {made_by[0]!r} with seed {made_by[1]}; "
+                "give another --output."
+            )
+        done.add(conv_id)
+    if len(whole) < len(raw):
+        _replace(output, whole)
+    return done
+
+
+def put_in_order(output: Path, order: Sequence[str]) -> None:
+    """Sort the lines of `output` by `order`; lines that it does not name stay, at the end."""
+    position = {conv_id: place for place, conv_id in enumerate(order)}
+    lines = output.read_bytes().splitlines(keepends=True)
+    lines.sort(key=lambda line: position.get(json.loads(line)["conv_id"], len(order)))
+    _replace(output, b"".join(lines))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside and rename, so that a kill leaves the old file or the new one."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
