@@ -1,0 +1,291 @@
+"""`evaluate retention`: what a model still knows after alignment, by lm-evaluation-harness.
+
+Base and aligned answer the same questions with the very weights that the arena serves: same
+quantisation, adapter applied. The standard error is that of the paired difference, question by
+question, which is smaller and more honest than adding the two models' errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.contenders import Contender, Roster, load_roster
+from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
+from empo_demo.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Answers = dict[str, dict[str, dict[str, float]]]
+"""Task -> metric -> question -> score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """One task and metric. `difference` is aligned - base; `error` its standard error.
+
+    `group` is a whole benchmark, its questions pooled. The errors are None with one question.
+    """
+
+    task: str
+    metric: str
+    n: int
+    base: float
+    base_error: float | None
+    aligned: float
+    aligned_error: float | None
+    difference: float
+    error: float | None
+    group: bool = False
+
+
+def run(
+    contender_id: str,
+    tasks: str,
+    *,
+    limit: int | None,
+    shots: int | None,
+    batch: int,
+    as_json: bool,
+) -> None:
+    """The command: evaluate both, print a table or one JSON line."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    settings = load_settings()
+    roster = load_roster(settings)
+    aligned = roster[contender_id]
+    base = base_of(aligned, roster)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    harness = Harness(names, limit=limit, shots=shots, batch=batch)
+    answers: dict[str, Answers] = {}
+    members: dict[str, list[str]] = {}
+    for contender in (base, aligned):
+        console.print(f"Evaluating {contender.id} on {', '.join(names)}…", highlight=False)
+        answers[contender.id], members = harness.evaluate(settings, roster, contender)
+    rows = compare(answers[base.id], answers[aligned.id], members)
+    if as_json:
+        print(_json(base, aligned, roster, rows))
+    else:
+        _print(base, aligned, rows, Console())
+
+
+def base_of(aligned: Contender, roster: Roster) -> Contender:
+    """The contender with the same base weights and no adapter; `InvalidInput` without adapter."""
+    if aligned.adapter is None:
+        raise InvalidInput(
+            f"The contender {aligned.id!r} has no adapter: retention compares an aligned model "
+            "with its base. Name an aligned one; `python -m empo_demo contenders` lists them."
+        )
+    for contender in roster.contenders:
+        if contender.base == aligned.base and contender.adapter is None:
+            return contender
+    return Contender(id="base", base=aligned.base)
+
+
+class Harness:
+    """The tasks, checked once, and how to run them."""
+
+    def __init__(
+        self, names: Sequence[str], *, limit: int | None, shots: int | None, batch: int
+    ) -> None:
+        self.limit, self.shots, self.batch = limit, shots, batch
+        try:
+            from lm_eval.tasks import TaskManager  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        except ImportError:
+            raise EngineError(
+                "lm-evaluation-harness is not installed: pip install -e '.[train]'."
+            ) from None
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        # Reading the harness's own 14,000 tasks takes seconds; files do not need them.
+        self.manager = TaskManager(include_defaults=not all(map(_is_file, names)))
+        self.specs = [_checked(name, self.manager.all_tasks) for name in names]
+        if not self.specs:
+            raise InvalidInput("No task is named: give --tasks mmlu,leaderboard or a YAML file.")
+
+    def evaluate(
+        self, settings: Settings, roster: Roster, contender: Contender
+    ) -> tuple[Answers, dict[str, list[str]]]:
+        """Scores by question, and the leaf tasks of each group that was asked for."""
+        import lm_eval  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        from empo_demo.evaluation.served import load_served
+
+        served = load_served(settings, roster, contender)
+        model = HFLM(pretrained=served.model, tokenizer=served.tokenizer, batch_size=self.batch)
+        try:
+            results = lm_eval.simple_evaluate(
+                model=model,
+                tasks=list(self.specs),
+                task_manager=self.manager,
+                num_fewshot=self.shots,
+                limit=self.limit,
+                bootstrap_iters=0,
+            )
+        except Exception as error:
+            # The harness raises whatever the data set's loader or a task's own code raises.
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(
+                f"lm-evaluation-harness could not run {', '.join(map(str, self.specs))}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        return _answers(results["samples"]), _members(results)
+
+
+def compare(
+    base: Answers, aligned: Answers, members: Mapping[str, Sequence[str]] | None = None
+) -> list[Retained]:
+    """Each task and metric that both answered, then the groups with their questions pooled."""
+    rows = [
+        row
+        for task in base
+        for metric in base[task]
+        if (row := _row(task, metric, base[task][metric], aligned[task].get(metric, {})))
+    ]
+    for group, tasks in (members or {}).items():
+        for metric in dict.fromkeys(m for task in tasks for m in base.get(task, {})):
+            pooled = [_pooled(answers, tasks, metric) for answers in (base, aligned)]
+            row = _row(group, metric, *pooled, group=True)
+            rows += [row] if row else []
+    return rows
+
+
+def _row(
+    task: str,
+    metric: str,
+    base: Mapping[str, float],
+    aligned: Mapping[str, float],
+    *,
+    group: bool = False,
+) -> Retained | None:
+    both = [key for key in base if key in aligned]
+    if not both:
+        return None
+    ones, others = [base[key] for key in both], [aligned[key] for key in both]
+    differences = [b - a for a, b in zip(ones, others, strict=True)]
+    return Retained(
+        task,
+        metric,
+        len(both),
+        *_mean_error(ones),
+        *_mean_error(others),
+        *_mean_error(differences),
+        group,
+    )
+
+
+def _mean_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error, sd (ddof 1) / sqrt(n)."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, None
+    return mean, (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5
+
+
+def _pooled(answers: Answers, tasks: Sequence[str], metric: str) -> dict[str, float]:
+    return {
+        f"{task}/{question}": score
+        for task in tasks
+        for question, score in answers.get(task, {}).get(metric, {}).items()
+    }
+
+
+def _answers(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> Answers:
+    """lm-eval's logged samples by task, metric and question; scores that are no number are left."""
+    answers: Answers = {}
+    for task, rows in samples.items():
+        metrics: dict[str, dict[str, float]] = answers.setdefault(task, {})
+        for row in rows:
+            suffix = "" if row.get("filter", "none") == "none" else f",{row['filter']}"
+            for metric in row.get("metrics", ()):
+                score = row.get(metric)
+                if isinstance(score, bool | int | float):
+                    metrics.setdefault(metric + suffix, {})[str(row["doc_id"])] = float(score)
+    return answers
+
+
+def _members(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Group -> its leaf tasks, however deep."""
+    children: Mapping[str, Sequence[str]] = results.get("group_subtasks") or {}
+
+    def leaves(name: str) -> list[str]:
+        below = children.get(name)
+        return [leaf for child in below for leaf in leaves(child)] if below else [name]
+
+    return {group: leaves(group) for group, below in children.items() if below}
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _checked(name: str, known: Sequence[str]) -> str:
+    """A registered task or group, or the absolute path of a YAML file that describes one."""
+    if _is_file(name):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise NotFound(f"There is no task file {name}.")
+        _check_yaml(path)
+        return str(path)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f" Did you mean {', '.join(near)}?" if near else " `lm-eval ls tasks` lists them."
+        raise NotFound(f"lm-evaluation-harness has no task {name!r}.{hint}")
+    return name
+
+
+def _check_yaml(path: Path) -> None:
+    import yaml  # type: ignore[import-untyped,unused-ignore]
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
+        """Reads the harness's own tags, such as !function, as nothing."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)
+    try:
+        # A subclass of the safe loader that only ignores tags.
+        config = yaml.load(path.read_text(encoding="utf8"), Loader=Loader)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} is not a readable YAML file: {reason}") from None
+    if not isinstance(config, dict) or not ("task" in config or "group" in config):
+        raise DataError(f"{path} describes no lm-eval task: it needs the key 'task' or 'group'.")
+
+
+def _json(base: Contender, aligned: Contender, roster: Roster, rows: Sequence[Retained]) -> str:
+    result = {
+        "base": base.id,
+        "aligned": aligned.id,
+        "revision": aligned.revision,
+        "quantization": roster.quantization,
+        "tasks": [asdict(row) for row in rows],
+    }
+    return json.dumps(result, allow_nan=False)
+
+
+def _print(base: Contender, aligned: Contender, rows: Sequence[Retained], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table("task", "metric", "n", base.id, aligned.id, "difference")
+    for row in rows:
+        table.add_row(
+            f"{row.task} (all)" if row.group else row.task,
+            row.metric,
+            str(row.n),
+            _plus_minus(row.base, row.base_error),
+            _plus_minus(row.aligned, row.aligned_error),
+            _plus_minus(row.difference, row.error, sign="+"),
+        )
+    console.print(table)
+
+
+def _plus_minus(value: float, error: float | None, sign: str = "") -> str:
+    shown = f"{value:{sign}.4f}"
+    return shown if error is None else f"{shown} ± {error:.4f}"

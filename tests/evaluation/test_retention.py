@@ -1,0 +1,100 @@
+"""Retention runs lm-evaluation-harness on base and aligned, and compares question by question."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from empo_demo.contenders import Contender, Roster
+from empo_demo.errors import DataError, InvalidInput, NotFound
+from empo_demo.evaluation.retention import Harness, base_of, compare
+from empo_demo.settings import ASSETS, Settings
+
+lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e .[train]")
+
+TASK = ASSETS / "retention" / "everyday.yaml"
+
+
+def harness(*names: str) -> Harness:
+    return Harness(list(names), limit=None, shots=None, batch=16)
+
+
+def test_the_error_is_that_of_the_paired_difference() -> None:
+    base = {"t": {"acc": {str(i): float(i % 2) for i in range(10)}}}
+    aligned = {"t": {"acc": {**base["t"]["acc"], "0": 1.0}}}
+    (row,) = compare(base, aligned)
+    assert (row.n, row.base, row.aligned) == (10, 0.5, 0.6)
+    assert row.difference == pytest.approx(0.1)
+    assert row.error == pytest.approx(math.sqrt(0.1 / 10))
+    assert row.base_error is not None and row.error < row.base_error
+
+
+def test_a_group_pools_the_questions_of_its_tasks() -> None:
+    base = {"a": {"acc": {"0": 1.0}}, "b": {"acc": {"0": 0.0, "1": 0.0, "2": 0.0}}}
+    rows = compare(base, base, {"both": ["a", "b"]})
+    whole = next(row for row in rows if row.group)
+    assert (whole.task, whole.n, whole.base, whole.difference) == ("both", 4, 0.25, 0.0)
+
+
+def test_one_question_has_no_error() -> None:
+    (row,) = compare({"t": {"acc": {"0": 1.0}}}, {"t": {"acc": {"0": 0.0}}})
+    assert row.error is None
+
+
+def test_retention_needs_an_adapter() -> None:
+    base, aligned = Contender("base", base="m"), Contender("aligned", base="m", adapter="x")
+    roster = Roster("r", (base, aligned))
+    assert base_of(aligned, roster) is base
+    with pytest.raises(InvalidInput, match="has no adapter"):
+        base_of(base, roster)
+
+
+def test_an_unknown_task_is_one_clear_error() -> None:
+    with pytest.raises(NotFound, match=r"has no task 'mmluu'\. Did you mean"):
+        harness("mmluu")
+    with pytest.raises(NotFound, match="no task file"):
+        harness("absent.yaml")
+    with pytest.raises(InvalidInput, match="No task is named"):
+        harness()
+
+
+@pytest.mark.parametrize("content", ["a: [", "just words", "metric: acc"])
+def test_a_file_that_describes_no_task_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "task.yaml"
+    file.write_text(content)
+    with pytest.raises(DataError) as error:
+        harness(str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def pair(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Contender, Contender]:
+    """The tiny base, and an adapter that spoils it thoroughly."""
+    base = data_dir.parent / "models" / "tiny-base"
+    if not (base / "config.json").is_file():
+        pytest.skip(f"the tiny base is not at {base}")
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("adapter")
+    config = LoraConfig(r=8, lora_alpha=512, init_lora_weights=False, target_modules="all-linear")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    return Contender("base", str(base)), Contender("aligned", str(base), adapter=str(folder))
+
+
+def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
+    pair: tuple[Contender, Contender],
+) -> None:
+    base, aligned = pair
+    roster = Roster("test", pair, quantization="nf4")
+    tasks = harness(str(TASK))
+    answers = [tasks.evaluate(Settings(device="cpu"), roster, one)[0] for one in (base, aligned)]
+    row = next(row for row in compare(*answers) if row.metric == "acc")
+    assert (row.task, row.n) == ("everyday", 40)
+    assert row.base > 0.8
+    assert row.error is not None
+    assert row.difference < -2 * row.error
