@@ -70,7 +70,7 @@ def score_files(
 ) -> Scores:
     """Read, measure and compare. Raises `DataError` on a file that cannot be used."""
     return score_predictions(
-        _named([read_predictions(path) for path in paths]), metrics, tools, progress
+        named([read_predictions(path) for path in paths]), metrics, tools, progress
     )
 
 
@@ -152,7 +152,7 @@ def compare(
     return [{**entry, "p_holm": p} for entry, p in zip(entries, corrected, strict=True)]
 
 
-def _named(files: Sequence[Predictions]) -> dict[str, Predictions]:
+def named(files: Sequence[Predictions]) -> dict[str, Predictions]:
     """By stem; a stem that occurs again gets a number, so that none is lost."""
     named: dict[str, Predictions] = {}
     for one in files:

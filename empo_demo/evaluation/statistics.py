@@ -29,6 +29,7 @@ class Comparison:
     mean_a: float
     mean_b: float
     difference: float
+    deviation: float | None
     interval: tuple[float, float]
     p: float
     effect_size: float | None
@@ -47,6 +48,7 @@ def compare(
         mean_a=float(first.mean()),
         mean_b=float(second.mean()),
         difference=float(differences.mean()),
+        deviation=float(differences.std(ddof=1)) if len(differences) > 1 else None,
         interval=bootstrap_interval(differences.tolist(), resamples=resamples, seed=seed),
         p=sign_flip_p(differences.tolist(), resamples=resamples, seed=seed),
         effect_size=cohens_dz(differences.tolist()),

@@ -116,7 +116,7 @@ def _named_encoder(name: str) -> Encoder:
 
 def _default_layer(model: str) -> int:
     """The layer that the library tuned for a known model, else the last one."""
-    from bert_score.utils import model2layers  # type: ignore[import-untyped]
+    from bert_score.utils import model2layers  # type: ignore[import-untyped,unused-ignore]
     from transformers import AutoConfig
 
     if model in model2layers:

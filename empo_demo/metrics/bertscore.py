@@ -43,7 +43,7 @@ def bertscore(
     kept = [i for i, (one, other) in enumerate(pairs) if one.strip() and other.strip()]
     if not kept:
         return scores
-    from bert_score.utils import bert_cos_score_idf  # type: ignore[import-untyped]
+    from bert_score.utils import bert_cos_score_idf  # type: ignore[import-untyped,unused-ignore]
 
     weights: dict[int, float] = defaultdict(lambda: 1.0)
     weights[encoder.tokenizer.cls_token_id] = weights[encoder.tokenizer.sep_token_id] = 0.0

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nltk.tokenize import NLTKWordTokenizer  # type: ignore[import-untyped]
+    from nltk.tokenize import NLTKWordTokenizer  # type: ignore[import-untyped,unused-ignore]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 

@@ -18,7 +18,7 @@ from empo_demo.errors import DataError
 from empo_demo.metrics.tokens import tokens
 
 if TYPE_CHECKING:
-    from vaderSentiment.vaderSentiment import (  # type: ignore[import-untyped]
+    from vaderSentiment.vaderSentiment import (  # type: ignore[import-untyped,unused-ignore]
         SentimentIntensityAnalyzer,
     )
 

@@ -1,0 +1,133 @@
+"""`report`: the evaluation as one HTML page that opens without a network.
+
+Plotly is inlined once; every text of a dialogue or a file name is escaped by the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from empo_demo.errors import DataError
+from empo_demo.evaluation.figures import figures
+from empo_demo.evaluation.predictions import read_predictions
+from empo_demo.evaluation.present import LINES, look_up, number, paired_cells
+from empo_demo.evaluation.results import (
+    HUMAN,
+    RESULTS,
+    SHUFFLED,
+    ResultsData,
+    evaluate,
+    read,
+    results,
+    with_votes,
+)
+from empo_demo.evaluation.score import metric_names
+from empo_demo.evaluation.tools import Tools
+from empo_demo.settings import ASSETS, load_settings
+
+__all__ = ["RESULTS", "ResultsData", "figures", "page", "paper_table", "results", "run"]
+
+TEMPLATE = ASSETS / "report.html"
+
+SERIES_OF: dict[tuple[str, ...], str] = {
+    ("words_mean",): "length",
+    ("nidf",): "nidf",
+    ("bertscore", "f1"): "bertscore.f1",
+    ("emotion", "overlap"): "emotion.overlap",
+    **{("distinct", "per_response", n): f"distinct-{n}" for n in "123"},
+    **{("vad", "abs_max", key): f"vad.{key}" for key in "vad"},
+    **{("diff_epitome", key): f"diff-epitome.{key}" for key in ("er", "ex", "ip")},
+}
+"""Which line of the table has which series' interval."""
+
+
+def run(output: Path, predictions: Sequence[Path], *, metrics: str, encoder: str) -> None:
+    """The command: measure `predictions` (or take the shipped results), add votes, write."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    settings = load_settings()
+    with console.status("Reporting…") as status:
+        if predictions:
+            data = evaluate(
+                [read_predictions(path) for path in predictions],
+                metric_names(metrics),
+                Tools(settings, encoder_name=encoder),
+                lambda step: status.update(f"{step}…"),
+            )
+        else:
+            data = read(RESULTS)
+        status.update("votes…")
+        data = with_votes(data, settings)
+    try:
+        output.write_text(page(data), encoding="utf8")
+    except OSError as error:
+        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
+    for line in data.notices:
+        console.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written to {output}.", highlight=False)
+
+
+def page(data: ResultsData) -> str:
+    """The whole page. No address in it is fetched by a browser."""
+    from jinja2 import Environment
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
+
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf8"))
+    drawn = [
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+        for figure in figures(data)
+    ]
+    return template.render(
+        data=data,
+        columns=list(data.systems),
+        baselines=(HUMAN, SHUFFLED),
+        table=paper_table(data),
+        paired=[(f"{e['b']} − {e['a']}", paired_cells(e)) for e in data.paired],
+        agreement=[_agreement_cells(row) for row in data.agreement],
+        figures=drawn,
+        plotly=get_plotlyjs(),
+    )
+
+
+def paper_table(data: ResultsData) -> list[list[str]]:
+    """The paper's table as text: label, then one cell per system with its 95 % interval."""
+    lines = []
+    for label, path, decimals in LINES:
+        values = {name: look_up(figures_, path) for name, figures_ in data.systems.items()}
+        if any(value is not None for value in values.values()):
+            cells = [
+                _with_interval(value, data.systems[name], path, decimals)
+                for name, value in values.items()
+            ]
+            lines.append([label, *cells])
+    return lines
+
+
+def _with_interval(
+    value: float | None, system: dict[str, Any], path: tuple[str, ...], decimals: int
+) -> str:
+    interval = system.get("intervals", {}).get(SERIES_OF.get(path, ""))
+    if value is None or not interval:
+        return number(value, decimals)
+    low, high = interval
+    return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def _agreement_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["metric"],
+        row["better"],
+        str(row["n"]),
+        str(row["voters"]),
+        _estimate(row["accuracy"], row["accuracy_interval"]),
+        _estimate(row["tau"], row["tau_interval"]),
+    ]
+
+
+def _estimate(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or interval is None:
+        return "–"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

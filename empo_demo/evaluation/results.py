@@ -1,0 +1,222 @@
+"""The evaluation as data: what the report page and the Results tab draw.
+
+Holds figures and counts. Texts are only in `examples`, which a file that is shipped leaves empty:
+the dialogues of EmpatheticDialogues may not go with the app.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from empo_demo.errors import DataError, StorageError
+from empo_demo.evaluation.agreement import agreements, judged_scores, text_scores
+from empo_demo.evaluation.measure import METRICS, Series
+from empo_demo.evaluation.predictions import Predictions, read_predictions
+from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
+from empo_demo.evaluation.tools import Tools
+from empo_demo.settings import ASSETS, Settings, load_settings
+
+RESULTS = ASSETS / "results.json"
+"""The evaluation of the shipped models, made by `evaluate results`."""
+HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
+BINS = 20
+EXAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One dialogue on which the systems differ most. All texts are raw: escape them."""
+
+    context: tuple[str, ...]
+    reference: str
+    replies: dict[str, str]
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsData:
+    """All that is drawn. `distributions`: series -> {"edges": […], system: [counts]}."""
+
+    systems: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paired: list[dict[str, Any]] = field(default_factory=list)
+    distributions: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    agreement: list[dict[str, Any]] = field(default_factory=list)
+    votes_left_out: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    made: str = ""
+
+    @property
+    def contenders(self) -> list[str]:
+        """The systems that are neither the ceiling nor the baseline."""
+        return [name for name in self.systems if name not in (HUMAN, SHUFFLED)]
+
+
+def evaluate(
+    predictions: Sequence[Predictions],
+    metrics: Sequence[str],
+    tools: Tools,
+    progress: Progress = lambda _: None,
+) -> ResultsData:
+    """Score the systems, the human's replies (ceiling) and shuffled ones (baseline)."""
+    systems = named(predictions)
+    first = predictions[0]
+    scores = score_predictions(
+        {**systems, HUMAN: human_replies(first), SHUFFLED: shuffled_replies(first)},
+        metrics,
+        tools,
+        progress,
+    )
+    return ResultsData(
+        systems={name: scored.figures for name, scored in scores.systems.items()},
+        paired=_interesting(scores.paired, list(systems)),
+        distributions=distributions(scores),
+        examples=differing(scores, list(systems)),
+        notices=scores.notices,
+        made=datetime.date.today().isoformat(),
+    )
+
+
+def human_replies(predictions: Predictions) -> Predictions:
+    """The references in the place of the replies: what a perfect imitation would score."""
+    rows = tuple(
+        replace(row, response=row.reference, generated_levels=row.reference_levels)
+        for row in predictions.rows
+    )
+    return Predictions(HUMAN, predictions.path, rows)
+
+
+def shuffled_replies(predictions: Predictions, seed: int = 0) -> Predictions:
+    """Each dialogue gets another one's human reply: human words without their context."""
+    rows = predictions.rows
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    given = {place: rows[other] for place, other in zip(order, order[1:] + order[:1], strict=True)}
+    shuffled = tuple(
+        replace(row, response=given[i].reference, generated_levels=given[i].reference_levels)
+        for i, row in enumerate(rows)
+    )
+    return Predictions(SHUFFLED, predictions.path, shuffled)
+
+
+def distributions(scores: Scores) -> dict[str, dict[str, list[float]]]:
+    """Histograms of each series over common bins, as shares of the rows that have a value."""
+    import numpy as np
+
+    result: dict[str, dict[str, list[float]]] = {}
+    for name in next(iter(scores.systems.values())).series:
+        known = {
+            system: [value for value in scored.series.get(name, []) if value is not None]
+            for system, scored in scores.systems.items()
+        }
+        everything = [value for values in known.values() for value in values]
+        if not everything or min(everything) == max(everything):
+            continue
+        edges = np.histogram_bin_edges(everything, bins=BINS)
+        result[name] = {"edges": edges.tolist()}
+        for system, values in known.items():
+            if values:
+                result[name][system] = (np.histogram(values, edges)[0] / len(values)).tolist()
+    return result
+
+
+def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
+    """The rows on which two systems (or one and the human) differ most, in standard deviations."""
+    pair = [scores.systems[name] for name in [*contenders, HUMAN][:2]]
+    gaps: dict[int, tuple[float, str]] = {}
+    for metric in pair[0].series:
+        for row, gap in _gaps(pair[0].series[metric], pair[1].series.get(metric, [])).items():
+            if gap > gaps.get(row, (0.0, ""))[0]:
+                gaps[row] = (gap, metric)
+    ranked = sorted(gaps, key=lambda row: (-gaps[row][0], row))[:EXAMPLES]
+    shown = [scores.systems[name] for name in contenders]
+    return [
+        _example(row, gaps[row][1], contenders, shown)
+        for row in ranked
+        if all(row < len(one.predictions.rows) for one in shown)
+    ]
+
+
+def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) -> ResultsData:
+    """`data` with each metric's agreement with the votes of this installation's database."""
+    from empo_demo.evaluation.voted import read_voted
+
+    try:
+        pairs, left_out = read_voted(settings)
+    except StorageError as error:
+        return replace(data, notices=[*data.notices, str(error)])
+    tools = Tools(settings)
+    scores = text_scores(pairs, tools)
+    if judged and pairs:
+        scores |= judged_scores(pairs, tools)
+    rows = [asdict(row) for row in agreements(pairs, scores)] if pairs else []
+    return replace(data, agreement=rows, votes_left_out=left_out)
+
+
+def results(settings: Settings) -> ResultsData:
+    """What the Results tab draws: the shipped evaluation and this installation's votes."""
+    return with_votes(read(RESULTS), settings)
+
+
+def read(path: Path) -> ResultsData:
+    """Results that `write` wrote; empty, with a notice, where there is no such file."""
+    if not path.exists():
+        return ResultsData(notices=["There is no evaluation of these models yet."])
+    try:
+        record = json.loads(path.read_text(encoding="utf8"))
+        examples = [
+            Example(**{**one, "context": tuple(one["context"])}) for one in record["examples"]
+        ]
+        return ResultsData(**{**record, "examples": examples})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is not a file of results: {error}.") from None
+
+
+def write(predictions: Sequence[Path], output: Path, *, encoder: str = "auto") -> None:
+    """The command `evaluate results`: measure the files and store the figures, without texts."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    tools = Tools(load_settings(), encoder_name=encoder)
+    with console.status("Scoring…") as status:
+        data = evaluate(
+            [read_predictions(path) for path in predictions],
+            list(METRICS),
+            tools,
+            lambda step: status.update(f"{step}…"),
+        )
+    record = asdict(replace(data, examples=[]))
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+    output.write_text(text + "\n", encoding="utf8")
+    console.print(f"Written to {output}.", highlight=False)
+
+
+def _interesting(paired: list[dict[str, Any]], contenders: list[str]) -> list[dict[str, Any]]:
+    """Between contenders; where there is only one, between it and the human."""
+    wanted = set(contenders) if len(contenders) > 1 else {*contenders, HUMAN}
+    return [entry for entry in paired if entry["a"] in wanted and entry["b"] in wanted]
+
+
+def _gaps(one: Series, other: Series) -> dict[int, float]:
+    """|difference| per row, in standard deviations of the differences."""
+    raw = {
+        row: abs(a - b)
+        for row, (a, b) in enumerate(zip(one, other, strict=False))
+        if a is not None and b is not None
+    }
+    spread = (sum(gap**2 for gap in raw.values()) / len(raw)) ** 0.5 if raw else 0.0
+    return {row: gap / spread for row, gap in raw.items()} if spread else {}
+
+
+def _example(row: int, metric: str, names: Sequence[str], shown: Sequence[Scored]) -> Example:
+    first = shown[0].predictions.rows[row]
+    replies = {
+        name: one.predictions.rows[row].response for name, one in zip(names, shown, strict=True)
+    }
+    return Example(first.context, first.reference, replies, metric)

@@ -1,0 +1,76 @@
+"""The votes of this installation, as far as they can tell which reply is better.
+
+Reads the database; changes nothing. What is left out is counted by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empo_demo.evaluation.agreement import ORDER, VotedPair
+from empo_demo.settings import Settings
+
+if TYPE_CHECKING:
+    from empo_demo.votes.models import Round
+
+
+def read_voted(settings: Settings) -> tuple[list[VotedPair], dict[str, int]]:
+    """Votable pairs in order of time, and how many votes were left out for which reason.
+
+    An installation without a database has no votes. Raises `StorageError` on a broken one.
+    """
+    from sqlalchemy import select
+    from sqlalchemy.engine import make_url
+
+    from empo_demo.votes.models import Round, Vote
+    from empo_demo.votes.store import Store
+
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and not _exists(url.database):
+        return [], {}
+    store = Store.open(settings.database, create=False)
+    pairs: list[VotedPair] = []
+    left_out: Counter[str] = Counter()
+    try:
+        with store.database.read() as session:
+            for round_ in session.scalars(select(Round).join(Vote).order_by(Vote.id)):
+                reason = _left_out(round_)
+                if reason:
+                    left_out[reason] += 1
+                else:
+                    pairs.append(_pair(round_))
+    finally:
+        store.close()
+    return pairs, dict(left_out)
+
+
+def _left_out(round_: Round) -> str | None:
+    """Why a vote says nothing about the metrics; None if it does."""
+    vote = round_.vote
+    if vote is None or vote.verdict not in ORDER:
+        return "both bad"
+    if round_.hidden_reason:
+        return "hidden"
+    if round_.check_side:
+        return "attention check"
+    if any(not reply.text for reply in round_.replies):
+        return "no text"
+    return None
+
+
+def _pair(round_: Round) -> VotedPair:
+    user = next(turn for turn in reversed(round_.dialogue) if turn["role"] == "user")
+    assert round_.vote is not None
+    return VotedPair(
+        voter=round_.voter,
+        user=str(user["content"]),
+        a=round_.reply("a").text or "",
+        b=round_.reply("b").text or "",
+        verdict=round_.vote.verdict,
+    )
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and path != ":memory:" and Path(path).exists()
