@@ -77,8 +77,13 @@ def page(data: ResultsData) -> str:
 
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf8"))
     drawn = [
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
-        for figure in figures(data)
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            config={"displaylogo": False},
+            div_id=f"figure-{place}",
+        )
+        for place, figure in enumerate(figures(data), start=1)
     ]
     return template.render(
         data=data,

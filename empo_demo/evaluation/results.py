@@ -27,6 +27,7 @@ RESULTS = ASSETS / "results.json"
 HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
 BINS = 20
 EXAMPLES = 8
+CAP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +128,20 @@ def distributions(scores: Scores) -> dict[str, dict[str, list[float]]]:
 
 
 def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
-    """The rows on which two systems (or one and the human) differ most, in standard deviations."""
+    """The rows on which two systems (or one and the human) differ most over all metrics.
+
+    Each metric counts in standard deviations, up to `CAP`, so that none decides alone; the one
+    that differs most is named.
+    """
     pair = [scores.systems[name] for name in [*contenders, HUMAN][:2]]
-    gaps: dict[int, tuple[float, str]] = {}
+    gaps: dict[int, dict[str, float]] = {}
     for metric in pair[0].series:
         for row, gap in _gaps(pair[0].series[metric], pair[1].series.get(metric, [])).items():
-            if gap > gaps.get(row, (0.0, ""))[0]:
-                gaps[row] = (gap, metric)
-    ranked = sorted(gaps, key=lambda row: (-gaps[row][0], row))[:EXAMPLES]
+            gaps.setdefault(row, {})[metric] = min(gap, CAP)
+    ranked = sorted(gaps, key=lambda row: (-sum(gaps[row].values()), row))[:EXAMPLES]
     shown = [scores.systems[name] for name in contenders]
     return [
-        _example(row, gaps[row][1], contenders, shown)
+        _example(row, max(gaps[row], key=gaps[row].__getitem__), contenders, shown)
         for row in ranked
         if all(row < len(one.predictions.rows) for one in shown)
     ]
