@@ -1,0 +1,286 @@
+"""From a roster to a running engine: base, adapters, quantisation, placement.
+
+Everything that can be wrong with a model path, an adapter or the device is found here, at start,
+and is one `EngineError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.contenders import Contender, Roster
+from empo_demo.engine.protocol import Engine
+from empo_demo.errors import EngineError
+from empo_demo.settings import Quantization, Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from empo_demo.engine.batch import Weights
+
+log = logging.getLogger(__name__)
+
+
+def load_engine(settings: Settings, roster: Roster) -> Engine:
+    """The engine that `EMPO_ENGINE` names: local models, a server, or a file of replies."""
+    if settings.engine.startswith(("http://", "https://")):
+        from empo_demo.engine.remote import RemoteEngine
+
+        return RemoteEngine(settings.engine, roster)
+    if settings.engine != "local":
+        from empo_demo.engine.recorded import load_recorded
+
+        return load_recorded(Path(settings.engine), roster)
+    from empo_demo.engine.local import LocalEngine
+
+    device = pick_device(settings.device)
+    loader = Loader(device, roster.quantization, settings.adapter_plan)
+    copies = loader.load(roster.contenders)
+    return LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` is the first of cuda, mps and cpu that is there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError("EMPO_DEVICE asks for cuda, but there is no CUDA device; use cpu.")
+    return wanted
+
+
+@dataclass
+class Loader:
+    """Loads each base once and each adapter by the cheaper plan; keeps notes of its choices."""
+
+    device: str
+    quantization: Quantization
+    override: Any = "auto"
+
+    def __post_init__(self) -> None:
+        self.notes: dict[str, str] = {"device": self.device, "quantisation": self.quantization}
+        # bitsandbytes asks for an optional package on some CPUs and falls back by itself.
+        logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+
+    def load(self, contenders: tuple[Contender, ...]) -> list[Weights]:
+        """One `Weights` per copy; every contender is served by exactly one of them."""
+        copies: list[Weights] = []
+        for base in dict.fromkeys(c.base for c in contenders if not c.predictions):
+            group = [c for c in contenders if c.base == base]
+            copies += self._load_group(base, group)
+        return copies
+
+    def _load_group(self, base: str, group: list[Contender]) -> list[Weights]:
+        from empo_demo.engine.plan import choose, read_shape
+
+        check_model(base)
+        model, tokenizer = self.model(base), load_tokenizer(base)
+        shared: dict[str, Path] = {}
+        merged: list[Contender] = []
+        size = parameter_count(model)
+        for adapter in dict.fromkeys(c.adapter for c in group if c.adapter):
+            folder = adapter_folder(adapter)
+            choice = choose(read_shape(folder), size, self.quantization, self.override)
+            users = [c for c in group if c.adapter == adapter]
+            self.notes[f"adapter {users[0].id}"] = f"{choice.plan}: {choice.reason}"
+            log.info("Adapter %s: %s, because %s", adapter, choice.plan, choice.reason)
+            if choice.plan == "shared":
+                shared[adapter] = folder
+            else:
+                merged += users
+        names = {adapter: f"a{i}" for i, adapter in enumerate(shared)}
+        rest = {c.id: names.get(c.adapter or "") for c in group if c not in merged}
+        copies = []
+        if rest:
+            copies.append(self._shared(model, tokenizer, rest, shared, names))
+        for adapter in dict.fromkeys(c.adapter for c in merged if c.adapter):
+            users = [c for c in merged if c.adapter == adapter]
+            copies.append(self._merged(base, adapter, users))
+        return copies
+
+    def _shared(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        contenders: dict[str, str | None],
+        folders: dict[str, Path],
+        names: dict[str, str],
+    ) -> Weights:
+        from empo_demo.engine.lora import install
+
+        rows = None
+        if folders:
+            wrapped = attach(model, {names[a]: folder for a, folder in folders.items()})
+            rows = install(wrapped)
+        return weights_of(model, tokenizer, contenders, rows)
+
+    def _merged(self, base: str, adapter: str, users: list[Contender]) -> Weights:
+        """The adapter merged into 16-bit weights, which are then quantised as a model."""
+        import tempfile
+
+        folder = adapter_folder(adapter)
+        with tempfile.TemporaryDirectory(prefix="empo-merged-") as scratch:
+            merge(base, folder, Path(scratch))
+            model = self.model(scratch)
+        own = folder if (folder / "tokenizer_config.json").is_file() else None
+        tokenizer = load_tokenizer(str(own) if own else base)
+        return weights_of(model, tokenizer, {user.id: None for user in users}, None)
+
+    def model(self, name: str) -> PreTrainedModel:
+        """The model `name`, quantised and placed."""
+        import torch
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+        options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": self.device}
+        if self.quantization == "nf4":
+            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+        elif self.quantization == "int8":
+            options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, **options)
+        except torch.OutOfMemoryError:
+            raise EngineError(
+                f"The model {name} does not fit into the memory of {self.device}; "
+                "use EMPO_QUANTIZATION=nf4, a smaller model, or a larger GPU."
+            ) from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
+        return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+
+
+def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
+    """`model` with the adapters in `folders` by name, loaded by PEFT."""
+    from peft import PeftModel
+
+    wrapped: Any = None
+    for name, folder in folders.items():
+        try:
+            if wrapped is None:
+                wrapped = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, autocast_adapter_dtype=False
+                )
+            else:
+                wrapped.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise EngineError(
+                f"The adapter {folder} does not fit the base model {model.name_or_path}: "
+                f"{first_line(error)} Give the adapter that was trained on this base."
+            ) from None
+    return wrapped.eval()
+
+
+def merge(base: str, folder: Path, out: Path) -> None:
+    """Write base plus adapter as one 16-bit model to `out`; resizes the vocabulary first."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    rows = _vocabulary(folder)
+    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows)
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise EngineError(
+            f"The adapter {folder} does not fit the base model {base}: {first_line(error)} "
+            "Give the adapter that was trained on this base."
+        ) from None
+    wrapped.merge_and_unload().save_pretrained(out)
+
+
+def weights_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    contenders: dict[str, str | None],
+    rows: Any,
+) -> Weights:
+    """The loaded copy with what decoding needs to know of it."""
+    from empo_demo.engine.batch import Weights
+
+    config = model.generation_config
+    ends = config.eos_token_id if config is not None else None
+    listed = ends if isinstance(ends, list) else [ends]
+    # A role tag or padding written by the model ends its turn, as the end-of-sequence token does.
+    every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
+    return Weights(
+        model=model,
+        tokenizer=tokenizer,
+        adapters=contenders,
+        rows=rows,
+        ends=frozenset(int(token) for token in every if token is not None),
+        context=int(getattr(model.config, "max_position_embeddings", 4096)),
+    )
+
+
+def check_model(name: str) -> None:
+    """A name that looks like a path must be one."""
+    path = Path(name).expanduser()
+    looks_local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
+    if looks_local and not (path / "config.json").is_file():
+        raise EngineError(
+            f"There is no model at {name}: give a folder with a config.json, or a Hub id."
+        )
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder of an adapter, fetched from the Hub where it is a Hub id."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.count("/") != 1:
+        raise EngineError(f"There is no adapter at {name}: give a PEFT folder, or a Hub id.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model"]))
+    except Exception as error:
+        raise EngineError(
+            f"The adapter {name} cannot be fetched from the Hub: {first_line(error)}"
+        ) from None
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"The tokenizer of {name} cannot be loaded: {first_line(error)}"
+        ) from None
+    if tokenizer.chat_template is None:
+        raise EngineError(
+            f"The tokenizer of {name} has no chat template; use a chat model, or save a template."
+        )
+    return tokenizer
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    """Weights of the model as it would be unquantised (4-bit tensors hold two in a byte)."""
+    return int(model.num_parameters())
+
+
+def first_line(error: BaseException) -> str:
+    line = str(error).strip().split("\n")[0][:300]
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _vocabulary(folder: Path) -> int | None:
+    """Rows of the adapter's own embedding, where it replaces it."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("adapter_model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if "embed_tokens" in name and "lora_" not in name:
+                    return int(tensors.get_slice(name).get_shape()[0])
+    return None

@@ -1,0 +1,114 @@
+"""Shared adapter or merged copy: what each plan costs, and which is chosen.
+
+Pure arithmetic over an adapter's files. Decoding reads all weights once a step, so bytes per step
+decide the speed; memory decides whether the models fit at all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from empo_demo.errors import EngineError
+from empo_demo.settings import Quantization
+
+Plan = Literal["shared", "merged"]
+BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
+"""Bytes per weight as held: NF4 has a scale per 64 weights beside its four bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterShape:
+    """What an adapter adds: LoRA weights, and whole modules that replace the base's."""
+
+    lora: int
+    replaced: int
+    base_model: str | None
+
+    @property
+    def shareable(self) -> bool:
+        """Whole embeddings cannot be applied per row."""
+        return self.replaced == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The plan of one adapter, and in one sentence why."""
+
+    plan: Plan
+    reason: str
+    shared_bytes: float
+    merged_bytes: float
+
+
+def read_shape(folder: Path) -> AdapterShape:
+    """Count the weights in an adapter's safetensors files, from their headers alone."""
+    from safetensors import safe_open
+
+    config = read_config(folder)
+    lora = replaced = 0
+    for file in sorted(folder.glob("adapter_model*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    size = 1
+                    for side in tensors.get_slice(name).get_shape():
+                        size *= side
+                    if "lora_" in name:
+                        lora += size
+                    else:
+                        replaced += size
+        except Exception as error:
+            raise EngineError(f"The adapter file {file} cannot be read: {error}.") from None
+    if not lora + replaced:
+        raise EngineError(
+            f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
+        )
+    return AdapterShape(lora, replaced, config.get("base_model_name_or_path"))
+
+
+def read_config(folder: Path) -> dict[str, str]:
+    """The adapter's adapter_config.json."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        raise EngineError(
+            f"{folder} holds no readable adapter_config.json; give the folder of a PEFT adapter."
+        ) from None
+    return dict(config)
+
+
+def choose(
+    shape: AdapterShape,
+    base_weights: int,
+    quantization: Quantization,
+    override: Literal["auto", "shared", "merged"] = "auto",
+) -> Choice:
+    """The plan with fewer bytes read per step, unless `override` says otherwise.
+
+    Shared: base once and the adapter's 16-bit weights beside it. Merged: the base a second time,
+    quantised. Raises `EngineError` where `override` asks for what cannot be.
+    """
+    held = BYTES[quantization]
+    shared = 2.0 * (shape.lora + shape.replaced)
+    merged = held * base_weights
+    if override == "shared" and not shape.shareable:
+        raise EngineError(
+            "EMPO_ADAPTER_PLAN holds 'shared', but the adapter replaces whole modules "
+            "(embeddings), which cannot be shared row by row; use 'merged' or 'auto'."
+        )
+    if override != "auto":
+        return Choice(override, "EMPO_ADAPTER_PLAN says so", shared, merged)
+    if not shape.shareable:
+        return Choice("merged", "the adapter replaces whole modules", shared, merged)
+    if shared <= merged:
+        reason = f"the adapter adds {_size(shared)}, a copy would add {_size(merged)}"
+        return Choice("shared", reason, shared, merged)
+    reason = f"a {quantization} copy adds {_size(merged)}, the adapter {_size(shared)}"
+    return Choice("merged", reason, shared, merged)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
