@@ -37,3 +37,7 @@ class StorageError(ArenaError):
 
 class DataError(ArenaError):
     """A file of data is missing or malformed; names the file and, where it can, the line."""
+
+
+class SEMFailure(ArenaError):
+    """The SEM could not read a turn, or its answer cannot be used; the round goes on without."""

@@ -61,7 +61,9 @@ class _RosterTable(BaseModel):
     tiny: bool = Field(False, description="true or false")
     system_prompt: str = Field("", description="a text")
     quantization: Quantization = Field("nf4", description="nf4, int8 or none")
-    decoding: _DecodingTable = _DecodingTable()
+    decoding: _DecodingTable = Field(
+        default_factory=lambda: _DecodingTable.model_validate({}), description="a table"
+    )
     contenders: list[_ContenderTable] = Field(description="[[contenders]] tables")
 
 
@@ -244,7 +246,9 @@ def _parse(path: Path, text: str) -> _RosterTable:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    *parents, name = first["loc"]
+    parents, name = list(first["loc"]), ""
+    if parents and isinstance(parents[-1], str):
+        name = str(parents.pop())
     table: type[BaseModel] = _RosterTable
     if "contenders" in parents:
         table = _ContenderTable
@@ -252,10 +256,12 @@ def _one_line(error: ValidationError) -> str:
         table = _DecodingTable
     place = "".join(f"contender {p + 1}: " for p in parents if isinstance(p, int))
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(name), table.model_fields, 1)
+        near = difflib.get_close_matches(name, table.model_fields, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(table.model_fields)}."
         return f"{place}unknown key {name!r}; {hint}"
-    field = table.model_fields.get(str(name))
+    if not name:
+        return f"{place}{first['input']!r} is not a table of keys."
+    field = table.model_fields.get(name)
     allowed = f"; it may hold {field.description}" if field and field.description else ""
     if first["type"] == "missing":
         return f"{place}{name!r} is missing{allowed}."

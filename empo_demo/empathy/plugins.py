@@ -1,0 +1,204 @@
+"""SEMs by name: the entry-point group `empo_demo.sem`, and a guard around whatever it brings.
+
+An entry point is a function ``(settings, argument) -> SEM``; `EMPO_SEM` holds its name, or
+``name:argument``. A third party's SEM may raise, hang or answer nonsense: `Guarded` turns each
+into a `SEMFailure`, on which a round goes on without guidance. Imports no model itself.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from empo_demo.dialogue import Turn
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.errors import SEMFailure, SettingsError
+from empo_demo.settings import Settings
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.sem import SEM, Reading
+
+GROUP = "empo_demo.sem"
+BUILT_IN = {
+    "embedded": "empo_demo.empathy.plugins:embedded",
+    "transformers": "empo_demo.empathy.pipeline_sem:from_settings",
+}
+"""Known even where the app runs from a folder and no package metadata is installed."""
+LIMIT = 2.0
+"""Seconds that one reading may take."""
+FIRST_LIMIT = 60.0
+"""Seconds for the trial reading at start, in which models are often still loading."""
+MOST_HANGING = 4
+"""With so many readings hanging the plugin is not asked any more: a thread cannot be killed."""
+TOLERANCE = 1e-3
+"""How far the probabilities' sum may be from 1."""
+TRIAL = Turn("user", "My best friend moved away last week and I miss her so much.")
+
+Factory = Callable[[Settings, str], "SEM"]
+
+
+def names() -> list[str]:
+    """The SEMs that can be named in EMPO_SEM."""
+    return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def load_plugin(settings: Settings) -> SEM:
+    """The SEM that `settings.sem` names, tried once; raises `SettingsError` where it is no use."""
+    name, _, argument = settings.sem.partition(":")
+    factory = _factory(name, settings.sem)
+    try:
+        sem = factory(settings, argument)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"EMPO_SEM holds {settings.sem!r}, but this SEM cannot be loaded: {_reason(error)}"
+        ) from error
+    if name == "embedded":
+        return sem
+    missing = [part for part in ("name", "revision", "read") if not hasattr(sem, part)]
+    if missing:
+        raise SettingsError(
+            f"EMPO_SEM holds {settings.sem!r}, but what it brings is no SEM: "
+            f"it has no {' and no '.join(missing)}."
+        )
+    guarded = Guarded(sem)
+    try:
+        guarded.trial()
+    except SEMFailure as error:
+        raise SettingsError(f"EMPO_SEM holds {settings.sem!r}, but {error}") from error
+    return guarded
+
+
+def embedded(settings: Settings, argument: str) -> SEM:
+    """The SEM in `assets/sem`; takes no argument."""
+    if argument:
+        raise SettingsError(f"EMPO_SEM holds 'embedded:{argument}'; 'embedded' takes no argument.")
+    from empo_demo.empathy.sem import EmbeddedSEM
+
+    return EmbeddedSEM()
+
+
+class Guarded:
+    """A SEM that answers in time and in form, or raises `SEMFailure`."""
+
+    def __init__(self, sem: SEM, limit: float = LIMIT) -> None:
+        self.sem, self.limit = sem, limit
+        self.name, self.revision = str(sem.name), str(sem.revision)
+        self._hanging: list[threading.Thread] = []
+
+    def trial(self, limit: float = FIRST_LIMIT) -> Reading:
+        """One reading of a sentence of our own, with time to load."""
+        return self._checked([TRIAL], self._timed(lambda: self.sem.read([TRIAL]), limit))
+
+    def read(self, turns: Sequence[Turn]) -> Reading:
+        return self._checked(turns, self._timed(lambda: self.sem.read(turns), self.limit))
+
+    def read_many(self, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
+        """As `read` for each dialogue; the limit holds for each on average."""
+        many = getattr(self.sem, "read_many", None)
+        if many is None:
+            return [self.read(turns) for turns in dialogues]
+        readings = self._timed(lambda: list(many(dialogues)), self.limit * max(1, len(dialogues)))
+        if not isinstance(readings, list) or len(readings) != len(dialogues):
+            raise SEMFailure(f"the SEM {self.name!r} did not answer once for each dialogue.")
+        return [
+            self._checked(turns, reading)
+            for turns, reading in zip(dialogues, readings, strict=True)
+        ]
+
+    def _timed(self, work: Callable[[], object], limit: float) -> object:
+        self._hanging = [thread for thread in self._hanging if thread.is_alive()]
+        if len(self._hanging) >= MOST_HANGING:
+            raise SEMFailure(f"the SEM {self.name!r} hangs; it is not asked any more.")
+        answer: list[object] = []
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                answer.append(work())
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name=f"sem {self.name}", daemon=True)
+        thread.start()
+        thread.join(limit)
+        if raised:
+            raise SEMFailure(f"the SEM {self.name!r} raised {_reason(raised[0])}") from raised[0]
+        if not answer:
+            self._hanging.append(thread)
+            raise SEMFailure(f"the SEM {self.name!r} did not answer within {limit:g} s.")
+        return answer[0]
+
+    def _checked(self, turns: Sequence[Turn], reading: object) -> Reading:
+        fault = _fault(turns, reading)
+        if fault is not None:
+            raise SEMFailure(f"the SEM {self.name!r} {fault}.")
+        # A plugin need not sort, nor name itself as we do.
+        checked: Reading = reading  # type: ignore[assignment]
+        emotions = tuple(sorted(checked.emotions, key=lambda pair: -pair[1]))
+        causes = tuple(sorted(checked.causes, key=lambda cause: cause.start))
+        return replace(
+            checked, emotions=emotions, causes=causes, sem=f"{self.name}@{self.revision}"
+        )
+
+
+def _fault(turns: Sequence[Turn], reading: object) -> str | None:
+    """What is wrong with a plugin's reading, as the end of a sentence; None where it is sound."""
+    from empo_demo.empathy.sem import Reading
+
+    if not isinstance(reading, Reading):
+        return f"answered with a {type(reading).__name__} instead of a Reading"
+    try:
+        return _emotion_fault(dict(reading.emotions), len(reading.emotions)) or _cause_fault(
+            next((t.content for t in reversed(turns) if t.role == "user"), ""), reading
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        return f"answered with a malformed Reading ({_reason(error)})"
+
+
+def _emotion_fault(emotions: dict[str, float], count: int) -> str | None:
+    unknown = [str(label) for label in emotions if label not in EMOTIONS]
+    if unknown:
+        return f"named emotions that are none of the 32: {', '.join(unknown[:3])}"
+    if len(emotions) != len(EMOTIONS) or count != len(EMOTIONS):
+        return f"named {count} emotions; all 32 must be there, each once"
+    if not all(math.isfinite(p) and -TOLERANCE <= p <= 1 + TOLERANCE for p in emotions.values()):
+        return "gave a probability outside 0 to 1"
+    total = math.fsum(emotions.values())
+    if abs(total - 1) > TOLERANCE:
+        return f"gave probabilities that sum to {total:.3g} instead of 1"
+    return None
+
+
+def _cause_fault(text: str, reading: Reading) -> str | None:
+    for cause in reading.causes:
+        inside = 0 <= cause.start < cause.end <= len(text)
+        if not inside or text[cause.start : cause.end] != cause.text:
+            return "named a cause that does not stand in the last user turn"
+        if not 0 <= cause.weight <= 1:
+            return "gave a cause a weight outside 0 to 1"
+    return None
+
+
+def _factory(name: str, given: str) -> Factory:
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    target = EntryPoint(name, BUILT_IN[name], GROUP) if name in BUILT_IN else found.get(name)
+    if target is None:
+        raise SettingsError(f"EMPO_SEM holds {given!r}; it may hold {', '.join(names())}.")
+    try:
+        factory: Factory = target.load()
+    except Exception as error:
+        raise SettingsError(
+            f"EMPO_SEM holds {given!r}, but its plugin cannot be imported: {_reason(error)}"
+        ) from error
+    return factory
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}."
