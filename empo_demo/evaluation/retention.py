@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders import Contender, Roster, load_roster
 from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
-from empo_demo.settings import Settings, load_settings
+from empo_demo.evaluation.served import Served, load_local, serving
+from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,11 +65,13 @@ def run(
     base = base_of(aligned, roster)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     harness = Harness(names, limit=limit, shots=shots, batch=batch)
+    engine = load_local(settings, roster, (base, aligned))
     answers: dict[str, Answers] = {}
     members: dict[str, list[str]] = {}
     for contender in (base, aligned):
         console.print(f"Evaluating {contender.id} on {', '.join(names)}…", highlight=False)
-        answers[contender.id], members = harness.evaluate(settings, roster, contender)
+        with serving(engine, contender.id) as served:
+            answers[contender.id], members = harness.evaluate(served)
     rows = compare(answers[base.id], answers[aligned.id], members)
     if as_json:
         print(_json(base, aligned, roster, rows))
@@ -109,16 +112,11 @@ class Harness:
         if not self.specs:
             raise InvalidInput("No task is named: give --tasks mmlu,leaderboard or a YAML file.")
 
-    def evaluate(
-        self, settings: Settings, roster: Roster, contender: Contender
-    ) -> tuple[Answers, dict[str, list[str]]]:
+    def evaluate(self, served: Served) -> tuple[Answers, dict[str, list[str]]]:
         """Scores by question, and the leaf tasks of each group that was asked for."""
         import lm_eval  # type: ignore[import-untyped,import-not-found,unused-ignore]
         from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-        from empo_demo.evaluation.served import load_served
-
-        served = load_served(settings, roster, contender)
         model = HFLM(pretrained=served.model, tokenizer=served.tokenizer, batch_size=self.batch)
         try:
             results = lm_eval.simple_evaluate(

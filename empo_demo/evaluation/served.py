@@ -1,73 +1,59 @@
-"""One contender's model as a plain transformers module, with the weights that the arena serves."""
+"""One contender's model as a plain transformers module: the very weights that the arena serves.
+
+The engine loads them (quantised, adapter shared or merged, as its plan says); here every row of
+every forward pass is the one contender's, so that any harness can drive the module.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from empo_demo.contenders import Contender, Roster
+from empo_demo.engine.protocol import Engine
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A causal language model, quantised, adapter applied, and its tokenizer."""
+    """A causal language model that answers as one contender, and its tokenizer."""
 
     model: Any
     tokenizer: Any
 
 
-def load_served(settings: Settings, roster: Roster, contender: Contender) -> Served:
-    """Load base weights in the roster's quantisation and apply the contender's adapter."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_local(settings: Settings, roster: Roster, contenders: Sequence[Contender]) -> Engine:
+    """An engine with just these contenders. Raises `EngineError` where it has no weights here."""
+    from empo_demo.engine.loading import load_engine
 
-    device = _device(settings.device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(contender.adapter or contender.base)
-    except (OSError, ValueError):
-        tokenizer = AutoTokenizer.from_pretrained(contender.base)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            contender.base,
-            dtype=dtype,
-            device_map={"": device},
-            quantization_config=_quantisation(roster.quantization, dtype),
+    engine = load_engine(settings, replace(roster, contenders=tuple(contenders)))
+    if not hasattr(engine, "model_of"):
+        raise EngineError(
+            f"EMPO_ENGINE holds {settings.engine!r}, which has no weights to evaluate; "
+            "unset it, so that the models are loaded here."
         )
-        if contender.adapter is not None:
-            model = _adapted(model, contender.adapter, len(tokenizer))
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise EngineError(f"The contender {contender.id!r} cannot be loaded: {reason}") from None
-    model.eval()  # type: ignore[no-untyped-call,unused-ignore]
-    return Served(model, tokenizer)
+    return engine
 
 
-def _adapted(model: Any, adapter: str, vocabulary: int) -> Any:
-    from peft import PeftModel
+@contextmanager
+def serving(engine: Engine, contender_id: str) -> Iterator[Served]:
+    """The module of a contender, for as long as the context lasts."""
+    weights = engine.model_of(contender_id)  # type: ignore[attr-defined]
+    adapter = weights.adapters[contender_id]
 
-    # An adapter that adds tokens holds larger embeddings; they must exist before it is loaded.
-    if vocabulary > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(vocabulary)
-    return PeftModel.from_pretrained(model, adapter)
+    def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        rows = len(tokens)
+        weights.rows.assign([adapter] * rows, [1.0] * rows, weights.like)
 
-
-def _quantisation(kind: str, dtype: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    config: Any = BitsAndBytesConfig
-    if kind == "nf4":
-        return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    return config(load_in_8bit=True) if kind == "int8" else None
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    hook = None
+    if weights.rows is not None:
+        hook = weights.model.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield Served(weights.model, weights.tokenizer)
+    finally:
+        if hook is not None:
+            hook.remove()

@@ -10,6 +10,7 @@ import pytest
 from empo_demo.contenders import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
 from empo_demo.evaluation.retention import Harness, base_of, compare
+from empo_demo.evaluation.served import load_local, serving
 from empo_demo.settings import ASSETS, Settings
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e .[train]")
@@ -90,11 +91,30 @@ def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
     pair: tuple[Contender, Contender],
 ) -> None:
     base, aligned = pair
-    roster = Roster("test", pair, quantization="nf4")
+    engine = load_local(Settings(device="cpu"), Roster("test", pair, quantization="nf4"), pair)
     tasks = harness(str(TASK))
-    answers = [tasks.evaluate(Settings(device="cpu"), roster, one)[0] for one in (base, aligned)]
+    answers = []
+    for one in (base, aligned):
+        with serving(engine, one.id) as served:
+            answers.append(tasks.evaluate(served)[0])
     row = next(row for row in compare(*answers) if row.metric == "acc")
     assert (row.task, row.n) == ("everyday", 40)
     assert row.base > 0.8
     assert row.error is not None
     assert row.difference < -2 * row.error
+
+
+def test_the_modules_rows_are_the_contenders_whatever_the_batch(
+    pair: tuple[Contender, Contender],
+) -> None:
+    import torch
+
+    engine = load_local(Settings(device="cpu"), Roster("test", pair, quantization="none"), pair)
+    tokens = torch.randint(5, 500, (3, 9), generator=torch.Generator().manual_seed(1))
+    logits = {}
+    for one in pair:
+        with serving(engine, one.id) as served, torch.inference_mode():
+            logits[one.id] = served.model(tokens).logits.float()
+            alone = served.model(input_ids=tokens[:1]).logits.float()
+        assert torch.allclose(logits[one.id][:1], alone, atol=0.1)
+    assert not torch.allclose(logits["base"], logits["aligned"], atol=0.5)
