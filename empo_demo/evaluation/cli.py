@@ -117,3 +117,32 @@ except ImportError:
     pass
 else:
     register(evaluate_app)
+
+
+@evaluate_app.command("hef")
+def hef(
+    data: Annotated[Path, typer.Option(help="Folder of EmpatheticDialogues' train and valid.")],
+    n: Annotated[int, typer.Option("--n", min=2, help="Dialogues, drawn by the seed.")] = 1000,
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Contenders without guidance; default: all such.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Answers so far; an existing file is continued.")] = (
+        Path("hef-answers.jsonl")
+    ),
+    output: Annotated[
+        Path | None, typer.Option(help="Also write the figures to this file.")
+    ] = None,
+    two_step: Annotated[
+        str | None, typer.Option(help="Also measure the two-step mode of this contender.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of all replies.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Does the SEM's guidance help? None, SEM's reading, true emotion, shuffled; paired."""
+    from empo_demo.evaluation.hef_run import run
+
+    run(
+        n=n, data=data, contenders=contender or [], work=work, output=output,
+        two_step_of=two_step, seed=seed, batch=batch, as_json=as_json,
+    )  # fmt: skip
