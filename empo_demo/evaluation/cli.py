@@ -111,14 +111,6 @@ def report(
     run(output, predictions or [], metrics=metrics, encoder=encoder)
 
 
-try:  # the HEF benchmark registers itself; without it the rest works
-    from empo_demo.evaluation.hef import register
-except ImportError:
-    pass
-else:
-    register(evaluate_app)
-
-
 @evaluate_app.command("hef")
 def hef(
     data: Annotated[Path, typer.Option(help="Folder of EmpatheticDialogues' train and valid.")],

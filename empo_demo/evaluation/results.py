@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from empo_demo.errors import DataError, StorageError
+from empo_demo.errors import ArenaError, DataError, StorageError
 from empo_demo.evaluation.agreement import agreements, judged_scores, text_scores
 from empo_demo.evaluation.measure import METRICS, Series
 from empo_demo.evaluation.predictions import Predictions, read_predictions
@@ -157,15 +157,22 @@ def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) ->
         return replace(data, notices=[*data.notices, str(error)])
     tools = Tools(settings)
     scores = text_scores(pairs, tools)
+    notices = list(data.notices)
     if judged and pairs:
-        scores |= judged_scores(pairs, tools)
+        try:
+            scores |= judged_scores(pairs, tools)
+        except ArenaError as error:
+            notices.append(f"Votes are not compared with the SEM's metrics: {error}")
     rows = [asdict(row) for row in agreements(pairs, scores)] if pairs else []
-    return replace(data, agreement=rows, votes_left_out=left_out)
+    return replace(data, agreement=rows, votes_left_out=left_out, notices=notices)
 
 
-def results(settings: Settings) -> ResultsData:
-    """What the Results tab draws: the shipped evaluation and this installation's votes."""
-    return with_votes(read(RESULTS), settings)
+def results(settings: Settings, *, judged: bool = False) -> ResultsData:
+    """What the Results tab draws: the shipped evaluation and this installation's votes.
+
+    `judged` adds the metrics that the SEM judges, at some milliseconds per vote.
+    """
+    return with_votes(read(RESULTS), settings, judged=judged)
 
 
 def read(path: Path) -> ResultsData:
