@@ -71,11 +71,14 @@ def results(
     ],
     output: Annotated[Path | None, typer.Option(help="Default: the app's own results.")] = None,
     encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
+    retention: Annotated[
+        Path | None, typer.Option(help="What `evaluate retention --json` printed.")
+    ] = None,
 ) -> None:
     """Summarise the shipped models' evaluation, without texts, for the Results tab."""
     from empo_demo.evaluation.results import RESULTS, write
 
-    write(predictions, output or RESULTS, encoder=encoder)
+    write(predictions, output or RESULTS, encoder=encoder, retention=retention)
 
 
 def score(
@@ -104,11 +107,14 @@ def report(
     ] = None,
     metrics: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
     encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
+    retention: Annotated[
+        Path | None, typer.Option(help="What `evaluate retention --json` printed.")
+    ] = None,
 ) -> None:
     """Write the evaluation as one page that opens without a network."""
     from empo_demo.evaluation.report import run
 
-    run(output, predictions or [], metrics=metrics, encoder=encoder)
+    run(output, predictions or [], metrics=metrics, encoder=encoder, retention=retention)
 
 
 @evaluate_app.command("hef")

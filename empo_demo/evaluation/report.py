@@ -6,6 +6,7 @@ Plotly is inlined once; every text of a dialogue or a file name is escaped by th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from empo_demo.evaluation.results import (
     ResultsData,
     evaluate,
     read,
+    read_retention,
     results,
     with_votes,
 )
@@ -43,7 +45,14 @@ SERIES_OF: dict[tuple[str, ...], str] = {
 """Which line of the table has which series' interval."""
 
 
-def run(output: Path, predictions: Sequence[Path], *, metrics: str, encoder: str) -> None:
+def run(
+    output: Path,
+    predictions: Sequence[Path],
+    *,
+    metrics: str,
+    encoder: str,
+    retention: Path | None = None,
+) -> None:
     """The command: measure `predictions` (or take the shipped results), add votes, write."""
     from rich.console import Console
 
@@ -59,6 +68,8 @@ def run(output: Path, predictions: Sequence[Path], *, metrics: str, encoder: str
             )
         else:
             data = read(RESULTS)
+        if retention is not None:
+            data = replace(data, retention=read_retention(retention))
         status.update("votes…")
         data = with_votes(data, settings)
     try:
@@ -92,6 +103,7 @@ def page(data: ResultsData) -> str:
         table=paper_table(data),
         paired=[(f"{e['b']} − {e['a']}", paired_cells(e)) for e in data.paired],
         agreement=[_agreement_cells(row) for row in data.agreement],
+        retention=[_retention_cells(row) for row in data.retention.get("tasks", [])],
         figures=drawn,
         plotly=get_plotlyjs(),
     )
@@ -129,6 +141,21 @@ def _agreement_cells(row: dict[str, Any]) -> list[str]:
         str(row["voters"]),
         _estimate(row["accuracy"], row["accuracy_interval"]),
         _estimate(row["tau"], row["tau_interval"]),
+    ]
+
+
+def _retention_cells(row: dict[str, Any]) -> list[str]:
+    def shown(value: str, error: str, sign: str = "") -> str:
+        bound = "" if row[error] is None else f" ± {row[error]:.4f}"
+        return f"{row[value]:{sign}.4f}{bound}"
+
+    return [
+        f"{row['task']} (all)" if row["group"] else row["task"],
+        row["metric"],
+        str(row["n"]),
+        shown("base", "base_error"),
+        shown("aligned", "aligned_error"),
+        shown("difference", "error", "+"),
     ]
 
 

@@ -49,6 +49,7 @@ class ResultsData:
     distributions: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     agreement: list[dict[str, Any]] = field(default_factory=list)
+    retention: dict[str, Any] = field(default_factory=dict)
     votes_left_out: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     made: str = ""
@@ -189,7 +190,25 @@ def read(path: Path) -> ResultsData:
         raise DataError(f"{path} is not a file of results: {error}.") from None
 
 
-def write(predictions: Sequence[Path], output: Path, *, encoder: str = "auto") -> None:
+def read_retention(path: Path) -> dict[str, Any]:
+    """What `evaluate retention --json` printed into a file."""
+    try:
+        record = json.loads(path.read_text(encoding="utf8"))
+        assert isinstance(record["tasks"], list)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise DataError(
+            f"{path} is not what `evaluate retention --json` prints; give the file of its output."
+        ) from None
+    return dict(record)
+
+
+def write(
+    predictions: Sequence[Path],
+    output: Path,
+    *,
+    encoder: str = "auto",
+    retention: Path | None = None,
+) -> None:
     """The command `evaluate results`: measure the files and store the figures, without texts."""
     from rich.console import Console
 
@@ -202,7 +221,8 @@ def write(predictions: Sequence[Path], output: Path, *, encoder: str = "auto") -
             tools,
             lambda step: status.update(f"{step}…"),
         )
-    record = asdict(replace(data, examples=[]))
+    kept = read_retention(retention) if retention is not None else {}
+    record = asdict(replace(data, examples=[], retention=kept))
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
     output.write_text(text + "\n", encoding="utf8")
     console.print(f"Written to {output}.", highlight=False)

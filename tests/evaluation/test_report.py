@@ -22,8 +22,10 @@ from empo_demo.evaluation.results import (
     evaluate,
     human_replies,
     read,
+    read_retention,
     shuffled_replies,
 )
+from empo_demo.evaluation.retention import compare
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import Settings
 
@@ -143,3 +145,17 @@ def test_the_shipped_results_can_be_read_and_drawn() -> None:
     assert shipped.examples == []
     assert {"base", "aligned"} <= set(shipped.contenders)
     assert figures(shipped)
+
+
+def test_retention_is_shown_with_the_error_of_the_difference(tmp_path: Path) -> None:
+    rows = compare({"t": {"acc": {"0": 1.0, "1": 0.0}}}, {"t": {"acc": {"0": 1.0, "1": 1.0}}})
+    record = {
+        "base": "base", "aligned": "aligned", "revision": "r", "quantization": "nf4",
+        "tasks": [dataclasses.asdict(row) for row in rows],
+    }  # fmt: skip
+    file = tmp_path / "retention.json"
+    file.write_text(json.dumps(record))
+    assert "+0.5000 ± 0.5000" in page(ResultsData(retention=read_retention(file)))
+    file.write_text("[]")
+    with pytest.raises(DataError, match="is not what `evaluate retention --json` prints"):
+        read_retention(file)
