@@ -26,14 +26,15 @@ GO_EMOTIONS = ASSETS / "sem-maps" / "go_emotions.toml"
 MOST_OCCLUDED = 16
 """Words that are left out in turn to find causes: one forward pass each, within the 2 s limit."""
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_FUNCTION_WORDS = frozenset(
-    """a about after again all also am an and any are as at be because been before being but by can
-    could did do does doing don't down for from get go goes going gone got had has have having he
-    her here him his how i i'm i've if in into is it it's its just like me more most my myself no
-    not now of off on once only or other our out over own really s same she so some such than that
-    that's the their them then there these they this those through to too up us very was wasn't we
-    were what when where which while who why will with would you your""".split()
-)
+_FUNCTION_WORD_LIST = """
+a about after again all also am an and any are as at be because been before being but by can
+could did do does doing don't down for from get go goes going gone got had has have having he
+her here him his how i i'm i've if in into is it it's its just like me more most my myself no
+not now of off on once only or other our out over own really s same she so some such than that
+that's the their them then there these they this those through to too up us very was wasn't we
+were what when where which while who why will with would you your
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 
 LabelMap = Mapping[str, Mapping[str, float]]
 """For each label of the model its shares of the 32 emotions; "*" stands for all of them."""
@@ -51,7 +52,8 @@ class PipelineSEM:
         from transformers import pipeline
 
         where = {} if device == "auto" else {"device": device}
-        self._pipe: Any = pipeline("text-classification", model=model, top_k=None, **where)
+        build: Any = pipeline
+        self._pipe: Any = build("text-classification", model=model, top_k=None, **where)
         config = self._pipe.model.config
         self._map = _complete(label_map, [str(label) for label in config.id2label.values()])
         self.name = f"transformers:{model}"

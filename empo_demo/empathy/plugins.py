@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
@@ -139,7 +139,7 @@ class Guarded:
         if fault is not None:
             raise SEMFailure(f"the SEM {self.name!r} {fault}.")
         # A plugin need not sort, nor name itself as we do.
-        checked: Reading = reading  # type: ignore[assignment]
+        checked = cast("Reading", reading)
         emotions = tuple(sorted(checked.emotions, key=lambda pair: -pair[1]))
         causes = tuple(sorted(checked.causes, key=lambda cause: cause.start))
         return replace(

@@ -119,7 +119,9 @@ def report(
 
 @evaluate_app.command("hef")
 def hef(
-    data: Annotated[Path, typer.Option(help="Folder of EmpatheticDialogues' train and valid.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the dialogue files; default: ../shared/data.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=2, help="Dialogues, drawn by the seed.")] = 1000,
     contender: Annotated[
         list[str] | None, typer.Option(help="Contenders without guidance; default: all such.")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from empo_demo.empathy.emotions import INDEX
-from empo_demo.evaluation.hef import CONDITIONS, Answer, Case
+from empo_demo.evaluation.hef import CONDITIONS, Answer, Case, Condition
 from empo_demo.evaluation.reply_judge import ReplyJudge
 from empo_demo.evaluation.statistics import bootstrap_interval, compare
 
@@ -35,7 +35,7 @@ class Judges:
 
 
 def figures(
-    cases: Sequence[Case], answers: Mapping[str, Sequence[Answer]], judges: Judges, seed: int
+    cases: Sequence[Case], answers: Mapping[Condition, Sequence[Answer]], judges: Judges, seed: int
 ) -> dict[str, Any]:
     """Figures of one contender; `answers[condition]` are in the order of `cases`."""
     columns = {

@@ -12,7 +12,7 @@ from empo_demo.contenders import Contender, Roster, load_roster
 from empo_demo.errors import InvalidInput
 from empo_demo.evaluation.hef import CONDITIONS, TRAIN, VALID, Answer, Case, Runner
 from empo_demo.evaluation.hef_figures import Judges
-from empo_demo.settings import Settings, load_settings
+from empo_demo.settings import ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from empo_demo.empathy.sem import SEM
     from empo_demo.engine.protocol import Engine
 
+DATA = ROOT.parent / "shared" / "data"
+"""Where the research data lies beside a clone; it is no part of the repository."""
 COLUMNS = {
     "perplexity": "perplexity",
     "emotion_probability": "P(true emotion)",
@@ -35,7 +37,7 @@ COLUMNS = {
 def run(
     *,
     n: int,
-    data: Path,
+    data: Path | None,
     contenders: Sequence[str],
     work: Path,
     output: Path | None,
@@ -51,6 +53,7 @@ def run(
     settings = load_settings()
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
+    data = data or DATA
     from empo_demo.empathy.sem import load_sem
     from empo_demo.engine.loading import load_engine
     from empo_demo.evaluation.hef import read_answers, read_cases

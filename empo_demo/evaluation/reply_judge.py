@@ -7,6 +7,7 @@ reads users, this reads replies. Its accuracy on the human replies belongs besid
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -77,7 +78,7 @@ def train_judge(path: Path) -> ReplyJudge:
 def features(text: str) -> list[str]:
     """Lower-case words and pairs of neighbours."""
     words = _WORD.findall(text.lower().replace("’", "'"))
-    return [*words, *(f"{one} {other}" for one, other in zip(words, words[1:], strict=False))]
+    return [*words, *(f"{one} {other}" for one, other in itertools.pairwise(words))]
 
 
 def _listener_turns(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,283 @@
+"""SEMs by name: a real third-party package, a real text-classification model, and bad ones."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from empo_demo.dialogue import Turn
+from empo_demo.empathy import plugins
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.pipeline_sem import GO_EMOTIONS, PipelineSEM, content_words, read_map
+from empo_demo.empathy.plugins import Guarded, load_plugin
+from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.errors import SEMFailure, SettingsError
+from empo_demo.settings import load_settings
+
+TURNS = [Turn("user", "My dog died this morning.")]
+GOOD = Reading(tuple((e, 1 / 32) for e in EMOTIONS), (Cause(3, 6, "dog", 0.5),), "x", 1.0)
+
+
+def guarded(answer: Callable[[Sequence[Turn]], Any], limit: float = 2.0) -> Guarded:
+    return Guarded(SimpleNamespace(name="other", revision="7", read=answer), limit)  # type: ignore[arg-type]
+
+
+def test_a_sound_reading_passes_sorted_and_named() -> None:
+    odds = {e: (0.4 if e == "sad" else 0.6 / 31) for e in EMOTIONS}
+    two = (Cause(7, 11, "died", 1.0), Cause(3, 6, "dog", 0.5))
+    raw = replace(GOOD, emotions=tuple(odds.items()), causes=two)
+    read = guarded(lambda _: raw).read(TURNS)
+    assert read.emotions[0] == ("sad", 0.4)
+    assert [cause.text for cause in read.causes] == ["dog", "died"]
+    assert read.sem == "other@7"
+
+
+def with_emotions(**changes: float) -> Reading:
+    return replace(GOOD, emotions=tuple({**dict(GOOD.emotions), **changes}.items()))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "NoneType instead of a Reading"),
+        ({"emotions": []}, "dict instead of a Reading"),
+        (with_emotions(gloomy=0.0), "none of the 32: gloomy"),
+        (replace(GOOD, emotions=GOOD.emotions[:31]), "31 emotions"),
+        (replace(GOOD, emotions=(*GOOD.emotions, GOOD.emotions[0])), "33 emotions"),
+        (with_emotions(sad=0.9), "sum to 1.87"),
+        (with_emotions(sad=-0.5), "outside 0 to 1"),
+        (with_emotions(sad=float("nan")), "outside 0 to 1"),
+        (replace(GOOD, emotions=(("sad", "much"),)), ""),
+        (replace(GOOD, emotions=None), "malformed"),
+        (replace(GOOD, causes=(Cause(0, 99, "My", 1.0),)), "does not stand in the last"),
+        (replace(GOOD, causes=(Cause(0, 2, "Mine", 1.0),)), "does not stand in the last"),
+        (replace(GOOD, causes=(Cause(3, 6, "dog", 7.0),)), "a weight outside"),
+    ],
+)
+def test_nonsense_is_a_failure_that_says_what_was_wrong(answer: Any, said: str) -> None:
+    with pytest.raises(SEMFailure) as caught:
+        guarded(lambda _: answer).read(TURNS)
+    assert said in str(caught.value) and "'other'" in str(caught.value)
+
+
+def test_a_sem_that_raises_is_a_failure_in_one_line() -> None:
+    def read(_: Sequence[Turn]) -> Reading:
+        raise RuntimeError("CUDA\nout of memory")
+
+    with pytest.raises(SEMFailure, match="raised RuntimeError: CUDA out of memory"):
+        guarded(read).read(TURNS)
+
+
+def test_a_sem_that_hangs_is_given_up_after_the_limit_and_not_asked_for_ever() -> None:
+    release, asked = threading.Event(), []
+
+    def read(_: Sequence[Turn]) -> Reading:
+        asked.append(1)
+        release.wait(20)
+        return GOOD
+
+    sem = guarded(read, limit=0.05)
+    started = time.perf_counter()
+    for _ in range(plugins.MOST_HANGING + 3):
+        with pytest.raises(SEMFailure):
+            sem.read(TURNS)
+    assert time.perf_counter() - started < 2
+    assert len(asked) == plugins.MOST_HANGING
+    release.set()
+    time.sleep(0.1)
+    assert guarded(lambda _: GOOD).read(TURNS).emotions == GOOD.emotions
+    assert sem.read(TURNS).emotions == GOOD.emotions
+
+
+def test_read_many_answers_once_for_each() -> None:
+    sem = SimpleNamespace(
+        name="o", revision="1", read=lambda _: GOOD, read_many=lambda many: [GOOD] * len(many)
+    )
+    assert len(Guarded(sem).read_many([TURNS, TURNS])) == 2  # type: ignore[arg-type]
+    sem.read_many = lambda many: [GOOD]
+    with pytest.raises(SEMFailure, match="once for each"):
+        Guarded(sem).read_many([TURNS, TURNS])  # type: ignore[arg-type]
+
+
+PACKAGE = """
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.sem import Cause, Reading
+
+class Keyword:
+    name, revision = "keyword", "1.2"
+    def __init__(self, word):
+        self.word = word
+    def read(self, turns):
+        text = turns[-1].content
+        top = "lonely" if self.word in text else "content"
+        at = max(text.find(self.word), 0)
+        odds = {e: (0.69 if e == top else 0.01) for e in EMOTIONS}
+        cause = Cause(at, at + 4, text[at:at + 4], 1.0)
+        return Reading(tuple(odds.items()), (cause,), "", 0.0)
+
+def make(settings, argument):
+    return Keyword(argument or "miss")
+
+def broken(settings, argument):
+    raise OSError("weights are missing")
+
+class Wrong(Keyword):
+    def read(self, turns):
+        return Reading((("blue", 1.0),), (), "", 0.0)
+
+def wrong(settings, argument):
+    return Wrong("x")
+
+def empty(settings, argument):
+    return object()
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed third-party distribution with entry points."""
+    (tmp_path / "keyword_sem.py").write_text(PACKAGE)
+    info = tmp_path / "keyword_sem-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: keyword-sem\nVersion: 1.2\n")
+    names = ["make", "broken", "wrong", "empty"]
+    points = "".join(f"{name} = keyword_sem:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text(f"[empo_demo.sem]\n{points}gone = no_such_module:x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "keyword_sem", raising=False)
+
+
+@pytest.mark.usefixtures("package")
+def test_a_third_party_sem_is_chosen_by_name_and_argument() -> None:
+    sem = load_plugin(load_settings(sem="make"))
+    read = sem.read([Turn("user", "I miss him")])
+    assert (read.emotions[0][0], read.sem) == ("lonely", "keyword@1.2")
+    other = load_plugin(load_settings(sem="make:rain"))
+    assert other.read([Turn("user", "I miss him")]).emotions[0][0] == "content"
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("maker", "it may hold broken, embedded, empty, gone, make, transformers, wrong"),
+        ("broken", "cannot be loaded: OSError: weights are missing"),
+        ("gone", "plugin cannot be imported: ModuleNotFoundError"),
+        ("wrong", "none of the 32: blue"),
+        ("empty", "is no SEM: it has no name"),
+        ("transformers", "transformers:owner/model"),
+        ("embedded:big", "takes no argument"),
+        ("transformers:./nowhere", "cannot be loaded"),
+    ],
+)
+def test_a_sem_that_is_no_use_is_one_line_at_start(name: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_plugin(load_settings(sem=name))
+    message = str(caught.value)
+    assert said in message and "EMPO_SEM" in message and "\n" not in message
+
+
+# --- Any text-classification model ----------------------------------------------------------
+
+
+def make_classifier(folder: Path, labels: Sequence[str]) -> str:
+    """A small random classifier with a word-level tokenizer, saved as the Hub would hold it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[UNK]", "[PAD]", "my", "dog", "died", "this", "morning", "friend", "moved", "miss"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=64
+    ).save_pretrained(folder)
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, pad_token_id=1,
+        initializer_range=1.0, id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def go_emotions(tmp_path_factory: pytest.TempPathFactory) -> str:
+    labels = list(read_map(GO_EMOTIONS))
+    return make_classifier(tmp_path_factory.mktemp("go"), labels)
+
+
+def test_any_text_classifier_is_a_sem(go_emotions: str) -> None:
+    sem = load_plugin(load_settings(sem=f"transformers:{go_emotions}", device="cpu"))
+    read = sem.read(TURNS)
+    assert {label for label, _ in read.emotions} == set(EMOTIONS)
+    assert sum(p for _, p in read.emotions) == pytest.approx(1)
+    assert [p for _, p in read.emotions] == sorted((p for _, p in read.emotions), reverse=True)
+    assert read.causes and {c.text for c in read.causes} <= {"dog", "died", "morning"}
+    assert max(c.weight for c in read.causes) == pytest.approx(1)
+    assert sem.read(TURNS).emotions == read.emotions
+    assert sem.read([Turn("user", "My friend moved.")]).emotions != read.emotions
+    assert sem.read_many([TURNS, TURNS])[1].emotions == read.emotions
+
+
+def test_the_map_moves_each_labels_probability_to_its_emotions(go_emotions: str) -> None:
+    sem = PipelineSEM(go_emotions, device="cpu")
+    read = sem._distribution({"anger": 0.5, "gratitude": 0.25, "neutral": 0.25})
+    assert read["angry"] == pytest.approx(0.3 + 0.25 / 32, abs=1e-3)
+    assert read["furious"] == pytest.approx(0.2 + 0.25 / 32, abs=1e-3)
+    assert read["grateful"] == pytest.approx(0.25 + 0.25 / 32, abs=1e-3)
+    assert read["proud"] == pytest.approx(0.25 / 32, abs=1e-3)
+
+
+def test_a_model_with_the_32_labels_needs_no_map(tmp_path: Path) -> None:
+    sem = PipelineSEM(make_classifier(tmp_path, EMOTIONS), device="cpu")
+    assert sem._distribution({"sad": 0.9, "proud": 0.1})["sad"] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_unknown_labels_ask_for_a_map_and_take_one(tmp_path: Path) -> None:
+    model = make_classifier(tmp_path / "m", ["POSITIVE", "NEGATIVE"])
+    with pytest.raises(SettingsError, match="POSITIVE, NEGATIVE"):
+        load_plugin(load_settings(sem=f"transformers:{model}"))
+    own = tmp_path / "map.toml"
+    own.write_text("[labels]\nPOSITIVE = { joyful = 1.0 }\nNEGATIVE = { sad = 1.0 }\n")
+    sem = load_plugin(load_settings(sem=f"transformers:{model}#{own}", device="cpu"))
+    assert {label for label, p in sem.read(TURNS).emotions[:2]} == {"joyful", "sad"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[labels]\nx = { gloomy = 1.0 }", "maps 'x' to 'gloomy'"),
+        ("[labels]\nx = { sad = -1.0 }", "must be positive"),
+        ("[labels]\nx = {}", "must be positive"),
+        ("[labels]\nx = 3", "is no label map"),
+        ("x = 1", "is no label map"),
+        ("[labels", "is no label map"),
+    ],
+)
+def test_a_bad_map_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "map.toml").write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        read_map(tmp_path / "map.toml")
+
+
+def test_the_given_map_covers_go_emotions_and_its_shares_sum_to_one() -> None:
+    rows = read_map(GO_EMOTIONS)
+    assert len(rows) == 28
+    assert all(sum(shares.values()) == pytest.approx(1) for shares in rows.values())
+
+
+def test_content_words_leave_out_function_words_and_numbers() -> None:
+    text = "I don't know why my mother-in-law left in 2019."
+    assert [word for word, _ in content_words(text)] == ["know", "mother-in-law", "left"]
+    assert all(text[start:].startswith(word) for word, start in content_words(text))
