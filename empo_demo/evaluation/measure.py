@@ -82,7 +82,7 @@ def measure_nidf(predictions: Predictions, tools: Tools) -> Part:
 def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
     """diff-EPITOME from the levels stored in the file, or from the SEM's where there are none."""
     rows = predictions.rows
-    if predictions.has_levels:
+    if predictions.has_levels and tools.stored_levels:
         generated = [row.generated_levels or {} for row in rows]
         reference = [row.reference_levels or {} for row in rows]
         source = "stored in the file"

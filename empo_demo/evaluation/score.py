@@ -91,6 +91,7 @@ def score_predictions(
     """Measure systems by name and compare each pair of them."""
     if "distinct" in metrics:
         tools.budget = equal_budget([one.responses for one in systems.values()])
+    tools.stored_levels = all(one.has_levels for one in systems.values())
     shared = {pair: common_rows(*(systems[name] for name in pair)) for pair in _pairs(systems)}
     scored = {
         name: measure(name, predictions, metrics, tools, progress)
@@ -198,6 +199,12 @@ def _notices(
                 f"{a} and {b}: {longest - len(rows)} of {longest} rows are over different "
                 "dialogues or missing in one file; the comparison leaves them out."
             )
+    stored = [name for name, one in systems.items() if one.has_levels]
+    if "diff-epitome" in metrics and 0 < len(stored) < len(systems):
+        lines.append(
+            f"Only {', '.join(stored)} stores EPITOME levels; all systems are judged by "
+            f"{tools.sem_label} instead, so that they can be compared."
+        )
     if "vad" in metrics:
         lines.append(f"Lexicon: {tools.lexicon.label}.")
     return lines

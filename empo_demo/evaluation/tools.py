@@ -21,16 +21,27 @@ if TYPE_CHECKING:
 ED_COUNTS = ASSETS / "metrics" / "ed_utterance_counts.tsv.gz"
 """In how many utterances of EmpatheticDialogues (train, valid) each token occurs."""
 
+Levels = dict[str, int]
+"""EPITOME levels by mechanism: er, ex, ip."""
+
 
 @dataclass
 class Tools:
-    """Shared by all systems of one scoring. `budget` is the number of words each of them has."""
+    """Shared by all systems of one scoring.
+
+    `budget` is the number of words that each system has. `stored_levels` says whether EPITOME
+    levels may come from the files: not if one of the systems to compare has none, since two
+    judges' figures cannot be compared. What the SEM judged is kept, as references are shared.
+    """
 
     settings: Settings
     nidf_corpus: Path | None = None
     encoder_name: str = "auto"
     budget: int | None = None
+    stored_levels: bool = True
     lexicon: Lexicon = field(init=False)
+    _levels: dict[tuple[str, str], Levels] = field(default_factory=dict, init=False)
+    _emotions: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.lexicon = load_lexicon(self.settings.nrc_vad)
@@ -51,27 +62,31 @@ class Tools:
     def sem_label(self) -> str:
         return f"{self.sem.name}@{self.sem.revision}"
 
-    def epitome_levels(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, int]]:
-        """EPITOME levels of each (user's turn, response); an empty response has level 0."""
+    def epitome_levels(self, pairs: Sequence[tuple[str, str]]) -> list[Levels]:
+        """EPITOME levels of each (user's turn, response); an empty text has level 0 of all."""
         if not hasattr(self.sem, "epitome"):
             raise EngineError(
                 f"The SEM {self.sem_label} cannot judge EPITOME levels; unset EMPO_SEM, or score "
                 "a file that stores them (columns pred_*_scores and gt_*_scores)."
             )
-        kept = [pair for pair in pairs if pair[1].strip() and pair[0].strip()]
-        judged = iter(self.sem.epitome(kept))
-        zero = {"er": 0, "ex": 0, "ip": 0}
-        return [
-            _levels(next(judged)) if pair[1].strip() and pair[0].strip() else zero for pair in pairs
+        new = [
+            pair
+            for pair in dict.fromkeys(pairs)
+            if pair not in self._levels and pair[0].strip() and pair[1].strip()
         ]
+        self._levels |= zip(new, map(_levels, self.sem.epitome(new)), strict=True)
+        return [self._levels.get(pair, {"er": 0, "ex": 0, "ip": 0}) for pair in pairs]
 
     def emotions(self, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
         """The SEM's distribution for each text, read as one user turn; None for an empty one."""
         from empo_demo.dialogue import Turn
 
-        kept = [[Turn("user", text)] for text in texts if text.strip()]
-        readings = iter(self.sem.read_many(kept))
-        return [dict(next(readings).emotions) if text.strip() else None for text in texts]
+        new = [text for text in dict.fromkeys(texts) if text not in self._emotions and text.strip()]
+        readings = self.sem.read_many([[Turn("user", text)] for text in new])
+        self._emotions |= {
+            text: dict(reading.emotions) for text, reading in zip(new, readings, strict=True)
+        }
+        return [self._emotions.get(text) for text in texts]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -91,7 +106,7 @@ class Tools:
         return wrap(model, tokenizer, f"embedded encoder of {self.sem_label}")
 
 
-def _levels(judged: Any) -> dict[str, int]:
+def _levels(judged: Any) -> Levels:
     return {
         "er": int(judged.emotional_reactions),
         "ex": int(judged.explorations),
