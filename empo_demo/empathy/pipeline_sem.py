@@ -7,7 +7,6 @@ the given map where they are GoEmotions', else by a TOML file named after a hash
 
 from __future__ import annotations
 
-import re
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.words import is_content, spans
 from empo_demo.errors import SettingsError
 from empo_demo.settings import ASSETS, Settings
 
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
 GO_EMOTIONS = ASSETS / "sem-maps" / "go_emotions.toml"
 MOST_OCCLUDED = 16
 """Words that are left out in turn to find causes: one forward pass each, within the 2 s limit."""
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_FUNCTION_WORD_LIST = """
-a about after again all also am an and any are as at be because been before being but by can
-could did do does doing don't down for from get go goes going gone got had has have having he
-her here him his how i i'm i've if in into is it it's its just like me more most my myself no
-not now of off on once only or other our out over own really s same she so some such than that
-that's the their them then there these they this those through to too up us very was wasn't we
-were what when where which while who why will with would you your
-"""
-_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
-
 LabelMap = Mapping[str, Mapping[str, float]]
 """For each label of the model its shares of the 32 emotions; "*" stands for all of them."""
 
@@ -135,12 +124,9 @@ def read_map(path: Path) -> dict[str, dict[str, float]]:
 
 
 def content_words(text: str) -> list[tuple[str, int]]:
-    """The words that are no function words or numbers, with where they start."""
-    return [
-        (match[0], match.start())
-        for match in _WORD.finditer(text)
-        if match[0].lower().replace("’", "'") not in _FUNCTION_WORDS and not match[0].isdigit()
-    ]
+    """The words that say something by themselves, with where they start."""
+    words = [(text[start:end], start) for start, end in spans(text)]
+    return [(word, start) for word, start in words if is_content(word)]
 
 
 def _complete(given: LabelMap | None, labels: Sequence[str]) -> LabelMap:

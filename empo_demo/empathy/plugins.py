@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.errors import SEMFailure, SettingsError
-from empo_demo.settings import Settings
+from empo_demo.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from empo_demo.empathy.sem import SEM, Reading
@@ -46,8 +46,12 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
-def load_plugin(settings: Settings) -> SEM:
-    """The SEM that `settings.sem` names, tried once; raises `SettingsError` where it is no use."""
+def load_plugin(chosen: Settings | str) -> SEM:
+    """The SEM that `EMPO_SEM`, or a name given, stands for, tried once.
+
+    Raises `SettingsError`, one line, where there is none or it is no use.
+    """
+    settings = load_settings(sem=chosen) if isinstance(chosen, str) else chosen
     name, _, argument = settings.sem.partition(":")
     factory = _factory(name, settings.sem)
     try:
@@ -81,6 +85,13 @@ def embedded(settings: Settings, argument: str) -> SEM:
     from empo_demo.empathy.sem import EmbeddedSEM
 
     return EmbeddedSEM()
+
+
+def read_all(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
+    """One reading per dialogue, in batches where the SEM knows how."""
+    many: Callable[[Sequence[Sequence[Turn]]], list[Reading]] | None
+    many = getattr(sem, "read_many", None)
+    return many(dialogues) if many is not None else [sem.read(turns) for turns in dialogues]
 
 
 class Guarded:

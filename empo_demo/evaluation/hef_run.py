@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +55,14 @@ def run(
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
     data = data or DATA
+    from empo_demo.empathy.plugins import read_all
     from empo_demo.empathy.sem import load_sem
     from empo_demo.engine.loading import load_engine
     from empo_demo.evaluation.hef import read_answers, read_cases
 
     with console.status("Loading the models and reading the dialogues…"):
         sem, engine = load_sem(settings), load_engine(settings, roster)
-        cases = read_cases(data / VALID, n, sem.read_many, seed)
+        cases = read_cases(data / VALID, n, partial(read_all, sem), seed)
     if len(cases) < n:
         console.print(f"The reporting fold holds {len(cases)} dialogues; all are used.")
     fill(engine, roster, chosen, cases, work, seed=seed, batch=batch, console=console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -278,7 +279,7 @@ def test_the_summary_is_json_with_every_condition_and_the_human_beside(
     assert list(result["contenders"]["base"]["conditions"]) == list(CONDITIONS)
     assert result["human"]["emotion_match"] == 1.0 and "bertscore" not in result["human"]
     assert 0.8 < result["sem"]["top_1"] < 1
-    console = Console(record=True, width=200, file=open("/dev/null", "w"))
+    console = Console(record=True, width=200, file=io.StringIO())
     hef_run.print_table(result, console)
     text = console.export_text()
     assert "shuffled" in text and "P(true emotion)" in text and "*" in text
