@@ -1,0 +1,155 @@
+"""What must be noticed in a visitor's text before any reply, and in a reply before it is shown.
+
+`assess` finds crisis language, personal data, questions about the model and other languages;
+`crisis_notice` says where help is; `screen_reply` says why a reply must be withheld. Wording
+lists of our own lie in `assets/safety`. Pure: no network, no model; well under 5 ms a text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, cast
+
+from empo_demo.empathy.language import is_english
+from empo_demo.empathy.personal import Span, find_personal, mask_personal
+from empo_demo.empathy.wording import load_wording
+from empo_demo.settings import ASSETS
+
+__all__ = [
+    "Assessment",
+    "SafetyNotice",
+    "Span",
+    "assess",
+    "countries",
+    "crisis_notice",
+    "english_notice",
+    "mask_personal",
+    "personal_notice",
+    "screen_reply",
+]
+
+CrisisKind = Literal["self-harm", "violence", "abuse"]
+_NAMES = {
+    "email": "an e-mail address",
+    "link": "a link",
+    "phone": "a phone number",
+    "handle": "a user name",
+    "address": "a postal address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What was found in one text. `crisis` holds no, one or several kinds; spans are characters."""
+
+    crisis: tuple[CrisisKind, ...] = ()
+    personal: tuple[Span, ...] = ()
+    identity: bool = False
+    english: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyNotice:
+    """Something to show beside a text: a `title`, a `text`, and `links` as (label, address)."""
+
+    kind: Literal["crisis", "personal", "english"]
+    title: str
+    text: str
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def assess(text: str, country: str = "international") -> Assessment:
+    """Look at one text of a visitor. `country` only helps to read national phone numbers."""
+    return Assessment(
+        crisis=cast("tuple[CrisisKind, ...]", load_wording("crisis", "idioms").sections_in(text)),
+        personal=find_personal(text, _region(country)),
+        identity=bool(load_wording("identity").sections_in(text)),
+        english=is_english(text),
+    )
+
+
+def screen_reply(text: str) -> str | None:
+    """Why `text` must not be shown (it encourages harm, excuses abuse), or None."""
+    found = load_wording("replies", "spared").sections_in(text)
+    return f"The reply {found[0]}." if found else None
+
+
+def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
+    """Where to find help in `country` (ISO code); unknown codes get the international notice.
+
+    Lines for abuse come first when `kinds` names abuse. Never raises: help must always show.
+    """
+    book = _helplines()
+    place = book["countries"].get(_key(country)) or book["countries"]["international"]
+    abuse = "abuse" in kinds
+    lines = sorted(place["lines"], key=lambda line: (line.get("for") == "abuse") != abuse)
+    links = [(line["label"], line["url"]) for line in lines]
+    links += [
+        (f"Emergency: {number}", f"tel:{number}")
+        for number in place["emergency"]
+        if "emergency_note" not in place
+    ]
+    links += [(entry["label"], entry["url"]) for entry in book["directories"]]
+    if abuse:
+        links.append((book["abuse_directory"]["label"], book["abuse_directory"]["url"]))
+    return SafetyNotice(
+        "crisis", "You do not have to go through this alone", _words(place), tuple(links)
+    )
+
+
+def personal_notice(spans: Iterable[Span]) -> SafetyNotice:
+    """Point out, before anything is sent, what in a text could tell who someone is."""
+    kinds = list(dict.fromkeys(_NAMES[span.kind] for span in spans))
+    named = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    return SafetyNotice(
+        "personal",
+        "This looks like personal data",
+        f"Your text holds {named}. Leave it out if you can: the arena does not need it, and it is "
+        "masked in everything that is published.",
+    )
+
+
+def english_notice() -> SafetyNotice:
+    """Say that the reading of emotions will be off for a text in another language."""
+    return SafetyNotice(
+        "english",
+        "This does not look like English",
+        "The emotion reading and the small models understand English only. You can go on, but "
+        "what you see will say little.",
+    )
+
+
+def countries() -> dict[str, str]:
+    """The codes that have helplines of their own, with the countries' names."""
+    entries = _helplines()["countries"]
+    return {code: entry["name"] for code, entry in entries.items() if code != "international"}
+
+
+def _words(place: dict[str, Any]) -> str:
+    numbers = " or ".join(place["emergency"])
+    emergency = place.get("emergency_note") or f"{numbers} in {place['name']}"
+    return (
+        "What you wrote sounds serious, and the models here cannot help with it. If you or someone "
+        f"else is in danger now, call {emergency}. To talk to a person, in confidence, use one of "
+        "the lines below. You can still read the replies and go on when you like."
+    )
+
+
+def _key(country: str) -> str:
+    code = re.sub(r"[^a-z]", "", country.lower())
+    return "gb" if code == "uk" else code
+
+
+def _region(country: str) -> str:
+    code = _key(country)
+    return code.upper() if code in _helplines()["countries"] and len(code) == 2 else "US"
+
+
+@cache
+def _helplines() -> dict[str, Any]:
+    path = ASSETS / "safety" / "helplines.json"
+    return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf8")))
