@@ -1,0 +1,38 @@
+"""Where preference pairs come from: the dialogue files, or the arena's votes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from empo_demo.training import preferences
+from empo_demo.training.corpus import Split, empathetic_file, file_hash, read_conversations
+
+
+def from_dialogues(
+    data: Path, out: Path, *, split: str, draws: int, seed: int, control: str
+) -> None:
+    """EmPO pairs from a split of EmpatheticDialogues into `out`, with a card beside it."""
+    source = empathetic_file(data, cast(Split, split))
+    conversations = read_conversations(data, cast(Split, split))
+    pairs = preferences.build(conversations, draws=draws, seed=seed, control=control)
+    card = {
+        "source": source.name,
+        "source_sha256": file_hash(source),
+        "opposites": "plutchik",
+        "draws": draws,
+        "seed": seed,
+        "control": control,
+        "licence": "CC BY-NC 4.0",
+        "dialogues": len(conversations),
+        "without_target": sum(c.target is None for c in conversations),
+    }
+    preferences.write(pairs, out, card)
+
+
+def from_votes(out: Path, database: str | None) -> None:
+    """Pairs from the votes of a database: what `votes export --format trl` writes."""
+    from empo_demo.settings import load_settings
+    from empo_demo.votes.export import export_file
+
+    export_file(load_settings(database=database).database, "trl", out)

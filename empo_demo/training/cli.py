@@ -1,0 +1,171 @@
+"""`train …` and `preferences …`: parse, call, nothing else. TRL is imported by what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+train_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+preferences_app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+Data = Annotated[Path, typer.Option(help="Folder of the dialogue files.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Base = Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")]
+Adapter = Annotated[Path, typer.Option(help="SFT adapter to go on from.")]
+Pairs = Annotated[Path, typer.Option(help="JSONL of preferences build or votes export.")]
+Quantise = Annotated[str, typer.Option(help="none, or nf4 for QLoRA on a GPU.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
+Batch = Annotated[int, typer.Option(help="Examples per optimizer step.")]
+Micro = Annotated[int, typer.Option(help="Examples per forward pass.")]
+
+
+@preferences_app.callback()
+def preferences() -> None:
+    """Build EmPO preference pairs."""
+
+
+@preferences_app.command("build")
+def build_preferences(
+    out: Annotated[Path, typer.Option(help="JSONL to write.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the dialogue files.")] = None,
+    opposites: Annotated[str, typer.Option(help="Table of opposites: plutchik.")] = "plutchik",
+    draws: Annotated[int, typer.Option(help="Rejected texts per dialogue.")] = 3,
+    seed: Seed = 0,
+    control: Annotated[str, typer.Option(help="none, same-emotion or random.")] = "none",
+    split: Annotated[str, typer.Option(help="train or valid.")] = "train",
+    source: Annotated[str, typer.Option(help="dialogues, or votes.")] = "dialogues",
+    database: Annotated[str | None, typer.Option(help="For votes: a SQLAlchemy URL.")] = None,
+) -> None:
+    """Pairs from EmpatheticDialogues, or from the arena's votes, with a data card beside them."""
+    from empo_demo.errors import InvalidInput
+    from empo_demo.training import build
+
+    if source == "votes":
+        build.from_votes(out, database)
+        return
+    if source != "dialogues" or opposites != "plutchik" or split not in ("train", "valid"):
+        raise InvalidInput(
+            "--source may be dialogues or votes, --opposites plutchik, --split train or valid."
+        )
+    if data is None:
+        raise InvalidInput("Give the folder of the dialogue files with --data.")
+    build.from_dialogues(data, out, split=split, draws=draws, seed=seed, control=control)
+
+
+@train_app.command("tiny-base")
+def tiny_base(
+    data: Data,
+    out: Out,
+    init: Annotated[Path | None, typer.Option(help="A model to go on from.")] = None,
+    passes: Annotated[float, typer.Option(help="Passes over all dialogues.")] = 2.0,
+    learning_rate: Rate = 2e-3,
+    seed: Seed = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
+) -> None:
+    """The tiny dialogue model, from scratch or from a head start. Resumes after a kill."""
+    from empo_demo.training import tiny
+
+    config = tiny.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
+    tiny.run(data, out, init, config, threads=threads)
+
+
+@train_app.command("sft")
+def sft(
+    data: Data,
+    out: Out,
+    base: Base,
+    epochs: Epochs = 1.0,
+    learning_rate: Rate = 2e-4,
+    batch: Batch = 64,
+    micro: Micro = 16,
+    seed: Seed = 0,
+    quantization: Quantise = "none",
+) -> None:
+    """LoRA on whole dialogues, loss on assistant turns only."""
+    from empo_demo.training import sft as training
+    from empo_demo.training.adapters import Job
+
+    job = Job(
+        base, out, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
+        seed=seed, quantization=_quantization(quantization),
+    )  # fmt: skip
+    training.run(job, data)
+
+
+@train_app.command("dpo")
+def dpo(
+    pairs: Pairs,
+    out: Out,
+    base: Base,
+    adapter: Adapter,
+    loss: Annotated[str, typer.Option(help="Any loss type of TRL's DPO.")] = "sigmoid",
+    beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.05,
+    epochs: Epochs = 1.0,
+    learning_rate: Rate = 1e-4,
+    batch: Batch = 64,
+    micro: Micro = 16,
+    seed: Seed = 0,
+    quantization: Quantise = "none",
+) -> None:
+    """DPO from the SFT adapter on preference pairs."""
+    from empo_demo.training import dpo as training
+    from empo_demo.training.adapters import Job
+
+    job = Job(
+        base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
+        micro=micro, seed=seed, quantization=_quantization(quantization),
+    )  # fmt: skip
+    training.run_dpo(job, pairs, loss=loss, beta=beta)
+
+
+@train_app.command("kto")
+def kto(
+    pairs: Pairs,
+    out: Out,
+    base: Base,
+    adapter: Adapter,
+    beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.1,
+    epochs: Epochs = 1.0,
+    learning_rate: Rate = 1e-4,
+    batch: Batch = 64,
+    micro: Micro = 16,
+    seed: Seed = 0,
+    quantization: Quantise = "none",
+) -> None:
+    """KTO from the SFT adapter on unpaired votes (`votes export --format kto`)."""
+    from empo_demo.training import dpo as training
+    from empo_demo.training.adapters import Job
+
+    job = Job(
+        base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
+        micro=micro, seed=seed, quantization=_quantization(quantization),
+    )  # fmt: skip
+    training.run_kto(job, pairs, beta=beta)
+
+
+@train_app.command("sem")
+def sem(
+    data: Data,
+    out: Out,
+    epochs: Annotated[float, typer.Option(help="Passes of the emotion stage.")] = 3.0,
+    seed: Seed = 0,
+    start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
+) -> None:
+    """The small empathetic model: one encoder, five heads. Resumes after a kill."""
+    from empo_demo.training import sem as training
+
+    training.run(data, out, epochs=epochs, seed=seed, start=start)
+
+
+def _quantization(value: str) -> Literal["none", "nf4"]:
+    from empo_demo.errors import InvalidInput
+
+    if value not in ("none", "nf4"):
+        raise InvalidInput(f"--quantization is {value!r}; it may be none or nf4.")
+    return cast(Literal["none", "nf4"], value)

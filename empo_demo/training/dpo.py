@@ -1,0 +1,56 @@
+"""Preference training: DPO on pairs, KTO on rated replies. The SFT model is the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from empo_demo.training.adapters import Job, load_adapted, read_rows, train, write_card
+
+
+def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
+    """Go on from the SFT adapter with TRL's DPO; reference = the adapter as it was at the start."""
+    from trl import DPOConfig, DPOTrainer
+
+    from empo_demo.engine.loading import load_tokenizer
+
+    data = read_rows(pairs, ("prompt", "chosen", "rejected"))
+    trainer = DPOTrainer(
+        model=load_adapted(job),
+        args=DPOConfig(loss_type=loss, beta=beta, **job.arguments()),
+        train_dataset=data,
+        processing_class=load_tokenizer(job.base),
+    )
+    metrics = train(trainer, job)
+    _card(job, pairs, "DPO", metrics, {"loss": loss, "beta": beta})
+
+
+def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
+    """Go on from the SFT adapter with TRL's KTO on unpaired votes (prompt, completion, label)."""
+    from trl.experimental.kto import KTOConfig, KTOTrainer
+
+    from empo_demo.engine.loading import load_tokenizer
+
+    data = read_rows(rows, ("prompt", "completion", "label"))
+    trainer = KTOTrainer(
+        model=load_adapted(job),
+        args=KTOConfig(beta=beta, **job.arguments()),
+        train_dataset=data,
+        processing_class=load_tokenizer(job.base),
+    )
+    metrics = train(trainer, job)
+    _card(job, rows, "KTO", metrics, {"beta": beta})
+
+
+def _card(
+    job: Job, data: Path, method: str, metrics: dict[str, float], knobs: dict[str, Any]
+) -> None:
+    said = ", ".join(f"{name} {value}" for name, value in knobs.items())
+    write_card(
+        job,
+        title=f"{method} adapter",
+        method=method.lower(),
+        data=data,
+        metrics=metrics,
+        text=f"{method} ({said}) from an SFT adapter, which is also the reference model.",
+    )

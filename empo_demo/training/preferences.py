@@ -1,0 +1,152 @@
+"""EmPO's preference pairs: the human listener's turn against one for the polar-opposite emotion.
+
+The target of a dialogue is its last listener turn, the prompt all turns before it. The rejected
+text is the target of a drawn dialogue of the opposite emotion (EmPO, arXiv 2406.19071), or, as a
+control, of the same emotion or of any: only so can the effect of emotion be told from that of
+topic. Seeded; every draw is used; no dialogue is its own rejected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from empo_demo.empathy.emotions import OPPOSITE
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.training.corpus import Conversation
+
+Control = Literal["none", "same-emotion", "random"]
+CONTROLS: tuple[Control, ...] = ("none", "same-emotion", "random")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One preference pair, with where its texts come from."""
+
+    prompt: tuple[dict[str, str], ...]
+    chosen: str
+    rejected: str
+    conv_id: str
+    emotion: str
+    rejected_conv_id: str
+    rejected_emotion: str
+
+    def row(self) -> dict[str, Any]:
+        """TRL's explicit-prompt conversational preference row, with the provenance beside it."""
+        return {
+            "prompt": list(self.prompt),
+            "chosen": [{"role": "assistant", "content": self.chosen}],
+            "rejected": [{"role": "assistant", "content": self.rejected}],
+            "conv_id": self.conv_id,
+            "emotion": self.emotion,
+            "rejected_conv_id": self.rejected_conv_id,
+            "rejected_emotion": self.rejected_emotion,
+        }
+
+
+def build(
+    conversations: Sequence[Conversation], *, draws: int = 3, seed: int = 0, control: str = "none"
+) -> list[Pair]:
+    """`draws` pairs for each conversation with a target, in the order of the conversations.
+
+    Rejected texts are dealt from a shuffled deck per emotion, reshuffled when it is empty, so
+    that every conversation of a class contributes before any contributes again.
+    """
+    if control not in CONTROLS:
+        raise InvalidInput(f"--control is {control!r}; it may be {', '.join(CONTROLS)}.")
+    if draws < 1:
+        raise InvalidInput(f"--draws is {draws}; it must be at least 1.")
+    usable = [c for c in conversations if c.target is not None]
+    decks = _Decks(usable, random.Random(f"{seed} {control}"), control)
+    return [_pair(c, decks.deal(c)) for c in usable for _ in range(draws)]
+
+
+class _Decks:
+    """Shuffled decks of candidates, one per emotion (or one for all)."""
+
+    def __init__(
+        self, conversations: Sequence[Conversation], rng: random.Random, control: str
+    ) -> None:
+        self._rng, self._control = rng, control
+        self._members: dict[str, list[Conversation]] = {}
+        for conversation in conversations:
+            key = "" if control == "random" else conversation.emotion
+            self._members.setdefault(key, []).append(conversation)
+        self._decks: dict[str, list[Conversation]] = {}
+
+    def deal(self, conversation: Conversation) -> Conversation:
+        """The next candidate for `conversation`; never itself, never the same text."""
+        key = self._key(conversation.emotion)
+        passed: list[Conversation] = []
+        for _ in range(2 * len(self._members.get(key, ())) + 1):
+            candidate = self._draw(key)
+            if candidate is None:
+                break
+            if candidate.conv_id != conversation.conv_id and _target(candidate) != _target(
+                conversation
+            ):
+                self._decks[key] += passed
+                return candidate
+            passed.append(candidate)
+        raise DataError(
+            f"No dialogue of the emotion {key or 'any'!r} can be the rejected side of "
+            f"{conversation.conv_id}; the data must hold at least two dialogues of it."
+        )
+
+    def _key(self, emotion: str) -> str:
+        return {"none": OPPOSITE[emotion], "same-emotion": emotion, "random": ""}[self._control]
+
+    def _draw(self, key: str) -> Conversation | None:
+        if not self._decks.get(key):
+            deck = list(self._members.get(key, ()))
+            self._rng.shuffle(deck)
+            self._decks[key] = deck
+        return self._decks[key].pop() if self._decks[key] else None
+
+
+def write(pairs: Sequence[Pair], out: Path, card: dict[str, Any]) -> None:
+    """Write `out` (JSONL) and its data card beside it, `out` with the ending `.card.json`."""
+    lines = [json.dumps(pair.row(), ensure_ascii=False) for pair in pairs]
+    text = "\n".join(lines) + "\n"
+    words = [len(p.chosen.split()) for p in pairs], [len(p.rejected.split()) for p in pairs]
+    full = {
+        **card,
+        "pairs": len(pairs),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "words_mean": {"chosen": _mean(words[0]), "rejected": _mean(words[1])},
+        "emotions": dict(sorted(Counter(p.emotion for p in pairs).items())),
+        "rejected_emotions": dict(sorted(Counter(p.rejected_emotion for p in pairs).items())),
+    }
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf8")
+        out.with_suffix(".card.json").write_text(json.dumps(full, indent=1) + "\n", encoding="utf8")
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}.") from None
+
+
+def _pair(conversation: Conversation, other: Conversation) -> Pair:
+    target = conversation.target or 0
+    return Pair(
+        prompt=conversation.turns[:target],
+        chosen=_target(conversation),
+        rejected=_target(other),
+        conv_id=conversation.conv_id,
+        emotion=conversation.emotion,
+        rejected_conv_id=other.conv_id,
+        rejected_emotion=other.emotion,
+    )
+
+
+def _target(conversation: Conversation) -> str:
+    return conversation.turns[conversation.target or 0]["content"]
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,137 @@
+"""What the tiny base reads: dialogues as token ids with a weight per token.
+
+One dialogue is one row, so no dialogue sees another. Listener turns count fully, user turns half
+(the model need not write them well), system messages not at all (they are given, not learned).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empo_demo.dialogue import Message
+from empo_demo.empathy.compact import compact_guidance
+from empo_demo.training.corpus import Conversation, read_conversations, read_general
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS = {"system": 0.0, "user": 0.5, "assistant": 1.0}
+KEEP = {"Schema-Guided Dialogue": 0.1}
+"""Task talk is thinned: with more of it the model answers "hi" by booking a hotel."""
+EMPATHETIC_REPEATS = 2
+"""EmpatheticDialogues is read this often in one pass, with other system messages each time."""
+WITH_EMOTION, WITH_CAUSES = 0.2, 0.2
+"""Shares of empathetic dialogues that carry `The user feels …`, without and with cause words."""
+_WORD = re.compile(r"[a-z][a-z'-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One dialogue: token ids and the weight of each as a target."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+class CauseWords:
+    """Stand-in for cause annotations, which ED's training split has not: rare content words.
+
+    A word's weight is its inverse document frequency over all utterances; words of fewer than
+    five utterances (misspellings) or of more than 3 % of them (function words) never count.
+    """
+
+    def __init__(self, conversations: Sequence[Conversation]) -> None:
+        texts = [turn["content"] for c in conversations for turn in c.turns]
+        counts = Counter(word for text in texts for word in set(_WORD.findall(text.lower())))
+        self._idf = {
+            word: math.log(len(texts) / count)
+            for word, count in counts.items()
+            if 5 <= count <= 0.03 * len(texts)
+        }
+
+    def of(self, text: str, limit: int = 3) -> list[str]:
+        """Up to `limit` words of `text`, in its order."""
+        words = list(dict.fromkeys(_WORD.findall(text.lower())))
+        best = sorted((w for w in words if w in self._idf), key=lambda w: -self._idf[w])[:limit]
+        return [word for word in words if word in best]
+
+
+class Corpus:
+    """All training dialogues; `pass_of(n)` gives the n-th pass, the same for the same seed."""
+
+    def __init__(
+        self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, length: int, seed: int
+    ) -> None:
+        self.conversations = read_conversations(folder, "train")
+        self._general = list(read_general(folder))
+        self._causes = CauseWords(self.conversations)
+        self._tokenizer, self._length, self._seed = tokenizer, length, seed
+
+    def pass_of(self, number: int) -> list[Row]:
+        """The rows of pass `number` (0, 1, …), shuffled."""
+        rng = random.Random(f"{self._seed} pass {number}")
+        dialogues = list(self._messages(rng))
+        rng.shuffle(dialogues)
+        return [encode(self._tokenizer, messages, self._length) for messages in dialogues]
+
+    def _messages(self, rng: random.Random) -> Iterator[list[Message]]:
+        for source, messages in self._general:
+            if rng.random() < KEEP.get(source, 1.0):
+                yield from _pieces(messages)
+        for _ in range(EMPATHETIC_REPEATS):
+            for conversation in self.conversations:
+                yield [*self._system(conversation, rng), *conversation.turns]
+
+    def _system(self, conversation: Conversation, rng: random.Random) -> list[Message]:
+        draw = rng.random()
+        if draw >= WITH_EMOTION + WITH_CAUSES:
+            return []
+        words = self._causes.of(conversation.turns[0]["content"]) if draw < WITH_CAUSES else []
+        return [{"role": "system", "content": compact_guidance(conversation.emotion, words)}]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], length: int) -> Row:
+    """The template's tokens of `messages`, cut to `length`. Role tags in a text stay text."""
+    ids: list[int] = []
+    weights: list[float] = []
+    end = tokenizer.eos_token_id
+    for message in messages:
+        body = tokenizer(message["content"], add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        tag = tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>")
+        ids += [tag, *body, end]
+        weights += [0.0] + [WEIGHTS[message["role"]]] * (len(body) + 1)
+    return Row(ids[:length], weights[:length])
+
+
+def batches(rows: Sequence[Row], tokens: int, seed: str) -> list[list[Row]]:
+    """Rows of similar length together, at most `tokens` padded tokens each, in random order."""
+    rng = random.Random(seed)
+    found: list[list[Row]] = []
+    for start in range(0, len(rows), 2000):
+        group = sorted(rows[start : start + 2000], key=lambda row: len(row.ids))
+        batch: list[Row] = []
+        for row in group:
+            if batch and (len(batch) + 1) * len(row.ids) > tokens:
+                found.append(batch)
+                batch = []
+            batch.append(row)
+        found.append(batch)
+    rng.shuffle(found)
+    return found
+
+
+def _pieces(messages: list[Message], turns: int = 8) -> Iterator[list[Message]]:
+    """Long dialogues in pieces that start with a user's turn."""
+    for start in range(0, len(messages), turns):
+        piece = messages[start : start + turns]
+        if len(piece) > 1:
+            yield piece
