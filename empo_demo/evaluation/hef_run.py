@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -25,8 +26,8 @@ DATA = ROOT.parent / "shared" / "data"
 """Where the research data lies beside a clone; it is no part of the repository."""
 COLUMNS = {
     "perplexity": "perplexity",
-    "emotion_probability": "P(true emotion)",
-    "emotion_match": "emotion match",
+    "emotion_probability": "P(emotion)",
+    "emotion_match": "match",
     "epitome_er": "ER",
     "epitome_ip": "IP",
     "epitome_ex": "EX",
@@ -50,7 +51,7 @@ def run(
     """Evaluate HEF; `--json` prints one line, `output` gets the same object."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     settings = load_settings()
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)

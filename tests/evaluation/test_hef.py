@@ -282,7 +282,7 @@ def test_the_summary_is_json_with_every_condition_and_the_human_beside(
     console = Console(record=True, width=200, file=io.StringIO())
     hef_run.print_table(result, console)
     text = console.export_text()
-    assert "shuffled" in text and "P(true emotion)" in text and "*" in text
+    assert "shuffled" in text and "P(emotion)" in text and "*" in text
 
 
 # --- Two steps --------------------------------------------------------------------------------
