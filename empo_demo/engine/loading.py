@@ -25,20 +25,38 @@ log = logging.getLogger(__name__)
 
 
 def load_engine(settings: Settings, roster: Roster) -> Engine:
-    """The engine that `EMPO_ENGINE` names: local models, a server, or a file of replies."""
-    if settings.engine.startswith(("http://", "https://")):
+    """The engine that `EMPO_ENGINE` names: local models, a server, or a file of replies.
+
+    Contenders whose replies are recorded are served from their file whatever the others use.
+    """
+    from empo_demo.engine.recorded import RecordedEngine, is_recording, load_recorded
+
+    if is_recording(settings.engine):
+        return load_recorded(Path(settings.engine).expanduser(), roster)
+    recorded = [c for c in roster.contenders if c.predictions]
+    written = tuple(c for c in roster.contenders if not c.predictions)
+    if not written:
+        return RecordedEngine(recorded)
+    engine = _load_written(settings, roster, written)
+    if not recorded:
+        return engine
+    from empo_demo.engine.routing import RoutingEngine
+
+    file: Engine = RecordedEngine(recorded)
+    return RoutingEngine({c.id: engine for c in written} | {c.id: file for c in recorded})
+
+
+def _load_written(settings: Settings, roster: Roster, written: tuple[Contender, ...]) -> Engine:
+    """The engine of the contenders that write: a server's, or this machine's."""
+    if settings.engine != "local":
         from empo_demo.engine.remote import RemoteEngine
 
-        return RemoteEngine(settings.engine, roster)
-    if settings.engine != "local":
-        from empo_demo.engine.recorded import load_recorded
-
-        return load_recorded(Path(settings.engine), roster)
+        return RemoteEngine(settings.engine, written)
     from empo_demo.engine.local import LocalEngine
 
     device = pick_device(settings.device)
     loader = Loader(device, roster.quantization, settings.adapter_plan)
-    copies = loader.load(roster.contenders)
+    copies = loader.load(written)
     return LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
 
 
