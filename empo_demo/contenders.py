@@ -118,7 +118,7 @@ def load_roster(settings: Settings) -> Roster:
     from empo_demo.revisions import revision
     from empo_demo.roster_file import check_contenders, read_roster
 
-    roster = read_roster(_preset_path(settings.preset))
+    roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
     roster = _with_own_models(roster, settings)
     roster = replace(
         roster,
@@ -164,6 +164,24 @@ def _boost(contender_id: str, drawn: list[Contender], votes: Mapping[str, int] |
     others = median(votes.get(c.id, 0) for c in drawn if c.id != contender_id)
     ratio = math.sqrt((others + 1) / (votes.get(contender_id, 0) + 1))
     return min(max(ratio, 1.0), MOST_BOOST)
+
+
+def _recorded(settings: Settings) -> Roster | None:
+    """The contenders of the predictions file that EMPO_ENGINE names.
+
+    None where it names none, or where a TOML file of EMPO_PRESET says who is recorded.
+    """
+    from empo_demo.engine.recorded import is_recording, recorded_roster
+
+    if not is_recording(settings.engine):
+        return None
+    path = Path(settings.engine).expanduser()
+    if not path.is_file():
+        raise SettingsError(
+            f"EMPO_ENGINE holds {settings.engine!r}; it may hold local, the URL of a server, "
+            "or the path of an existing predictions file."
+        )
+    return recorded_roster(path) if settings.preset in PRESETS else None
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:
