@@ -28,6 +28,9 @@ PRESETS: dict[str, Path] = {
 }
 CHAT_DECODING = Decoding(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=200)
 """For models brought by EMPO_BASE: chat models write longer than the tiny one."""
+UNGUIDED = "~unguided"
+"""Behind the id of a guided contender that had to answer without a reading. No id of a roster may
+hold a tilde, and no vote of such a side counts for the guided contender."""
 MOST_BOOST = 4.0
 """How many times more often than its weight says a contender without votes is drawn."""
 
@@ -57,6 +60,10 @@ class Contender:
         """Whether the SEM's guidance enters its prompt."""
         return self.strategy != "plain"
 
+    def id_in_round(self, *, reading: bool) -> str:
+        """The id that a round and its vote record: another where the guidance was absent."""
+        return f"{self.id}{UNGUIDED}" if self.guided and not reading else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Roster:
@@ -77,7 +84,7 @@ class Roster:
 
     def __getitem__(self, contender_id: str) -> Contender:
         for contender in self.contenders:
-            if contender.id == contender_id:
+            if contender.id == contender_id.removesuffix(UNGUIDED):
                 return contender
         known = ", ".join(c.id for c in self.contenders)
         raise SettingsError(f"There is no contender {contender_id!r}; there are: {known}.")

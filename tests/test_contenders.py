@@ -279,3 +279,12 @@ def test_reading_a_roster_imports_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_guided_contender_without_a_reading_is_recorded_under_another_id() -> None:
+    roster = Roster("test", (Contender("base", "m"), Contender("base+HEF", "m", strategy="hef")))
+    guided = roster["base+HEF"]
+    assert guided.id_in_round(reading=True) == "base+HEF"
+    assert guided.id_in_round(reading=False) == "base+HEF~unguided"
+    assert roster["base"].id_in_round(reading=False) == "base"
+    assert roster["base+HEF~unguided"] is guided
