@@ -76,8 +76,7 @@ class Generator:
     def _readings(self, items: Sequence[Item]) -> dict[str, Reading | None]:
         if self.sem is None:
             return {item.conv_id: None for item in items}
-        readings = self.sem.read_many([item.context.turns for item in items])
-        return {item.conv_id: reading for item, reading in zip(items, readings, strict=True)}
+        return {item.conv_id: self.sem.read(item.context.turns) for item in items}
 
     def _run(
         self, jobs: dict[str, tuple[Item, tuple[Message, ...]]]

@@ -79,14 +79,19 @@ class Tools:
 
     def emotions(self, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
         """The SEM's distribution for each text, read as one user turn; None for an empty one."""
-        from empo_demo.dialogue import Turn
-
         new = [text for text in dict.fromkeys(texts) if text not in self._emotions and text.strip()]
-        readings = self.sem.read_many([[Turn("user", text)] for text in new])
-        self._emotions |= {
-            text: dict(reading.emotions) for text, reading in zip(new, readings, strict=True)
-        }
+        self._emotions |= zip(new, self._read(new), strict=True)
         return [self._emotions.get(text) for text in texts]
+
+    def _read(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
+        from empo_demo.dialogue import Turn
+        from empo_demo.empathy.emotions import EMOTIONS
+
+        if hasattr(self.sem, "emotions"):
+            rows = self.sem.emotions([[text] for text in texts])
+            return [dict(zip(EMOTIONS, map(float, row), strict=True)) for row in rows]
+        turns = [Turn("user", "".join(c if c.isprintable() else " " for c in t)) for t in texts]
+        return [dict(self.sem.read([turn]).emotions) for turn in turns]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -100,18 +105,26 @@ class Tools:
         return self.embedded_encoder()
 
     def embedded_encoder(self) -> Encoder:
+        """The encoder of the shipped SEM: it was fine-tuned, and says so in its label."""
+        from transformers import PreTrainedTokenizerFast
+
+        from empo_demo.empathy.encoder import load
         from empo_demo.metrics.bertscore import wrap
 
-        model, tokenizer = self.sem.encoder, self.sem.tokenizer
-        return wrap(model, tokenizer, f"embedded encoder of {self.sem_label}")
+        net, texts, _ = load(ASSETS / "sem")
+        fast: Any = PreTrainedTokenizerFast
+        tokenizer = fast(
+            tokenizer_object=texts.tokenizer,
+            unk_token="[UNK]",
+            pad_token="[PAD]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+        )
+        return wrap(net.encoder, tokenizer, "encoder of the embedded SEM, last layer")
 
 
 def _levels(judged: Any) -> Levels:
-    return {
-        "er": int(judged.emotional_reactions),
-        "ex": int(judged.explorations),
-        "ip": int(judged.interpretations),
-    }
+    return {name: int(getattr(judged, name).level) for name in ("er", "ex", "ip")}
 
 
 def _named_encoder(name: str) -> Encoder:
