@@ -61,8 +61,8 @@ def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
         )
     figure.add_vline(x=0, line_color=GREY, line_width=1)
     figure.update_layout(
-        title="Paired differences, second minus first (95 % intervals)",
-        xaxis_title="standard deviations of the difference · filled: p < .05 after Holm",
+        title="Paired differences (95 % intervals)",
+        xaxis_title="second − first, in SD · filled: p < .05 (Holm)",
         yaxis={"categoryorder": "array", "categoryarray": metrics[::-1]},
         height=140 + 34 * len(metrics),
     )
@@ -80,22 +80,11 @@ def distributions(data: ResultsData) -> Figure:
         rows=rows, cols=columns, subplot_titles=names, vertical_spacing=0.28 / rows
     )
     for place, name in enumerate(names):
-        histogram = data.distributions[name]
-        edges = histogram["edges"]
-        middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
         for system, style in _styles(data).items():
-            if system in histogram:
-                figure.add_scatter(
-                    x=middles,
-                    y=histogram[system],
-                    name=escape(system),
-                    legendgroup=system,
-                    showlegend=place == 0,
-                    mode="lines",
-                    line={**style, "shape": "hvh"},
-                    row=place // columns + 1,
-                    col=place % columns + 1,
-                )
+            if system in data.distributions[name]:
+                trace = _histogram(data.distributions[name], system, style)
+                trace.update(legendgroup=system, showlegend=place == 0)
+                figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
     figure.update_layout(
         title="Distributions (share of replies)",
         height=120 + 210 * rows,
@@ -138,6 +127,18 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return _plain(figure)
 
 
+def _histogram(shares: Mapping[str, list[float]], system: str, style: dict[str, Any]) -> Any:
+    """Bars where a metric has few values, a stepped line over the bins where it has many."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
+
+    if "values" in shares:
+        at = [f"{value:g}" for value in shares["values"]]
+        return go.Bar(x=at, y=shares[system], name=escape(system), marker_color=style["color"])
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(shares["edges"])]
+    line = {**style, "shape": "hvh"}
+    return go.Scatter(x=middles, y=shares[system], name=escape(system), mode="lines", line=line)
+
+
 def escape(text: str) -> str:
     return html.escape(text, quote=False)
 
@@ -175,7 +176,7 @@ def _styles(data: ResultsData) -> dict[str, dict[str, Any]]:
         name: {"color": next(colours), "width": 2} for name in data.contenders
     }
     styles[HUMAN] = {"color": GREY, "width": 2, "dash": "dot"}
-    styles[SHUFFLED] = {"color": GREY, "width": 1, "dash": "dash"}
+    styles[SHUFFLED] = {"color": "#B8BEC9", "width": 2, "dash": "dash"}
     return styles
 
 

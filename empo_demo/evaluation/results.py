@@ -25,7 +25,7 @@ from empo_demo.settings import ASSETS, Settings, load_settings
 RESULTS = ASSETS / "results.json"
 """The evaluation of the shipped models, made by `evaluate results`."""
 HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
-BINS = 20
+BINS, FEW = 20, 6
 EXAMPLES = 8
 CAP = 3.0
 
@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ResultsData:
-    """All that is drawn. `distributions`: series -> {"edges": […], system: [counts]}."""
+    """All that is drawn. `distributions`: see the function of that name."""
 
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     paired: list[dict[str, Any]] = field(default_factory=list)
@@ -108,24 +108,35 @@ def shuffled_replies(predictions: Predictions, seed: int = 0) -> Predictions:
 
 
 def distributions(scores: Scores) -> dict[str, dict[str, list[float]]]:
-    """Histograms of each series over common bins, as shares of the rows that have a value."""
-    import numpy as np
+    """Shares of the rows that have a value: per value where there are few, else per bin.
 
+    Each series has `values` or `edges` beside one list of shares per system.
+    """
     result: dict[str, dict[str, list[float]]] = {}
     for name in next(iter(scores.systems.values())).series:
         known = {
             system: [value for value in scored.series.get(name, []) if value is not None]
             for system, scored in scores.systems.items()
         }
-        everything = [value for values in known.values() for value in values]
-        if not everything or min(everything) == max(everything):
-            continue
-        edges = np.histogram_bin_edges(everything, bins=BINS)
-        result[name] = {"edges": edges.tolist()}
-        for system, values in known.items():
-            if values:
-                result[name][system] = (np.histogram(values, edges)[0] / len(values)).tolist()
+        different = sorted({value for values in known.values() for value in values})
+        if 2 <= len(different) <= FEW and all(value.is_integer() for value in different):
+            result[name] = {"values": different}
+            for system, values in known.items():
+                result[name][system] = [values.count(v) / max(1, len(values)) for v in different]
+        elif len(different) > 1:
+            result[name] = _binned(known)
     return result
+
+
+def _binned(known: dict[str, list[float]]) -> dict[str, list[float]]:
+    import numpy as np
+
+    edges = np.histogram_bin_edges([v for values in known.values() for v in values], bins=BINS)
+    shares = {
+        system: (np.histogram(values, edges)[0] / max(1, len(values))).tolist()
+        for system, values in known.items()
+    }
+    return {"edges": edges.tolist(), **shares}
 
 
 def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
