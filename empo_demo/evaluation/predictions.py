@@ -75,7 +75,10 @@ def read_predictions(path: Path) -> Predictions:
     """Read either format, gzipped or not. Raises `DataError` in one line."""
     text = read_text(path)
     lines = text.lstrip("\ufeff \r\n\t")
-    rows = tuple(_jsonl(path, text) if lines.startswith("{") else _csv(path, text))
+    try:
+        rows = tuple(_jsonl(path, text) if lines.startswith("{") else _csv(path, text))
+    except csv.Error as error:
+        raise DataError(f"{path} is not a readable CSV file: {error}.") from None
     if not rows:
         raise DataError(f"{path} holds no row of predictions.")
     return Predictions(stem(path), path, rows)
@@ -109,7 +112,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
     csv.field_size_limit(10**8)
     separator = _separator(path, text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(reader)
+    header = next(cells for cells in reader if cells)
     for cells in reader:
         if not cells:
             continue
@@ -123,7 +126,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
 
 def _separator(path: Path, text: str) -> str:
     """The separator that finds the most of the needed columns; all of them must be there."""
-    head = text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
+    head = next(iter(text.lstrip("\r\n").splitlines()), "")
     found = {mark: set(next(csv.reader([head], delimiter=mark), [])) for mark in SEPARATORS}
     best = max(SEPARATORS, key=lambda mark: len(found[mark] & set(COLUMNS)))
     missing = [name for name in COLUMNS if name not in found[best]]

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
 from empo_demo.evaluation.predictions import read_predictions
@@ -139,3 +141,21 @@ def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path: Path) -> No
         read_predictions(tmp_path / "absent.csv")
     with pytest.raises(DataError, match="cannot be read"):
         read_predictions(tmp_path)
+
+
+HEADERS = st.sampled_from([b"", b"prevs,gen_targets,gens\n", b"prevs~gen_targets~gens\n", b'{"'])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HEADERS, st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(
+    tmp_path: Path, header: bytes, body: bytes
+) -> None:
+    file = tmp_path / "any"
+    file.write_bytes(header + body)
+    try:
+        predictions = read_predictions(file)
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert predictions.rows
