@@ -51,7 +51,7 @@ def _latin(character: str) -> bool:
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped,unused-ignore]
 
     load = getattr(LanguageIdentifier, "from_model_file", None) or (
         LanguageIdentifier.from_pickled_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.votes.board import Board
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
 
 INK = "#8a8f98"
 GRID = "rgba(128,128,128,.25)"
@@ -58,7 +58,7 @@ def _error(values: list[float], intervals: list[tuple[float, float]]) -> dict[st
 
 
 def _win_rates(board: Board) -> Figure:
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     shown = board.shown()[::-1]
     names = [board.labels.get(one.id, one.id) for one in shown]
@@ -77,7 +77,7 @@ def _win_rates(board: Board) -> Figure:
 
 
 def _matrix(board: Board) -> Figure:
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     ids = [one.id for one in board.shown()]
     names = [board.labels.get(name, name) for name in ids]
@@ -99,7 +99,7 @@ def _matrix(board: Board) -> Figure:
 
 
 def _days(board: Board) -> Figure:
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     days, counts = zip(*board.days, strict=True)
     figure = go.Figure(go.Bar(x=list(days), y=list(counts), marker={"color": MARK}))
@@ -108,7 +108,7 @@ def _days(board: Board) -> Figure:
 
 
 def _sliders(board: Board) -> Figure:
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     figure = go.Figure()
     for number, (name, cells) in enumerate(board.sliders.items()):
