@@ -83,14 +83,17 @@ class Texts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._cls = tokenizer.token_to_id("[CLS]")
-        self._sep = tokenizer.token_to_id("[SEP]")
-        self._unknown = tokenizer.token_to_id("[UNK]")
+        specials = [tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[UNK]")]
+        if None in specials:
+            raise EngineError("The SEM's tokenizer.json lacks [CLS], [SEP] or [UNK].")
+        self._cls, self._sep, self._unknown = (int(i) for i in specials if i is not None)
 
     def turns(self, turns: Sequence[str]) -> Text:
         """A dialogue: turns with separators, cut in the middle where it is too long."""
         parts = [self._encode(turn) for turn in turns]
-        ids, offsets, segments = [], [], []
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        segments: list[int] = []
         for number, (part, places) in enumerate(parts, start=1):
             if number > 1:
                 ids.append(self._sep)
@@ -103,10 +106,8 @@ class Texts:
         if len(ids) > room:
             head = min(FIRST_TURN, len(parts[0][0])) if len(parts) > 1 else room
             tail = room - head
-            ids, offsets, segments = (
-                values[:head] + (values[-tail:] if tail else [])
-                for values in (ids, offsets, segments)
-            )
+            middle = slice(head, len(ids) - tail)
+            del ids[middle], offsets[middle], segments[middle]
         return self._wrap(ids, segments, offsets)
 
     def pair(self, context: str, response: str) -> Text:

@@ -91,7 +91,7 @@ class EmbeddedSEM:
         from empo_demo.empathy.encoder import load
 
         folder = folder or ASSETS / "sem"
-        self._net, self._texts, self._meta = load(folder)
+        self._net, self.texts, self._meta = load(folder)
         self.revision = hashlib.sha256((folder / "sem.json").read_bytes()).hexdigest()[:12]
         self._lock = threading.Lock()
 
@@ -103,61 +103,75 @@ class EmbeddedSEM:
         return self.read_many([turns])[0]
 
     def read_many(self, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
-        """One reading per dialogue, batched by length."""
+        """One reading per dialogue; one forward pass each, batched by length."""
         started = time.perf_counter()
         contents = [_upto_user(turns) for turns in dialogues]
-        lasts = [turns[-1] for turns in contents]
-        emotions = self.emotions(contents)
-        causes = self.causes(lasts)
+        texts = [self.texts.turns(turns) for turns in contents]
+        rows = self._pass(texts)
         elapsed = (time.perf_counter() - started) * 1000 / max(1, len(contents))
         return [
-            Reading(_ranked(row), found, self.label, elapsed)
-            for row, found in zip(emotions, causes, strict=True)
+            Reading(_ranked(row), self._causes(turns, text, weights), self.label, elapsed)
+            for turns, text, (row, weights) in zip(contents, texts, rows, strict=True)
+        ]
+
+    def read_words(
+        self, sentences: Sequence[Sequence[str]]
+    ) -> list[tuple[tuple[tuple[str, float], ...], list[float]]]:
+        """For each list of ready tokens: ranked emotions, and a weight in [0, 1] per token."""
+        texts = [self.texts.words(tokens) for tokens in sentences]
+        return [
+            (_ranked(row), _per_token(tokens, text, weights))
+            for tokens, text, (row, weights) in zip(
+                sentences, texts, self._pass(texts), strict=True
+            )
         ]
 
     def emotions(self, dialogues: Sequence[Sequence[str]]) -> np.ndarray:
         """(dialogues, 32) probabilities in the order of `EMOTIONS`, 64-bit, rows sum to 1."""
         import numpy as np
-        import torch
 
-        out = np.zeros((len(dialogues), len(EMOTIONS)))
-        temperature = float(self._meta["temperature"])
-        for part, ids, mask, _ in self._batches([self._texts.turns(d) for d in dialogues]):
-            logits = self._net.emotions(self._net.hidden(ids, mask), mask).double() / temperature
-            out[part] = torch.softmax(logits, -1).numpy()
-        return out
+        rows = self._pass([self.texts.turns(turns) for turns in dialogues])
+        return np.stack([row for row, _ in rows]) if rows else np.zeros((0, len(EMOTIONS)))
 
     def causes(self, texts: Sequence[str]) -> list[tuple[Cause, ...]]:
         """The cause words of each text, in its order; never empty where it has a content word."""
-        found: list[tuple[Cause, ...]] = [()] * len(texts)
-        inputs = [self._texts.turns([text]) for text in texts]
-        for part, ids, mask, _ in self._batches(inputs):
-            weights = self._net.causes(self._net.hidden(ids, mask)).sigmoid()
-            for row, i in enumerate(part):
-                scored = _by_word(texts[i], inputs[i], weights[row].tolist())
-                found[i] = _choose(texts[i], scored, float(self._meta["threshold"]))
-        return found
+        inputs = [self.texts.turns([text]) for text in texts]
+        return [
+            self._causes([text], tokens, weights)
+            for text, tokens, (_, weights) in zip(texts, inputs, self._pass(inputs), strict=True)
+        ]
 
     def cause_weights(self, tokens: Sequence[str]) -> list[float]:
         """One weight in [0, 1] per token; tokens past the longest input get 0."""
-        text = self._texts.words(tokens)
-        weights = [0.0] * len(tokens)
-        for _, ids, mask, _ in self._batches([text]):
-            scores = self._net.causes(self._net.hidden(ids, mask)).sigmoid()[0].tolist()
-            for segment, score in zip(text.segments, scores, strict=False):
-                if segment and is_content(tokens[segment - 1]):
-                    weights[segment - 1] = max(weights[segment - 1], score)
-                elif segment:
-                    # A function word is a cause only where nothing else is: far below the rest.
-                    weights[segment - 1] = max(weights[segment - 1], 0.01 * score)
-        return weights
+        return self.read_words([tokens])[0][1]
+
+    def _causes(
+        self, turns: Sequence[str], tokens: Text, weights: Sequence[float]
+    ) -> tuple[Cause, ...]:
+        scored = _by_word(turns[-1], len(turns), tokens, weights)
+        return _choose(turns[-1], scored, float(self._meta["threshold"]))
+
+    def _pass(self, texts: Sequence[Text]) -> list[tuple[np.ndarray, list[float]]]:
+        """Emotion probabilities and a cause weight per piece, both from one forward pass."""
+        import torch
+
+        rows: list[Any] = [None] * len(texts)
+        temperature = float(self._meta["temperature"])
+        for part, ids, mask, _ in self._batches(texts):
+            hidden = self._net.hidden(ids, mask)
+            logits = self._net.emotions(hidden, mask).double() / temperature
+            emotions = torch.softmax(logits, -1).numpy()
+            weights = self._net.causes(hidden).sigmoid().tolist()
+            for row, i in enumerate(part):
+                rows[i] = (emotions[row], weights[row][: len(texts[i].ids)])
+        return rows
 
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
         """The levels of each (context, response)."""
         from empo_demo.empathy.epitome import Epitome
 
         found: list[Epitome | None] = [None] * len(pairs)
-        inputs = [self._texts.pair(context, response) for context, response in pairs]
+        inputs = [self.texts.pair(context, response) for context, response in pairs]
         for part, ids, mask, segments in self._batches(inputs):
             logits = self._net.levels(self._net.hidden(ids, mask), segments).double()
             for row, i in enumerate(part):
@@ -169,7 +183,7 @@ class EmbeddedSEM:
         import numpy as np
 
         found = [np.zeros((0, 0), dtype=np.float32)] * len(texts)
-        inputs = [self._texts.turns([text]) for text in texts]
+        inputs = [self.texts.turns([text]) for text in texts]
         for part, ids, mask, segments in self._batches(inputs):
             hidden = self._net.hidden(ids, mask)
             for row, i in enumerate(part):
@@ -195,7 +209,7 @@ def load_sem(settings: Settings) -> SEM:
         return EmbeddedSEM()
     from empo_demo.empathy.plugins import load_plugin
 
-    return cast(SEM, load_plugin(settings.sem))
+    return load_plugin(settings.sem)
 
 
 def _upto_user(turns: Sequence[Turn]) -> list[str]:
@@ -211,21 +225,34 @@ def _ranked(row: np.ndarray) -> tuple[tuple[str, float], ...]:
     return tuple((EMOTIONS[i], float(row[i])) for i in order)
 
 
-def _by_word(text: str, tokens: Text, weights: Sequence[float]) -> list[tuple[int, int, float]]:
-    """(start, end, weight) of each word: the highest weight of the pieces that touch it."""
+def _by_word(
+    text: str, turn: int, tokens: Text, weights: Sequence[float]
+) -> list[tuple[int, int, float]]:
+    """(start, end, weight) of each word of turn number `turn`: its pieces' highest weight."""
     words = spans(text)
     scored = [0.0] * len(words)
     position = 0
-    for (start, end), segment, weight in zip(
-        tokens.offsets, tokens.segments, weights, strict=False
-    ):
-        if not segment:
+    for (start, end), segment, weight in zip(tokens.offsets, tokens.segments, weights, strict=True):
+        if segment != turn:
             continue
         while position < len(words) and words[position][1] <= start:
             position += 1
         if position < len(words) and words[position][0] < end:
             scored[position] = max(scored[position], weight)
     return [(start, end, score) for (start, end), score in zip(words, scored, strict=True)]
+
+
+def _per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> list[float]:
+    """The highest weight of each token's pieces; 0 for tokens past the longest input.
+
+    A function word is a cause only where nothing else is: its weight is far below the rest.
+    """
+    found = [0.0] * len(tokens)
+    for segment, weight in zip(text.segments, weights, strict=True):
+        if segment:
+            share = 1.0 if is_content(tokens[segment - 1]) else 0.01
+            found[segment - 1] = max(found[segment - 1], share * weight)
+    return found
 
 
 def _choose(

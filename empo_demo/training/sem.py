@@ -27,14 +27,16 @@ from empo_demo.training.folds import CAUSE_TRAINING, TUNING, fold_of
 
 VOCABULARY = 12_000
 ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
-JOINT_RATE, JOINT_EPOCHS = 6e-5, 4
-REPLAY = 128
+JOINT_RATE, JOINT_EPOCHS = 6e-5, 3
+REPLAY = 48
 """Emotion examples beside each joint step's causes and pairs."""
 
 
 def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card."""
-    from empo_demo.training.sem_report import calibrate, measure, write_card
+    from empo_demo.training.sem_card import write_card
+    from empo_demo.training.sem_crossval import cross_validate
+    from empo_demo.training.sem_report import calibrate, measure
 
     torch.manual_seed(seed)
     net, texts = pretrained(start)
@@ -46,12 +48,13 @@ def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) 
     emotions = data_of.contexts(train, texts) + data_of.situations(train, texts)
     causes = data_of.cause_examples(data, texts, CAUSE_TRAINING)
     pairs = data_of.epitome_pairs(data, texts, ("train", "valid"))
+    levels = cross_validate(net, pairs, work, seed=seed)
     joint_stage(net, emotions, causes, pairs, seed=seed)
     valid = read_conversations(data, "valid")
     tuning = [c for c in valid if fold_of(c.conv_id) == TUNING]
     meta = calibrate(net, texts, tuning, data)
     save(net, texts, {**meta, "seed": seed, "epochs": epochs}, out)
-    figures = measure(out, data)
+    figures = measure(out, data, levels)
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
 

@@ -1,0 +1,192 @@
+"""`python -m empo_demo analyze`: one answer per JSON line, in order, batched for speed.
+
+A line is ``{"text"}``, ``{"turns": [{"role", "content"}, …]}``, ``{"tokens": […]}`` or
+``{"context", "response"}`` (a text, or turns of which the last user turn counts). A line that
+cannot be used is answered ``{"error": one line}`` and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from empo_demo.dialogue import Turn, clean_text
+from empo_demo.empathy.sem import SEM, Reading
+from empo_demo.errors import ArenaError, InvalidInput
+
+CHUNK = 256
+"""Lines that are read together; more would gain nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    context: str
+    response: str
+
+
+_Job = _Dialogue | _Words | _Pair
+
+
+def analyze_record(sem: SEM, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to one record; raises `InvalidInput` on one that cannot be used."""
+    return _answers(sem, [_job(record)])[0]
+
+
+def analyze_records(sem: SEM, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """One answer per line of JSON, in order: a reading, EPITOME levels, or ``{"error"}``."""
+    remaining = iter(lines)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
+        parsed = [_parse(line) for line in chunk]
+        jobs = [job for job in parsed if not isinstance(job, str)]
+        answers = iter(_safe_answers(sem, jobs))
+        for job in parsed:
+            yield {"error": job} if isinstance(job, str) else next(answers)
+
+
+def _parse(line: str) -> _Job | str:
+    """The job of a line, or what is wrong with it."""
+    try:
+        return _job(json.loads(line))
+    except InvalidInput as error:
+        return str(error)
+    except (ValueError, RecursionError):
+        return "The line is not JSON; one JSON object per line was expected."
+
+
+def _job(record: Any) -> _Job:
+    if not isinstance(record, Mapping):
+        raise InvalidInput('The line is no JSON object; {"text": …} or its kin was expected.')
+    if "response" in record or "context" in record:
+        return _Pair(_context(record.get("context")), _text(record.get("response"), "response"))
+    if "tokens" in record:
+        return _Words(_tokens(record["tokens"]))
+    if "turns" in record:
+        return _Dialogue(_turns(record["turns"]))
+    if "text" in record:
+        return _Dialogue((Turn("user", _text(record["text"], "text")),))
+    raise InvalidInput("The object has none of text, turns, tokens, or context with response.")
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name!r} must be a text.")
+    return clean_text(value)
+
+
+def _context(value: Any) -> str:
+    if isinstance(value, str):
+        return clean_text(value)
+    return [turn for turn in _turns(value, "context") if turn.role == "user"][-1].content
+
+
+def _turns(value: Any, name: str = "turns") -> tuple[Turn, ...]:
+    if not isinstance(value, list) or not value:
+        raise InvalidInput(f"{name!r} must be a list of {{role, content}}, with at least one.")
+    turns = []
+    for position, turn in enumerate(value, start=1):
+        if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+            raise InvalidInput(
+                f"Turn {position} of {name!r} must be an object with the texts role and content."
+            )
+        turns.append(Turn(turn.get("role"), turn["content"]))  # type: ignore[arg-type]
+    if all(turn.role != "user" for turn in turns):
+        raise InvalidInput(f"{name!r} holds no user turn; only what a user wrote is read.")
+    return tuple(turns)
+
+
+def _tokens(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
+        raise InvalidInput("'tokens' must be a list of texts.")
+    clean_text(" ".join(value))
+    return tuple(value)
+
+
+def _safe_answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
+    """As `_answers`, but a job that fails costs only its own answer."""
+    try:
+        return _answers(sem, jobs)
+    except ArenaError:
+        return [_alone(sem, job) for job in jobs]
+
+
+def _alone(sem: SEM, job: _Job) -> dict[str, Any]:
+    try:
+        return _answers(sem, [job])[0]
+    except ArenaError as error:
+        return {"error": str(error)}
+
+
+def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
+    """The answers of jobs of any kinds; each kind goes through the model in one batch."""
+    found: dict[int, dict[str, Any]] = {}
+    kinds: list[tuple[type, Callable[[SEM, list[Any]], list[dict[str, Any]]]]] = [
+        (_Dialogue, _read_dialogues), (_Words, _read_words), (_Pair, _grade_pairs),
+    ]  # fmt: skip
+    for kind, answer in kinds:
+        places = [place for place, job in enumerate(jobs) if isinstance(job, kind)]
+        if places:
+            answers = answer(sem, [jobs[place] for place in places])
+            found.update(zip(places, answers, strict=True))
+    return [found[place] for place in range(len(jobs))]
+
+
+def _read_dialogues(sem: SEM, jobs: list[_Dialogue]) -> list[dict[str, Any]]:
+    return [reading.as_json() for reading in _readings(sem, [job.turns for job in jobs])]
+
+
+def _readings(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
+    many = getattr(sem, "read_many", None)
+    if many is not None:
+        return list(many(dialogues))
+    return [sem.read(turns) for turns in dialogues]
+
+
+def _read_words(sem: SEM, jobs: list[_Words]) -> list[dict[str, Any]]:
+    """Emotions, and a weight per given token; a plugin without words reads the joined text."""
+    read_words = getattr(sem, "read_words", None)
+    if read_words is not None:
+        rows = read_words([job.tokens for job in jobs])
+        return [{"emotions": _ranked(e), "cause_weights": w} for e, w in rows]
+    readings = _readings(sem, [[Turn("user", " ".join(job.tokens))] for job in jobs])
+    return [
+        {"emotions": _ranked(reading.emotions), "cause_weights": _align(job.tokens, reading)}
+        for job, reading in zip(jobs, readings, strict=True)
+    ]
+
+
+def _ranked(emotions: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": p} for label, p in emotions]
+
+
+def _align(tokens: Sequence[str], reading: Reading) -> list[float]:
+    """The weight of the causes that touch each token, where tokens were joined by spaces."""
+    joined = " ".join(tokens)
+    shift = len(joined) - len(joined.lstrip())
+    weights, start = [], -shift
+    for token in tokens:
+        end = start + len(token)
+        touching = [c.weight for c in reading.causes if c.start < end and c.end > start]
+        weights.append(max(touching, default=0.0))
+        start = end + 1
+    return weights
+
+
+def _grade_pairs(sem: SEM, jobs: list[_Pair]) -> list[dict[str, Any]]:
+    epitome = getattr(sem, "epitome", None)
+    if epitome is None:
+        raise InvalidInput(f"The SEM {sem.name} does not grade replies; use EMPO_SEM=embedded.")
+    grades = epitome([(job.context, job.response) for job in jobs])
+    return [{"epitome": grade.as_json()} for grade in grades]
