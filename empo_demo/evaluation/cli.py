@@ -74,11 +74,20 @@ def results(
     retention: Annotated[
         Path | None, typer.Option(help="What `evaluate retention --json` printed.")
     ] = None,
+    examples: Annotated[
+        list[Path] | None, typer.Option(help="Predictions over dialogues that may be shown.")
+    ] = None,
 ) -> None:
     """Summarise the shipped models' evaluation, without texts, for the Results tab."""
     from empo_demo.evaluation.results import RESULTS, write
 
-    write(predictions, output or RESULTS, encoder=encoder, retention=retention)
+    write(
+        predictions,
+        output or RESULTS,
+        encoder=encoder,
+        retention=retention,
+        examples=examples or [],
+    )
 
 
 def score(

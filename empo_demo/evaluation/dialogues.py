@@ -18,7 +18,7 @@ from empo_demo.evaluation.predictions import read_text
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One dialogue to answer. `context` ends with the user; `reference` is the human's reply."""
+    """One dialogue to answer. `context` ends with the user; `reference` is the human's reply, or empty."""
 
     conv_id: str
     context: Dialogue
@@ -35,10 +35,17 @@ class Items:
 
 
 def read_items(path: Path, limit: int | None = None) -> Items:
-    """Read at most `limit` items from JSONL with conv_id and utterances; .gz too."""
+    """Read at most `limit` items from JSONL with conv_id and utterances; .gz too.
+
+    A JSON list of {title, emotion, turns}, such as the app's own example dialogues, is taken
+    whole: there every dialogue ends with the user, and there is no reference.
+    """
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return Items(tuple(_examples(path, text)[:limit]), ())
     items: dict[str, Item] = {}
     skipped = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or (limit is not None and len(items) >= limit):
             continue
         conv_id, turns, emotion = _record(f"{path}, line {number}", line)
@@ -51,6 +58,21 @@ def read_items(path: Path, limit: int | None = None) -> Items:
     if not items:
         raise DataError(f"{path} holds no dialogue with a listener's turn.")
     return Items(tuple(items.values()), tuple(skipped))
+
+
+def _examples(path: Path, text: str) -> list[Item]:
+    try:
+        items = [
+            Item(str(one["title"]), Dialogue.from_messages(one["turns"]), "", one.get("emotion"))
+            for one in json.loads(text)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path}: a list of {{title, emotion, turns}} was expected.") from None
+    if not items or any(not item.context.turns for item in items):
+        raise DataError(f"{path} holds no dialogue, or an empty one.")
+    if any(item.context.turns[-1].role != "user" for item in items):
+        raise DataError(f"{path}: every dialogue must end with the user's turn.")
+    return items
 
 
 def _record(where: str, line: str) -> tuple[str, list[dict[str, Any]], str | None]:

@@ -27,6 +27,7 @@ RESULTS = ASSETS / "results.json"
 HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
 BINS, FEW = 20, 6
 EXAMPLES = 8
+WITHOUT_REFERENCE = ("length", "vad", "nidf", "emotion")
 CAP = 3.0
 
 
@@ -219,8 +220,12 @@ def write(
     *,
     encoder: str = "auto",
     retention: Path | None = None,
+    examples: Sequence[Path] = (),
 ) -> None:
-    """The command `evaluate results`: measure the files and store the figures, without texts."""
+    """The command `evaluate results`: measure the files and store the figures, without texts.
+
+    `examples` are predictions over dialogues of our own, whose texts may go with the app.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -232,8 +237,12 @@ def write(
             tools,
             lambda step: status.update(f"{step}…"),
         )
+        shown = []
+        if examples:
+            own = [read_predictions(path) for path in examples]
+            shown = evaluate(own, WITHOUT_REFERENCE, tools).examples
     kept = read_retention(retention) if retention is not None else {}
-    record = asdict(replace(data, examples=[], retention=kept))
+    record = asdict(replace(data, examples=shown, retention=kept))
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
     output.write_text(text + "\n", encoding="utf8")
     console.print(f"Written to {output}.", highlight=False)

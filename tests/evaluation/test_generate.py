@@ -23,6 +23,7 @@ from empo_demo.evaluation.generate import (
     seed_of,
 )
 from empo_demo.evaluation.predictions import read_predictions
+from empo_demo.settings import ASSETS
 
 CONTENDER = Contender("base", base="none")
 ROSTER = Roster("test", (CONTENDER,), system_prompt="Be kind.", decoding=Decoding(stop=("#",)))
@@ -219,3 +220,20 @@ def test_every_dialogue_of_the_validation_split_can_be_answered(data_dir: Path) 
     assert len(found.items) + len(found.skipped) == 2769
     assert len(found.skipped) < 30
     assert all(item.context.turns[-1].role == "user" for item in found.items)
+
+
+def test_dialogues_of_our_own_need_no_reference(tmp_path: Path) -> None:
+    found = read_items(ASSETS / "examples.json")
+    assert len(found.items) >= 12
+    assert all(item.reference == "" and item.context.turns for item in found.items)
+    output = tmp_path / "out.jsonl"
+    generate(found.items, output)
+    assert len(read_predictions(output).rows) == len(found.items)
+
+
+@pytest.mark.parametrize("content", ["[", "[1]", "[]", '[{"title": "a", "turns": []}]'])
+def test_malformed_examples_are_one_clear_error(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "examples.json"
+    file.write_text(content)
+    with pytest.raises(DataError):
+        read_items(file)

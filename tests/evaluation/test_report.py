@@ -142,7 +142,7 @@ def test_the_shipped_results_can_be_read_and_drawn() -> None:
     if not RESULTS.exists():
         pytest.skip("assets/results.json is not made yet: `evaluate results` makes it")
     shipped = read(RESULTS)
-    assert shipped.examples == []
+    assert all(not example.reference for example in shipped.examples), "ED's texts are not ours"
     assert {"base", "aligned"} <= set(shipped.contenders)
     assert figures(shipped)
 
