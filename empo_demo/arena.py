@@ -3,3 +3,414 @@
 Imports neither gradio nor torch. Every method validates as if a stranger with curl had called it,
 because one can: the page holds only a round id and the voter's token, and passes both.
 """
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from empo_demo import __version__, checks, guards
+from empo_demo.backend import Backend
+from empo_demo.dialogue import Dialogue
+from empo_demo.draw import Draw, draw_round
+from empo_demo.engine.protocol import Delta, Engine, Event, Finished, FinishReason, Request
+from empo_demo.errors import NotAllowed, StorageError
+from empo_demo.live import LiveRounds, owner
+from empo_demo.rounds import (
+    SIDES,
+    ConsentText,
+    OpenedRound,
+    Receipt,
+    RoundView,
+    Side,
+    Stats,
+    Status,
+)
+from empo_demo.streaming import Job, Live, RoundStream
+from empo_demo.votes import consent as consents
+from empo_demo.votes import views
+from empo_demo.votes.models import Reply, Round
+from empo_demo.votes.store import EPHEMERAL_LIFE, Ballot, Store, now, voter_id
+
+if TYPE_CHECKING:
+    from empo_demo.contenders import Roster
+    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Arena:
+    """One arena over one store. Safe for threads; replicas share the store, not the arena."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roster: Roster,
+        store: Store,
+        *,
+        engine: Engine | None = None,
+        sem: SEM | None = None,
+    ) -> None:
+        self.settings, self.roster, self.store = settings, roster, store
+        self._backend = Backend(engine, sem, tiny=roster.tiny)
+        self._rounds = LiveRounds(store)
+        self._seeds = random.Random(settings.seed) if settings.seed is not None else None
+        self._janitor: threading.Timer | None = None
+        abandoned, erased = self._rounds.sweep(), store.purge()
+        if abandoned or erased:
+            log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
+
+    # The models -----------------------------------------------------------------------------
+
+    def attach(
+        self,
+        *,
+        engine: Engine | None = None,
+        sem: SEM | None = None,
+        failure: str | None = None,
+    ) -> None:
+        """Hand over what loaded behind the page, or a sentence on why it did not."""
+        self._backend.attach(engine=engine, sem=sem, failure=failure)
+
+    def status(self) -> Status:
+        """Whether the models can answer, in words for the page."""
+        return self._backend.status()
+
+    def analyze(self, dialogue: Dialogue | str) -> Reading:
+        """What the SEM reads in the last user turn (or in a bare text); stores nothing."""
+        if isinstance(dialogue, str):
+            dialogue = guards.check_dialogue(Dialogue(), dialogue)
+        sem = self._backend.sem()
+        if sem is None:
+            raise NotAllowed("The emotion model is not available; the arena works without it.")
+        return sem.read(dialogue.turns)
+
+    # The voter ------------------------------------------------------------------------------
+
+    def new_voter(self) -> str:
+        """A random token of 43 url-safe characters; nothing is stored until a round is opened."""
+        return secrets.token_urlsafe(32)
+
+    def consent_text(self) -> ConsentText:
+        """What to show before the first text; pass its version as `consent` if agreed."""
+        return ConsentText(consents.VERSION, consents.TEXT)
+
+    def my_votes(self, voter: str) -> list[dict[str, Any]]:
+        """All that the voter's votes say, oldest first."""
+        rounds = self.store.rounds_of(guards.check_token(voter))
+        return [views.own_vote(round_, self._labels()) for round_ in rounds if round_.vote]
+
+    def delete_my_data(self, voter: str) -> int:
+        """Erase all rounds and votes of the voter; return how many rounds that were."""
+        token = guards.check_token(voter)
+        self._rounds.forget({round_.id for round_ in self.store.rounds_of(token)})
+        return self.store.erase_voter(token)
+
+    def end_visit(self, voter: str) -> int:
+        """Erase at once what a visitor without consent wrote; return how many rounds."""
+        return self.store.purge(token=guards.check_token(voter))
+
+    # The life of a round --------------------------------------------------------------------
+
+    def open_round(
+        self,
+        voter: str,
+        dialogue: Dialogue,
+        text: str,
+        *,
+        consent: str | None = None,
+        address: str | None = None,
+        user: str | None = None,
+        example: str | None = None,
+    ) -> OpenedRound:
+        """Validate, read, draw and store a round; nothing is generated yet.
+
+        Without `consent` (the current text's version) the round is erased after the visit.
+        Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits.
+        """
+        token = guards.check_token(voter)
+        full = guards.check_dialogue(dialogue, text)
+        agreed = guards.check_consent(consent)
+        self.store.admit(token, address, user if agreed else None)
+        parent = self.store.parent_of(token, _digest(dialogue)) if dialogue.turns else None
+        origin = "continued" if parent else "example" if example else "new"
+        if dialogue.turns and origin == "new":
+            origin = "given"
+        return self._open(
+            token, full, consent=agreed, origin=origin, example=(example or "")[:200] or None,
+            parent=parent,
+        )  # fmt: skip
+
+    def retry(self, voter: str, round_id: str) -> OpenedRound:
+        """The same dialogue again with new seeds and sides; the old round becomes void."""
+        token = guards.check_token(voter)
+        old = self._own(token, round_id)
+        live = self._rounds.get(old.id)
+        if live is not None:
+            live.stop.set()
+        self.store.admit(token)
+        self.store.void(token, old.id, "It was tried again.")
+        return self._open(
+            token, views.dialogue_of(old), consent=old.consent, origin=old.origin,
+            example=old.example, parent=old.parent, retry_of=old.id,
+        )  # fmt: skip
+
+    def stream(self, voter: str, round_id: str) -> Iterator[Event]:
+        """The replies as events of the sides "a" and "b"; waits while the models load.
+
+        Closing the iterator stops the models and keeps what was said. A round that was answered
+        before gives its stored replies again. Raises `NotAllowed` for a void or running round.
+        """
+        round_ = self._own(guards.check_token(voter), round_id)
+        if round_.state == "streaming" and self._rounds.get(round_.id) is None:
+            self._rounds.sweep()
+            round_ = self._own(voter, round_id)
+        if round_.state == "void":
+            raise NotAllowed(f"This round cannot be answered: {round_.void_reason} Press Retry.")
+        if round_.state == "streaming":
+            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
+        if round_.state in ("votable", "voted"):
+            return _replay(round_)
+        return self._perform(voter, round_)
+
+    def stop(self, voter: str, round_id: str) -> None:
+        """Stop a round that streams in this process; its replies so far are kept."""
+        round_ = self._own(guards.check_token(voter), round_id)
+        live = self._rounds.get(round_.id)
+        if live is not None:
+            live.stop.set()
+
+    def vote(
+        self,
+        voter: str,
+        round_id: str,
+        verdict: str,
+        *,
+        ratings: Mapping[str, int] | None = None,
+        comment: str = "",
+    ) -> Receipt:
+        """Count the vote, once, and say who was who; a second call returns the first receipt."""
+        token = guards.check_token(voter)
+        verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
+        try:
+            round_ = self._own(token, round_id)
+            chosen = self._goes_on_with(round_, verdict)
+            text = round_.reply(chosen).text or "…"
+            ballot = Ballot(
+                verdict=verdict,
+                chosen=chosen,
+                continued=_digest(views.dialogue_of(round_).plus("assistant", text)),
+                ratings=dict(guards.check_ratings(ratings, chosen)),
+                comment=comment,
+            )
+            voted, created = self.store.cast(token, round_.id, ballot)
+        except StorageError as error:
+            raise StorageError(
+                f"{error} The vote was not counted; nothing is lost, try again."
+            ) from error
+        return views.receipt_of(voted, self._labels(), created=created)
+
+    def set_ratings(
+        self, voter: str, round_id: str, ratings: Mapping[str, int], comment: str = ""
+    ) -> None:
+        """Add ratings (0–100) and a comment after the vote."""
+        token, comment = guards.check_token(voter), guards.check_comment(comment)
+        round_ = self._own(token, round_id)
+        chosen = round_.vote.chosen if round_.vote else "a"
+        self.store.set_ratings(
+            token, round_.id, dict(guards.check_ratings(ratings, chosen)), comment
+        )
+
+    def go_on(self, voter: str, round_id: str) -> Dialogue:
+        """The shared dialogue with the chosen reply, after the vote; always the same."""
+        round_ = self._own(guards.check_token(voter), round_id)
+        if round_.vote is None:
+            raise NotAllowed("Vote first: the dialogue goes on with the reply that you choose.")
+        text = round_.reply(round_.vote.chosen).text or ""
+        return views.dialogue_of(round_).plus("assistant", text)
+
+    def find(self, voter: str, round_id: str) -> RoundView:
+        """The round as a reloaded page needs it, whatever its state."""
+        return self._view(self._own(guards.check_token(voter), round_id))
+
+    def latest(self, voter: str) -> RoundView | None:
+        """The voter's newest round, or None."""
+        round_ = self.store.latest_of(guards.check_token(voter))
+        return self.find(voter, round_.id) if round_ is not None else None
+
+    def stats(self) -> Stats:
+        """Counts of rounds and votes, and of the votes that exports leave out, by reason."""
+        from empo_demo.votes.stats import count
+
+        return count(self.store)
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _own(self, token: str, round_id: str) -> Round:
+        round_id = guards.check_round_id(round_id)
+        self._rounds.flush(round_id)
+        return self.store.round_of(token, round_id)
+
+    def _labels(self) -> dict[str, str]:
+        return {contender.id: contender.label for contender in self.roster.contenders}
+
+    def _view(self, round_: Round) -> RoundView:
+        live = self._rounds.get(round_.id)
+        texts = {side: live.outcomes[side].text for side in SIDES} if live else None
+        return views.view_of(round_, self._labels(), texts)
+
+    def _open(
+        self,
+        token: str,
+        dialogue: Dialogue,
+        *,
+        consent: str | None,
+        origin: str,
+        example: str | None,
+        parent: str | None,
+        retry_of: str | None = None,
+    ) -> OpenedRound:
+        flags = guards.assess(dialogue, self.settings.country)
+        reading, sem_error = self._read(dialogue)
+        seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
+        draw = draw_round(
+            self.roster, self.store.contender_counts(), seed=seed,
+            exposure=self.settings.exposure, check_rate=self.settings.check_rate,
+        )  # fmt: skip
+        stored = Round(
+            id=secrets.token_hex(16), voter=voter_id(token), state="pending", created_at=now(),
+            ephemeral=consent is None, consent=consent, dialogue=dialogue.messages(),
+            origin=origin, example=example, parent=parent, retry_of=retry_of, seed=seed,
+            decoding=asdict(self.roster.decoding), system_prompt=self.roster.system_prompt,
+            roster=self.roster.name, app_version=__version__, reading=_stored(reading),
+            sem_error=sem_error, exposure=self.settings.exposure, show_chips=draw.show.chips,
+            show_plots=draw.show.plots, crisis=flags.crisis, personal=flags.personal,
+            identity=flags.identity, english=flags.english,
+            check_side=draw.check_side if reading else None,
+            replies=_replies(draw, reading),
+        )  # fmt: skip
+        self.store.add_round(stored)
+        log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
+        if consent is None:
+            self._schedule_erasure()
+        shown = reading if draw.show.chips else None
+        return OpenedRound(stored.id, dialogue, shown, flags.notices, draw.show)
+
+    def _read(self, dialogue: Dialogue) -> tuple[Reading | None, str | None]:
+        """The SEM's reading; a SEM that fails costs the guidance, never the round."""
+        sem = self._backend.sem()
+        if sem is None:
+            return None, "The SEM was not available."
+        try:
+            return sem.read(dialogue.turns), None
+        except Exception as error:
+            log.exception("The SEM failed")
+            return None, f"{type(error).__name__}: {error}"[:500]
+
+    def _perform(self, token: str, round_: Round) -> Iterator[Event]:
+        live = Live(round_.id)
+        if not self._rounds.add(live):
+            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
+        try:
+            engine = self._backend.engine(given_up=live.stop.is_set)
+            if engine is None:
+                self.store.void(token, round_.id, "It was stopped before the models had loaded.")
+                return
+            description = engine.describe()
+            if not self.store.claim(token, round_.id, owner(), description):
+                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
+            stream = RoundStream(
+                engine, self._jobs(round_), live, save=self._rounds.save, screen=guards.screen
+            )
+            yield from stream.events()
+        finally:
+            self._rounds.remove(live)
+
+    def _jobs(self, round_: Round) -> dict[Side, Job]:
+        dialogue, reading = views.dialogue_of(round_), views.reading_of(round_)
+        return {side: self._job(round_.reply(side), side, dialogue, reading) for side in SIDES}
+
+    def _job(self, reply: Reply, side: Side, dialogue: Dialogue, reading: Reading | None) -> Job:
+        if reply.strategy == checks.STRATEGY:
+            return Job(side, known_bad=checks.text_of(reply.revision))
+        from empo_demo.empathy import hef
+
+        contender = self.roster[reply.contender]
+        return Job(
+            side,
+            Request(side, contender.id, (), self.roster.decoding, reply.seed),
+            hef.prepare(contender, dialogue, reading, self.roster),
+            partial(hef.after_thinking, contender, dialogue, reading, self.roster),
+        )
+
+    def _goes_on_with(self, round_: Round, verdict: str) -> Side:
+        """The chosen side; drawn on a tie; never a known bad reply."""
+        if round_.check_side is not None:
+            return "b" if round_.check_side == "a" else "a"
+        if verdict == "a" or verdict == "b":
+            return verdict
+        return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
+
+    def _schedule_erasure(self) -> None:
+        """Have rounds without consent erased in time, even if nobody comes any more."""
+        if self._janitor is not None and self._janitor.is_alive():
+            return
+        self._janitor = threading.Timer(EPHEMERAL_LIFE.total_seconds() + 60, self._erase)
+        self._janitor.daemon = True
+        self._janitor.start()
+
+    def _erase(self) -> None:
+        try:
+            self.store.purge()
+        except StorageError as error:
+            log.warning("Rounds without consent were not erased: %s", error)
+        self._janitor = None
+        if self.store.has_ephemeral():
+            self._schedule_erasure()
+
+
+def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
+    """The two replies of a round, still without text."""
+    replies = []
+    for side in SIDES:
+        contender = draw.contenders[side]
+        reply = Reply(
+            side=side, contender=contender.id, revision=contender.revision,
+            strategy=contender.strategy, seed=draw.seeds[side],
+        )  # fmt: skip
+        if side == draw.check_side and reading is not None:
+            reply.contender = reply.strategy = checks.STRATEGY
+            reply.revision = checks.draw(reading.emotions[0][0], draw.seed)
+        replies.append(reply)
+    return replies
+
+
+def _replay(round_: Round) -> Iterator[Event]:
+    """The stored replies of an answered round, as the events of a stream."""
+    for side in SIDES:
+        text = round_.reply(side).text or ""
+        if text:
+            yield Delta(side, text)
+    for side in SIDES:
+        reply = round_.reply(side)
+        reason = cast(FinishReason, reply.reason or "eos")
+        yield Finished(side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0)
+
+
+def _stored(reading: Reading | None) -> dict[str, Any] | None:
+    if reading is None:
+        return None
+    return {**reading.as_json(), "sem": reading.sem, "milliseconds": reading.milliseconds}
+
+
+def _digest(dialogue: Dialogue) -> str:
+    return hashlib.sha256(json.dumps(dialogue.messages()).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""The Arena tab: the conversation, the two replies, the votes, and what was heard."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from empo_demo.arena import Arena
+from empo_demo.dialogue import MAX_TEXT
+from empo_demo.metrics.valence import Lexicon
+from empo_demo.ui import highlights
+from empo_demo.ui.examples import Example, load_examples
+from empo_demo.ui.handlers import Handlers, address_of
+from empo_demo.ui.parts import Parts
+
+TINY = (
+    "You are talking to a very small model (17 million parameters) that fits in this repository. "
+    "It shows how the arena works; it is no counsellor. Bring your own models: one line in the "
+    "README."
+)
+SLIDERS = (
+    "Appropriate to the situation",
+    "Addresses how I feel, specifically",
+    "Natural in this conversation",
+    "I would like to go on with it",
+)
+VOTES = (
+    ("vote_a", "1  A is better", "a"),
+    ("vote_tie", "2  About equal", "tie"),
+    ("vote_bad", "3  Both bad", "both_bad"),
+    ("vote_b", "4  B is better", "b"),
+)
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build(arena: Arena, lexicon: Lexicon, session: gr.BrowserState, badge: gr.HTML) -> Handlers:
+    """Lay the tab out and wire it; returns the handlers for the page's load event."""
+    examples = load_examples()
+    with gr.Row(elem_classes="reading-room"):
+        with gr.Column(scale=7, elem_classes="talk"):
+            slots, buttons = _conversation(arena, examples)
+        with gr.Column(scale=3, min_width=280, elem_classes="side"):
+            slots["heard"] = gr.HTML(highlights.heard(None), elem_id="heard")
+            with gr.Accordion("Plots", open=True, elem_id="plots-fold"):
+                slots["plots"] = gr.HTML(elem_id="plots")
+                slots["plot"] = gr.Plot(show_label=False, container=False, visible=False)
+    parts = Parts(session=session, badge=badge, **slots)
+    handlers = Handlers(arena, parts, lexicon)
+    _wire(parts, handlers)
+    _wire_examples(parts, handlers, buttons, examples)
+    return handlers
+
+
+def _conversation(arena: Arena, examples: list[Example]) -> tuple[dict[str, Any], list[gr.Button]]:
+    found: dict[str, Any] = {}
+    gr.Markdown(
+        "## Two models answer you. One was aligned for empathy. Which one understood?",
+        elem_classes="lead",
+    )
+    if arena.roster.tiny:
+        gr.Markdown(TINY, elem_classes="quiet", elem_id="tiny-note")
+    with gr.Column(visible=False, elem_id="consent", elem_classes="card") as found["consent"]:
+        gr.HTML(highlights.consent(arena.consent_text().text))
+        with gr.Row():
+            found["agree"] = gr.Button("I agree: keep my votes", variant="primary", elem_id="agree")
+            found["refuse"] = gr.Button("Go on without keeping anything", elem_id="refuse")
+    found["notices"] = gr.HTML(elem_id="notices")
+    found["thread"] = gr.HTML(elem_id="thread")
+    with gr.Column(visible=False, elem_classes="pair", elem_id="pair") as found["pair"]:
+        gr.HTML(
+            '<nav class="jump" aria-label="Show side"><a href="#pane_a">A</a>'
+            '<a href="#pane_b">B</a></nav>'
+        )
+        with gr.Row(elem_classes="panes", equal_height=True):
+            found["pane_a"] = gr.HTML(elem_id="pane_a")
+            found["pane_b"] = gr.HTML(elem_id="pane_b")
+    found["message"] = gr.HTML(elem_id="message")
+    with gr.Row(visible=False, elem_id="votebar") as found["votes"]:
+        for name, label, _ in VOTES:
+            found[name] = gr.Button(label, elem_id=name, min_width=60)
+    found["reveal"] = gr.HTML(elem_id="reveal")
+    found |= _rating()
+    buttons = _examples(found, examples)
+    found |= _writing()
+    return found, buttons
+
+
+def _rating() -> dict[str, Any]:
+    with gr.Accordion(
+        "Rate the chosen reply in detail (optional)", open=False, visible=False, elem_id="rate"
+    ) as fold:
+        sliders = tuple(gr.Slider(0, 100, 50, step=1, label=label) for label in SLIDERS)
+        comment = gr.Textbox(label="Comment", lines=2, max_length=2000)
+        save = gr.Button("Save the ratings", elem_id="rate_save")
+    return {"rate": fold, "ratings": sliders, "comment": comment, "rate_save": save}
+
+
+def _examples(found: dict[str, Any], examples: list[Example]) -> list[gr.Button]:
+    with gr.Column(elem_classes="examples", elem_id="examples") as found["examples"]:
+        gr.HTML('<p class="quiet">Or start from an example:</p>')
+        with gr.Row(elem_classes="example-row"):
+            return [
+                gr.Button(example.title, size="sm", min_width=40, elem_classes="example")
+                for example in examples
+            ]
+
+
+def _writing() -> dict[str, Any]:
+    with gr.Row(elem_classes="writing", equal_height=True):
+        box = gr.Textbox(
+            placeholder="Write what happened to you…", show_label=False, container=False,
+            lines=1, max_lines=8, max_length=MAX_TEXT, scale=8, elem_id="box",
+            autofocus=False, interactive=True,
+        )  # fmt: skip
+        send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
+    with gr.Row(elem_classes="controls"):
+        stop = gr.Button("Stop", visible=False, size="sm", min_width=80, elem_id="stop")
+        retry = gr.Button("Retry", visible=False, size="sm", min_width=80, elem_id="retry")
+        new = gr.Button("New dialogue", size="sm", min_width=80, elem_id="new")
+    return {"box": box, "send": send, "stop": stop, "retry": retry, "new": new}
+
+
+def _wire(p: Parts, h: Handlers) -> None:
+    outputs = p.all()
+
+    def send(text: str, stored: Any, request: gr.Request) -> Any:
+        yield from h.send(text, stored, address_of(request))
+
+    stream = {**_PRIVATE, "concurrency_id": "rounds", "concurrency_limit": 32}
+    gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs,
+          trigger_mode="once", **stream)  # fmt: skip
+    p.retry.click(h.retry, [p.session], outputs, trigger_mode="once", **stream)
+    p.stop.click(h.stop, [p.session], outputs, **_PRIVATE)
+    p.new.click(h.new, [p.session], outputs, **_PRIVATE)
+    p.agree.click(h.agree, [p.session], outputs, **_PRIVATE)
+    p.refuse.click(h.refuse, [p.session], outputs, **_PRIVATE)
+    votes = {**_PRIVATE, "concurrency_id": "votes", "concurrency_limit": 8}
+    for name, _, verdict in VOTES:
+        getattr(p, name).click(
+            partial(h.vote, verdict), [p.session], outputs, trigger_mode="once", **votes
+        )
+    p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)
+
+
+def _wire_examples(
+    p: Parts, h: Handlers, buttons: list[gr.Button], examples: list[Example]
+) -> None:
+    outputs = p.all()
+    for button, example in zip(buttons, examples, strict=True):
+        button.click(partial(h.choose, example), [p.session], outputs, **_PRIVATE)

@@ -1,0 +1,162 @@
+"""The documented endpoints: a whole round by `gradio_client` or curl, without the page.
+
+Each takes the voter's token and the round's id explicitly, so that any replica can serve any
+step. Nothing that they answer before the vote names a contender.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from empo_demo.arena import Arena
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.protocol import Delta, Failed, Finished
+from empo_demo.errors import ArenaError, InvalidInput
+from empo_demo.ui.handlers import FRAME, GENERAL, address_of
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def plainly(call: Callable[P, R]) -> Callable[P, R]:
+    """Refusals in plain words; for anything else one general sentence and a log entry."""
+
+    @functools.wraps(call)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except ArenaError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception:
+            log.exception("An endpoint failed")
+            raise gr.Error(GENERAL, print_exception=False) from None
+
+    return wrapped
+
+
+def build(arena: Arena) -> None:
+    """Register every endpoint on the current page."""
+    _round_endpoints(arena)
+    _own_endpoints(arena)
+
+
+def _round_endpoints(arena: Arena) -> None:
+    @plainly
+    def open_round(
+        voter: str, dialogue: list, text: str, consent: str = "", request: gr.Request = None
+    ) -> dict:
+        """Open a round: dialogue is [{role, content}] so far (may be empty), text the new turn."""
+        opened = arena.open_round(
+            voter, _dialogue(dialogue), text, consent=consent or None, address=address_of(request)
+        )
+        return opened.as_json()
+
+    def stream(voter: str, round_id: str) -> Iterator[dict]:
+        """Both replies as they grow: {"a": text, "b": text, "finished": {side: reason}}."""
+        try:
+            yield from _frames(arena, voter, round_id)
+        except ArenaError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except Exception:
+            log.exception("The stream of a round failed")
+            raise gr.Error(GENERAL, print_exception=False) from None
+
+    @plainly
+    def vote(
+        voter: str, round_id: str, verdict: str, ratings: dict | None = None, comment: str = ""
+    ) -> dict:
+        """Vote a, b, tie or both_bad, once; the answer says who was who."""
+        return arena.vote(voter, round_id, verdict, ratings=ratings, comment=comment).as_json()
+
+    @plainly
+    def go_on(voter: str, round_id: str) -> list:
+        """After the vote: the shared dialogue with the chosen reply, for the next round."""
+        return arena.go_on(voter, round_id).messages()
+
+    @plainly
+    def analyze(text: str, dialogue: list | None = None) -> dict:
+        """Emotions and cause words of a text, in its dialogue if one is given. Stores nothing."""
+        before = _dialogue(dialogue or [])
+        return arena.analyze(before.plus("user", text)).as_json()
+
+    @plainly
+    def retry(voter: str, round_id: str) -> dict:
+        """The same dialogue again as a new round."""
+        return arena.retry(voter, round_id).as_json()
+
+    @plainly
+    def stop(voter: str, round_id: str) -> str:
+        """Stop a running round; what was said is kept."""
+        arena.stop(voter, round_id)
+        return "stopping"
+
+    @plainly
+    def find_round(voter: str, round_id: str) -> dict:
+        """A round as it stands, for a page that was reloaded."""
+        return arena.find(voter, round_id).as_json()
+
+    for call in (open_round, vote, go_on, analyze, retry, stop, find_round):
+        gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
+    gr.api(stream, api_name="stream", concurrency_id="rounds", concurrency_limit=32)
+
+
+def _own_endpoints(arena: Arena) -> None:
+    @plainly
+    def new_voter() -> str:
+        """A random voter's token. Keep it: it is all that ties your votes together."""
+        return arena.new_voter()
+
+    @plainly
+    def consent() -> dict:
+        """The text to agree to, and its version: pass that to open_round if you do."""
+        found = arena.consent_text()
+        return {"version": found.version, "text": found.text}
+
+    @plainly
+    def my_votes(voter: str) -> list:
+        """All votes of the token, oldest first."""
+        return arena.my_votes(voter)
+
+    @plainly
+    def delete_my_data(voter: str) -> int:
+        """Erase all rounds and votes of the token; answers how many rounds."""
+        return arena.delete_my_data(voter)
+
+    for call in (new_voter, consent, my_votes, delete_my_data):
+        gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
+
+
+def _frames(arena: Arena, voter: str, round_id: str) -> Iterator[dict[str, Any]]:
+    """The stream's events, gathered to at most ten pictures a second."""
+    import time
+
+    texts = {"a": "", "b": ""}
+    finished: dict[str, str] = {}
+    last = 0.0
+    with closing(arena.stream(voter, round_id)) as events:  # type: ignore[type-var]
+        for event in events:
+            if isinstance(event, Delta):
+                texts[event.side] += event.text
+            elif isinstance(event, Finished):
+                texts[event.side], finished[event.side] = event.text, event.reason
+            elif isinstance(event, Failed):
+                finished[event.side] = f"failed: {event.error}"
+            if time.monotonic() - last >= FRAME:
+                last = time.monotonic()
+                yield {**texts, "finished": dict(finished)}
+    yield {**texts, "finished": dict(finished)}
+
+
+def _dialogue(messages: object) -> Dialogue:
+    if not isinstance(messages, list):
+        raise InvalidInput("The dialogue must be a list of objects with 'role' and 'content'.")
+    return Dialogue.from_messages(messages)

@@ -1,0 +1,33 @@
+"""The example dialogues, all of our own writing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from empo_demo.dialogue import Dialogue
+from empo_demo.settings import ASSETS
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`before` are the turns already said, `text` is the user's next one."""
+
+    title: str
+    emotion: str
+    before: Dialogue
+    text: str
+
+
+def load_examples() -> list[Example]:
+    """`assets/examples.json`: title, emotion, and turns that end with the user's."""
+    rows = json.loads((ASSETS / "examples.json").read_text(encoding="utf8"))
+    found = []
+    for row in rows:
+        whole = Dialogue.from_messages(row["turns"])
+        found.append(
+            Example(
+                row["title"], row["emotion"], Dialogue(whole.turns[:-1]), whole.turns[-1].content
+            )
+        )
+    return found

@@ -1,0 +1,127 @@
+"""The page as a whole: header, tabs, endpoints, and the launch.
+
+The port opens first; models load in a thread behind it, and the badge says how far they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+import gradio as gr
+
+from empo_demo.arena import Arena
+from empo_demo.contenders import Roster, load_roster
+from empo_demo.errors import ArenaError
+from empo_demo.metrics.valence import load_lexicon
+from empo_demo.settings import Settings
+from empo_demo.ui import about_tab, arena_tab, data_tab, endpoints
+from empo_demo.ui.guard import Guard
+from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
+from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
+from empo_demo.votes.store import Store
+
+log = logging.getLogger(__name__)
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
+    """Open the store, show the page, load the models behind it."""
+    roster = load_roster(settings)
+    lexicon = load_lexicon(settings.nrc_vad)
+    store = Store.open(settings.database)
+    for warning in store.warnings:
+        log.warning(warning)
+    arena = Arena(settings, roster, store)
+    page = build(arena, lexicon)
+    page.queue(max_size=64, default_concurrency_limit=16, api_open=True)
+    threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True).start()
+    page.launch(**launch_options(), prevent_thread_lock=True)
+    if block:
+        page.block_thread()
+    return page
+
+
+def launch_options() -> dict[str, Any]:
+    """How the page is served: nothing that phones home, nothing that is not used."""
+    from starlette.middleware import Middleware
+
+    on_space = os.environ.get("SYSTEM") == "spaces"
+    return {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space else "127.0.0.1"),
+        "theme": theme(),
+        "css_paths": [STYLE],
+        "head": HEAD,
+        "footer_links": [],
+        "run_history": False,
+        "show_error": True,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "enable_monitoring": False,
+        "max_file_size": "1mb",
+        "strict_cors": True,
+        "app_kwargs": {
+            "middleware": [Middleware(Guard)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
+    }
+
+
+def build(arena: Arena, lexicon: Any) -> gr.Blocks:
+    """Header, tabs and endpoints over one arena."""
+    with gr.Blocks(title="EmPO Arena", analytics_enabled=False) as page:
+        session = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
+        with gr.Row(elem_classes="head-row"):
+            gr.Markdown("# EmPO Arena")
+            badge = gr.HTML(elem_id="badge")
+            toggle = gr.Button("◐", size="sm", min_width=36, elem_id="toggle")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Arena", id="arena"):
+                handlers = arena_tab.build(arena, lexicon, session, badge)
+            with gr.Tab("Data", id="data") as data:
+                data_tab.build(arena, session, data)
+            with gr.Tab("About", id="about"):
+                about_tab.build(arena, lexicon)
+        endpoints.build(arena)
+        toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
+        page.load(handlers.restore, [session], handlers.parts.all(), **_PRIVATE)
+        timer = gr.Timer(1.5)
+
+        def watch() -> dict[Any, Any]:
+            done = arena.status().state != "loading"
+            return {badge: handlers.badge(), timer: gr.update(active=not done)}
+
+        timer.tick(watch, None, [badge, timer], **_PRIVATE)
+    return page
+
+
+def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
+    """Load SEM and engine and hand them to the arena, or say why they are not there.
+
+    A SEM that does not load costs the guidance and the chips, never the arena.
+    """
+    from empo_demo.empathy.sem import load_sem
+    from empo_demo.engine.loading import load_engine
+
+    failures = []
+    for name, load in (
+        ("sem", lambda: load_sem(settings)),
+        ("engine", lambda: load_engine(settings, roster)),
+    ):
+        try:
+            arena.attach(**{name: load()})
+        except ArenaError as error:
+            log.error("%s", error)
+            failures.append(str(error))
+        except Exception as error:
+            log.exception("Loading the %s failed", name)
+            failures.append(f"The {name} could not be loaded ({type(error).__name__}).")
+    if failures:
+        arena.attach(failure=" ".join(failures))
+    else:
+        log.info("The models are ready: %s", arena.status().details)

@@ -1,0 +1,15 @@
+"""Alembic's entry: runs on the connection that `empo_demo.votes.database` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from empo_demo.votes.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,183 @@
+"""The tables: voters, rounds, replies, votes, and what guards them.
+
+One row of `rounds` is written before anything is shown, its two `replies` before it can be voted
+on, and at most one row of `votes` per round (`UNIQUE(round_id)`). Times are UTC. Voters appear as
+the SHA-256 of their token; addresses never appear, only keyed hashes in `limits`, for minutes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time: always aware and in UTC, also on SQLite, which knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if not isinstance(value, datetime):
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
+        datetime: Moment(),
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
+    }
+
+
+class Voter(Base):
+    """One browser. `user` is the Hub name, only where the voter logged in and agreed."""
+
+    __tablename__ = "voters"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[datetime]
+    user: Mapped[str | None] = mapped_column(String(200))
+
+
+class Round(Base):
+    """One dialogue answered by two contenders. `dialogue` ends with the user's new turn."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        Index("ix_rounds_voter_created_at", "voter", "created_at"),
+        Index("ix_rounds_ephemeral_created_at", "ephemeral", "created_at"),
+    )
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    voter: Mapped[str] = mapped_column(ForeignKey("voters.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    created_at: Mapped[datetime]
+    first_words_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime | None]
+    ephemeral: Mapped[bool]
+    consent: Mapped[str | None] = mapped_column(String(64))
+
+    dialogue: Mapped[list[dict[str, Any]]]
+    origin: Mapped[str] = mapped_column(String(16))
+    example: Mapped[str | None] = mapped_column(String(200))
+    parent: Mapped[str | None] = mapped_column(String(32))
+    retry_of: Mapped[str | None] = mapped_column(String(32))
+
+    seed: Mapped[int] = mapped_column(BigInteger)
+    decoding: Mapped[dict[str, Any]]
+    system_prompt: Mapped[str] = mapped_column(Text)
+    roster: Mapped[str] = mapped_column(String(200))
+    engine: Mapped[dict[str, Any] | None]
+    app_version: Mapped[str] = mapped_column(String(32))
+
+    reading: Mapped[dict[str, Any] | None]
+    sem_error: Mapped[str | None] = mapped_column(Text)
+    exposure: Mapped[str] = mapped_column(String(16))
+    show_chips: Mapped[bool]
+    show_plots: Mapped[bool]
+
+    crisis: Mapped[bool]
+    personal: Mapped[bool]
+    identity: Mapped[bool]
+    english: Mapped[bool]
+    check_side: Mapped[str | None] = mapped_column(String(1))
+    void_reason: Mapped[str | None] = mapped_column(Text)
+    hidden_reason: Mapped[str | None] = mapped_column(Text)
+
+    owner: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[datetime | None]
+    pushed_at: Mapped[datetime | None]
+
+    replies: Mapped[list[Reply]] = relationship(
+        lazy="selectin", order_by="Reply.side", cascade="all, delete-orphan", passive_deletes=True
+    )
+    vote: Mapped[Vote | None] = relationship(
+        lazy="selectin", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    def reply(self, side: str) -> Reply:
+        return next(reply for reply in self.replies if reply.side == side)
+
+
+class Reply(Base):
+    """One side of a round: who answers, with what seed and guidance, and what came of it."""
+
+    __tablename__ = "replies"
+    round_id: Mapped[str] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True
+    )
+    side: Mapped[str] = mapped_column(String(1), primary_key=True)
+    contender: Mapped[str] = mapped_column(String(200), index=True)
+    revision: Mapped[str] = mapped_column(Text)
+    strategy: Mapped[str] = mapped_column(String(32))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    guidance: Mapped[str | None] = mapped_column(Text)
+    thought: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Text)
+    tokens: Mapped[int | None]
+    milliseconds: Mapped[float | None]
+    reason: Mapped[str | None] = mapped_column(String(16))
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class Vote(Base):
+    """What the voter said, once. `chosen` is the side that the dialogue goes on with."""
+
+    __tablename__ = "votes"
+    __table_args__ = (UniqueConstraint("round_id"), UniqueConstraint("receipt"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    receipt: Mapped[str] = mapped_column(String(16))
+    verdict: Mapped[str] = mapped_column(String(16))
+    chosen: Mapped[str] = mapped_column(String(1))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    seconds: Mapped[float]
+    seconds_shown: Mapped[float]
+    fast: Mapped[bool]
+    ratings: Mapped[dict[str, Any] | None]
+    comment: Mapped[str] = mapped_column(Text, default="")
+    continued: Mapped[str] = mapped_column(String(64), index=True)
+
+
+class Limit(Base):
+    """One round opened, for the rate limits. `key` is a hash; rows go after the window."""
+
+    __tablename__ = "limits"
+    __table_args__ = (Index("ix_limits_key_at", "key", "at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(80))
+    at: Mapped[datetime]
+
+
+class Secret(Base):
+    """Keys that every replica must share, such as the one of the address hashes."""
+
+    __tablename__ = "secrets"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

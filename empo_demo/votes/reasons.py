@@ -1,0 +1,36 @@
+"""Why a vote is left out of exports and of the ranking: one reason each, the first that holds."""
+
+from __future__ import annotations
+
+from empo_demo.votes.models import Round
+
+REASONS = (
+    "no consent",
+    "void",
+    "hidden by a moderator",
+    "crisis language",
+    "personal data",
+    "identity question",
+    "attention check",
+)
+NO_PREFERENCE = "no preference (tie or both bad)"
+OTHER_STRATEGY = "sides of different strategies"
+
+
+def reason_left_out(round_: Round) -> str | None:
+    """The first of `REASONS` that holds for a voted round; None where it may be used."""
+    holds = {
+        "no consent": round_.ephemeral or round_.consent is None,
+        "void": round_.void_reason is not None,
+        "hidden by a moderator": round_.hidden_reason is not None,
+        "crisis language": round_.crisis,
+        "personal data": round_.personal,
+        "identity question": round_.identity,
+        "attention check": round_.check_side is not None,
+    }
+    return next((reason for reason in REASONS if holds[reason]), None)
+
+
+def mixed_strategies(round_: Round) -> bool:
+    """Whether only one side was guided: then the pair compares prompts, not only models."""
+    return round_.reply("a").strategy != round_.reply("b").strategy

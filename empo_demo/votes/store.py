@@ -1,0 +1,391 @@
+"""Rounds and votes in the database, each step one transaction.
+
+Invariants: a round's row is there before anything of it is shown; a round is `votable` only with
+both replies stored; it has at most one vote, and a vote's round is `voted`. Voters are addressed
+by the SHA-256 of their token. Nothing here knows contenders, pages or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import CursorResult, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from empo_demo.errors import NotAllowed, NotFound
+from empo_demo.votes.database import Database
+from empo_demo.votes.filesystem import lost_on_restart
+from empo_demo.votes.models import Limit, Reply, Round, Secret, Vote, Voter
+
+NO_ROUND = (
+    "There is no such round of yours. It may be another visitor's, or erased: open a new one."
+)
+EPHEMERAL_LIFE = timedelta(hours=1)
+LEASE = timedelta(seconds=90)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `count` rounds in `window`, for each voter and each address."""
+
+    per_voter: int = 30
+    per_address: int = 120
+    window: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """A vote to be cast. `chosen` is used where the verdict itself names no side."""
+
+    verdict: str
+    chosen: str
+    continued: str
+    ratings: dict[str, Any] | None = None
+    comment: str = ""
+
+
+def voter_id(token: str) -> str:
+    """The voter as stored: a hash, so that a leaked database lets nobody vote as another."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Store:
+    """The votes' storage. Safe for threads; several processes may share one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        secret: str | None = None,
+        limit: RateLimit | None = None,
+        push_target: bool = False,
+    ) -> None:
+        self.database = database
+        self.limit = limit or RateLimit()
+        self._secret = secret.encode() if secret else None
+        if database.path and lost_on_restart(database.path) and not push_target:
+            database.warnings.append(
+                f"{database.path} is on this Space's ephemeral disk: a restart erases all votes. "
+                "Set EMPO_DATABASE to a persistent place, or EMPO_HUB_DATASET to push them."
+            )
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True, **options: Any) -> Self:
+        """Open (and by default make) the database at `url`, migrated up."""
+        return cls(Database(url, create=create), **options)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What everyone should know about where the votes are kept; empty when all is well."""
+        return tuple(self.database.warnings)
+
+    def close(self) -> None:
+        self.database.close()
+
+    # Keys -----------------------------------------------------------------------------------
+
+    def secret(self) -> bytes:
+        """The key of the hashes: EMPO_SECRET, or one made once and shared by all replicas."""
+        if self._secret is None:
+            with self.database.write() as session:
+                self._ignore(session, Secret, {"name": "hashes", "value": secrets.token_hex(32)})
+                stored = session.get_one(Secret, "hashes").value
+            self._secret = stored.encode()
+        return self._secret
+
+    def keyed_hash(self, kind: str, value: str) -> str:
+        return hmac.new(self.secret(), f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
+
+    def _address_key(self, address: str) -> str:
+        return "a:" + self.keyed_hash("address", _network(address))
+
+    def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
+        """Insert `row` unless one with its key is there already."""
+        dialect = sqlite if self.database.sqlite else postgresql
+        session.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
+
+    # Opening --------------------------------------------------------------------------------
+
+    def admit(self, token: str, address: str | None = None, user: str | None = None) -> None:
+        """Count a round against the limits; raise `NotAllowed` saying how long to wait."""
+        voter, at = voter_id(token), now()
+        keys = {f"v:{voter}": self.limit.per_voter}
+        if address:
+            keys[self._address_key(address)] = self.limit.per_address
+        with self.database.write() as session:
+            self._ignore(session, Voter, {"id": voter, "created_at": at, "user": user})
+            if user:
+                session.execute(update(Voter).where(Voter.id == voter).values(user=user))
+            for key, count in keys.items():
+                self._count(session, key, count, at)
+
+    def _count(self, session: Session, key: str, count: int, at: datetime) -> None:
+        since = at - self.limit.window
+        session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
+        recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
+        if len(recent) >= count:
+            wait = (recent[len(recent) - count] - since).total_seconds()
+            minutes = int(self.limit.window.total_seconds() // 60)
+            raise NotAllowed(
+                f"That were {count} rounds in {minutes} minutes, the most that are taken. "
+                f"Your text is not lost: go on in {_spell(wait)}."
+            )
+        session.add(Limit(key=key, at=at))
+
+    def add_round(self, round_: Round) -> None:
+        """Store a pending round with its two (empty) replies."""
+        with self.database.write() as session:
+            session.add(round_)
+
+    # Finding --------------------------------------------------------------------------------
+
+    def round_of(self, token: str, round_id: str) -> Round:
+        """The voter's own round; another's and an unknown one get the same `NotFound`."""
+        with self.database.read() as session:
+            return self._own(session, token, round_id)
+
+    def _own(self, session: Session, token: str, round_id: str, *, lock: bool = False) -> Round:
+        query = select(Round).where(Round.id == round_id, Round.voter == voter_id(token))
+        found = session.scalars(query.with_for_update() if lock else query).one_or_none()
+        if found is None:
+            raise NotFound(NO_ROUND)
+        return found
+
+    def latest_of(self, token: str) -> Round | None:
+        """The voter's newest round that was not replaced by a retry."""
+        query = select(Round).where(Round.voter == voter_id(token))
+        query = query.order_by(Round.created_at.desc()).limit(1)
+        with self.database.read() as session:
+            return session.scalars(query).one_or_none()
+
+    def rounds_of(self, token: str) -> list[Round]:
+        """All of the voter's rounds, oldest first."""
+        query = select(Round).where(Round.voter == voter_id(token)).order_by(Round.created_at)
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
+    def parent_of(self, token: str, continued: str) -> str | None:
+        """The voter's round whose outcome is the dialogue with the digest `continued`."""
+        query = (
+            select(Round.id)
+            .join(Vote)
+            .where(Vote.continued == continued, Round.voter == voter_id(token))
+            .order_by(Round.created_at.desc())
+        )
+        with self.database.read() as session:
+            return session.scalars(query).first()
+
+    # Streaming ------------------------------------------------------------------------------
+
+    def claim(self, token: str, round_id: str, owner: str, engine: dict[str, str]) -> bool:
+        """Make a pending round `streaming` for `owner`; False where it is not pending."""
+        with self.database.write() as session:
+            self._own(session, token, round_id)
+            done = session.execute(
+                update(Round)
+                .where(Round.id == round_id, Round.state == "pending")
+                .values(state="streaming", owner=owner, lease_until=now() + LEASE, engine=engine)
+            )
+            return _rows(done) == 1
+
+    def renew(self, round_ids: Iterable[str], owner: str) -> None:
+        """Tell the other replicas that `owner` still streams these rounds."""
+        with self.database.write() as session:
+            session.execute(
+                update(Round)
+                .where(Round.id.in_(list(round_ids)), Round.owner == owner)
+                .where(Round.state == "streaming")
+                .values(lease_until=now() + LEASE)
+            )
+
+    def finish(
+        self,
+        round_id: str,
+        replies: Mapping[str, Mapping[str, Any]],
+        *,
+        void_reason: str | None,
+        first_words_at: datetime | None,
+    ) -> None:
+        """Store both replies and make the round votable, or void; once."""
+        state = "void" if void_reason else "votable"
+        with self.database.write() as session:
+            done = session.execute(
+                update(Round)
+                .where(Round.id == round_id, Round.state == "streaming")
+                .values(
+                    state=state, void_reason=void_reason, first_words_at=first_words_at,
+                    ready_at=now(), owner=None, lease_until=None,
+                )
+            )  # fmt: skip
+            if _rows(done) != 1:
+                return
+            for side, values in replies.items():
+                session.execute(
+                    update(Reply)
+                    .where(Reply.round_id == round_id, Reply.side == side)
+                    .values(**values)
+                )
+
+    def void(self, token: str, round_id: str, reason: str) -> None:
+        """Make an unvoted round void; raise `NotAllowed` where it has a vote."""
+        with self.database.write() as session:
+            found = self._own(session, token, round_id, lock=True)
+            if found.state == "voted":
+                raise NotAllowed("This round has its vote; it cannot be tried again. Go on.")
+            if found.state != "void":
+                found.state, found.void_reason = "void", reason
+
+    def void_abandoned(self, dead: Iterable[str], reason: str) -> int:
+        """Make void what streams for an owner that is gone, or whose lease ran out."""
+        with self.database.write() as session:
+            done = session.execute(
+                update(Round)
+                .where(Round.state == "streaming")
+                .where(or_(Round.owner.in_(list(dead)), Round.lease_until < now()))
+                .values(state="void", void_reason=reason, owner=None, lease_until=None)
+            )
+            return _rows(done)
+
+    def streaming_owners(self) -> set[str]:
+        query = select(Round.owner).where(Round.state == "streaming", Round.owner.is_not(None))
+        with self.database.read() as session:
+            return {owner for owner in session.scalars(query.distinct()) if owner}
+
+    # Voting ---------------------------------------------------------------------------------
+
+    def cast(self, token: str, round_id: str, ballot: Ballot) -> tuple[Round, bool]:
+        """Store the vote; return its round and whether the vote is new.
+
+        A second call changes nothing and returns the round with its first vote.
+        """
+        with self.database.write() as session:
+            found = self._own(session, token, round_id, lock=True)
+            if found.vote is not None:
+                return found, False
+            if found.state != "votable":
+                raise NotAllowed(_not_votable(found))
+            at = now()
+            ready = found.ready_at or at
+            shown = (at - (found.first_words_at or ready)).total_seconds()
+            found.state = "voted"
+            found.vote = Vote(
+                receipt=new_receipt(), verdict=ballot.verdict, chosen=ballot.chosen, created_at=at,
+                seconds=(at - ready).total_seconds(), seconds_shown=shown,
+                fast=shown < reading_seconds(found), ratings=ballot.ratings or None,
+                comment=ballot.comment, continued=ballot.continued,
+            )  # fmt: skip
+            return found, True
+
+    def set_ratings(self, token: str, round_id: str, ratings: dict[str, Any], comment: str) -> None:
+        """Add ratings and a comment to a cast vote; later values replace earlier ones."""
+        with self.database.write() as session:
+            found = self._own(session, token, round_id, lock=True)
+            if found.vote is None:
+                raise NotAllowed("Rate a round after its vote: choose one of the four first.")
+            found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
+            found.vote.comment = comment or found.vote.comment
+
+    # Keeping and forgetting -----------------------------------------------------------------
+
+    def erase_voter(self, token: str) -> int:
+        """Erase all that is stored of a voter; return how many rounds that were."""
+        voter = voter_id(token)
+        with self.database.write() as session:
+            count = session.scalar(
+                select(func.count()).select_from(Round).where(Round.voter == voter)
+            )
+            session.execute(delete(Limit).where(Limit.key == f"v:{voter}"))
+            session.execute(delete(Round).where(Round.voter == voter))
+            session.execute(delete(Voter).where(Voter.id == voter))
+            return count or 0
+
+    def purge(self, *, token: str | None = None) -> int:
+        """Erase rounds without consent: all of the voter `token`, else those an hour old."""
+        before = now() - EPHEMERAL_LIFE
+        stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
+        idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
+        with self.database.write() as session:
+            gone = session.execute(delete(Round).where(stale, Round.ephemeral.is_(True)))
+            session.execute(delete(Limit).where(Limit.at < before))
+            rounds = select(Round.id).where(Round.voter == Voter.id).exists()
+            session.execute(delete(Voter).where(idle, ~rounds))
+            return _rows(gone)
+
+    def has_ephemeral(self) -> bool:
+        """Whether there are rounds without consent that have yet to be erased."""
+        with self.database.read() as session:
+            return (
+                session.scalar(select(Round.id).where(Round.ephemeral.is_(True)).limit(1))
+                is not None
+            )
+
+    def hide(self, round_id: str, reason: str) -> None:
+        """A moderator's decision: the round stays, and leaves every export and ranking."""
+        with self.database.write() as session:
+            done = session.execute(
+                update(Round).where(Round.id == round_id).values(hidden_reason=reason)
+            )
+            if _rows(done) != 1:
+                raise NotFound(f"There is no round {round_id!r}. `votes list` shows them.")
+
+    def contender_counts(self) -> dict[str, int]:
+        """How many decisive votes each contender took part in."""
+        query = (
+            select(Reply.contender, func.count())
+            .join(Vote, Vote.round_id == Reply.round_id)
+            .where(Vote.verdict.in_(("a", "b")))
+            .group_by(Reply.contender)
+        )
+        with self.database.read() as session:
+            return {row[0]: row[1] for row in session.execute(query)}
+
+
+def reading_seconds(round_: Round) -> float:
+    """The least time in which both replies can be read: ten words a second, twice the pace of
+    fast adult readers (Brysbaert 2019 gives 238 words a minute on average)."""
+    return sum(len((reply.text or "").split()) for reply in round_.replies) / 10
+
+
+def new_receipt() -> str:
+    """A short id to read out: 50 random bits in letters that cannot be confused."""
+    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    letters = "".join(secrets.choice(alphabet) for _ in range(10))
+    return f"{letters[:5]}-{letters[5:]}"
+
+
+def _not_votable(round_: Round) -> str:
+    if round_.state == "void":
+        return f"This round cannot be voted on: {round_.void_reason} Press Retry."
+    return "This round cannot be voted on yet: both replies must be finished first."
+
+
+def _network(address: str) -> str:
+    """The address, or an IPv6 customer's /64, which is one person's."""
+    try:
+        parsed = ipaddress.ip_address(address.strip())
+    except ValueError:
+        return address.strip()[:200]
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def _spell(seconds: float) -> str:
+    whole = max(1, round(seconds + 0.5))
+    return f"{whole} s" if whole < 120 else f"{whole // 60 + 1} minutes"
+
+
+def _rows(result: Any) -> int:
+    return int(result.rowcount) if isinstance(result, CursorResult) else 0
