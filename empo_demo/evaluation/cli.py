@@ -79,15 +79,34 @@ def results(
     ] = None,
 ) -> None:
     """Summarise the shipped models' evaluation, without texts, for the Results tab."""
-    from empo_demo.evaluation.results import RESULTS, write
+    from empo_demo.evaluation.results import RESULTS
+    from empo_demo.evaluation.shipped import write
 
     write(
         predictions,
         output or RESULTS,
         encoder=encoder,
-        retention=retention,
+        kept=retention,
         examples=examples or [],
     )
+
+
+@evaluate_app.command()
+def shipped(
+    data: Annotated[Path, typer.Option(help="EmpatheticDialogues' validation split (JSONL).")],
+    work: Annotated[Path, typer.Option(help="Folder of the replies; it is continued.")],
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Base first, aligned last; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=20, help="Only the first N dialogues.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of all replies.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
+) -> None:
+    """Rebuild assets/results.json: generate, retention, measure; no text of the data in it."""
+    from empo_demo.evaluation.shipped import rebuild
+
+    names = contender or ["base", "aligned"]
+    rebuild(data, work, contenders=names, limit=limit, seed=seed, batch=batch)
 
 
 def score(

@@ -18,7 +18,7 @@ from empo_demo.evaluation.predictions import read_text
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One dialogue to answer. `context` ends with the user; `reference` is the human's reply, or empty."""
+    """One dialogue to answer: `context` ends with the user; `reference` (human) may be empty."""
 
     conv_id: str
     context: Dialogue

@@ -25,6 +25,7 @@ from empo_demo.evaluation.results import (
     results,
     with_votes,
 )
+from empo_demo.evaluation.retention import plus_minus
 from empo_demo.evaluation.score import metric_names
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import ASSETS, load_settings
@@ -145,17 +146,13 @@ def _agreement_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _retention_cells(row: dict[str, Any]) -> list[str]:
-    def shown(value: str, error: str, sign: str = "") -> str:
-        bound = "" if row[error] is None else f" ± {row[error]:.4f}"
-        return f"{row[value]:{sign}.4f}{bound}"
-
     return [
         f"{row['task']} (all)" if row["group"] else row["task"],
         row["metric"],
         str(row["n"]),
-        shown("base", "base_error"),
-        shown("aligned", "aligned_error"),
-        shown("difference", "error", "+"),
+        plus_minus(row["base"], row["base_error"]),
+        plus_minus(row["aligned"], row["aligned_error"]),
+        plus_minus(row["difference"], row["error"], sign="+"),
     ]
 
 

@@ -16,18 +16,17 @@ from typing import Any
 
 from empo_demo.errors import ArenaError, DataError, StorageError
 from empo_demo.evaluation.agreement import agreements, judged_scores, text_scores
-from empo_demo.evaluation.measure import METRICS, Series
-from empo_demo.evaluation.predictions import Predictions, read_predictions
+from empo_demo.evaluation.measure import Series
+from empo_demo.evaluation.predictions import Predictions
 from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
 from empo_demo.evaluation.tools import Tools
-from empo_demo.settings import ASSETS, Settings, load_settings
+from empo_demo.settings import ASSETS, Settings
 
 RESULTS = ASSETS / "results.json"
-"""The evaluation of the shipped models, made by `evaluate results`."""
+"""The evaluation of the shipped models, made by `evaluate shipped`."""
 HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
 BINS, FEW = 20, 6
 EXAMPLES = 8
-WITHOUT_REFERENCE = ("length", "vad", "nidf", "emotion")
 CAP = 3.0
 
 
@@ -189,7 +188,7 @@ def results(settings: Settings, *, judged: bool = False) -> ResultsData:
 
 
 def read(path: Path) -> ResultsData:
-    """Results that `write` wrote; empty, with a notice, where there is no such file."""
+    """Results as they are stored; empty, with a notice, where there is no such file."""
     if not path.exists():
         return ResultsData(notices=["There is no evaluation of these models yet."])
     try:
@@ -212,40 +211,6 @@ def read_retention(path: Path) -> dict[str, Any]:
             f"{path} is not what `evaluate retention --json` prints; give the file of its output."
         ) from None
     return dict(record)
-
-
-def write(
-    predictions: Sequence[Path],
-    output: Path,
-    *,
-    encoder: str = "auto",
-    retention: Path | None = None,
-    examples: Sequence[Path] = (),
-) -> None:
-    """The command `evaluate results`: measure the files and store the figures, without texts.
-
-    `examples` are predictions over dialogues of our own, whose texts may go with the app.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    tools = Tools(load_settings(), encoder_name=encoder)
-    with console.status("Scoring…") as status:
-        data = evaluate(
-            [read_predictions(path) for path in predictions],
-            list(METRICS),
-            tools,
-            lambda step: status.update(f"{step}…"),
-        )
-        shown = []
-        if examples:
-            own = [read_predictions(path) for path in examples]
-            shown = evaluate(own, WITHOUT_REFERENCE, tools).examples
-    kept = read_retention(retention) if retention is not None else {}
-    record = asdict(replace(data, examples=shown, retention=kept))
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
-    output.write_text(text + "\n", encoding="utf8")
-    console.print(f"Written to {output}.", highlight=False)
 
 
 def _interesting(paired: list[dict[str, Any]], contenders: list[str]) -> list[dict[str, Any]]:

@@ -58,25 +58,36 @@ def run(
     """The command: evaluate both, print a table or one JSON line."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    harness = Harness(names, limit=limit, shots=shots, batch=batch)
+    record = evaluate(contender_id, harness, Console(stderr=True))
+    if as_json:
+        print(json.dumps(record, allow_nan=False))
+    else:
+        _print(record, Console())
+
+
+def evaluate(contender_id: str, harness: Harness, console: Console) -> dict[str, Any]:
+    """What `--json` prints: base, aligned, revision, quantization, and the rows as `tasks`."""
     settings = load_settings()
     roster = load_roster(settings)
     aligned = roster[contender_id]
     base = base_of(aligned, roster)
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    harness = Harness(names, limit=limit, shots=shots, batch=batch)
     engine = load_local(settings, roster, (base, aligned))
     answers: dict[str, Answers] = {}
     members: dict[str, list[str]] = {}
     for contender in (base, aligned):
-        console.print(f"Evaluating {contender.id} on {', '.join(names)}…", highlight=False)
+        console.print(f"Evaluating {contender.id}…", highlight=False)
         with serving(engine, contender.id) as served:
             answers[contender.id], members = harness.evaluate(served)
     rows = compare(answers[base.id], answers[aligned.id], members)
-    if as_json:
-        print(_json(base, aligned, roster, rows))
-    else:
-        _print(base, aligned, rows, Console())
+    return {
+        "base": base.id,
+        "aligned": aligned.id,
+        "revision": aligned.revision,
+        "quantization": roster.quantization,
+        "tasks": [asdict(row) for row in rows],
+    }
 
 
 def base_of(aligned: Contender, roster: Roster) -> Contender:
@@ -257,33 +268,22 @@ def _check_yaml(path: Path) -> None:
         raise DataError(f"{path} describes no lm-eval task: it needs the key 'task' or 'group'.")
 
 
-def _json(base: Contender, aligned: Contender, roster: Roster, rows: Sequence[Retained]) -> str:
-    result = {
-        "base": base.id,
-        "aligned": aligned.id,
-        "revision": aligned.revision,
-        "quantization": roster.quantization,
-        "tasks": [asdict(row) for row in rows],
-    }
-    return json.dumps(result, allow_nan=False)
-
-
-def _print(base: Contender, aligned: Contender, rows: Sequence[Retained], console: Console) -> None:
+def _print(record: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
-    table = Table("task", "metric", "n", base.id, aligned.id, "difference")
-    for row in rows:
+    table = Table("task", "metric", "n", record["base"], record["aligned"], "difference")
+    for row in record["tasks"]:
         table.add_row(
-            f"{row.task} (all)" if row.group else row.task,
-            row.metric,
-            str(row.n),
-            _plus_minus(row.base, row.base_error),
-            _plus_minus(row.aligned, row.aligned_error),
-            _plus_minus(row.difference, row.error, sign="+"),
+            f"{row['task']} (all)" if row["group"] else row["task"],
+            row["metric"],
+            str(row["n"]),
+            plus_minus(row["base"], row["base_error"]),
+            plus_minus(row["aligned"], row["aligned_error"]),
+            plus_minus(row["difference"], row["error"], sign="+"),
         )
     console.print(table)
 
 
-def _plus_minus(value: float, error: float | None, sign: str = "") -> str:
+def plus_minus(value: float, error: float | None, sign: str = "") -> str:
     shown = f"{value:{sign}.4f}"
     return shown if error is None else f"{shown} ± {error:.4f}"

@@ -1,0 +1,83 @@
+"""The evaluation that goes with the app: how `assets/results.json` is made, by one command.
+
+Figures, histograms and replies to dialogues of our own; no text of a data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from empo_demo.evaluation import generate, retention
+from empo_demo.evaluation.measure import METRICS
+from empo_demo.evaluation.predictions import read_predictions
+from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
+from empo_demo.evaluation.tools import Tools
+from empo_demo.settings import ASSETS, load_settings
+
+EXAMPLE_DIALOGUES = ASSETS / "examples.json"
+EVERYDAY = ASSETS / "retention" / "everyday.yaml"
+WITHOUT_REFERENCE = ("length", "vad", "nidf", "emotion")
+"""What can be measured on dialogues that no human answered."""
+
+
+def rebuild(
+    data: Path, work: Path, *, contenders: Sequence[str], limit: int, seed: int = 0, batch: int = 16
+) -> None:
+    """Make `RESULTS` anew: generate (continuing what is in `work`), retention, measure, write.
+
+    The first contender is the base, the last the aligned one that retention is about.
+    """
+    from rich.console import Console
+
+    (work / "examples").mkdir(parents=True, exist_ok=True)
+    for name in contenders:
+        generate.run(name, data, work / f"{name}.jsonl", limit=limit, seed=seed, batch=batch)
+        own = work / "examples" / f"{name}.jsonl"
+        generate.run(name, EXAMPLE_DIALOGUES, own, limit=None, seed=seed, batch=batch)
+    harness = retention.Harness([str(EVERYDAY)], limit=None, shots=None, batch=16)
+    kept = work / "retention.json"
+    record = retention.evaluate(contenders[-1], harness, Console(stderr=True))
+    kept.write_text(json.dumps(record, allow_nan=False), encoding="utf8")
+    write(
+        [work / f"{name}.jsonl" for name in contenders],
+        RESULTS,
+        kept=kept,
+        examples=[work / "examples" / f"{name}.jsonl" for name in contenders],
+    )
+
+
+def write(
+    predictions: Sequence[Path],
+    output: Path,
+    *,
+    encoder: str = "auto",
+    kept: Path | None = None,
+    examples: Sequence[Path] = (),
+) -> None:
+    """The command `evaluate results`: measure the files and store the figures, without texts.
+
+    `examples` are predictions over dialogues of our own, whose texts may go with the app.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    tools = Tools(load_settings(), encoder_name=encoder)
+    with console.status("Scoring…") as status:
+        data = evaluate(
+            [read_predictions(path) for path in predictions],
+            list(METRICS),
+            tools,
+            lambda step: status.update(f"{step}…"),
+        )
+        shown = []
+        if examples:
+            own = [read_predictions(path) for path in examples]
+            shown = evaluate(own, WITHOUT_REFERENCE, tools).examples
+    retained = read_retention(kept) if kept is not None else {}
+    record = asdict(replace(data, examples=shown, retention=retained))
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+    output.write_text(text + "\n", encoding="utf8")
+    console.print(f"Written to {output}.", highlight=False)
