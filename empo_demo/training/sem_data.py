@@ -64,6 +64,11 @@ def situations(conversations: Iterable[Conversation], texts: Texts) -> list[Emot
     return [Emotion(texts.turns([c.situation]), INDEX[c.emotion]) for c in conversations]
 
 
+def emotions(conversations: Sequence[Conversation], texts: Texts) -> list[Emotion]:
+    """Both: all contexts, then all situations."""
+    return contexts(conversations, texts) + situations(conversations, texts)
+
+
 def cause_examples(folder: Path, texts: Texts, fold: int) -> list[CauseExample]:
     """EmoCause's situations of one fold that have a cause at all."""
     found = []

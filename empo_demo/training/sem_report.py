@@ -34,8 +34,8 @@ def calibrate(
 ) -> dict[str, float]:
     """The temperature of the emotions and the display threshold of cause words, on fold 1."""
     net.eval()
-    examples = data_of.contexts(tuning, texts) + data_of.situations(tuning, texts)
-    logits = _emotion_logits(net, [example.text for example in examples])
+    examples = data_of.emotions(tuning, texts)
+    logits = emotion_logits(net, [example.text for example in examples])
     labels = torch.tensor([example.label for example in examples])
     causes = data_of.cause_examples(data, texts, TUNING)
     return {"temperature": temperature(logits, labels), "threshold": _threshold(net, causes)}
@@ -209,14 +209,15 @@ def figure(
     }
 
 
-def _emotion_logits(net: SemNet, texts: Sequence[Text]) -> torch.Tensor:
+def emotion_logits(net: SemNet, texts: Sequence[Text]) -> torch.Tensor:
+    """(texts, 32) logits, before any temperature, in the order of `texts`."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     logits = torch.zeros(len(texts), len(EMOTIONS))
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(order), 64):
             part = order[start : start + 64]
             ids, mask, _ = collate([texts[i] for i in part])
-            logits[part] = net.emotions(net.hidden(ids, mask), mask)
+            logits[part] = net.emotions(net.hidden(ids, mask), mask).float()
     return logits
 
 

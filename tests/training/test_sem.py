@@ -163,7 +163,7 @@ def test_a_finished_stage_is_not_trained_again(data: Path, start: Path, tmp_path
 
 def test_pruning_keeps_letters_and_drops_unused_pieces(data: Path, start: Path) -> None:
     net, texts = sem.pretrained(start)
-    pruned = sem.prune(net, texts, data)
+    pruned = sem.prune(net, texts, sem.kept_pieces(texts, data))
     vocabulary = pruned.tokenizer.get_vocab()
     assert {"a", "##a", "car", "[CLS]"} <= set(vocabulary)
     assert "zebra" not in vocabulary
