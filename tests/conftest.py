@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from empo_demo.arena import Arena
+from empo_demo.contenders import Contender, Roster
+from empo_demo.dialogue import Turn
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
+from empo_demo.settings import load_settings
+from empo_demo.votes.store import Store
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -26,3 +38,92 @@ def data_dir() -> Path:
     if not (folder / "empathetic_dialogues.valid.jsonl.gz").is_file():
         pytest.skip(f"the research data is not at {folder}; set EMPO_TEST_DATA to its folder")
     return folder
+
+
+class ScriptedEngine:
+    """Says what it was told to: one word per event, both sides in step. No model, no network.
+
+    `enqueue(a, b)` sets the next round's replies; an exception instead of a text fails that side.
+    """
+
+    def __init__(self, *, pause: float = 0.0) -> None:
+        self.pause = pause
+        self.requests: list[list[Request]] = []
+        self.closed = 0
+        self._next: list[tuple[str | Exception, ...]] = []
+
+    def enqueue(self, *replies: str | Exception) -> None:
+        self._next.append(replies)
+
+    def describe(self) -> dict[str, str]:
+        return {"engine": "scripted"}
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        self.requests.append(list(requests))
+        default = ("I am sorry to hear that.", "That must have been hard.")
+        replies = self._next.pop(0) if self._next else default
+        return self._say(requests, replies)
+
+    def _say(
+        self, requests: Sequence[Request], replies: Sequence[str | Exception]
+    ) -> Iterator[Event]:
+        sides = [request.side for request in requests]
+        try:
+            words = [[] if isinstance(r, Exception) else _pieces(r) for r in replies]
+            for column in itertools.zip_longest(*words):
+                time.sleep(self.pause)
+                for side, word in zip(sides, column, strict=False):
+                    if word:
+                        yield Delta(side, word)
+            for side, reply in zip(sides, replies, strict=False):
+                if isinstance(reply, Exception):
+                    yield Failed(side, str(reply))
+                else:
+                    yield Finished(side, "eos", reply, len(reply.split()), 12.5)
+        except GeneratorExit:
+            self.closed += 1
+            raise
+
+
+class ScriptedSEM:
+    """Hears `disappointed` in everything, caused by the first word."""
+
+    name, revision = "scripted", "1"
+
+    def read(self, turns: Sequence[Turn]) -> Reading:
+        rest = [label for label in EMOTIONS if label != "disappointed"]
+        emotions = (("disappointed", 0.69), *((label, 0.01) for label in rest))
+        word = turns[-1].content.split()[0]
+        return Reading(emotions, (Cause(0, len(word), word, 0.8),), "scripted@1", 1.0)
+
+
+def _pieces(text: str) -> list[str]:
+    return [word if i == 0 else f" {word}" for i, word in enumerate(text.split(" ")) if word]
+
+
+ROSTER = Roster(
+    "test",
+    (
+        Contender("base", "base-weights", label="Base", revision="rev-base-1"),
+        Contender("aligned", "base-weights", "adapter", label="Aligned", revision="rev-aligned-1"),
+    ),
+)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path}/votes.sqlite3")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def arena(store: Store, engine: ScriptedEngine) -> Arena:
+    """An arena over a fresh database, with models that say what they were told to."""
+    settings = load_settings(database=str(store.database.url))
+    return Arena(settings, ROSTER, store, engine=engine, sem=ScriptedSEM())

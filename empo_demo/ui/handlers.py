@@ -198,8 +198,13 @@ class Handlers:
                         yield self._frame(opened.dialogue, texts, notes, opened.show)
             yield self._settled(session, self.arena.find(session.voter, opened.round_id))
         except Exception as error:
-            retry = {p.retry: gr.update(visible=True), p.stop: gr.update(visible=False)}
-            yield {**told(p, error), **retry}
+            ended: dict[Side, str] = {"a": notes.get("a", ""), "b": notes.get("b", "")}
+            yield {
+                **self._frame(opened.dialogue, texts, ended, opened.show),
+                **told(p, error),
+                p.retry: gr.update(visible=True),
+                p.stop: gr.update(visible=False),
+            }
 
     def _opening(self, session: Session, opened: OpenedRound) -> Changes:
         p, dialogue = self.parts, opened.dialogue
