@@ -1,0 +1,173 @@
+"""Simulated voters with a stated taste, who vote through the real arena, and what it taught.
+
+They open rounds, read both streams and vote like anyone; nothing is written past the arena. Used
+to prove that the loop learns what voters prefer, and nothing when they prefer nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.protocol import Engine, Finished, Request
+from empo_demo.errors import ArenaError, InvalidInput
+
+if TYPE_CHECKING:
+    from empo_demo.arena import Arena
+    from empo_demo.contenders import Roster
+
+Taste = Callable[[str, str, random.Random], str]
+VOTES_PER_VOTER = 10
+"""How many rounds one simulated voter answers: below the arena's rate limit."""
+
+
+def asks(reply: str) -> bool:
+    """The attribute of the taste "question": the reply holds a question mark."""
+    return "?" in reply
+
+
+def _question(a: str, b: str, rng: random.Random) -> str:
+    if asks(a) == asks(b):
+        return "tie"
+    return "a" if asks(a) else "b"
+
+
+def _coin(a: str, b: str, rng: random.Random) -> str:
+    return rng.choice(("a", "b"))
+
+
+TASTES: dict[str, Taste] = {"question": _question, "random": _coin}
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How a child's share of replies with an attribute differs from its parent's, paired."""
+
+    parent: float
+    child: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    n: int
+
+    def within(self, bound: float) -> bool:
+        """Whether the two one-sided tests (5 %) place the difference within ± `bound`."""
+        error = (self.interval[1] - self.interval[0]) / 2 / 1.959963984540054
+        return abs(self.difference) + 1.6448536269514722 * error < bound
+
+
+def cast_votes(
+    arena: Arena,
+    texts: Sequence[str],
+    *,
+    taste: str,
+    votes: int,
+    seed: int = 0,
+    at_once: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> Counter[str]:
+    """Cast `votes` votes on first turns drawn from `texts`; count the verdicts (and "void").
+
+    `at_once` voters are served together. Raises `InvalidInput` for an unknown taste, and when
+    most rounds cannot be voted on.
+    """
+    if taste not in TASTES:
+        raise InvalidInput(f"There is no taste {taste!r}; there are: {', '.join(TASTES)}.")
+    visits = -(-votes // VOTES_PER_VOTER)
+    counts: Counter[str] = Counter()
+
+    def visit(number: int) -> Counter[str]:
+        wanted = min(VOTES_PER_VOTER, votes - number * VOTES_PER_VOTER)
+        return _visit(arena, texts, TASTES[taste], wanted, random.Random(f"{seed} {number}"))
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in pool.map(visit, range(visits)):
+            counts += done
+            if progress is not None:
+                progress(counts.total() - counts["void"])
+    return counts
+
+
+def _visit(
+    arena: Arena, texts: Sequence[str], taste: Taste, wanted: int, rng: random.Random
+) -> Counter[str]:
+    voter, consent = arena.new_voter(), arena.consent_text().version
+    counts: Counter[str] = Counter()
+    while counts.total() - counts["void"] < wanted:
+        if counts["void"] > 5 * wanted:
+            raise InvalidInput("Most rounds could not be voted on; look at the engine's log.")
+        opened = arena.open_round(voter, Dialogue(), rng.choice(texts), consent=consent)
+        events = list(arena.stream(voter, opened.round_id))
+        ended = {event.side: event.text for event in events if isinstance(event, Finished)}
+        try:
+            verdict = taste(ended["a"], ended["b"], rng)
+            arena.vote(voter, opened.round_id, verdict)
+        except (ArenaError, KeyError):
+            verdict = "void"
+        counts[verdict] += 1
+    return counts
+
+
+def replies(
+    engine: Engine,
+    roster: Roster,
+    contenders: Sequence[str],
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    batch: int = 16,
+) -> dict[str, list[str]]:
+    """One reply per contender and text, with the same seed for all contenders of a text."""
+    found: dict[str, list[str]] = {name: [""] * len(texts) for name in contenders}
+    for low in range(0, len(texts), batch):
+        places = range(low, min(low + batch, len(texts)))
+        for side, text in _answers(engine, roster, contenders, texts, places, seed):
+            name, _, place = side.rpartition(" ")
+            found[name][int(place)] = text
+    return found
+
+
+def _answers(
+    engine: Engine,
+    roster: Roster,
+    contenders: Sequence[str],
+    texts: Sequence[str],
+    places: range,
+    seed: int,
+) -> Iterator[tuple[str, str]]:
+    requests = [
+        Request(
+            side=f"{name} {place}",
+            contender=name,
+            messages=tuple(Dialogue().plus("user", texts[place]).messages(roster.system_prompt)),
+            decoding=replace(roster.decoding),
+            seed=seed + place,
+        )
+        for place in places
+        for name in contenders
+    ]
+    for event in engine.stream(requests):
+        if isinstance(event, Finished):
+            yield event.side, event.text
+
+
+def shift(parent: Sequence[bool], child: Sequence[bool]) -> Shift:
+    """Paired difference of two shares: Wald interval, McNemar's exact p (two-sided)."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped,unused-ignore]
+
+    n = len(parent)
+    gained = sum(c and not p for p, c in zip(parent, child, strict=True))
+    lost = sum(p and not c for p, c in zip(parent, child, strict=True))
+    difference = (gained - lost) / n
+    error = math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 1.0)) / n
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return Shift(
+        sum(parent) / n, sum(child) / n, difference,
+        (difference - 1.959963984540054 * error, difference + 1.959963984540054 * error), p, n,
+    )  # fmt: skip
