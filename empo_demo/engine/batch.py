@@ -7,16 +7,18 @@ copy of the weights and is used by one thread at a time.
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from empo_demo.engine.chat import fit_chat
+from empo_demo.engine.chat import encode_fitted
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
-from empo_demo.engine.sampling import pick
+from empo_demo.engine.sampling import Draw, Sampler
 from empo_demo.engine.text import Detokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ class Weights:
     """One copy of the weights: the model, its tokenizer, and the adapters that share it.
 
     `rows` is None where the copy carries no adapter; `adapters` maps contender id to adapter name.
+    `context` is the most tokens the model can take, `trained` the most it should; `stops` are the
+    tags by which the template opens a turn, where they are plain text. `hybrid` models mix kinds
+    of attention layers. `threads` 0 leaves the number to torch.
     """
 
     model: PreTrainedModel
@@ -38,6 +43,10 @@ class Weights:
     rows: Rows | None = None
     ends: frozenset[int] = frozenset()
     context: int = 4096
+    trained: int = 4096
+    stops: tuple[str, ...] = ()
+    hybrid: bool = False
+    threads: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +66,7 @@ class Row:
     adapter: str | None
     prompt: list[int]
     text: Detokenizer
-    generator: torch.Generator
+    generator: random.Random
     started: float = field(default_factory=time.perf_counter)
     produced: list[int] = field(default_factory=list)
     done: bool = False
@@ -99,140 +108,221 @@ class Row:
             self.out.append(Delta(self.request.side, text))
 
 
+@dataclass(slots=True)
+class _Rows:
+    """Rows in the order of the tensors' first dimension, with their cache.
+
+    `pads` counts each row's padding on the left, `length` the positions in the cache; `last`
+    (rows, 1) holds the tokens that are not in it yet.
+    """
+
+    rows: list[Row]
+    cache: Any
+    pads: list[int]
+    length: int
+    last: torch.Tensor
+
+
 class Batch:
     """The rows that decode together on one copy of the weights."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.rows: list[Row] = []
-        self._cache: Any = None
-        self._mask = torch.zeros(0, 0, dtype=torch.long)
-        self._last = torch.zeros(0, 1, dtype=torch.long)
+        self._now: _Rows | None = None
+        self._sampler: Sampler | None = None
+        self._positions = self._bias = torch.zeros(0)
 
-    def prepare(self, request: Request) -> Row:
-        """A row for `request`: its prompt as tokens, its own random generator."""
+    @property
+    def rows(self) -> list[Row]:
+        return self._now.rows if self._now is not None else []
+
+    def prepare(self, request: Request, dropped: int = 0) -> Row:
+        """A row for `request`, whose first `dropped` exchanges are left out of the prompt."""
         weights = self.weights
-        limit = weights.context - request.decoding.max_new_tokens
-        prompt = fit_chat(weights.tokenizer, request.messages, max(16, limit))
-        generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
+        limit = max(16, weights.context - request.decoding.max_new_tokens)
         return Row(
             request=request,
             adapter=weights.adapters[request.contender],
-            prompt=prompt,
-            text=Detokenizer(weights.tokenizer, request.decoding.stop),
-            generator=generator,
+            prompt=encode_fitted(weights.tokenizer, request.messages, limit, dropped),
+            text=Detokenizer(weights.tokenizer, (*request.decoding.stop, *weights.stops)),
+            generator=random.Random(request.seed),
         )
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> None:
-        """Prefill `rows` with their own cache, draw each one's first token, and let them in."""
+    def prefill(self, rows: Sequence[Row]) -> _Rows:
+        """`rows` with a cache of their own and each one's first token; touches no running row."""
+        from transformers import DynamicCache
+
         rows = sorted(rows, key=_by_adapter)
-        device = self.weights.device
         width = max(len(row.prompt) for row in rows)
-        ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[i, width - len(row.prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        self._assign(rows)
-        output = self.weights.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp_(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        last = self._draw(rows, output.logits[:, -1])
-        self._merge(rows, output.past_key_values, mask, last)
+        pads = [width - len(row.prompt) for row in rows]
+        ids = torch.tensor([[0] * pad + row.prompt for row, pad in zip(rows, pads, strict=True)])
+        device = self.weights.device
+        places = torch.arange(width).unsqueeze(0) - torch.tensor(pads).unsqueeze(1)
+        cache = DynamicCache()
+        logits = self._forward(
+            rows, ids.to(device), self._prefill_mask(pads, width),
+            places.clamp_(min=0).to(device), cache,
+        )  # fmt: skip
+        return _Rows(rows, cache, pads, width, self._draw(rows, self._sampler_of(rows), logits))
+
+    @torch.inference_mode()
+    def admit(self, new: _Rows) -> None:
+        """Let prefilled rows into the running batch."""
+        self._now = new if self._now is None else _merge(self._now, new)
+        self._settle()
         self.leave()
 
     @torch.inference_mode()
     def step(self) -> None:
         """One token for every row; rows that end leave."""
-        if not self.rows:
+        now = self._now
+        if now is None or self._sampler is None:
             return
-        self._assign(self.rows)
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
-        output = self.weights.model(
-            input_ids=self._last,
-            attention_mask=self._mask,
-            position_ids=self._mask.sum(-1, keepdim=True) - 1,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._last = self._draw(self.rows, output.logits[:, -1])
+        now.length += 1
+        masked = any(now.pads) or self.weights.hybrid
+        mask = self._bias[..., : now.length] if masked else None
+        with few_threads(self.weights.threads):
+            logits = self._forward(now.rows, now.last, mask, self._positions, now.cache)
+            now.last = self._draw(now.rows, self._sampler, logits)
+        self._positions += 1
         self.leave()
 
     @torch.inference_mode()
     def leave(self) -> None:
         """Let go of the rows that are done, and of padding that no row needs any more."""
-        if not any(row.done for row in self.rows):
+        now = self._now
+        if now is None or not any(row.done for row in now.rows):
             return
-        keep = [i for i, row in enumerate(self.rows) if not row.done]
-        self.rows = [self.rows[i] for i in keep]
-        if not self.rows:
+        keep = [i for i, row in enumerate(now.rows) if not row.done]
+        if not keep:
             self.clear()
             return
-        index = torch.tensor(keep, device=self._mask.device)
-        mask = self._mask[index]
-        common = int(mask.argmax(-1).min())
-        self._mask, self._last = mask[:, common:], self._last[index]
-        for layer in self._cache.layers:
+        common = min(now.pads[i] for i in keep)
+        index = torch.tensor(keep, device=now.last.device)
+        now.rows = [now.rows[i] for i in keep]
+        now.pads = [now.pads[i] - common for i in keep]
+        now.length -= common
+        now.last = now.last[index]
+        for layer in now.cache.layers:
             layer.keys = layer.keys[index, :, common:]
             layer.values = layer.values[index, :, common:]
+        self._settle()
 
     def clear(self) -> None:
         """Forget everything, so that whatever went wrong cannot reach the next round."""
-        self.rows = []
-        self._cache = None
+        self._now = self._sampler = None
 
-    @property
-    def _pad(self) -> int:
-        pad = self.weights.tokenizer.pad_token_id
-        return int(pad) if pad is not None else 0
-
-    def _assign(self, rows: Sequence[Row]) -> None:
-        if self.weights.rows is None:
+    def _settle(self) -> None:
+        """What a step needs and only joining and leaving change."""
+        now = self._now
+        if now is None:
             return
-        self.weights.rows.assign(
-            [row.adapter for row in rows],
-            [row.request.adapter_scale for row in rows],
-            self.weights.like,
+        device = self.weights.device
+        self._sampler = self._sampler_of(now.rows)
+        self._positions = now.length - torch.tensor(now.pads, device=device).view(-1, 1)
+        ahead = max(row.request.decoding.max_new_tokens for row in now.rows) + 1
+        places = torch.arange(now.length + ahead, device=device)
+        outside = places < torch.tensor(now.pads, device=device).view(-1, 1, 1, 1)
+        self._bias = self._as_bias(outside)
+
+    def _prefill_mask(self, pads: list[int], width: int) -> torch.Tensor | None:
+        """(rows, 1, width, width): causal and without padding; None where causal is enough."""
+        if not any(pads) and not self.weights.hybrid:
+            return None
+        future = torch.ones(width, width, dtype=torch.bool).triu(1)
+        padding = torch.arange(width) < torch.tensor(pads).view(-1, 1, 1, 1)
+        return self._as_bias((future | padding).to(self.weights.device))
+
+    def _as_bias(self, outside: torch.Tensor) -> torch.Tensor:
+        """What attention adds to its scores: 0 inside, the lowest number where `outside`."""
+        dtype = self.weights.like.dtype
+        zeros = torch.zeros(outside.shape, dtype=dtype, device=outside.device)
+        return zeros.masked_fill_(outside, torch.finfo(dtype).min)
+
+    def _forward(
+        self,
+        rows: Sequence[Row],
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cache: Any,
+    ) -> torch.Tensor:
+        """Logits (rows, vocabulary) after the last of `ids`; the cache grows by `ids`."""
+        weights = self.weights
+        if weights.rows is not None:
+            weights.rows.assign(
+                [row.adapter for row in rows],
+                [row.request.adapter_scale for row in rows],
+                weights.like,
+            )
+        kinds = {"full_attention": mask, "sliding_attention": mask} if weights.hybrid else mask
+        output = weights.model(
+            input_ids=ids,
+            attention_mask=kinds,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
+        return cast(torch.Tensor, output.logits[:, -1])
 
-    def _draw(self, rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor:
+    def _sampler_of(self, rows: Sequence[Row]) -> Sampler:
+        draws = [
+            Draw(row.request.decoding, row.generator, (*row.prompt, *row.produced)) for row in rows
+        ]
+        head: Any = self.weights.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return Sampler(draws, head.weight.shape[0], self.weights.device)
+
+    def _draw(self, rows: list[Row], sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
         """Each row's next token, handed to the row; returned as (rows, 1) for the next step."""
-        scores = logits.float().cpu()
-        tokens = [pick(row, scores[i]) for i, row in enumerate(rows)]
-        for row, token in zip(rows, tokens, strict=True):
-            row.take(token, self.weights.ends)
-        return torch.tensor(tokens, device=logits.device).view(-1, 1)
+        tokens = sampler.draw(logits)
+        for row, token in zip(rows, tokens.view(-1).tolist(), strict=True):
+            if not row.done:
+                row.take(token, self.weights.ends)
+        return tokens
 
-    def _merge(self, rows: list[Row], cache: Any, mask: torch.Tensor, last: torch.Tensor) -> None:
-        """Put the new rows' cache under the running one and sort all rows by adapter."""
-        if not self.rows:
-            self.rows, self._cache, self._mask, self._last = rows, cache, mask, last
-            return
-        width = max(mask.shape[1], self._mask.shape[1])
-        everyone = [*self.rows, *rows]
-        order = sorted(range(len(everyone)), key=lambda i: _by_adapter(everyone[i]))
-        index = torch.tensor(order, device=mask.device)
-        self.rows = [everyone[i] for i in order]
-        self._mask = torch.cat([_widen(self._mask, width, -1), _widen(mask, width, -1)])[index]
-        self._last = torch.cat([self._last, last])[index]
-        for old, new in zip(self._cache.layers, cache.layers, strict=True):
-            old.keys = torch.cat([_widen(old.keys, width, -2), _widen(new.keys, width, -2)])[index]
-            old.values = torch.cat([_widen(old.values, width, -2), _widen(new.values, width, -2)])[
-                index
-            ]
+
+@contextmanager
+def few_threads(count: int) -> Iterator[None]:
+    """Run with `count` threads; small steps lose more by waiting for each other than they gain."""
+    before = torch.get_num_threads()
+    if not count or count >= before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _merge(old: _Rows, new: _Rows) -> _Rows:
+    """Both together, padded to the longer and sorted by adapter."""
+    length = max(old.length, new.length)
+    everyone = [*old.rows, *new.rows]
+    shifted = [length - old.length + pad for pad in old.pads]
+    pads = shifted + [length - new.length + pad for pad in new.pads]
+    order = sorted(range(len(everyone)), key=lambda i: _by_adapter(everyone[i]))
+    index = torch.tensor(order, device=old.last.device)
+    for mine, theirs in zip(old.cache.layers, new.cache.layers, strict=True):
+        mine.keys = _stack(mine.keys, theirs.keys, length)[index]
+        mine.values = _stack(mine.values, theirs.values, length)[index]
+    return _Rows(
+        rows=[everyone[i] for i in order],
+        cache=old.cache,
+        pads=[pads[i] for i in order],
+        length=length,
+        last=torch.cat([old.last, new.last])[index],
+    )
+
+
+def _stack(old: torch.Tensor, new: torch.Tensor, length: int) -> torch.Tensor:
+    """Two caches (rows, heads, positions, size) as one of `length`, zeros on the left."""
+    return torch.cat(
+        [torch.nn.functional.pad(x, (0, 0, length - x.shape[-2], 0)) for x in (old, new)]
+    )
 
 
 def _by_adapter(row: Row) -> str:
     return row.adapter or ""
-
-
-def _widen(x: torch.Tensor, width: int, dim: int) -> torch.Tensor:
-    """`x` padded with zeros on the left of dimension `dim` (-1 or -2)."""
-    missing = width - x.shape[dim]
-    return torch.nn.functional.pad(x, (missing, 0) if dim == -1 else (0, 0, missing, 0))

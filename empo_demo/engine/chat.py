@@ -32,17 +32,50 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
         return _render(tokenizer, folded)
 
 
-def fit_chat(
+def dropped_exchanges(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
+) -> int:
+    """How many of the oldest exchanges must go for the prompt to take at most `limit` tokens."""
+    head = _has_system(messages)
+    exchanges = (len(messages) - head - 1) // 2
+    for dropped in range(exchanges):
+        if len(encode_chat(tokenizer, _without(messages, dropped))) <= limit:
+            return dropped
+    return max(0, exchanges)
+
+
+def encode_fitted(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int, dropped: int = 0
 ) -> list[int]:
-    """As `encode_chat`, without the oldest exchanges where the prompt would pass `limit` tokens."""
-    kept = list(messages)
-    head = 1 if kept and kept[0]["role"] == "system" else 0
-    ids = encode_chat(tokenizer, kept)
-    while len(ids) > limit and len(kept) - head > 2:
-        del kept[head : head + 2]
-        ids = encode_chat(tokenizer, kept)
-    return ids[-limit:] if len(ids) > limit else ids
+    """As `encode_chat`, without `dropped` exchanges; whatever then passes `limit` is cut in front.
+
+    A cut prompt keeps its first token, which opens a turn in every common template.
+    """
+    ids = encode_chat(tokenizer, _without(messages, dropped))
+    return ids if len(ids) <= limit else [ids[0], *ids[len(ids) - limit + 1 :]]
+
+
+def opening_tags(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The tag by which the template opens the user's turn, where that is plain text.
+
+    A model that writes it goes on with the user's next turn by itself; it ends the reply.
+    """
+    mark = "X0MARK0X"
+    text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
+    before = str(text).partition(mark)[0]
+    for token in tokenizer.all_special_tokens:
+        before = before.rpartition(token)[2] if token else before
+    tag = before.strip().rpartition("\n")[2].strip()
+    return (tag,) if re.fullmatch(r"[<\[].{1,30}[>\]]", tag) else ()
+
+
+def _without(messages: Sequence[Message], dropped: int) -> list[Message]:
+    head = _has_system(messages)
+    return [*messages[:head], *messages[head + 2 * dropped :]]
+
+
+def _has_system(messages: Sequence[Message]) -> int:
+    return int(bool(messages) and messages[0]["role"] == "system")
 
 
 def defuse(text: str, special: Sequence[str]) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from empo_demo.engine.batch import Weights
 
 log = logging.getLogger(__name__)
+SMALL = 100_000_000
+"""Weights up to which one thread decodes fastest: at some 50 microseconds a layer, threads spend
+their time waiting for each other, and on a busy machine a hundred times that."""
 
 
 def load_engine(settings: Settings, roster: Roster) -> Engine:
@@ -153,6 +156,8 @@ class Loader:
         import torch
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+        from empo_demo.engine.attention import speed_up
+
         options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": self.device}
         if self.quantization == "nf4":
             options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -171,6 +176,7 @@ class Loader:
             ) from None
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
+        speed_up(model)
         return model.eval()  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -223,20 +229,43 @@ def weights_of(
 ) -> Weights:
     """The loaded copy with what decoding needs to know of it."""
     from empo_demo.engine.batch import Weights
+    from empo_demo.engine.chat import opening_tags
 
     config = model.generation_config
     ends = config.eos_token_id if config is not None else None
     listed = ends if isinstance(ends, list) else [ends]
     # A role tag or padding written by the model ends its turn, as the end-of-sequence token does.
     every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
+    context = _context(model)
+    small = model.device.type == "cpu" and parameter_count(model) < SMALL
     return Weights(
         model=model,
         tokenizer=tokenizer,
         adapters=contenders,
         rows=rows,
         ends=frozenset(int(token) for token in every if token is not None),
-        context=int(getattr(model.config, "max_position_embeddings", 4096)),
+        context=context,
+        trained=min(context, int(tokenizer.model_max_length)),
+        stops=opening_tags(tokenizer),
+        hybrid=getattr(model.config, "layer_types", None) is not None,
+        threads=1 if small else 0,
     )
+
+
+def _context(model: PreTrainedModel) -> int:
+    """The longest prompt and reply together.
+
+    Never longer than a sliding window, within which sliding attention is plain attention: so one
+    kind of cache and mask serves all layers.
+    """
+    config = model.config
+    longest = int(getattr(config, "max_position_embeddings", None) or 4096)
+    window = getattr(config, "sliding_window", None)
+    if not window:
+        return longest
+    if getattr(config, "layer_types", None) is None:
+        config.sliding_window = None
+    return min(longest, int(window))
 
 
 def check_model(name: str) -> None:

@@ -12,14 +12,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch, Row, Weights
+from empo_demo.engine.chat import dropped_exchanges
 from empo_demo.engine.protocol import Event, Request
 from empo_demo.engine.sampling import check_decoding
 from empo_demo.errors import EngineError
 
 log = logging.getLogger(__name__)
 _BROKEN = "The model broke off with an error; try again."
+_FULL = "The device's memory is full; try again with a shorter dialogue, or later."
+_NO_DIAL = "This contender's adapter is merged into its weights, so the dial can only stand at 1."
 
 
 @dataclass(eq=False)
@@ -120,31 +125,54 @@ class LocalEngine:
 
     def _join(self, current: _Round, requests: Sequence[Request]) -> None:
         joining: dict[Batch, list[Row]] = {}
+        dropped = self._dropped(requests)
         for request in requests:
             batch = self._batch_of(request.contender)
-            row = batch.prepare(request)
+            row = batch.prepare(request, dropped)
+            if batch.weights.rows is None and request.adapter_scale != 1.0:
+                row.fail(_NO_DIAL)
             current.rows.append((batch, row))
-            joining.setdefault(batch, []).append(row)
+            if not row.done:
+                joining.setdefault(batch, []).append(row)
         for batch, rows in joining.items():
             try:
-                batch.join(rows)
-            except Exception:
+                new = batch.prefill(rows)
+            except Exception as error:
+                log.exception("Reading the prompts failed")
+                for row in rows:
+                    row.fail(_sentence(error))
+                continue
+            try:
+                batch.admit(new)
+            except Exception as error:
                 log.exception("Joining failed")
-                self._fail(batch, rows)
+                self._fail(batch, rows, error)
+
+    def _dropped(self, requests: Sequence[Request]) -> int:
+        """The oldest exchanges that every side does without, so that all see the same history."""
+        counts = []
+        for request in requests:
+            weights = self._batch_of(request.contender).weights
+            limit = min(weights.context, weights.trained) - request.decoding.max_new_tokens
+            counts.append(dropped_exchanges(weights.tokenizer, request.messages, max(16, limit)))
+        dropped = max(counts, default=0)
+        if dropped:
+            log.info("The dialogue is too long for a model; %d exchanges are left out", dropped)
+        return dropped
 
     def _step(self) -> None:
         """One token for every row of every batch: all sides of all rounds in step."""
         for batch in self._batches:
             try:
                 batch.step()
-            except Exception:
+            except Exception as error:
                 log.exception("A decoding step failed")
-                self._fail(batch, [])
+                self._fail(batch, [], error)
 
-    def _fail(self, batch: Batch, rows: list[Row]) -> None:
+    def _fail(self, batch: Batch, rows: list[Row], error: Exception) -> None:
         """End all that was in `batch`; the next round starts from a clean one."""
         for row in [*batch.rows, *rows]:
-            row.fail(_BROKEN)
+            row.fail(_sentence(error))
         batch.clear()
 
     def _dismiss(self, current: _Round) -> None:
@@ -153,3 +181,8 @@ class LocalEngine:
             if not row.done:
                 row.done = True
                 batch.leave()
+
+
+def _sentence(error: Exception) -> str:
+    """What a visitor is told; the log has the rest."""
+    return _FULL if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else _BROKEN

@@ -1,16 +1,22 @@
-"""One row's next token. The draw depends on the row alone, never on its batch mates."""
+"""The next token of every row at once. A row's draw depends on the row alone, never on its mates.
+
+Works on logits and ids; knows nothing of text. Equals transformers' processors in their order:
+repetition penalty, temperature, top-p.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
+from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from empo_demo.engine.batch import Row
-    from empo_demo.engine.protocol import Decoding
+HEAD = 128
+"""Tokens looked at before all are sorted; enough for nearly every top-p below 1."""
 
 
 def check_decoding(decoding: Decoding) -> None:
@@ -26,28 +32,68 @@ def check_decoding(decoding: Decoding) -> None:
             raise InvalidInput(f"{name} is {getattr(decoding, name)}; it may be {allowed}.")
 
 
-def pick(row: Row, scores: torch.Tensor) -> int:
-    """Draw from `scores` (vocabulary,), as transformers' processors do and in their order.
+@dataclass(slots=True)
+class Draw:
+    """What one row brings: how to draw, its own generator, and the ids so far."""
 
-    Repetition penalty over prompt and reply, then temperature, then the smallest set of tokens
-    with probability `top_p` (Holtzman et al. 2019), then one exponential race (Gumbel trick).
-    """
-    decoding = row.request.decoding
-    if decoding.repetition_penalty != 1.0:
-        scores = _penalised(scores, row, decoding.repetition_penalty)
-    if decoding.temperature == 0:
-        return int(scores.argmax())
-    probabilities = torch.softmax(scores / decoding.temperature, -1)
-    if decoding.top_p < 1:
-        ordered, index = probabilities.sort(descending=True)
+    decoding: Decoding
+    generator: random.Random
+    seen: Sequence[int]
+
+
+class Sampler:
+    """Draws for a fixed set of rows; make a new one when rows join or leave."""
+
+    def __init__(self, rows: Sequence[Draw], vocabulary: int, device: torch.device) -> None:
+        def column(values: Sequence[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1)
+
+        decodings = [row.decoding for row in rows]
+        self._rows, self._device = list(rows), device
+        self._greedy = [d.temperature == 0 for d in decodings]
+        self._temperature = column([d.temperature or 1.0 for d in decodings])
+        self._top_p = column([d.top_p for d in decodings])
+        self._need = column([0.0 if d.temperature == 0 else d.top_p for d in decodings])
+        self._seen: torch.Tensor | None = None
+        if any(d.repetition_penalty != 1.0 for d in decodings):
+            self._penalty = column([d.repetition_penalty for d in decodings])
+            self._seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=device)
+            for i, row in enumerate(rows):
+                self._seen[i, torch.tensor(sorted(set(row.seen)), device=device)] = True
+
+    def draw(self, logits: torch.Tensor) -> torch.Tensor:
+        """Token ids (rows, 1) from `logits` (rows, vocabulary)."""
+        scores = logits.float()
+        if self._seen is not None:
+            penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            scores = torch.where(self._seen, penalised, scores)
+        if all(self._greedy):
+            tokens = scores.argmax(-1, keepdim=True)
+        else:
+            tokens = self._sample(scores)
+            if any(self._greedy):
+                greedy = torch.tensor(self._greedy, device=self._device).view(-1, 1)
+                tokens = torch.where(greedy, scores.argmax(-1, keepdim=True), tokens)
+        if self._seen is not None:
+            self._seen.scatter_(1, tokens, True)
+        return tokens
+
+    def _sample(self, scores: torch.Tensor) -> torch.Tensor:
+        """Nucleus sampling (Holtzman et al. 2019) by inverting the distribution function.
+
+        One uniform number a row: the same seed on both sides is the same luck on both sides.
+        """
+        scores = scores / self._temperature
+        total = scores.logsumexp(-1, keepdim=True)
+        top, index = scores.topk(min(HEAD, scores.shape[-1]), dim=-1)
+        p = (top - total).exp_()
+        if bool((p.sum(-1, keepdim=True) < self._need).any()):
+            top, index = scores.sort(dim=-1, descending=True)
+            p = (top - total).exp_()
+        mass = p.cumsum(-1)
         # A token stays while the mass before it is below top_p: the first always does.
-        outside = ordered.cumsum(-1) - ordered >= decoding.top_p
-        probabilities = probabilities.index_fill(0, index[outside], 0.0)
-    race = torch.empty_like(probabilities).exponential_(generator=row.generator)
-    return int((probabilities / race).argmax())
-
-
-def _penalised(scores: torch.Tensor, row: Row, penalty: float) -> torch.Tensor:
-    seen = torch.tensor(sorted({*row.prompt, *row.produced}))
-    known = scores[seen]
-    return scores.index_copy(0, seen, torch.where(known < 0, known * penalty, known / penalty))
+        kept = (mass - p < self._top_p).sum(-1, keepdim=True)
+        reach = mass.gather(-1, kept - 1)
+        luck = torch.tensor([[row.generator.random()] for row in self._rows], device=self._device)
+        place = (mass <= luck * reach).sum(-1, keepdim=True)
+        return index.gather(-1, torch.minimum(place, kept - 1))
