@@ -48,16 +48,14 @@ def read_voted(settings: Settings) -> tuple[list[VotedPair], dict[str, int]]:
 
 def _left_out(round_: Round) -> str | None:
     """Why a vote says nothing about the metrics; None if it does."""
-    vote = round_.vote
-    if vote is None or vote.verdict not in ORDER:
+    from empo_demo.votes.reasons import reason_left_out
+
+    reason = reason_left_out(round_)
+    if reason is not None:
+        return reason
+    if round_.vote is None or round_.vote.verdict not in ORDER:
         return "both bad"
-    if round_.hidden_reason:
-        return "hidden"
-    if round_.check_side:
-        return "attention check"
-    if any(not reply.text for reply in round_.replies):
-        return "no text"
-    return None
+    return "no text" if any(not reply.text for reply in round_.replies) else None
 
 
 def _pair(round_: Round) -> VotedPair:

@@ -35,7 +35,7 @@ def round_with(number: int, verdict: str | None, **changes: Any) -> Round:
         )  # fmt: skip
     values: dict[str, Any] = {
         "id": f"round-{number}", "voter": f"voter-{number % 5}", "state": "voted",
-        "created_at": NOW, "ephemeral": False, "origin": "typed", "seed": 1, "decoding": {},
+        "created_at": NOW, "ephemeral": False, "consent": "c" * 64, "origin": "typed", "seed": 1, "decoding": {},
         "dialogue": [
             {"role": "user", "content": "Hi."},
             {"role": "assistant", "content": "Hello."},
@@ -71,7 +71,8 @@ def test_votes_for_a_side_and_equal_votes_are_read_the_rest_is_counted(settings:
             round_with(2, "both_bad"),
             round_with(3, "a", check_side="a"),
             round_with(4, "a", hidden_reason="spam"),
-            round_with(5, None, state="votable"),
+            round_with(5, "a", consent=None),
+            round_with(6, None, state="votable"),
         ],
     )
     pairs, left_out = read_voted(settings)
@@ -79,7 +80,12 @@ def test_votes_for_a_side_and_equal_votes_are_read_the_rest_is_counted(settings:
         ("b", "I lost my dog."),
         ("tie", "I lost my dog."),
     ]
-    assert sum(left_out.values()) == 3
+    assert left_out == {
+        "both bad": 1,
+        "attention check": 1,
+        "hidden by a moderator": 1,
+        "no consent": 1,
+    }
 
 
 def test_the_votes_enter_the_results(settings: Settings) -> None:
