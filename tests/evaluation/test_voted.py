@@ -35,7 +35,8 @@ def round_with(number: int, verdict: str | None, **changes: Any) -> Round:
         )  # fmt: skip
     values: dict[str, Any] = {
         "id": f"round-{number}", "voter": f"voter-{number % 5}", "state": "voted",
-        "created_at": NOW, "ephemeral": False, "consent": "c" * 64, "origin": "typed", "seed": 1, "decoding": {},
+        "created_at": NOW, "ephemeral": False, "consent": "c" * 64, "origin": "typed",
+        "seed": 1, "decoding": {},
         "dialogue": [
             {"role": "user", "content": "Hi."},
             {"role": "assistant", "content": "Hello."},
