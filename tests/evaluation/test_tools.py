@@ -56,18 +56,6 @@ def test_levels_do_not_depend_on_the_batch_and_an_empty_reply_has_none(tools: To
 
 
 @needs_sem
-def test_warmth_and_questions_are_told_apart(tools: Tools) -> None:
-    warm, asks = tools.epitome_levels(
-        [
-            ("I lost my job today.", "I am so sorry to hear that, I feel really sad for you."),
-            ("I lost my job today.", "What happened? Why did they let you go?"),
-        ]
-    )
-    assert warm["er"] > asks["er"]
-    assert asks["ex"] > warm["ex"]
-
-
-@needs_sem
 def test_emotions_are_distributions_and_none_for_an_empty_text(tools: Tools) -> None:
     sad, empty = tools.emotions(["I cried all night, I lost my mother.", " "])
     assert empty is None
