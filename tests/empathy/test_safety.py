@@ -87,6 +87,8 @@ def test_plain_words_of_other_languages_are_crisis_language_too(text: str) -> No
 
 def test_an_idiom_beside_a_crisis_does_not_hide_it() -> None:
     assert assess("This deadline is killing me and I want to end my life.").crisis
+    assert assess("I play Fortnite all day because I want to kill myself").crisis
+    assert assess("I'm dying to see it. Then again I want to die.").crisis
 
 
 def test_real_dialogues_are_rarely_flagged(data_dir: Path) -> None:
@@ -111,6 +113,10 @@ def test_a_text_takes_milliseconds() -> None:
     for text in texts:
         assess(text)
     assert (time.perf_counter() - start) / len(texts) < 0.005 * 3, "three times the aim, busy host"
+    longest = (" ".join(texts) * 2)[:2000]
+    start = time.process_time()
+    assess(longest)
+    assert time.process_time() - start < 0.1
 
 
 @pytest.mark.parametrize("country", ["international", *safety.countries()])
