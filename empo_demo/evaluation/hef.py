@@ -1,7 +1,7 @@
 """`evaluate hef`: what the SEM's guidance does to the replies, paired and seeded.
 
 Each dialogue is answered without guidance, with the SEM's reading, with the true emotion (upper
-bound) and with another dialogue's reading (a control that must not help), same seed each. Only
+bound) and with shuffled emotions (a control that must not help), the same seed each. Only
 dialogues of the reporting fold count, which no head of the SEM has seen. Resumable.
 """
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from empo_demo.empathy.sem import Reading
 
 Condition = Literal["none", "sem", "true", "shuffled"]
+Key = tuple[str, str, str, str, int]
+"""What an answer depends on: contender's revision, SEM, condition, dialogue, seed."""
 CONDITIONS: tuple[Condition, ...] = ("none", "sem", "true", "shuffled")
 VALID = "empathetic_dialogues.valid.jsonl.gz"
 TRAIN = "empathetic_dialogues.train.jsonl.gz"
@@ -61,10 +63,11 @@ class Answer:
     reply: str
     log_p: float | None
     tokens: int
+    sem: str
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        return (self.revision, self.condition, self.conv_id, self.seed)
+    def key(self) -> Key:
+        return (self.revision, self.sem, self.condition, self.conv_id, self.seed)
 
 
 def read_cases(
@@ -80,24 +83,24 @@ def read_cases(
     ]
     if not known:
         raise DataError(f"{path} holds no dialogue of the reporting fold with an emotion.")
-    rng = random.Random(seed)
-    items = sorted(rng.sample(known, min(n, len(known))), key=lambda item: item.conv_id)
+    # Shuffled and cut, so that a larger n keeps the dialogues of a smaller one.
+    random.Random(seed).shuffle(known)
+    items = known[:n]
     readings = read_many([item.context.turns for item in items])
     return [
-        Case(item, _readings(item, reading, readings, rng))
+        Case(item, _readings(item, reading, seed))
         for item, reading in zip(items, readings, strict=True)
     ]
 
 
-def _readings(
-    item: Item, reading: Reading, others: Sequence[Reading], rng: random.Random
-) -> dict[Condition, Reading | None]:
+def _readings(item: Item, reading: Reading, seed: int) -> dict[Condition, Reading | None]:
     truth = item.emotion or ""
+    rng = random.Random(f"{seed} {item.conv_id}")
     return {
         "none": None,
         "sem": reading,
         "true": with_first(reading, truth),
-        "shuffled": shuffled(reading, truth, others, rng),
+        "shuffled": shuffled(reading, truth, rng),
     }
 
 
@@ -110,15 +113,14 @@ def with_first(reading: Reading, emotion: str) -> Reading:
     return replace(reading, emotions=tuple(ranked))
 
 
-def shuffled(
-    reading: Reading, truth: str, others: Sequence[Reading], rng: random.Random
-) -> Reading:
-    """Another dialogue's emotions with this one's cause words; the first is wrong for sure."""
+def shuffled(reading: Reading, truth: str, rng: random.Random) -> Reading:
+    """The same probabilities over shuffled labels; the first is wrong for sure."""
     right = {truth, reading.emotions[0][0]}
-    donors = [other for other in others if other.emotions[0][0] not in right]
-    if donors:
-        return replace(reading, emotions=rng.choice(donors).emotions)
-    return with_first(reading, rng.choice([e for e in EMOTIONS if e not in right]))
+    labels = [label for label, _ in reading.emotions]
+    while labels[0] in right:
+        rng.shuffle(labels)
+    odds = [probability for _, probability in reading.emotions]
+    return replace(reading, emotions=tuple(zip(labels, odds, strict=True)))
 
 
 @dataclass
@@ -127,6 +129,7 @@ class Runner:
 
     engine: Engine
     roster: Roster
+    sem: str
     seed: int
     save: Callable[[Answer], None]
 
@@ -140,7 +143,7 @@ class Runner:
             self.save(
                 Answer(
                     contender.id, contender.revision, condition, conv_id, self.seed,
-                    reply, log_p, tokens,
+                    reply, log_p, tokens, self.sem,
                 )
             )  # fmt: skip
 
@@ -201,8 +204,8 @@ def texts_of(engine: Engine, requests: Sequence[Request]) -> list[str]:
 
 
 def missing(
-    cases: Sequence[Case], contenders: Sequence[Contender], done: set[tuple[str, str, str, int]],
-    seed: int, batch: int,
+    cases: Sequence[Case], contenders: Sequence[Contender], done: set[Key],
+    sem: str, seed: int, batch: int,
 ) -> Iterator[tuple[Contender, Condition, list[Case]]]:  # fmt: skip
     """What is still to be answered, in batches of like length."""
     by_id = {case.item.conv_id: case for case in cases}
@@ -211,13 +214,13 @@ def missing(
             items = [
                 case.item
                 for case in cases
-                if (contender.revision, condition, case.item.conv_id, seed) not in done
+                if (contender.revision, sem, condition, case.item.conv_id, seed) not in done
             ]
             for part in batches(items, batch):
                 yield contender, condition, [by_id[item.conv_id] for item in part]
 
 
-def read_answers(path: Path) -> dict[tuple[str, str, str, int], Answer]:
+def read_answers(path: Path) -> dict[Key, Answer]:
     """The answers in a work file; a last line that a kill tore is dropped."""
     answers = {}
     lines = path.read_text(encoding="utf8").split("\n") if path.exists() else []

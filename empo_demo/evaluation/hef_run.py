@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders import Contender, Roster, load_roster
 from empo_demo.errors import InvalidInput
-from empo_demo.evaluation.hef import CONDITIONS, TRAIN, VALID, Answer, Case, Runner
+from empo_demo.evaluation.hef import CONDITIONS, TRAIN, VALID, Answer, Case, Key, Runner
 from empo_demo.evaluation.hef_figures import Judges
 from empo_demo.settings import ROOT, Settings, load_settings
 
@@ -66,7 +66,17 @@ def run(
         cases = read_cases(data / VALID, n, partial(read_all, sem), seed)
     if len(cases) < n:
         console.print(f"The reporting fold holds {len(cases)} dialogues; all are used.")
-    fill(engine, roster, chosen, cases, work, seed=seed, batch=batch, console=console)
+    fill(
+        engine,
+        roster,
+        chosen,
+        cases,
+        work,
+        sem=label_of(sem),
+        seed=seed,
+        batch=batch,
+        console=console,
+    )
     with console.status("Judging the replies…"):
         judges = load_judges(data, settings, sem)
         answers = read_answers(work)
@@ -103,6 +113,7 @@ def fill(
     cases: Sequence[Case],
     work: Path,
     *,
+    sem: str,
     seed: int,
     batch: int,
     console: Console,
@@ -114,14 +125,14 @@ def fill(
 
     done = set(read_answers(work))
     _cut_torn_line(work)
-    jobs = list(missing(cases, contenders, done, seed, batch))
+    jobs = list(missing(cases, contenders, done, sem, seed, batch))
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar, work.open("a", encoding="utf8") as file:
 
         def save(answer: Answer) -> None:
             file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
 
-        runner = Runner(engine, roster, seed, save)
+        runner = Runner(engine, roster, sem, seed, save)
         task = bar.add_task("answering", total=sum(len(part) for *_, part in jobs))
         for contender, condition, part in jobs:
             runner.answer(contender, condition, part)
@@ -153,7 +164,7 @@ def summary(
     roster: Roster,
     contenders: Sequence[Contender],
     cases: Sequence[Case],
-    answers: dict[tuple[str, str, str, int], Answer],
+    answers: Mapping[Key, Answer],
     judges: Judges,
     *,
     sem: Any,
@@ -166,7 +177,8 @@ def summary(
     for contender in contenders:
         rows = {
             condition: [
-                answers[contender.revision, condition, case.item.conv_id, seed] for case in cases
+                answers[contender.revision, label_of(sem), condition, case.item.conv_id, seed]
+                for case in cases
             ]
             for condition in CONDITIONS
         }
@@ -179,12 +191,17 @@ def summary(
         "seed": seed,
         "roster": roster.name,
         "split": "EmpatheticDialogues valid, reporting fold",
-        "sem": {"name": f"{sem.name}@{sem.revision}", **sem_figures(cases, roster.hef_top_k)},
+        "sem": {"name": label_of(sem), **sem_figures(cases, roster.hef_top_k)},
         "judge": judges.emotion.name,
         "bertscore_encoder": judges.bertscore_label,
         "human": human_figures(cases, judges),
         "contenders": found,
     }
+
+
+def label_of(sem: SEM) -> str:
+    """name@revision."""
+    return f"{sem.name}@{sem.revision}"
 
 
 def print_table(result: dict[str, Any], console: Console) -> None:

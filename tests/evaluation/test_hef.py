@@ -131,6 +131,7 @@ def test_only_dialogues_of_the_reporting_fold_are_used_and_the_seed_draws_them(
     assert {fold_of(case.item.conv_id) for case in cases} == {REPORTING}
     again = read_cases(data / VALID, 40, KeywordSEM().read_many, seed=1)
     assert again == cases
+    assert read_cases(data / VALID, 60, KeywordSEM().read_many, seed=1)[:40] == cases
     other = read_cases(data / VALID, 40, KeywordSEM().read_many, seed=2)
     assert [c.item.conv_id for c in other] != [c.item.conv_id for c in cases]
 
@@ -163,7 +164,7 @@ def test_with_first_keeps_a_reading_that_is_right_already(cases: list[Case]) -> 
 
 def answered(cases: Sequence[Case], engine: Obedient, contender: Contender = BASE) -> list[Answer]:
     answers: list[Answer] = []
-    runner = Runner(engine, ROSTER, 0, answers.append)
+    runner = Runner(engine, ROSTER, "keyword@1", 0, answers.append)
     for condition in CONDITIONS:
         runner.answer(contender, condition, cases)
     return answers
@@ -196,8 +197,8 @@ def test_guidance_that_is_followed_shows_and_a_wrong_one_does_not_help(
 
 
 def test_perplexity_weighs_tokens_and_is_none_where_the_engine_cannot_score() -> None:
-    short = Answer("base", "r", "none", "1", 0, "x", -2.0, 1)
-    long = Answer("base", "r", "none", "2", 0, "x", -4.0, 7)
+    short = Answer("base", "r", "none", "1", 0, "x", -2.0, 1, "s")
+    long = Answer("base", "r", "none", "2", 0, "x", -4.0, 7, "s")
     value = perplexity([short, long], 0)
     assert value is not None and value["value"] == pytest.approx(math.exp(6 / 8))
     blind = replace(short, log_p=None, tokens=0)
@@ -229,7 +230,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cases: list[Case], tmp_path: Path
     work, console = tmp_path / "work.jsonl", Console(quiet=True)
 
     def fill(engine: Obedient, some: Sequence[Case]) -> None:
-        hef_run.fill(engine, ROSTER, [BASE], some, work, seed=0, batch=4, console=console)
+        hef_run.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4, console=console)
 
     fill(Obedient(), cases[:10])
     with work.open("a") as file:
@@ -255,7 +256,7 @@ def test_a_failed_side_is_an_error_that_names_the_dialogue(cases: list[Case]) ->
             yield from (Failed(request.side, "out of memory") for request in requests)
 
     with pytest.raises(EngineError, match=r"base failed on hit:\S+: out of memory"):
-        Runner(Broken(), ROSTER, 0, lambda _: None).answer(BASE, "none", cases[:2])
+        Runner(Broken(), ROSTER, "s", 0, lambda _: None).answer(BASE, "none", cases[:2])
 
 
 def test_only_contenders_without_guidance_are_measured() -> None:
