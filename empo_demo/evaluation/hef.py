@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from empo_demo.contenders import Contender, Roster
 from empo_demo.dialogue import Message
-from empo_demo.empathy.emotions import EMOTIONS, INDEX
+from empo_demo.empathy.emotions import INDEX
 from empo_demo.engine.protocol import Engine, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.dialogues import Item, read_items

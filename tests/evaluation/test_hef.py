@@ -187,7 +187,7 @@ def test_guidance_that_is_followed_shows_and_a_wrong_one_does_not_help(
     rows = {c: [a for a in answers if a.condition == c] for c in CONDITIONS}
     found = figures(cases, rows, judges, seed=0)
     assert found["true"]["emotion_match"]["mean"] == 1.0
-    assert found["shuffled"]["emotion_match"]["mean"] == 0.0
+    assert found["shuffled"]["emotion_match"]["mean"] < 0.5
     sem = found["sem"]["against_none"]
     assert sem["emotion_probability"]["interval"][0] > 0
     assert sem["perplexity"]["ratio"] < 1 and sem["perplexity"]["interval"][1] < 1
