@@ -7,11 +7,12 @@ and is one `EngineError` that says what to do.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders import Contender, Roster
+from empo_demo.engine.adapters import adapter_folder, attach, first_line, is_whole_model, merge
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
@@ -83,6 +84,9 @@ class Loader:
     override: Any = "auto"
 
     def __post_init__(self) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.notes: dict[str, str] = {"device": self.device, "quantisation": self.quantization}
         # bitsandbytes asks for an optional package on some CPUs and falls back by itself.
         logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
@@ -90,8 +94,9 @@ class Loader:
     def load(self, contenders: tuple[Contender, ...]) -> list[Weights]:
         """One `Weights` per copy; every contender is served by exactly one of them."""
         copies: list[Weights] = []
-        for base in dict.fromkeys(c.base for c in contenders if not c.predictions):
-            group = [c for c in contenders if c.base == base]
+        written = [_as_whole(c) for c in contenders if not c.predictions]
+        for base in dict.fromkeys(c.base for c in written):
+            group = [c for c in written if c.base == base]
             copies += self._load_group(base, group)
         return copies
 
@@ -174,51 +179,17 @@ class Loader:
                 f"The model {name} does not fit into the memory of {self.device}; "
                 "use EMPO_QUANTIZATION=nf4, a smaller model, or a larger GPU."
             ) from None
-        except (OSError, ValueError, RuntimeError) as error:
+        except MemoryError:
+            raise EngineError(
+                f"The model {name} does not fit into this machine's memory; "
+                "use EMPO_QUANTIZATION=nf4 or a smaller model."
+            ) from None
+        except Exception as error:
+            # Whatever a library finds wrong with the files: it has many kinds of errors for that.
+            log.debug("Loading failed", exc_info=True)
             raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
         speed_up(model)
         return model.eval()  # type: ignore[no-any-return,no-untyped-call]
-
-
-def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
-    """`model` with the adapters in `folders` by name, loaded by PEFT."""
-    from peft import PeftModel
-
-    wrapped: Any = None
-    for name, folder in folders.items():
-        try:
-            if wrapped is None:
-                wrapped = PeftModel.from_pretrained(
-                    model, str(folder), adapter_name=name, autocast_adapter_dtype=False
-                )
-            else:
-                wrapped.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise EngineError(
-                f"The adapter {folder} does not fit the base model {model.name_or_path}: "
-                f"{first_line(error)} Give the adapter that was trained on this base."
-            ) from None
-    return wrapped.eval()
-
-
-def merge(base: str, folder: Path, out: Path) -> None:
-    """Write base plus adapter as one 16-bit model to `out`; resizes the vocabulary first."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    rows = _vocabulary(folder)
-    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(rows)
-    try:
-        wrapped = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise EngineError(
-            f"The adapter {folder} does not fit the base model {base}: {first_line(error)} "
-            "Give the adapter that was trained on this base."
-        ) from None
-    wrapped.merge_and_unload().save_pretrained(out)
 
 
 def weights_of(
@@ -268,31 +239,29 @@ def _context(model: PreTrainedModel) -> int:
     return min(longest, int(window))
 
 
+def _as_whole(contender: Contender) -> Contender:
+    """`contender`, with an "adapter" that is a model of its own in the place of its base."""
+    if contender.adapter is None:
+        return contender
+    folder = adapter_folder(contender.adapter)
+    if not is_whole_model(folder):
+        return contender
+    return replace(contender, base=str(folder), adapter=None)
+
+
 def check_model(name: str) -> None:
     """A name that looks like a path must be one."""
     path = Path(name).expanduser()
     looks_local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
+    is_adapter = (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+    if is_adapter:
+        raise EngineError(
+            f"{name} is an adapter, not a model: name it in EMPO_ALIGNED and its base in EMPO_BASE."
+        )
     if looks_local and not (path / "config.json").is_file():
         raise EngineError(
             f"There is no model at {name}: give a folder with a config.json, or a Hub id."
         )
-
-
-def adapter_folder(name: str) -> Path:
-    """The folder of an adapter, fetched from the Hub where it is a Hub id."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.count("/") != 1:
-        raise EngineError(f"There is no adapter at {name}: give a PEFT folder, or a Hub id.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model"]))
-    except Exception as error:
-        raise EngineError(
-            f"The adapter {name} cannot be fetched from the Hub: {first_line(error)}"
-        ) from None
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -314,20 +283,3 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def parameter_count(model: PreTrainedModel) -> int:
     """Weights of the model as it would be unquantised (4-bit tensors hold two in a byte)."""
     return int(model.num_parameters())
-
-
-def first_line(error: BaseException) -> str:
-    line = str(error).strip().split("\n")[0][:300]
-    return line if line.endswith((".", "!", "?")) else f"{line}."
-
-
-def _vocabulary(folder: Path) -> int | None:
-    """Rows of the adapter's own embedding, where it replaces it."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("adapter_model*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if "embed_tokens" in name and "lora_" not in name:
-                    return int(tensors.get_slice(name).get_shape()[0])
-    return None

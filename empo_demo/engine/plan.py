@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
@@ -17,20 +17,25 @@ from empo_demo.settings import Quantization
 Plan = Literal["shared", "merged"]
 BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
 """Bytes per weight as held: NF4 has a scale per 64 weights beside its four bits."""
+_REPLACES = "the adapter replaces whole modules"
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
-    """What an adapter adds: LoRA weights, and whole modules that replace the base's."""
+    """What an adapter adds: LoRA weights, and whole modules that replace the base's.
+
+    `obstacle` says what else of it cannot be applied row by row.
+    """
 
     lora: int
     replaced: int
     base_model: str | None
+    obstacle: str | None = None
 
     @property
     def shareable(self) -> bool:
         """Whole embeddings cannot be applied per row."""
-        return self.replaced == 0
+        return self.replaced == 0 and self.obstacle is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,27 @@ def read_shape(folder: Path) -> AdapterShape:
         raise EngineError(
             f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
         )
-    return AdapterShape(lora, replaced, config.get("base_model_name_or_path"))
+    return AdapterShape(lora, replaced, config.get("base_model_name_or_path"), _obstacle(config))
 
 
-def read_config(folder: Path) -> dict[str, str]:
+def _obstacle(config: dict[str, Any]) -> str | None:
+    """What makes an adapter more than `B A x`, which is all that is applied per row."""
+    if config.get("peft_type", "LORA") != "LORA":
+        return f"the adapter is of the kind {config['peft_type']}"
+    if config.get("use_dora"):
+        return "the adapter is a DoRA"
+    if config.get("lora_bias") or config.get("bias", "none") != "none":
+        return "the adapter trains biases"
+    targets = config.get("target_modules") or ()
+    named = [targets] if isinstance(targets, str) else targets
+    if config.get("target_parameters") or any("embed" in str(name) for name in named):
+        return "the adapter changes embeddings or bare parameters"
+    if config.get("trainable_token_indices"):
+        return "the adapter trains single tokens"
+    return None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's adapter_config.json."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
@@ -96,13 +118,13 @@ def choose(
     merged = held * base_weights
     if override == "shared" and not shape.shareable:
         raise EngineError(
-            "EMPO_ADAPTER_PLAN holds 'shared', but the adapter replaces whole modules "
-            "(embeddings), which cannot be shared row by row; use 'merged' or 'auto'."
+            f"EMPO_ADAPTER_PLAN holds 'shared', but {shape.obstacle or _REPLACES}, "
+            "which cannot be applied row by row; use 'merged' or 'auto'."
         )
     if override != "auto":
         return Choice(override, "EMPO_ADAPTER_PLAN says so", shared, merged)
     if not shape.shareable:
-        return Choice("merged", "the adapter replaces whole modules", shared, merged)
+        return Choice("merged", shape.obstacle or _REPLACES, shared, merged)
     if shared <= merged:
         reason = f"the adapter adds {_size(shared)}, a copy would add {_size(merged)}"
         return Choice("shared", reason, shared, merged)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from empo_demo.contenders import Contender
-from empo_demo.engine.loading import Loader, attach, load_tokenizer, weights_of
+from empo_demo.engine.adapters import attach
+from empo_demo.engine.loading import Loader, load_tokenizer, weights_of
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.lora import install
 

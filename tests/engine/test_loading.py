@@ -1,0 +1,278 @@
+"""What the loader chooses, and what it says when a model cannot be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empo_demo.contenders import Contender, Roster
+from empo_demo.engine.loading import Loader, load_engine
+from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.plan import AdapterShape, choose, read_shape
+from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+from empo_demo.errors import EngineError
+from empo_demo.settings import Settings
+
+GREEDY = Decoding(0, 1, 1.0, 16)
+SAD = ({"role": "user", "content": "I failed my driving test again."},)
+
+
+def make_adapter(
+    base: Path, folder: Path, *, vocabulary: int | None = None, **options: Any
+) -> Path:
+    """Save a random LoRA for `base`; with `vocabulary` first resized, embeddings and head whole."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if vocabulary is not None:
+        model.resize_token_embeddings(vocabulary)
+        options["modules_to_save"] = ["embed_tokens", "lm_head"]
+    projections = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": projections, **options})
+    wrapped = get_peft_model(model, config)
+    for name, parameter in wrapped.named_parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3 if "lora_" in name else 0.2)
+    wrapped.save_pretrained(str(folder))
+    return folder
+
+
+def replies(engine: Any, *contenders: str, **options: Any) -> dict[str, str]:
+    requests = [Request(c, c, SAD, GREEDY, **options) for c in contenders]
+    return {e.side: e.text for e in engine.stream(requests) if isinstance(e, Finished)}
+
+
+def engine_of(base: Path, adapter: Path, plan: str = "auto", bits: Any = "none") -> LocalEngine:
+    loader = Loader("cpu", bits, plan)
+    copies = loader.load(
+        (Contender("base", str(base)), Contender("aligned", str(base), str(adapter)))
+    )
+    return LocalEngine(copies, loader.notes)
+
+
+def test_a_published_empo_adapter_is_merged_into_its_own_copy(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Rank above the width, whole embeddings and head, one token more: as EmPO's are."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from empo_demo.engine.chat import encode_chat
+
+    size = json.loads((tiny_folder / "config.json").read_text())["vocab_size"]
+    adapter = make_adapter(tiny_folder, tmp_path / "dpo", vocabulary=size + 1, r=96)
+    assert len(replies(engine_of(tiny_folder, adapter, bits="nf4"), "base", "aligned")) == 2
+    engine = engine_of(tiny_folder, adapter)
+    assert engine.describe()["adapter aligned"].startswith("merged")
+    pair = replies(engine, "base", "aligned")
+    assert set(pair) == {"base", "aligned"} and pair["base"] != pair["aligned"]
+    served = engine.model_of("aligned")
+    assert served.like.shape[0] == size + 1 and engine.model_of("base").like.shape[0] == size
+    # The copy holds what PEFT computes.
+    reference = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    reference.resize_token_embeddings(size + 1)
+    reference = PeftModel.from_pretrained(reference, str(adapter)).eval()
+    ids = torch.tensor([encode_chat(served.tokenizer, SAD)])
+    with torch.inference_mode():
+        expected, found = reference(ids).logits, served.model(ids).logits.float()
+    assert torch.nn.functional.cosine_similarity(expected[0], found[0]).mean() > 0.98
+
+
+def test_a_shared_and_a_merged_adapter_say_the_same(
+    tiny_folder: Path, adapter_folder: Path
+) -> None:
+    shared = engine_of(tiny_folder, adapter_folder, "shared")
+    merged = engine_of(tiny_folder, adapter_folder, "merged")
+    assert shared.model_of("base") is shared.model_of("aligned")
+    assert merged.model_of("base") is not merged.model_of("aligned")
+    a, b = (replies(e, "base", "aligned") for e in (shared, merged))
+    assert a["base"] == b["base"] and a["aligned"][:3] == b["aligned"][:3] != a["base"][:3]
+
+
+def test_the_dial_of_a_merged_adapter_is_refused_in_words(
+    tiny_folder: Path, adapter_folder: Path
+) -> None:
+    engine = engine_of(tiny_folder, adapter_folder, "merged")
+    request = Request("a", "aligned", SAD, GREEDY, adapter_scale=0.5)
+    (event,) = engine.stream([request])
+    assert isinstance(event, Failed) and "dial" in event.error
+
+
+def test_an_aligned_contender_may_be_a_whole_model(tiny_folder: Path, tmp_path: Path) -> None:
+    """EMPO_ALIGNED may name either, and both ways of listing it work."""
+    other = tmp_path / "whole"
+    shutil.copytree(tiny_folder, other)
+    engine = load_engine(
+        Settings(device="cpu"),
+        Roster(
+            "r",
+            (
+                Contender("base", str(tiny_folder)),
+                Contender("own", str(other)),
+                Contender("aligned", str(tiny_folder), str(other)),
+            ),
+            quantization="none",
+        ),
+    )
+    pair = replies(engine, "base", "own", "aligned")
+    assert pair["base"] == pair["own"] == pair["aligned"] != ""
+
+
+def test_several_adapters_share_one_copy(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path
+) -> None:
+    second = make_adapter(tiny_folder, tmp_path / "sft", r=8)
+    loader = Loader("cpu", "none")
+    copies = loader.load(
+        (
+            Contender("base", str(tiny_folder)),
+            Contender("aligned", str(tiny_folder), str(adapter_folder)),
+            Contender("sft", str(tiny_folder), str(second)),
+            Contender("sft+HEF", str(tiny_folder), str(second), strategy="hef"),
+        )
+    )
+    assert len(copies) == 1
+    engine = LocalEngine(copies, loader.notes)
+    together = replies(engine, "sft", "base", "sft+HEF", "aligned")
+    alone = {c: replies(engine, c)[c] for c in together}
+    assert together == alone and len(set(alone.values())) == 3
+
+
+def test_what_cannot_be_applied_per_row_is_merged(tiny_folder: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_folder, tmp_path / "odd", use_dora=True)
+    assert not read_shape(adapter).shareable
+    engine = engine_of(tiny_folder, adapter)
+    assert engine.describe()["adapter aligned"] == "merged: the adapter is a DoRA"
+    assert len(replies(engine, "base", "aligned")) == 2
+
+
+def test_what_can_be_neither_shared_nor_merged_is_one_sentence(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tiny_folder, tmp_path / "odd", lora_bias=True)
+    with pytest.raises(EngineError, match="cannot be merged into its base") as caught:
+        engine_of(tiny_folder, adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lora_on_the_embedding_is_merged(tiny_folder: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_folder, tmp_path / "e", target_modules=["q_proj", "embed_tokens"])
+    assert not read_shape(adapter).shareable
+    assert len(replies(engine_of(tiny_folder, adapter), "base", "aligned")) == 2
+
+
+def test_the_plan_weighs_bytes_per_step() -> None:
+    weights_7b = 7_242_000_000
+    empo = choose(AdapterShape(2_684_000_000, 262_000_000, None), weights_7b, "nf4")
+    usual = choose(AdapterShape(42_000_000, 0, None), weights_7b, "nf4")
+    assert (empo.plan, usual.plan) == ("merged", "shared")
+    assert empo.merged_bytes == pytest.approx(4.1e9, rel=0.02)
+    assert empo.shared_bytes == pytest.approx(5.9e9, rel=0.02)
+    huge = choose(AdapterShape(2_684_000_000, 0, None), weights_7b, "nf4")
+    assert huge.plan == "merged" and "GB" in huge.reason
+
+
+def test_an_override_is_obeyed_or_refused() -> None:
+    small = AdapterShape(1000, 0, None)
+    assert choose(small, 10**9, "nf4", "merged").plan == "merged"
+    with pytest.raises(EngineError, match="EMPO_ADAPTER_PLAN"):
+        choose(AdapterShape(1000, 500, None), 10**9, "nf4", "shared")
+
+
+def wider(base: Path, folder: Path) -> Path:
+    """A model of another shape with the same tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(base, folder)
+    config = AutoConfig.from_pretrained(base)
+    config.hidden_size, config.head_dim = 96, 48
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def other_family(base: Path, folder: Path) -> Path:
+    """A model whose layers have other names."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    size = len(AutoTokenizer.from_pretrained(base))
+    shutil.copytree(base, folder)
+    config = GPT2Config(vocab_size=size, n_embd=32, n_layer=1, n_head=2, eos_token_id=1)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("plan", ["shared", "merged"])
+@pytest.mark.parametrize("make", [wider, other_family])
+def test_a_base_and_an_adapter_that_do_not_fit_are_one_sentence(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path, plan: str, make: Any
+) -> None:
+    with pytest.raises(EngineError, match="does not fit the base model") as caught:
+        engine_of(make(tiny_folder, tmp_path / "other"), adapter_folder, plan)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
+
+
+def test_an_adapter_with_fewer_layers_than_it_should_have_is_refused(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path
+) -> None:
+    """PEFT only warns, and serves random or zero weights in their place."""
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(adapter_folder, broken)
+    weights = load_file(broken / "adapter_model.safetensors")
+    kept = {name: w for name, w in weights.items() if "layers.1." not in name}
+    save_file(kept, broken / "adapter_model.safetensors")
+    for plan in ("shared", "merged"):
+        with pytest.raises(EngineError, match="does not fit the base model"):
+            engine_of(tiny_folder, broken, plan)
+
+
+def test_a_path_that_does_not_exist_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"There is no model at .*nowhere"):
+        Loader("cpu", "none").load((Contender("base", str(tmp_path / "nowhere")),))
+    with pytest.raises(EngineError, match=r"There is no adapter at .*nowhere"):
+        engine_of(tiny_folder, tmp_path / "nowhere")
+
+
+def test_an_unreachable_hub_is_one_sentence(tiny_folder: Path) -> None:
+    with pytest.raises(EngineError, match="org/none") as caught:
+        Loader("cpu", "none").load((Contender("base", "org/none"),))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(EngineError, match="org/none") as caught:
+        engine_of(tiny_folder, Path("org/none"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_weight_file_is_one_sentence(tiny_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    (broken / "model.safetensors").write_bytes(b"not a model")
+    with pytest.raises(EngineError, match="cannot be loaded") as caught:
+        Loader("cpu", "none").load((Contender("base", str(broken)),))
+    assert "\n" not in str(caught.value)
+
+
+def test_remote_code_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
+    evil = tmp_path / "evil"
+    shutil.copytree(tiny_folder, evil)
+    config = json.loads((evil / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {
+        "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil"}}  # fmt: skip
+    (evil / "config.json").write_text(json.dumps(config))
+    ran = tmp_path / "ran"
+    (evil / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(EngineError):
+        Loader("cpu", "none").load((Contender("base", str(evil)),))
+    assert not ran.exists()
+
+
+def test_int8_answers_too(tiny_folder: Path, adapter_folder: Path) -> None:
+    assert len(replies(engine_of(tiny_folder, adapter_folder, bits="int8"), "base", "aligned")) == 2
