@@ -144,7 +144,7 @@ def test_a_fast_side_waits_for_a_slow_one(server: Server) -> None:
 
 def test_closing_the_stream_closes_the_responses(server: Server) -> None:
     server.delay = {"org/base": 0.03, "lora": 0.03}
-    long = Decoding(temperature=0.9, top_p=1, repetition_penalty=1, max_new_tokens=120)
+    long = Decoding(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=120)
     stream = RemoteEngine(server.url, CONTENDERS).stream(pair(long))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
