@@ -1,0 +1,177 @@
+"""A visitor's round in a real browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import Served
+
+pytestmark = pytest.mark.browser
+TEXT = "I failed my driving test again."
+
+
+def agree(page: Any) -> None:
+    page.click("#agree")
+    expect(page.locator("#consent")).to_be_hidden()
+
+
+def send(page: Any, text: str = TEXT) -> None:
+    page.fill("#box textarea", text)
+    page.click("#send")
+
+
+def voted(page: Any) -> None:
+    """Until the round is ready, then the key of the last button."""
+    expect(page.locator("#vote_b")).to_be_visible(timeout=15000)
+    page.locator("h1").first.click()
+    page.keyboard.press("4")
+    expect(page.locator(".reveal")).to_be_visible(timeout=15000)
+
+
+def test_a_visitor_plays_a_round_with_the_keyboard_and_goes_on(visitor: Any) -> None:
+    agree(visitor)
+    send(visitor)
+    voted(visitor)
+    expect(visitor.locator(".reveal h3")).to_contain_text("You chose B")
+    expect(visitor.locator(".reveal")).to_contain_text("Aligned")
+    expect(visitor.locator("#pane_b .pane.chosen")).to_be_visible()
+    expect(visitor.locator(".chip").first).to_contain_text("disappointed")
+    expect(visitor.locator("mark.cause").first).to_have_text("I")
+    expect(visitor.locator(".js-plotly-plot")).to_be_visible(timeout=15000)
+    send(visitor, "It rained, too.")
+    voted(visitor)
+    expect(visitor.locator("li.turn")).to_have_count(3)
+
+
+def test_keys_do_nothing_before_both_replies_are_there(visitor: Any, served: Served) -> None:
+    agree(visitor)
+    served.engine.enqueue(" ".join(["word"] * 60), " ".join(["word"] * 60))
+    send(visitor)
+    expect(visitor.locator("#pane_a .pane p").first).to_contain_text("word", timeout=15000)
+    visitor.locator("h1").first.click()
+    visitor.keyboard.press("1")
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator(".reveal")).to_have_count(0)
+
+
+def test_nothing_is_sent_before_the_visitor_has_chosen(visitor: Any, served: Served) -> None:
+    before = len(served.engine.requests)
+    send(visitor)
+    expect(visitor.locator(".message.error")).to_contain_text("may be kept")
+    assert len(served.engine.requests) == before
+    assert visitor.input_value("#box textarea") == TEXT
+
+
+def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Served) -> None:
+    nasty = "<img src=x onerror=window.pwned=1> ${window.pwned=1} **b** ![i](http://x/y.png)"
+    reply = "<script>window.pwned=1</script> <|assistant|> {{7*7}} [l](javascript:alert(1))"
+    served.engine.enqueue(reply, reply)
+    agree(visitor)
+    send(visitor, nasty)
+    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("li.turn.user p")).to_have_text(nasty)
+    expect(visitor.locator("#pane_a .pane p").first).to_have_text(reply)
+    assert visitor.evaluate("window.pwned") is None
+    assert visitor.locator(".thread img, .pane img, .pane script").count() == 0
+
+
+def test_a_reload_finds_its_round_again(visitor: Any) -> None:
+    agree(visitor)
+    send(visitor, "My sister is coming home.")
+    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    said = visitor.inner_text("#pane_a .pane p >> nth=0")
+    visitor.reload()
+    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
+    voted(visitor)
+
+
+def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
+    long = " ".join(f"word{n}" for n in range(200))
+    served.engine.enqueue(long, long)
+    agree(visitor)
+    send(visitor)
+    expect(visitor.locator("#pane_a .pane p").first).to_contain_text("word5", timeout=15000)
+    visitor.click("#stop")
+    expect(visitor.locator("#pane_a .note")).to_have_text("stopped", timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible()
+    assert "word199" not in visitor.inner_text("#pane_a")
+
+
+def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: Served) -> None:
+    served.engine.enqueue("Fine.", RuntimeError("The model broke off with an error; try again."))
+    agree(visitor)
+    send(visitor)
+    expect(visitor.locator("#message")).to_contain_text("Nothing was counted", timeout=15000)
+    expect(visitor.locator("#votebar")).to_be_hidden()
+    visitor.click("#retry")
+    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+
+
+def test_help_is_offered_before_a_reply_to_crisis_language(visitor: Any) -> None:
+    agree(visitor)
+    send(visitor, "I want to kill myself tonight.")
+    expect(visitor.locator(".notice.crisis a").first).to_be_visible(timeout=15000)
+
+
+def test_a_phone_shows_no_horizontal_bar(chromium: Any, served: Served) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(served.url)
+    agree(page)
+    send(page)
+    voted(page)
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    context.close()
+    assert wide <= 0
+
+
+def test_a_client_plays_a_round_and_no_byte_before_the_vote_names_a_contender(
+    served: Served,
+) -> None:
+    from gradio_client import Client
+
+    client = Client(served.url, verbose=False)
+    voter = client.predict(api_name="/new_voter")
+    consent = client.predict(api_name="/consent")["version"]
+    opened = client.predict(voter, [], TEXT, consent, api_name="/open_round")
+    job = client.submit(voter, opened["round_id"], api_name="/stream")
+    frames = [*job]
+    assert set(frames[-1]["finished"]) == {"a", "b"} and frames[-1]["a"]
+    found = client.predict(voter, opened["round_id"], api_name="/find_round")
+    raw = json.dumps([opened, frames, found, client.config]).lower()
+    assert "rev-" not in raw and '"aligned"' not in raw and "base-weights" not in raw
+    receipt = client.predict(voter, opened["round_id"], "a", {}, "", api_name="/vote")
+    assert {receipt["reveal"][s]["contender"] for s in "ab"} == {"base", "aligned"}
+    dialogue = client.predict(voter, opened["round_id"], api_name="/go_on")
+    assert dialogue[-1] == {"role": "assistant", "content": frames[-1]["a"]}
+    analysis = client.predict("I lost my keys.", [], api_name="/analyze")
+    assert len(analysis["emotions"]) == 32
+    assert len(client.predict(voter, api_name="/my_votes")) == 1
+
+
+def test_a_stranger_with_curl_is_refused_in_plain_words(served: Served) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(served.url, verbose=False)
+    voter = client.predict(api_name="/new_voter")
+    with pytest.raises(AppError, match=r"no such round|There is no round"):
+        client.predict(voter, "0" * 32, "a", {}, "", api_name="/vote")
+    with pytest.raises(AppError, match="token"):
+        client.predict("me", [], TEXT, "", api_name="/open_round")
+
+
+def test_routes_that_are_not_used_do_not_exist(served: Served) -> None:
+    import httpx
+
+    assert httpx.post(f"{served.url}/gradio_api/upload", files={"files": b"x"}).status_code == 404
+    assert httpx.get(f"{served.url}/docs").status_code == 404
+    big = httpx.post(f"{served.url}/gradio_api/call/vote", content=b"x" * 2_000_000)
+    assert big.status_code == 413
+    page = httpx.get(served.url)
+    assert "frame-ancestors" in page.headers["content-security-policy"]
