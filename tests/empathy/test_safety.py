@@ -58,6 +58,12 @@ def test_near_misses_that_were_held_out_stay_unflagged(capsys: pytest.CaptureFix
     assert wrong <= 0.05
 
 
+def test_what_later_lists_taught_is_not_unlearnt() -> None:
+    later = PHRASES["later"]
+    assert rate(later["crisis"])[0] >= 0.97
+    assert rate(later["near_misses"])[0] <= 0.03
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kind_of_most_phrases_is_named(kind: str) -> None:
     named = [kind in assess(text).crisis for text in PHRASES[kind]]
