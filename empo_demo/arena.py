@@ -356,7 +356,7 @@ class Arena:
         """The chosen side; drawn on a tie; never a known bad reply."""
         if round_.check_side is not None:
             return "b" if round_.check_side == "a" else "a"
-        if verdict == "a" or verdict == "b":
+        if verdict in SIDES:
             return verdict
         return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
 

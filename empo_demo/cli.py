@@ -16,6 +16,7 @@ import typer
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation import cli as evaluation
 from empo_demo.training import cli as training
+from empo_demo.training.loop import loop
 from empo_demo.votes.cli import app as votes_app
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.add_typer(training.preferences_app, name="preferences", help="Build EmPO pre
 app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")
 app.command("score")(evaluation.score)
 app.command("report")(evaluation.report)
+app.command("loop")(loop)
 
 Text = Annotated[str | None, typer.Argument(help="What the visitor says.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
@@ -112,19 +114,6 @@ def contenders(as_json: AsJson = False) -> None:
     for row in listing["contenders"]:
         table.add_row(row["id"], row["strategy"], f"{row['weight']:g}", row["revision"])
     Console().print(table)
-
-
-@app.command()
-def loop(
-    rounds: Annotated[int, typer.Option(help="How often to retrain.")] = 1,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Passed on; see `loop -- --help`.")
-    ] = None,
-) -> None:
-    """Votes -> preference pairs -> a new adapter that enters the arena."""
-    from empo_demo.training import loop as closing
-
-    closing.run(rounds=rounds)
 
 
 def main() -> None:

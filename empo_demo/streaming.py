@@ -243,7 +243,7 @@ def _together(events: Iterator[Event]) -> Iterator[Event]:
                 yield event
                 continue
             held.append(event)
-            waiting.discard(event.side)  # type: ignore[arg-type]
+            waiting.discard(event.side)
             if not waiting:
                 yield from held
         if waiting:

@@ -78,21 +78,22 @@ def load_base(job: Job) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from empo_demo.engine.loading import check_model, first_line
+    from empo_demo.engine.adapters import first_line
+    from empo_demo.engine.loading import check_model
 
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():
         options = {"dtype": torch.bfloat16, "device_map": {"": 0}}
     if job.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(job.base, **options)  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(job.base, **options)
     except (OSError, ValueError) as error:
         raise EngineError(f"The base {job.base} cannot be loaded: {first_line(error)}") from None
 
@@ -101,7 +102,7 @@ def load_adapted(job: Job) -> Any:
     """The base with the adapter that training goes on from, trainable."""
     from peft import PeftModel
 
-    from empo_demo.engine.loading import first_line
+    from empo_demo.engine.adapters import first_line
 
     if job.adapter is None:
         raise DataError("Training on preferences starts from an SFT adapter; give --adapter DIR.")

@@ -22,6 +22,7 @@ Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[int, typer.Option(help="Examples per optimizer step.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps; 0 for whole epochs.")]
 Micro = Annotated[int, typer.Option(help="Examples per forward pass.")]
 
 
@@ -84,6 +85,7 @@ def sft(
     learning_rate: Rate = 2e-4,
     batch: Batch = 64,
     micro: Micro = 16,
+    steps: Steps = 0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -93,7 +95,7 @@ def sft(
 
     job = Job(
         base, out, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
-        seed=seed, quantization=_quantization(quantization),
+        seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
     )  # fmt: skip
     training.run(job, data)
 
@@ -110,6 +112,7 @@ def dpo(
     learning_rate: Rate = 1e-4,
     batch: Batch = 64,
     micro: Micro = 16,
+    steps: Steps = 0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -119,7 +122,7 @@ def dpo(
 
     job = Job(
         base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization),
+        micro=micro, seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
     )  # fmt: skip
     training.run_dpo(job, pairs, loss=loss, beta=beta)
 
@@ -135,6 +138,7 @@ def kto(
     learning_rate: Rate = 1e-4,
     batch: Batch = 64,
     micro: Micro = 16,
+    steps: Steps = 0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -144,7 +148,7 @@ def kto(
 
     job = Job(
         base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization),
+        micro=micro, seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
 
@@ -161,6 +165,10 @@ def sem(
     from empo_demo.training import sem as training
 
     training.run(data, out, epochs=epochs, seed=seed, start=start)
+
+
+def _steps(steps: int) -> dict[str, int]:
+    return {"max_steps": steps} if steps else {}
 
 
 def _quantization(value: str) -> Literal["none", "nf4"]:

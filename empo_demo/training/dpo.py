@@ -17,7 +17,7 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
     data = read_rows(pairs, ("prompt", "chosen", "rejected"))
     trainer = DPOTrainer(
         model=load_adapted(job),
-        args=DPOConfig(loss_type=loss, beta=beta, **job.arguments()),
+        args=DPOConfig(loss_type=[loss], beta=beta, **job.arguments()),
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
     )

@@ -215,7 +215,7 @@ def _step(net: SemNet, loss: torch.Tensor, optimizer: Any, schedule: Any) -> Non
             "The loss is no number; the last checkpoint is kept. Run the command again, "
             "with another --seed."
         )
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

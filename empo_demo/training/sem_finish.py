@@ -103,6 +103,6 @@ def _parts(count: int, seed: str) -> list[list[int]]:
 
 
 def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -30,7 +30,12 @@ def run(job: Job, data: Path) -> None:
         )
     trainer = SFTTrainer(
         model=load_base(job),
-        args=SFTConfig(assistant_only_loss=True, packing=False, **job.arguments()),
+        args=SFTConfig(
+            assistant_only_loss=True,
+            packing=False,
+            train_sampling_strategy="group_by_length",
+            **job.arguments(),
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=LoraConfig(

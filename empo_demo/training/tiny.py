@@ -62,7 +62,7 @@ def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(data, init)
-    model = _model(tokenizer, init)
+    model: Any = _model(tokenizer, init)
     corpus = Corpus(data, tokenizer, length=config.length, seed=config.seed)
     steps = _steps_per_pass(corpus.pass_of(0), config)
     trainer = _Trainer(model, config, total=round(steps * config.passes), folder=out)
@@ -153,7 +153,7 @@ class _Trainer:
         total = 0.0
         for rows in micro:
             loss = _loss(self.model, rows) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         if not math.isfinite(total):
             raise EngineError(
@@ -268,7 +268,7 @@ def _tokenizer(data: Path, init: Path | None) -> PreTrainedTokenizerBase:
     if init is not None:
         if not (init / "config.json").is_file():
             raise DataError(f"--init {init} holds no model; give a folder with a config.json.")
-        return AutoTokenizer.from_pretrained(init)  # type: ignore[no-any-return,no-untyped-call]
+        return AutoTokenizer.from_pretrained(init)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())

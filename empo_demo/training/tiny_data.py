@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from empo_demo.dialogue import Message
 from empo_demo.empathy.compact import compact_guidance
@@ -106,7 +106,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], leng
         body = tokenizer(message["content"], add_special_tokens=False, split_special_tokens=True)[
             "input_ids"
         ]
-        tag = tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>")
+        tag = cast(int, tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>"))
         ids += [tag, *body, end]
         weights += [0.0] + [WEIGHTS[message["role"]]] * (len(body) + 1)
     return Row(ids[:length], weights[:length])

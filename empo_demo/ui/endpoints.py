@@ -52,7 +52,7 @@ def build(arena: Arena) -> None:
 def _round_endpoints(arena: Arena) -> None:
     @plainly
     def open_round(
-        voter: str, dialogue: list, text: str, consent: str = "", request: gr.Request = None
+        voter: str, dialogue: list, text: str, consent: str = "", request: gr.Request | None = None
     ) -> dict:
         """Open a round: dialogue is [{role, content}] so far (may be empty), text the new turn."""
         opened = arena.open_round(

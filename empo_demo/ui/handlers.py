@@ -243,7 +243,7 @@ class Handlers:
             for side in _SIDES
         }
         if show.plots:
-            data = plots.series(dialogue, {**texts}, self.lexicon)
+            data = plots.series(dialogue, dict(texts.items()), self.lexicon)
             changes[p.plots] = plots.svg(data)
         return changes
 

@@ -109,12 +109,13 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
     from empo_demo.engine.loading import load_engine
 
     failures = []
-    for name, load in (
-        ("sem", lambda: load_sem(settings)),
-        ("engine", lambda: load_engine(settings, roster)),
-    ):
+    jobs: dict[str, Any] = {
+        "sem": lambda: arena.attach(sem=load_sem(settings)),
+        "engine": lambda: arena.attach(engine=load_engine(settings, roster)),
+    }
+    for name, load in jobs.items():
         try:
-            arena.attach(**{name: load()})
+            load()
         except ArenaError as error:
             log.error("%s", error)
             failures.append(str(error))

@@ -34,7 +34,7 @@ class Series:
     diversity: dict[str, tuple[float | None, float | None]]
 
 
-def series(dialogue: Dialogue, replies: Mapping[str, str], lexicon: Lexicon) -> Series:
+def series(dialogue: Dialogue, replies: Mapping[Any, str], lexicon: Lexicon) -> Series:
     """The figures of a dialogue and the replies of its open round (may be empty)."""
     turns = tuple((turn.role, text_valence(turn.content, lexicon)) for turn in dialogue.turns)
     said = [turn.content for turn in dialogue.turns if turn.role == "assistant"]
