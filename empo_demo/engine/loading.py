@@ -56,12 +56,14 @@ def _load_written(settings: Settings, roster: Roster, written: tuple[Contender, 
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
+    from empo_demo.engine.lease import LeasedEngine, on_zero_gpu
     from empo_demo.engine.local import LocalEngine
 
     device = pick_device(settings.device)
     loader = Loader(device, roster.quantization, settings.adapter_plan)
     copies = loader.load(written)
-    return LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
+    engine = LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
+    return LeasedEngine(engine) if on_zero_gpu() else engine
 
 
 def pick_device(wanted: str) -> str:
@@ -86,10 +88,11 @@ class Loader:
     def __post_init__(self) -> None:
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.notes: dict[str, str] = {"device": self.device, "quantisation": self.quantization}
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         # bitsandbytes asks for an optional package on some CPUs and falls back by itself.
-        logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+        for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def load(self, contenders: tuple[Contender, ...]) -> list[Weights]:
         """One `Weights` per copy; every contender is served by exactly one of them."""

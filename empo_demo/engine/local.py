@@ -11,12 +11,14 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 
 from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch, Row, Weights
 from empo_demo.engine.chat import dropped_exchanges
+from empo_demo.engine.places import Places
 from empo_demo.engine.protocol import Event, Request
 from empo_demo.engine.sampling import check_decoding
 from empo_demo.errors import EngineError
@@ -50,8 +52,8 @@ class LocalEngine:
         self._batches = [Batch(weights) for weights in copies]
         self._notes = notes
         self._turn = threading.Lock()
-        self._places = threading.Semaphore(max_rounds)
-        self._waiting = 0
+        self._places = Places(max_rounds)
+        self._tickets: WeakKeyDictionary[Iterator[Event], object] = WeakKeyDictionary()
 
     def describe(self) -> dict[str, str]:
         return dict(self._notes)
@@ -64,21 +66,28 @@ class LocalEngine:
     @property
     def waiting(self) -> int:
         """How many rounds wait for a place in the batch."""
-        return self._waiting
+        return self._places.waiting
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """Events of all `requests` until each has ended; close to stop within one token."""
+    def queue_position(self, stream: Iterator[Event]) -> int:
+        """How many rounds `stream`, which `self.stream` returned, waits for; 0 once it runs."""
+        return self._places.position(self._tickets.get(stream))
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raise on decoding out of range and on contenders that are not loaded."""
         for request in requests:
             check_decoding(request.decoding)
             self._batch_of(request.contender)
-        return self._stream(requests)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        self._waiting += 1
-        try:
-            self._places.acquire()
-        finally:
-            self._waiting -= 1
+    def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """Events of all `requests` until each has ended; close to stop within one token."""
+        self.check(requests)
+        ticket = object()
+        stream = self._stream(requests, ticket)
+        self._tickets[stream] = ticket
+        return stream
+
+    def _stream(self, requests: Sequence[Request], ticket: object) -> Iterator[Event]:
+        self._places.take(ticket)
         current = _Round()
         try:
             with self._turn:
@@ -96,7 +105,7 @@ class LocalEngine:
         finally:
             with self._turn:
                 self._dismiss(current)
-            self._places.release()
+            self._places.give_back()
 
     def score(
         self, contender: str, pairs: Sequence[tuple[Sequence[Message], str]], *, batch: int = 16

@@ -1,0 +1,105 @@
+"""Rounds beyond the limit wait in line and can be told how long it is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.places import Places
+from empo_demo.engine.protocol import Decoding, Event, Finished, Request
+
+SAD = ({"role": "user", "content": "I failed my driving test again."},)
+REQUESTS = [Request("a", "base", SAD, Decoding(0, 1, 1.0, 12))]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_places_are_given_in_the_order_of_asking() -> None:
+    places, order = Places(1), []
+    places.take("first")
+
+    def wait(name: str) -> None:
+        places.take(name)
+        order.append(name)
+        places.give_back()
+
+    threads = []
+    for number, name in enumerate("bcd", start=1):
+        threads.append(threading.Thread(target=wait, args=(name,)))
+        threads[-1].start()
+        until(lambda number=number: places.waiting == number)  # type: ignore[misc]
+    assert [places.position(name) for name in "bcd"] == [1, 2, 3]
+    places.give_back()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["b", "c", "d"] and places.position("d") == 0
+
+
+def test_a_round_in_line_knows_its_position_and_starts_when_one_ends(
+    exact_engine: LocalEngine,
+) -> None:
+    engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
+    running = engine.stream(REQUESTS)
+    next(running)
+    found: list[list[Event]] = []
+    waiting = engine.stream(REQUESTS)
+    thread = threading.Thread(target=lambda: found.append(list(waiting)))
+    thread.start()
+    until(lambda: engine.waiting == 1)
+    assert engine.queue_position(waiting) == 1 and engine.queue_position(running) == 0
+    running.close()  # type: ignore[attr-defined]
+    thread.join(20)
+    assert isinstance(found[0][-1], Finished) and engine.waiting == 0
+
+
+def test_a_stream_that_was_never_started_takes_no_place(exact_engine: LocalEngine) -> None:
+    engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
+    engine.stream(REQUESTS).close()  # type: ignore[attr-defined]
+    assert isinstance(list(engine.stream(REQUESTS))[-1], Finished)
+
+
+def test_a_leased_gpu_runs_both_sides_in_one_lease(
+    exact_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package `spaces` cannot run here; this stands for its decorator alone."""
+    leases: list[int] = []
+
+    def gpu(duration: Callable[..., int]) -> Any:
+        def decorate(function: Any) -> Any:
+            def leased(requests: Any) -> Iterator[Event]:
+                leases.append(duration(requests))
+                yield from function(requests)
+
+            return leased
+
+        return decorate
+
+    fake = types.ModuleType("spaces")
+    fake.GPU = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spaces", fake)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    import empo_demo.engine.lease as lease
+
+    try:
+        engine = importlib.reload(lease).LeasedEngine(exact_engine)
+        pair = [*REQUESTS, Request("b", "aligned", SAD, Decoding(0, 1, 1.0, 12))]
+        leased = [e.text for e in engine.stream(pair) if isinstance(e, Finished)]
+        plain = [e.text for e in exact_engine.stream(pair) if isinstance(e, Finished)]
+        assert leased == plain and len(leases) == 1 and leases[0] >= 15
+        assert engine.describe()["lease"] == "ZeroGPU" and engine.waiting == 0
+    finally:
+        monkeypatch.undo()
+        importlib.reload(lease)
