@@ -93,8 +93,7 @@ def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
     """Do `rounds` rounds; return the new contenders. Each is in `plan.roster` once it is made."""
     made: list[Contender] = []
     roster = open_roster(settings, plan)
-    if plan.parent not in [contender.id for contender in roster.contenders]:
-        roster[plan.parent]
+    _trainable(roster, plan.parent)
     for number in range(rounds):
         if plan.simulate is not None:
             vote(settings, plan, replace(roster), seed=plan.seed * 1000 + number)
@@ -147,7 +146,7 @@ def first_turns(plan: Plan, split: Literal["train", "valid"]) -> list[str]:
     if plan.data is None:
         raise InvalidInput("Simulated voters need something to say: give --data FOLDER.")
     texts = [one.turns[0]["content"] for one in read_conversations(plan.data, split)]
-    return [text for text in texts if 3 <= len(text.split()) <= 40]
+    return [text for text in texts if 3 <= len(text.split()) <= 20]
 
 
 def retrain(plan: Plan, roster: Roster) -> Contender:

@@ -46,7 +46,7 @@ def start_roster(settings: Settings, plan: loop.Plan) -> None:
 
     roster = load_roster(settings)
     pair = tuple(one for one in roster.contenders if one.id in ("base", plan.parent))
-    decoding = replace(roster.decoding, max_new_tokens=40)
+    decoding = replace(roster.decoding, max_new_tokens=24)
     plan.out.mkdir(parents=True, exist_ok=True)
     write_roster(plan.roster, replace(roster, contenders=pair, decoding=decoding))
 
@@ -69,6 +69,7 @@ def once(taste: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     settings = settings_of(arguments, folder)
     plan = loop.Plan(
         settings.database, folder, parent=arguments.parent, epochs=arguments.epochs, seed=seed,
+        learning_rate=arguments.learning_rate, batch=16, length=96,
         simulate=taste, votes=arguments.votes, data=arguments.data,
     )  # fmt: skip
     start_roster(settings, plan)
@@ -98,8 +99,9 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--parent", default="aligned")
     parser.add_argument("--votes", type=int, default=500)
-    parser.add_argument("--fresh", type=int, default=400, help="fresh dialogues to answer")
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--fresh", type=int, default=600, help="fresh dialogues to answer")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tastes", nargs="+", default=["question", "random"])
     arguments = parser.parse_args()
