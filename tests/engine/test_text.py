@@ -24,7 +24,7 @@ def pieces(tokenizer: Any, text: str, *stop: str) -> tuple[list[str], Detokenize
     """What is released token by token, and at the end."""
     detokenizer = Detokenizer(tokenizer, stop)
     released = []
-    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+    for token in tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
         released.append(detokenizer.push(token))
         if detokenizer.stopped:
             break
