@@ -15,6 +15,7 @@ from empo_demo.errors import ArenaError, DataError, InvalidInput
 from empo_demo.settings import Settings, load_settings
 from empo_demo.training import loop
 from empo_demo.training.simulate import TASTES, asks, shift
+from empo_demo.votes.ballot_box import ballots_of_database
 
 WORDS = ["why", "?", "oh", "no", "sad", "what", "happened", "i", "see", "."]
 WORDS += [f"word{number}" for number in range(90)]
@@ -115,6 +116,10 @@ def test_votes_become_a_contender_beside_its_parent(
     pairs = (plan.out / "aligned-v2" / "pairs.jsonl").read_text(encoding="utf8").splitlines()
     assert len(pairs) == first.votes
     assert json.loads(pairs[0])["prompt"][-1]["role"] == "user"
+    ballots = ballots_of_database(plan.database)
+    assert len(ballots) == 60 and len({ballot.voter for ballot in ballots}) == 6
+    assert {"base", "aligned"} < {ballot.a for ballot in ballots} | {ballot.b for ballot in ballots}
+    assert all(ballot.len_a and ballot.time and ballot.exposure for ballot in ballots)
 
 
 def test_the_same_votes_are_not_trained_on_twice(
