@@ -18,6 +18,7 @@ from empo_demo.empathy.sem import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store
+from tests import postgres as postgresql
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -113,6 +114,21 @@ ROSTER = Roster(
 @pytest.fixture
 def engine() -> ScriptedEngine:
     return ScriptedEngine()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """A private PostgreSQL server, or a skip where none is installed."""
+    yield from postgresql.server()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a fresh database: each test that asks for it runs on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/both.sqlite3"
+    fresh: str = request.getfixturevalue("postgres").new_database()
+    return fresh
 
 
 @pytest.fixture
