@@ -30,6 +30,8 @@ PAIR_SHARE = 64
 MECHANISMS = ("er", "ex", "ip")
 """Emotional reactions, explorations, interpretations (Sharma et al. 2020)."""
 LEVELS = 3
+SHARED = 4
+"""The EPITOME block reads the states of this layer: the layers above it serve the emotions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class SemNet(nn.Module):
         self.encoder = encoder
         self.emotion = nn.Linear(size, len(EMOTIONS))
         self.cause = nn.Linear(size, 1)
+        self.grader = nn.ModuleList(_block(encoder.config) for _ in range(2))
         self.pair = nn.Linear(4 * size, size)
         self.epitome = nn.Linear(size, len(MECHANISMS) * LEVELS)
         self.dropout = nn.Dropout(0.1)
@@ -58,6 +61,12 @@ class SemNet(nn.Module):
         """Last hidden states, in 32 bits."""
         states: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return states.float()
+
+    def shared(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Hidden states of layer `SHARED` (the last one of a shallower encoder), in 32 bits."""
+        out = self.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        layers: tuple[torch.Tensor, ...] = out.hidden_states
+        return layers[min(SHARED, len(layers) - 1)].float()
 
     def emotions(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(batch, 32) logits from the mean over all tokens."""
@@ -69,9 +78,14 @@ class SemNet(nn.Module):
         logits: torch.Tensor = self.cause(self.dropout(hidden)).squeeze(-1)
         return logits
 
-    def levels(self, hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    def levels(
+        self, shared: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
+    ) -> torch.Tensor:
         """(batch, 3, 3) logits of the levels of ER, EX, IP of segment 2 as a reply to segment 1."""
-        context, response = _mean(hidden, segments == 1), _mean(hidden, segments == 2)
+        for block in self.grader:
+            shared = block(shared, src_key_padding_mask=mask == 0)
+        states = shared.float()
+        context, response = _mean(states, segments == 1), _mean(states, segments == 2)
         both = torch.cat([context, response, context * response, (context - response).abs()], -1)
         joined = torch.nn.functional.gelu(self.pair(self.dropout(both)))
         logits: torch.Tensor = self.epitome(self.dropout(joined))
@@ -182,6 +196,36 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
         line = str(error).split("\n")[0]
         raise EngineError(f"The emotion model in {folder} cannot be loaded: {line}.") from None
     return net.eval(), texts, dict(meta)
+
+
+def _block(config: Any) -> nn.TransformerEncoderLayer:
+    """A transformer layer of the encoder's own shape (post-norm, as BERT's)."""
+    return nn.TransformerEncoderLayer(
+        config.hidden_size,
+        config.num_attention_heads,
+        config.intermediate_size,
+        dropout=0.1,
+        activation="gelu",
+        layer_norm_eps=config.layer_norm_eps,
+        batch_first=True,
+    )
+
+
+def start_blocks(net: SemNet) -> None:
+    """Give the EPITOME blocks the weights of the encoder's top layers, their best start."""
+    layers = net.encoder.encoder.layer[-len(net.grader) :]
+    for block, layer in zip(net.grader, layers, strict=True):
+        own, cross = layer.attention.self, layer.attention.output
+        queries = (own.query, own.key, own.value)
+        with torch.no_grad():
+            block.self_attn.in_proj_weight.copy_(torch.cat([q.weight for q in queries]))
+            block.self_attn.in_proj_bias.copy_(torch.cat([q.bias for q in queries]))
+        for mine, theirs in (
+            (block.self_attn.out_proj, cross.dense), (block.norm1, cross.LayerNorm),
+            (block.linear1, layer.intermediate.dense), (block.linear2, layer.output.dense),
+            (block.norm2, layer.output.LayerNorm),
+        ):  # fmt: skip
+            mine.load_state_dict(theirs.state_dict())
 
 
 def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -173,7 +173,8 @@ class EmbeddedSEM:
         found: list[Epitome | None] = [None] * len(pairs)
         inputs = [self.texts.pair(context, response) for context, response in pairs]
         for part, ids, mask, segments in self._batches(inputs):
-            logits = self._net.levels(self._net.hidden(ids, mask), segments).double()
+            shared = self._net.shared(ids, mask)
+            logits = self._net.levels(shared, mask, segments).double()
             for row, i in enumerate(part):
                 found[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
         return cast("list[Epitome]", found)

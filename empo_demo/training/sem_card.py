@@ -45,10 +45,10 @@ _METHOD = """## How it was made
 1. Emotions: full fine-tuning on every listener turn's context and on the situation texts of
    ED-train; labels smoothed, part of the smoothing towards related emotions; rates fall by layer.
 2. The vocabulary is pruned to the data's most used pieces and all single characters.
-3. All heads together at a low rate: EPITOME pairs, cause words of fold 0 of ED-valid, and a replay
-   of stage one.
-4. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903), at
-   the share with the least calibrated log-loss on fold 1; cause and EPITOME heads are refitted.
+3. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903), at
+   the share with the least calibrated log-loss on fold 1, and frozen.
+4. The cause head is fitted on fold 0 of ED-valid; two transformer layers for EPITOME, which
+   start as copies of the encoder's top two and read its fourth layer, on all EPITOME pairs.
 5. Temperature (cross-entropy) and the display threshold of cause words (F1) on fold 1.
 
 ED-valid's dialogues are split by `conv_id` into three folds for all heads together: 0 trains the
@@ -109,14 +109,17 @@ def _number(value: float | None) -> str:
 
 def _settings(meta: Mapping[str, Any]) -> str:
     from empo_demo.training import sem
+    from empo_demo.training import sem_finish as fit
     from empo_demo.training.sem_start import VOCABULARY
 
     rows = {
         "encoder rate, stage one (top layer)": sem.ENCODER_RATE,
         "head rate": sem.HEAD_RATE,
         "rate decay per layer": sem.LAYER_DECAY,
-        "joint rate": sem.JOINT_RATE,
-        "joint epochs": sem.JOINT_EPOCHS,
+        "cause head: rate, epochs": f"{fit.CAUSE_RATE}, {fit.CAUSE_EPOCHS}",
+        "EPITOME: block rate, head rate, epochs": (
+            f"{fit.BLOCK_RATE}, {fit.LEVEL_RATE}, {fit.LEVEL_EPOCHS}"
+        ),
         "vocabulary": VOCABULARY,
         **meta,
     }

@@ -1,7 +1,7 @@
-"""EPITOME's figures: five folds by seeker post, each trained from the emotion checkpoint.
+"""EPITOME's figures: five folds by seeker post, on the emotions' encoder.
 
-The shipped heads are trained on all pairs, so nothing of them can be measured on the pairs; each
-fold therefore repeats the level part of the joint stage on the other four and reads its own.
+The shipped heads are fitted on all pairs, so nothing of them can be measured on the pairs; each
+fold therefore fits them anew on the other four. The encoder itself is never trained on a pair.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
 from empo_demo.training import sem_data as data_of
-from empo_demo.training.sem_finish import blend, refit
+from empo_demo.training.sem_finish import fit_levels
 
 FOLDS = 5
 PUBLISHED = {"er": (0.79, 0.74), "ip": (0.84, 0.67), "ex": (0.92, 0.73)}
@@ -32,18 +32,11 @@ def fold_of_seeker(seeker: str) -> int:
 
 
 def cross_validate(
-    net: SemNet,
-    origin: SemNet,
-    pairs: Sequence[data_of.Pair],
-    work: Path,
-    *,
-    share: float,
-    seed: int,
+    net: SemNet, pairs: Sequence[data_of.Pair], work: Path, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Figures of the five folds, each trained from `net`, the emotion stage's result.
+    """Figures of the five folds, each fitted on the other four; `net`'s encoder saw no pair.
 
-    Each is averaged with `origin` at `share` and refitted, as the shipped model is. A fold's
-    predictions are kept in `work` and not made again.
+    A fold's predictions are kept in `work` and not made again.
     """
     predicted = np.zeros((len(pairs), len(MECHANISMS)), dtype=int)
     work.mkdir(parents=True, exist_ok=True)
@@ -52,31 +45,20 @@ def cross_validate(
         if own:
             kept = work / f"epitome-{fold}.json"
             if not kept.is_file():
-                levels = _fold(net, origin, pairs, own, share=share, seed=seed)
+                levels = _fold(net, pairs, own, fold, seed=seed)
                 kept.write_text(json.dumps(levels), encoding="utf8")
             predicted[own] = json.loads(kept.read_text(encoding="utf8"))
     return figures(pairs, predicted)
 
 
 def _fold(
-    net: SemNet,
-    origin: SemNet,
-    pairs: Sequence[data_of.Pair],
-    own: Sequence[int],
-    *,
-    share: float,
-    seed: int,
+    net: SemNet, pairs: Sequence[data_of.Pair], own: Sequence[int], fold: int, *, seed: int
 ) -> list[list[int]]:
-    """Train on the pairs that are not `own`; the predicted levels of those that are."""
-    from empo_demo.training.sem import joint_stage
-
+    """Fit on the pairs that are not `own`; the predicted levels of those that are."""
     held = set(own)
     others = [pair for i, pair in enumerate(pairs) if i not in held]
-    torch.manual_seed(seed)
     fresh = copy.deepcopy(net)
-    joint_stage(fresh, [], [], others, seed=seed)
-    blend(fresh, origin.encoder.state_dict(), share)
-    refit(fresh, [], others, seed=seed)
+    fit_levels(fresh, others, seed=seed, title=f" fold {fold + 1} of {FOLDS}")
     return predict(fresh, [pairs[i] for i in own])
 
 
@@ -87,7 +69,7 @@ def predict(net: SemNet, pairs: Sequence[data_of.Pair]) -> list[list[int]]:
     with torch.inference_mode():
         for start in range(0, len(pairs), 32):
             ids, mask, segments = collate([pair.text for pair in pairs[start : start + 32]])
-            levels += net.levels(net.hidden(ids, mask), segments).argmax(-1).tolist()
+            levels += net.levels(net.shared(ids, mask), mask, segments).argmax(-1).tolist()
     return levels
 
 

@@ -1,23 +1,30 @@
-"""After the training: average the encoder with its pretrained start, then refit the small heads.
+"""After the emotions: average the encoder with its pretrained start, then fit the other heads.
 
 Fine-tuning for several epochs makes the encoder remember its training dialogues; a weighted mean
 with the weights it started from reads new ones better (WiSE-FT, Wortsman et al. 2022, arXiv
-2109.01903). The share is chosen on fold 1. The cause and EPITOME heads are then fitted anew, with
-the averaged encoder frozen; the emotion head needs none, its figures are what the share is for.
+2109.01903). The share is chosen on fold 1. The cause head and the EPITOME block are then fitted
+with that encoder frozen, so that they cannot cost the emotions anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from empo_demo.empathy.encoder import SemNet, Text, collate
+from empo_demo.empathy.encoder import SemNet, Text, collate, start_blocks
+from empo_demo.errors import EngineError
 from empo_demo.training import sem_data as data_of
 
-SHARES = (1.0, 0.9, 0.8, 0.75, 0.7, 0.65, 0.6)
-REFIT_RATE, REFIT_EPOCHS, REFIT_BATCH = 3e-4, 4, 32
+SHARES = (1.0, 0.9, 0.8, 0.7)
+BATCH = 32
+CAUSE_RATE, CAUSE_EPOCHS = 1e-3, 16
+BLOCK_RATE, LEVEL_RATE, LEVEL_EPOCHS = 3e-4, 1e-3, 3
 
 State = Mapping[str, Tensor]
 
@@ -49,42 +56,98 @@ def best_share(net: SemNet, start: State, examples: Sequence[data_of.Emotion]) -
     return min(losses, key=losses.__getitem__)
 
 
-def refit(
-    net: SemNet,
-    causes: Sequence[data_of.CauseExample],
-    pairs: Sequence[data_of.Pair],
-    *,
-    seed: int,
-) -> None:
-    """Fit the cause and EPITOME heads on the frozen encoder's states, computed once."""
-    from empo_demo.training.sem import cause_loss, level_loss, level_weights
-
-    heads = [net.cause, net.pair, net.epitome]
-    optimizer = torch.optim.AdamW([p for head in heads for p in head.parameters()], REFIT_RATE)
-    weights = level_weights(pairs)
+def fit_causes(net: SemNet, causes: Sequence[data_of.CauseExample], *, seed: int) -> None:
+    """Fit the cause head on the frozen encoder's last states, which are computed once."""
     net.eval()
-    cause_states = _states(net, [example.text for example in causes])
-    pair_states = _states(net, [example.text for example in pairs])
+    states = _states([example.text for example in causes], net.hidden)
+    optimizer = torch.optim.AdamW(net.cause.parameters(), CAUSE_RATE)
     net.dropout.train()
-    for epoch in range(REFIT_EPOCHS):
-        for part in _parts(len(causes), f"{seed} refit causes {epoch}"):
-            states = _pad([cause_states[i] for i in part])
-            _update(cause_loss(net, [causes[i] for i in part], states), optimizer)
-        for part in _parts(len(pairs), f"{seed} refit pairs {epoch}"):
-            states = _pad([pair_states[i] for i in part])
-            _update(level_loss(net, [pairs[i] for i in part], weights, states), optimizer)
+    for epoch in range(CAUSE_EPOCHS):
+        for part in _parts(len(causes), f"{seed} causes {epoch}"):
+            loss = cause_loss(net, [causes[i] for i in part], _pad([states[i] for i in part]))
+            _update(loss, optimizer)
     net.eval()
 
 
-def _states(net: SemNet, texts: Sequence[Text]) -> list[Tensor]:
-    """The last hidden states of each text, (tokens, dim), in 16 bits to spare memory."""
+def fit_levels(net: SemNet, pairs: Sequence[data_of.Pair], *, seed: int, title: str = "") -> None:
+    """Fit the EPITOME block and its heads on the frozen encoder's shared states.
+
+    The blocks start as copies of the encoder's top layers; pairs of similar length go together.
+    """
+    torch.manual_seed(seed)
+    start_blocks(net)
+    net.eval()
+    states = _states([example.text for example in pairs], net.shared)
+    place = {id(pair): i for i, pair in enumerate(pairs)}
+    heads = [*net.pair.parameters(), *net.epitome.parameters()]
+    groups = [{"params": list(net.grader.parameters()), "lr": BLOCK_RATE}, {"params": heads}]
+    optimizer = torch.optim.AdamW(groups, LEVEL_RATE)
+    steps = LEVEL_EPOCHS * math.ceil(len(pairs) / BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [BLOCK_RATE, LEVEL_RATE], max(30, steps + 2), pct_start=0.1, cycle_momentum=False
+    )
+    weights = level_weights(pairs)
+    net.grader.train()
+    net.dropout.train()
+    for epoch in range(LEVEL_EPOCHS):
+        batches = list(data_of.batches(pairs, f"{seed} pairs {epoch}", BATCH))
+        for batch in progress(batches, f"EPITOME{title}, epoch {epoch + 1} of {LEVEL_EPOCHS}"):
+            known = _pad([states[place[id(pair)]] for pair in batch])
+            _update(level_loss(net, batch, weights, known), optimizer)
+            schedule.step()
+    net.eval()
+
+
+def cause_loss(net: SemNet, batch: Sequence[data_of.CauseExample], hidden: Tensor) -> Tensor:
+    """Per piece: is its word a cause, and (for the ranking) which share of the causes is it?"""
+    _, _, segments = collate([example.text for example in batch])
+    logits = net.causes(hidden)
+    targets = torch.zeros_like(logits)
+    for row, example in enumerate(batch):
+        for column, segment in enumerate(example.text.segments):
+            targets[row, column] = float(segment - 1 in example.causes) if segment else 0.0
+    inside = segments > 0
+    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    single = (each * inside).sum() / inside.sum()
+    share = targets / targets.sum(-1, keepdim=True).clamp_min(1)
+    ranked = F.log_softmax(logits.masked_fill(~inside, -1e4), -1)
+    return 2 * single - 0.5 * (share * ranked).sum(-1).mean()
+
+
+def level_loss(
+    net: SemNet, batch: Sequence[data_of.Pair], weights: Tensor, shared: Tensor
+) -> Tensor:
+    """Weighted cross-entropy, summed over the three mechanisms."""
+    _, mask, segments = collate([example.text for example in batch])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net.levels(shared, mask, segments).float()
+    levels = torch.tensor([example.levels for example in batch])
+    losses = [
+        F.cross_entropy(logits[:, m], levels[:, m], weight=weights[m], label_smoothing=0.05)
+        for m in range(levels.shape[1])
+    ]
+    return torch.stack(losses).sum()
+
+
+def level_weights(pairs: Sequence[data_of.Pair]) -> Tensor:
+    """(3, 3) class weights, the fourth root of the inverse frequency: rare levels count more."""
+    counts = torch.ones(3, 3)
+    for pair in pairs:
+        for mechanism, level in enumerate(pair.levels):
+            counts[mechanism, level] += 1
+    weights = (counts.sum(-1, keepdim=True) / counts) ** 0.25
+    return weights / weights.mean(-1, keepdim=True)
+
+
+def _states(texts: Sequence[Text], read: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+    """What `read` gives for each text, (tokens, dim), in 16 bits to spare memory."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     for start in range(0, len(order), 64):
         part = order[start : start + 64]
         ids, mask, _ = collate([texts[i] for i in part])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            hidden = net.hidden(ids, mask)
+            hidden = read(ids, mask)
         for row, i in enumerate(part):
             found[i] = hidden[row, : len(texts[i].ids)].half()
     return found
@@ -95,14 +158,30 @@ def _pad(states: Sequence[Tensor]) -> Tensor:
 
 
 def _parts(count: int, seed: str) -> list[list[int]]:
-    import random
-
     order = list(range(count))
     random.Random(seed).shuffle(order)
-    return [order[i : i + REFIT_BATCH] for i in range(0, count, REFIT_BATCH)]
+    return [order[i : i + BATCH] for i in range(0, count, BATCH)]
 
 
 def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    loss.backward()
+    check_loss(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def check_loss(loss: Tensor) -> None:
+    """Stop a training whose loss is no number; what was saved before stays as it is."""
+    if not torch.isfinite(loss):
+        raise EngineError(
+            "The loss is no number; the last checkpoint is kept. Run the command again, "
+            "with another --seed."
+        )
+
+
+def progress(batches: Sequence[Any], title: str) -> Iterator[Any]:
+    """`batches` under a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(batches, title, console=Console(stderr=True))
