@@ -85,6 +85,13 @@ class Arena:
         """Whether the models can answer, in words for the page."""
         return self._backend.status()
 
+    def engine(self) -> Engine:
+        """The engine itself, for comparisons that are no votes; `NotAllowed` while it loads."""
+        engine = self._backend.engine(patience=0.0)
+        if engine is None:
+            raise NotAllowed("The models are not loaded yet; try again in a moment.")
+        return engine
+
     def analyze(self, dialogue: Dialogue | str) -> Reading:
         """What the SEM reads in the last user turn (or in a bare text); stores nothing."""
         if isinstance(dialogue, str):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Group = Literal[
-    "joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation"
-]
+Group = Literal["joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation"]
 
 EMOTIONS: tuple[str, ...] = (
     "afraid", "angry", "annoyed", "anticipating", "anxious", "apprehensive", "ashamed", "caring",
@@ -36,7 +34,7 @@ _ONE_WAY = (
 )  # fmt: skip
 
 OPPOSITE: dict[str, str] = {
-    **{a: b for a, b in _MUTUAL},
+    **dict(_MUTUAL),
     **{b: a for a, b in _MUTUAL},
     **dict(_ONE_WAY),
 }
@@ -53,6 +51,4 @@ GROUPS: dict[Group, tuple[str, ...]] = {
     "anticipation": ("anticipating", "hopeful", "prepared"),
 }
 
-GROUP_OF: dict[str, Group] = {
-    label: group for group, labels in GROUPS.items() for label in labels
-}
+GROUP_OF: dict[str, Group] = {label: group for group, labels in GROUPS.items() for label in labels}

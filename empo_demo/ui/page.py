@@ -17,7 +17,15 @@ from empo_demo.contenders import Roster, load_roster
 from empo_demo.errors import ArenaError
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
-from empo_demo.ui import about_tab, arena_tab, data_tab, endpoints
+from empo_demo.ui import (
+    about_tab,
+    arena_tab,
+    board_tab,
+    data_tab,
+    endpoints,
+    explore_tab,
+    results_tab,
+)
 from empo_demo.ui.guard import Guard
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
 from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
@@ -83,6 +91,12 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Arena", id="arena"):
                 handlers = arena_tab.build(arena, lexicon, session, badge)
+            with gr.Tab("Explore", id="explore"):
+                explore_tab.build(arena, page)
+            with gr.Tab("Board", id="board") as board:
+                board_tab.build(arena, board)
+            with gr.Tab("Results", id="results") as results:
+                results_tab.build(arena.settings, results)
             with gr.Tab("Data", id="data") as data:
                 data_tab.build(arena, session, data)
             with gr.Tab("About", id="about"):

@@ -1,0 +1,26 @@
+"""Plain tables for the tabs: text in, escaped markup out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+
+def of_rows(rows: Sequence[Mapping[str, str]]) -> str:
+    """A table of dictionaries that share their keys; empty without rows."""
+    if not rows:
+        return ""
+    return of_lines(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def of_lines(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table with a head; wide ones scroll inside their own frame."""
+    top = "".join(f"<th>{escape(str(cell))}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in line) + "</tr>"
+        for line in lines
+    )
+    return (
+        f'<div class="frame"><table class="tally"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
