@@ -96,6 +96,11 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     ids = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        list(messages),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=False,
+        # What is too long is shortened by `encode_fitted`, so there is nothing to warn of.
+        tokenizer_kwargs={"verbose": False},
     )
     return [int(token) for token in cast("list[int]", ids)]

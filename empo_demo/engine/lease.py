@@ -36,7 +36,7 @@ def _gpu(function: Streaming) -> Streaming:
     """`spaces.GPU` on a ZeroGPU Space, else the function itself."""
     if not on_zero_gpu():
         return function
-    import spaces  # type: ignore[import-not-found]
+    import spaces
 
     decorated: Streaming = spaces.GPU(duration=seconds)(function)
     return decorated

@@ -59,21 +59,32 @@ def _load_written(settings: Settings, roster: Roster, written: tuple[Contender, 
     from empo_demo.engine.lease import LeasedEngine, on_zero_gpu
     from empo_demo.engine.local import LocalEngine
 
-    device = pick_device(settings.device)
+    device = pick_device(settings.device, roster.quantization)
     loader = Loader(device, roster.quantization, settings.adapter_plan)
     copies = loader.load(written)
     engine = LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
     return LeasedEngine(engine) if on_zero_gpu() else engine
 
 
-def pick_device(wanted: str) -> str:
-    """`auto` is the first of cuda, mps and cpu that is there."""
+def pick_device(wanted: str, quantization: Quantization = "none") -> str:
+    """`auto` is cuda where it is there, else cpu. Raises `EngineError` on what is not there."""
     import torch
 
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise EngineError("EMPO_DEVICE asks for cuda, but there is no CUDA device; use cpu.")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise EngineError(f"EMPO_DEVICE asks for {wanted}, but there are {there} CUDA devices.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise EngineError("EMPO_DEVICE asks for mps, but this machine has none; use cpu.")
+    if kind == "mps" and quantization != "none":
+        raise EngineError(
+            f"bitsandbytes cannot hold {quantization} weights on mps; "
+            "set EMPO_QUANTIZATION=none or EMPO_DEVICE=cpu."
+        )
     return wanted
 
 

@@ -276,3 +276,17 @@ def test_remote_code_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_int8_answers_too(tiny_folder: Path, adapter_folder: Path) -> None:
     assert len(replies(engine_of(tiny_folder, adapter_folder, bits="int8"), "base", "aligned")) == 2
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    import torch
+
+    from empo_demo.engine.loading import pick_device
+
+    assert pick_device("auto") in ("cpu", "cuda") and pick_device("cpu") == "cpu"
+    missing = "cuda:99" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(EngineError, match="EMPO_DEVICE asks for cuda"):
+        pick_device(missing)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(EngineError, match="EMPO_DEVICE asks for mps"):
+            pick_device("mps", "nf4")

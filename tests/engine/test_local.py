@@ -219,3 +219,36 @@ def test_scores_are_the_log_probabilities_of_the_reply(exact_engine: LocalEngine
     by_hand = sum(float(logits[len(prompt) - 1 + i, t]) for i, t in enumerate(reply))
     assert short == pytest.approx(by_hand, abs=1e-3) and tokens == len(reply)
     assert more > tokens and long < 0
+
+
+def test_all_sides_leave_out_the_same_old_exchanges(exact_engine: LocalEngine) -> None:
+    """A guided side's longer prompt may not make it see less of the dialogue than the other."""
+    turns = tuple(
+        {"role": "assistant" if i % 2 else "user", "content": f"this is turn {i}, my friend"}
+        for i in range(15)
+    )
+    guided = ({"role": "system", "content": "The user feels ashamed. " * 3}, *turns)
+    batch, prompts = exact_engine._batches[0], []
+    prepare = batch.prepare
+
+    def spy(*args: Any) -> Any:
+        row = prepare(*args)
+        prompts.append(batch.weights.tokenizer.decode(row.prompt))
+        return row
+
+    batch.prepare = spy  # type: ignore[method-assign]
+    try:
+        both = play(exact_engine, ask("a", "base", turns), ask("b", "aligned", guided))
+    finally:
+        del batch.prepare
+    plain, longer = (p[p.index("this is turn") :] for p in prompts)
+    assert (
+        plain == longer
+        and "turn 14" in plain
+        and "turn 0," not in plain
+        and set(both)
+        == {
+            "a",
+            "b",
+        }
+    )
