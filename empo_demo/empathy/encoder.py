@@ -213,8 +213,9 @@ def _block(config: Any) -> nn.TransformerEncoderLayer:
 
 def start_blocks(net: SemNet) -> None:
     """Give the EPITOME blocks the weights of the encoder's top layers, their best start."""
-    layers = net.encoder.encoder.layer[-len(net.grader) :]
-    for block, layer in zip(net.grader, layers, strict=True):
+    blocks: list[Any] = list(net.grader)
+    layers: list[Any] = list(net.encoder.encoder.layer[-len(blocks) :])
+    for block, layer in zip(blocks, layers, strict=True):
         own, cross = layer.attention.self, layer.attention.output
         queries = (own.query, own.key, own.value)
         with torch.no_grad():

@@ -92,7 +92,9 @@ class EmbeddedSEM:
 
         folder = folder or ASSETS / "sem"
         self._net, self.texts, self._meta = load(folder)
-        self.revision = hashlib.sha256((folder / "sem.json").read_bytes()).hexdigest()[:12]
+        if _fast_half():
+            self._net.encoder.bfloat16()
+        self.revision = _revision(folder)
         self._lock = threading.Lock()
 
     @property
@@ -211,6 +213,23 @@ def load_sem(settings: Settings) -> SEM:
     from empo_demo.empathy.plugins import load_plugin
 
     return load_plugin(settings.sem)
+
+
+def _fast_half() -> bool:
+    """Whether this CPU multiplies bfloat16 natively: then half the time, at no loss that counts."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _revision(folder: Path) -> str:
+    """Twelve hex digits of the hash of everything that decides a reading."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        if path.name != "figures.json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _upto_user(turns: Sequence[Turn]) -> list[str]:

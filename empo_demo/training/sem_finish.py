@@ -80,7 +80,10 @@ def fit_levels(net: SemNet, pairs: Sequence[data_of.Pair], *, seed: int, title: 
     states = _states([example.text for example in pairs], net.shared)
     place = {id(pair): i for i, pair in enumerate(pairs)}
     heads = [*net.pair.parameters(), *net.epitome.parameters()]
-    groups = [{"params": list(net.grader.parameters()), "lr": BLOCK_RATE}, {"params": heads}]
+    groups: list[dict[str, Any]] = [
+        {"params": list(net.grader.parameters()), "lr": BLOCK_RATE},
+        {"params": heads},
+    ]
     optimizer = torch.optim.AdamW(groups, LEVEL_RATE)
     steps = LEVEL_EPOCHS * math.ceil(len(pairs) / BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -165,7 +168,7 @@ def _parts(count: int, seed: str) -> list[list[int]]:
 
 def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     check_loss(loss)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
