@@ -132,7 +132,7 @@ def test_a_revision_does_not_depend_on_where_the_model_lies(tmp_path: Path) -> N
 
 def test_own_models_replace_the_embedded_ones(tmp_path: Path) -> None:
     base, adapter = make_model(tmp_path / "own"), make_adapter(tmp_path / "dpo")
-    embedded = PRESETS["tiny"].parent.parent / "tiny" / "base"
+    embedded = PRESETS["tiny"].parent.parent / "tiny" / "aligned"
     if not embedded.is_dir():
         pytest.skip("the embedded tiny models are not built")
     roster = load_roster(load_settings(base=str(base), aligned=str(adapter)))
