@@ -17,7 +17,9 @@ Database = Annotated[str | None, typer.Option(help="A SQLAlchemy URL; else EMPO_
 @app.command()
 def export(
     output: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[str, typer.Option("--format", help="trl, kto, csv or parquet.")] = "trl",
+    form: Annotated[
+        str, typer.Option("--format", help="trl, kto, csv, parquet, or jsonl (full records).")
+    ] = "trl",
     database: Database = None,
     mixed: Annotated[
         bool, typer.Option("--mixed-strategies", help="Keep pairs with one guided side.")
@@ -68,6 +70,99 @@ def hide(
     store.hide(round_id, reason)
     store.close()
     typer.echo(f"The round {round_id} is hidden.", err=True)
+
+
+@app.command("import")
+def import_records(
+    source: Annotated[Path, typer.Argument(help="A file of `votes export --format jsonl`.")],
+    database: Database = None,
+) -> None:
+    """Read full records from another arena; rounds that are there already are left alone."""
+    from empo_demo.votes.records import import_file
+    from empo_demo.votes.store import Store
+
+    store = Store.open(_url(database))
+    report = import_file(store, source)
+    store.close()
+    for line in report.bad[:20]:
+        typer.echo(line, err=True)
+    typer.echo(f"{report}.", err=True)
+
+
+@app.command("list")
+def list_rounds(
+    database: Database = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """List the newest voted rounds, with what keeps each out of exports."""
+    import json
+
+    from empo_demo.votes.stats import newest
+    from empo_demo.votes.store import Store
+
+    store = Store.open(_url(database), create=False)
+    found = newest(store, limit)
+    store.close()
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+        return
+    for row in found:
+        left = f"  ({row['left_out']})" if row["left_out"] else ""
+        typer.echo(f"{row['round_id']}  {row['time'][:16]}  {row['verdict']:8}{left}")
+
+
+@app.command()
+def backup(
+    output: Annotated[Path, typer.Argument(help="A new file; it becomes a SQLite database.")],
+    database: Database = None,
+) -> None:
+    """Copy all votes into one file, while the app runs."""
+    from empo_demo.votes import backup as backups
+    from empo_demo.votes.store import Store
+
+    store = Store.open(_url(database), create=False)
+    votes = backups.backup(store, output)
+    store.close()
+    typer.echo(f"{output}: {votes:,} votes.", err=True)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A file that `votes backup` made.")],
+    database: Database = None,
+) -> None:
+    """Replace the database's content by a backup's; withdrawn votes stay withdrawn."""
+    from empo_demo.votes import backup as backups
+    from empo_demo.votes.store import Store
+
+    store = Store.open(_url(database))
+    votes = backups.restore(store, source)
+    store.close()
+    typer.echo(f"Restored: {votes:,} votes.", err=True)
+
+
+@app.command()
+def push(
+    repo: Annotated[str | None, typer.Option(help="owner/name; else EMPO_HUB_DATASET.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the files to be pushed are kept.")] = Path(
+        "pushed-votes"
+    ),
+    database: Database = None,
+) -> None:
+    """Publish votes older than 24 hours to a data set on the Hub, and take out withdrawn ones."""
+    from empo_demo.errors import SettingsError
+    from empo_demo.settings import load_settings
+    from empo_demo.votes import hub
+    from empo_demo.votes.store import Store
+
+    repo = repo or load_settings().hub_dataset
+    if not repo:
+        raise SettingsError("No data set is named. Use --repo owner/name, or EMPO_HUB_DATASET.")
+    store = Store.open(_url(database), create=False)
+    report = hub.Pusher(store, repo, folder).push()
+    store.close()
+    typer.echo(f"{repo}: {report}.", err=True)
 
 
 ranking_cli.register(app)

@@ -28,7 +28,7 @@ from empo_demo.votes.reasons import (
 )
 from empo_demo.votes.store import Store
 
-FORMATS = ("trl", "kto", "csv", "parquet")
+FORMATS = ("trl", "kto", "csv", "parquet", "jsonl")
 _OTHER = {"a": "b", "b": "a"}
 
 
@@ -88,6 +88,11 @@ def rows(
             report.left_out[reason] += 1
         report.rows += len(made)
         yield from made
+
+
+def rows_of(form: str, round_: Round) -> list[dict[str, Any]]:
+    """The rows that one voted round makes in a format."""
+    return _ROWS[form](round_)
 
 
 def voted_rounds(store: Store) -> Iterator[Round]:
@@ -183,7 +188,21 @@ def _table(round_: Round) -> list[dict[str, Any]]:
     return [row]
 
 
-_ROWS = {"trl": _trl, "kto": _kto, "csv": _table, "parquet": _table}
+def _record(round_: Round) -> list[dict[str, Any]]:
+    """All columns, as `votes import` reads them; texts are masked."""
+    from empo_demo.votes.records import record_of
+
+    record = record_of(round_)
+    for turn in record["round"]["dialogue"]:
+        turn["content"] = _mask(str(turn["content"]))
+    for reply in record["replies"]:
+        for key in ("text", "guidance", "thought"):
+            reply[key] = _mask(reply[key]) if reply[key] else reply[key]
+    record["vote"]["comment"] = _mask(record["vote"]["comment"])
+    return [record]
+
+
+_ROWS = {"jsonl": _record, "trl": _trl, "kto": _kto, "csv": _table, "parquet": _table}
 
 
 def _facts(round_: Round) -> dict[str, Any]:
@@ -233,7 +252,7 @@ def _vote(round_: Round) -> Vote:
 
 def _write(path: Path, form: str, made: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if form in ("trl", "kto"):
+    if form in ("trl", "kto", "jsonl"):
         with path.open("w", encoding="utf8") as file:
             for row in made:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -112,7 +112,7 @@ class Round(Base):
 
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[datetime | None]
-    pushed_at: Mapped[datetime | None]
+    pushed_at: Mapped[datetime | None] = mapped_column(index=True)
 
     replies: Mapped[list[Reply]] = relationship(
         lazy="selectin", order_by="Reply.side", cascade="all, delete-orphan", passive_deletes=True
@@ -173,6 +173,18 @@ class Limit(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(80))
     at: Mapped[datetime]
+
+
+class Tombstone(Base):
+    """A withdrawn round: nothing but its id, so that no import or backup brings it back.
+
+    `published` says that it had been pushed, and is still to be taken out of the data set.
+    """
+
+    __tablename__ = "tombstones"
+    round_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime]
+    published: Mapped[bool]
 
 
 class Secret(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -33,7 +34,25 @@ def count(store: Store) -> Stats:
         left_out={reason: reasons[reason] for reason in REASONS},
         voters=voters,
         fast=sum(bool(round_.vote and round_.vote.fast) for round_ in voted),
-        withdrawn=0,
+        withdrawn=len(store.tombstones()),
         checks={"asked": len(checks), "passed": passed},
         warnings=store.warnings,
     )
+
+
+def newest(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The newest voted rounds, for a moderator: id, time, verdict, why it is left out."""
+    query = select(Round).join(Vote).order_by(Vote.id.desc()).limit(limit)
+    with store.database.read() as session:
+        found = list(session.scalars(query))
+    return [
+        {
+            "round_id": round_.id,
+            "time": round_.vote.created_at.isoformat(),
+            "verdict": round_.vote.verdict,
+            "left_out": reason_left_out(round_),
+            "hidden_reason": round_.hidden_reason,
+        }
+        for round_ in found
+        if round_.vote is not None
+    ]

@@ -13,22 +13,23 @@ import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
-from sqlalchemy import CursorResult, delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, NotFound
 from empo_demo.votes.database import Database
 from empo_demo.votes.filesystem import lost_on_restart
+from empo_demo.votes.keeping import EPHEMERAL_LIFE, Keeping, changed, now, voter_id
 from empo_demo.votes.models import Limit, Reply, Round, Secret, Vote, Voter
 
+__all__ = ["EPHEMERAL_LIFE", "Ballot", "RateLimit", "Store", "now", "voter_id"]
 NO_ROUND = (
     "There is no such round of yours. It may be another visitor's, or erased: open a new one."
 )
-EPHEMERAL_LIFE = timedelta(hours=1)
 LEASE = timedelta(seconds=90)
 
 
@@ -52,16 +53,7 @@ class Ballot:
     comment: str = ""
 
 
-def voter_id(token: str) -> str:
-    """The voter as stored: a hash, so that a leaked database lets nobody vote as another."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Store:
+class Store(Keeping):
     """The votes' storage. Safe for threads; several processes may share one database."""
 
     def __init__(
@@ -198,7 +190,7 @@ class Store:
                 .where(Round.id == round_id, Round.state == "pending")
                 .values(state="streaming", owner=owner, lease_until=now() + LEASE, engine=engine)
             )
-            return _rows(done) == 1
+            return changed(done) == 1
 
     def renew(self, round_ids: Iterable[str], owner: str) -> None:
         """Tell the other replicas that `owner` still streams these rounds."""
@@ -229,7 +221,7 @@ class Store:
                     ready_at=now(), owner=None, lease_until=None,
                 )
             )  # fmt: skip
-            if _rows(done) != 1:
+            if changed(done) != 1:
                 return
             for side, values in replies.items():
                 session.execute(
@@ -256,7 +248,7 @@ class Store:
                 .where(or_(Round.owner.in_(list(dead)), Round.lease_until < now()))
                 .values(state="void", void_reason=reason, owner=None, lease_until=None)
             )
-            return _rows(done)
+            return changed(done)
 
     def streaming_owners(self) -> set[str]:
         query = select(Round.owner).where(Round.state == "streaming", Round.owner.is_not(None))
@@ -296,49 +288,6 @@ class Store:
                 raise NotAllowed("Rate a round after its vote: choose one of the four first.")
             found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
             found.vote.comment = comment or found.vote.comment
-
-    # Keeping and forgetting -----------------------------------------------------------------
-
-    def erase_voter(self, token: str) -> int:
-        """Erase all that is stored of a voter; return how many rounds that were."""
-        voter = voter_id(token)
-        with self.database.write() as session:
-            count = session.scalar(
-                select(func.count()).select_from(Round).where(Round.voter == voter)
-            )
-            session.execute(delete(Limit).where(Limit.key == f"v:{voter}"))
-            session.execute(delete(Round).where(Round.voter == voter))
-            session.execute(delete(Voter).where(Voter.id == voter))
-            return count or 0
-
-    def purge(self, *, token: str | None = None) -> int:
-        """Erase rounds without consent: all of the voter `token`, else those an hour old."""
-        before = now() - EPHEMERAL_LIFE
-        stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
-        idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
-        with self.database.write() as session:
-            gone = session.execute(delete(Round).where(stale, Round.ephemeral.is_(True)))
-            session.execute(delete(Limit).where(Limit.at < before))
-            rounds = select(Round.id).where(Round.voter == Voter.id).exists()
-            session.execute(delete(Voter).where(idle, ~rounds))
-            return _rows(gone)
-
-    def has_ephemeral(self) -> bool:
-        """Whether there are rounds without consent that have yet to be erased."""
-        with self.database.read() as session:
-            return (
-                session.scalar(select(Round.id).where(Round.ephemeral.is_(True)).limit(1))
-                is not None
-            )
-
-    def hide(self, round_id: str, reason: str) -> None:
-        """A moderator's decision: the round stays, and leaves every export and ranking."""
-        with self.database.write() as session:
-            done = session.execute(
-                update(Round).where(Round.id == round_id).values(hidden_reason=reason)
-            )
-            if _rows(done) != 1:
-                raise NotFound(f"There is no round {round_id!r}. `votes list` shows them.")
 
     def contender_counts(self) -> dict[str, int]:
         """How many decisive votes each contender took part in."""
@@ -385,7 +334,3 @@ def _network(address: str) -> str:
 def _spell(seconds: float) -> str:
     whole = max(1, round(seconds + 0.5))
     return f"{whole} s" if whole < 120 else f"{whole // 60 + 1} minutes"
-
-
-def _rows(result: Any) -> int:
-    return int(result.rowcount) if isinstance(result, CursorResult) else 0

@@ -6,5 +6,5 @@ loading Alembic, and one from a newer app is told from a damaged one.
 
 from __future__ import annotations
 
-REVISIONS: tuple[str, ...] = ("0001",)
+REVISIONS: tuple[str, ...] = ("0001", "0002")
 HEAD = REVISIONS[-1]

@@ -1,0 +1,89 @@
+"""What is kept and what is forgotten: withdrawal, visits without consent, hidden rounds.
+
+A withdrawn round leaves a tombstone, its id alone; rows are overwritten on disk (SQLite's
+`secure_delete`), not only unlinked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, delete, select, update
+
+from empo_demo.errors import NotFound
+from empo_demo.votes.database import Database
+from empo_demo.votes.models import Limit, Round, Tombstone, Voter
+
+EPHEMERAL_LIFE = timedelta(hours=1)
+
+
+def voter_id(token: str) -> str:
+    """The voter as stored: a hash, so that a leaked database lets nobody vote as another."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def changed(result: Any) -> int:
+    """How many rows a statement changed."""
+    return int(result.rowcount) if isinstance(result, CursorResult) else 0
+
+
+class Keeping:
+    """The part of the store that forgets. `database` is the store's."""
+
+    database: Database
+
+    def erase_voter(self, token: str) -> int:
+        """Erase all that is stored of a voter; return how many rounds that were."""
+        voter, at = voter_id(token), now()
+        with self.database.write() as session:
+            query = select(Round.id, Round.pushed_at, Round.ephemeral).where(Round.voter == voter)
+            found = session.execute(query).all()
+            for round_id, pushed_at, ephemeral in found:
+                if not ephemeral:
+                    published = pushed_at is not None
+                    session.add(Tombstone(round_id=round_id, at=at, published=published))
+            session.execute(delete(Limit).where(Limit.key == f"v:{voter}"))
+            session.execute(delete(Round).where(Round.voter == voter))
+            session.execute(delete(Voter).where(Voter.id == voter))
+            return len(found)
+
+    def purge(self, *, token: str | None = None) -> int:
+        """Erase rounds without consent: all of the voter `token`, else those an hour old."""
+        before = now() - EPHEMERAL_LIFE
+        stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
+        idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
+        with self.database.write() as session:
+            gone = session.execute(delete(Round).where(stale, Round.ephemeral.is_(True)))
+            session.execute(delete(Limit).where(Limit.at < before))
+            rounds = select(Round.id).where(Round.voter == Voter.id).exists()
+            session.execute(delete(Voter).where(idle, ~rounds))
+            return changed(gone)
+
+    def has_ephemeral(self) -> bool:
+        """Whether there are rounds without consent that have yet to be erased."""
+        query = select(Round.id).where(Round.ephemeral.is_(True)).limit(1)
+        with self.database.read() as session:
+            return session.scalar(query) is not None
+
+    def hide(self, round_id: str, reason: str) -> None:
+        """A moderator's decision: the round stays, and leaves every export and ranking."""
+        with self.database.write() as session:
+            done = session.execute(
+                update(Round).where(Round.id == round_id).values(hidden_reason=reason)
+            )
+            if changed(done) != 1:
+                raise NotFound(f"There is no round {round_id!r}. `votes list` shows them.")
+
+    def tombstones(self, *, published: bool | None = None) -> set[str]:
+        """The ids of withdrawn rounds; with `published`, only those (not) in the data set."""
+        query = select(Tombstone.round_id)
+        if published is not None:
+            query = query.where(Tombstone.published.is_(published))
+        with self.database.read() as session:
+            return set(session.scalars(query))

@@ -1,0 +1,234 @@
+"""Import, backup, restore and withdrawal: what was given comes back, what was taken does not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from empo_demo.arena import Arena
+from empo_demo.dialogue import Dialogue
+from empo_demo.errors import DataError, NotFound
+from empo_demo.settings import load_settings
+from empo_demo.votes import hub
+from empo_demo.votes.backup import backup, restore
+from empo_demo.votes.export import export_file
+from empo_demo.votes.keeping import now
+from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.records import import_file
+from empo_demo.votes.store import Store
+from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+
+
+@pytest.fixture
+def both(url: str) -> Arena:
+    """An arena on SQLite and on PostgreSQL."""
+    return Arena(
+        load_settings(database=url), ROSTER, Store.open(url),
+        engine=ScriptedEngine(), sem=ScriptedSEM(),
+    )  # fmt: skip
+
+
+def cast(arena: Arena, voter: str, text: str = "It rained all day.", verdict: str = "a") -> str:
+    consent = arena.consent_text().version
+    opened = arena.open_round(voter, Dialogue(), text, consent=consent)
+    list(arena.stream(voter, opened.round_id))
+    arena.vote(voter, opened.round_id, verdict)
+    return opened.round_id
+
+
+def test_full_records_come_back_through_an_import_once(both: Arena, tmp_path: Path) -> None:
+    voter = both.new_voter()
+    ids = [cast(both, voter, verdict=verdict) for verdict in ("a", "tie", "both_bad")]
+    file = tmp_path / "records.jsonl"
+    assert export_file(both.settings.database, "jsonl", file).rows == 3
+    other = Store.open(f"sqlite:///{tmp_path}/other.sqlite3")
+    assert import_file(other, file).new == 3
+    again = import_file(other, file)
+    assert (again.new, again.known) == (0, 3)
+    settings = load_settings(database=f"sqlite:///{tmp_path}/other.sqlite3")
+    there = Arena(settings, ROSTER, other, engine=ScriptedEngine(), sem=ScriptedSEM())
+    assert there.my_votes(voter) == both.my_votes(voter)
+    assert [vote["round_id"] for vote in there.my_votes(voter)] == ids
+    for form in ("trl", "kto"):
+        export_file(both.settings.database, form, tmp_path / "one")
+        export_file(settings.database, form, tmp_path / "two")
+        assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() != ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda r: r.pop("round"), "must be an object"),
+        (lambda r: r["replies"].pop(), "sides a and b"),
+        (lambda r: r["round"].update(seed=None), "rounds.seed is missing"),
+        (lambda r: r["round"].update(created_at="yesterday"), "no time"),
+        (lambda r: r["vote"].update(verdict="c"), "verdict"),
+        (lambda r: r.update(vote=None), "do not fit"),
+        (lambda r: r["round"].update(extra=1), "no column"),
+    ],
+)
+def test_a_bad_line_is_named_and_the_rest_goes_on(
+    arena: Arena, tmp_path: Path, damage: Any, words: str
+) -> None:
+    voter = arena.new_voter()
+    cast(arena, voter)
+    cast(arena, voter)
+    file = tmp_path / "records.jsonl"
+    export_file(arena.settings.database, "jsonl", file)
+    first, second = file.read_text().splitlines()
+    record = json.loads(first)
+    damage(record)
+    file.write_text(f"{json.dumps(record)}\n\n{second}\nnot json\n")
+    other = Store.open(f"sqlite:///{tmp_path}/other.sqlite3")
+    report = import_file(other, file)
+    assert report.new == 1 and len(report.bad) == 2
+    assert report.bad[0].startswith("line 1: ") and words in report.bad[0]
+
+
+def test_withdrawn_votes_do_not_come_back(both: Arena, tmp_path: Path) -> None:
+    voter, other = both.new_voter(), both.new_voter()
+    cast(both, voter)
+    kept = cast(both, other)
+    export_file(both.settings.database, "jsonl", tmp_path / "records.jsonl")
+    assert backup(both.store, tmp_path / "backup.sqlite3") == 2
+    assert both.delete_my_data(voter) == 1
+    report = import_file(both.store, tmp_path / "records.jsonl")
+    assert (report.new, report.known, report.withdrawn) == (0, 1, 1)
+    assert restore(both.store, tmp_path / "backup.sqlite3") == 1
+    assert both.my_votes(voter) == [] and both.my_votes(other)[0]["round_id"] == kept
+    assert both.stats().withdrawn == 1
+
+
+def test_a_backup_is_taken_and_restored_while_votes_are_cast(both: Arena, tmp_path: Path) -> None:
+    before = both.new_voter()
+    for _ in range(5):
+        cast(both, before)
+    stop, errors = threading.Event(), []
+
+    def visitor() -> None:
+        while not stop.is_set():
+            try:
+                cast(both, both.new_voter())
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=visitor)
+    thread.start()
+    try:
+        assert backup(both.store, tmp_path / "backup.sqlite3") >= 5
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+    both.store.hide(both.my_votes(before)[0]["round_id"], "spam")
+    late = both.new_voter()
+    cast(both, late)
+    restore(both.store, tmp_path / "backup.sqlite3")
+    assert len(both.my_votes(before)) == 5 and both.my_votes(late) == []
+    assert both.stats().left_out["hidden by a moderator"] == 0
+    cast(both, late)
+    assert len(both.my_votes(late)) == 1
+
+
+def test_what_is_no_backup_is_refused_and_nothing_changes(arena: Arena, tmp_path: Path) -> None:
+    voter = arena.new_voter()
+    cast(arena, voter)
+    (tmp_path / "text").write_text("no database" * 100)
+    sqlite3.connect(tmp_path / "empty.sqlite3").execute("CREATE TABLE x (y)").connection.close()
+    for name in ("text", "empty.sqlite3"):
+        with pytest.raises(DataError, match="not a backup"):
+            restore(arena.store, tmp_path / name)
+    with pytest.raises(NotFound):
+        restore(arena.store, tmp_path / "absent")
+    with pytest.raises(DataError, match="exists already"):
+        backup(arena.store, tmp_path / "text")
+    assert len(arena.my_votes(voter)) == 1
+
+
+class Recorder:
+    """Stands where the Hub would: keeps the files of a data set, and can be out of order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lock = folder, threading.Lock()
+        self.files: dict[str, bytes] = {}
+        self.down, self.squashed = False, 0
+
+    def trigger(self) -> Any:
+        return self
+
+    def result(self) -> None:
+        if self.down:
+            raise OSError("no network")
+        for path in self.folder.glob("*.jsonl"):
+            self.files[f"data/{path.name}"] = path.read_bytes()
+
+    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
+        return list(self.files)
+
+    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str) -> str:
+        path = self.folder.parent / "download"
+        path.write_bytes(self.files[filename])
+        return str(path)
+
+    def upload_file(
+        self, *, path_or_fileobj: bytes, path_in_repo: str, repo_id: str, repo_type: str
+    ) -> None:
+        self.files[path_in_repo] = path_or_fileobj
+
+    def super_squash_history(self, repo_id: str, *, repo_type: str) -> None:
+        self.squashed += 1
+
+    def rounds(self) -> list[str]:
+        return [
+            json.loads(line)["round_id"]
+            for name, content in self.files.items()
+            if name.startswith("data/")
+            for line in content.decode().splitlines()
+        ]
+
+
+def age(arena: Arena, hours: int) -> None:
+    with arena.store.database.write() as session:
+        session.execute(update(Vote).values(created_at=now() - timedelta(hours=hours)))
+
+
+def test_a_push_waits_a_day_and_is_repeated_until_it_is_confirmed(
+    arena: Arena, tmp_path: Path
+) -> None:
+    voter = arena.new_voter()
+    round_id = cast(arena, voter)
+    recorder = Recorder(tmp_path / "out")
+    assert hub.Outbox(arena.store, recorder.folder).push(recorder) == 0
+    age(arena, 25)
+    recorder.down = True
+    with pytest.raises(OSError, match="no network"):
+        hub.Outbox(arena.store, recorder.folder).push(recorder)
+    recorder.down = False
+    after_restart = hub.Outbox(arena.store, recorder.folder)
+    assert after_restart.push(recorder) == 1 and after_restart.push(recorder) == 0
+    assert set(recorder.rounds()) == {round_id}
+    published = json.loads(next(iter(recorder.files.values())).decode().splitlines()[0])
+    with arena.store.database.read() as session:
+        stored = session.scalars(select(Round)).one()
+    assert voter not in json.dumps(published) and stored.voter not in json.dumps(published)
+
+
+def test_withdrawn_votes_are_taken_out_of_the_data_set(arena: Arena, tmp_path: Path) -> None:
+    voter, other = arena.new_voter(), arena.new_voter()
+    gone, kept = cast(arena, voter), cast(arena, other)
+    age(arena, 25)
+    recorder = Recorder(tmp_path / "out")
+    hub.Outbox(arena.store, recorder.folder).push(recorder)
+    assert set(recorder.rounds()) == {gone, kept}
+    arena.delete_my_data(voter)
+    assert hub.take_out(arena.store, recorder, "owner/votes") == 1
+    assert recorder.rounds() == [kept] and recorder.squashed == 1
+    assert gone in recorder.files[hub.TOMBSTONES].decode()
+    assert hub.take_out(arena.store, recorder, "owner/votes") == 0
