@@ -179,6 +179,7 @@ def save(net: SemNet, texts: Texts, meta: dict[str, Any], folder: Path) -> None:
 
 def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
     """The network in 32 bits for the CPU, ready to read."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
@@ -192,7 +193,7 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
             state.update(load_file(file))
         net.load_state_dict({name: value.float() for name, value in state.items()})
         texts = Texts(Tokenizer.from_file(str(folder / "tokenizer.json")))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = str(error).split("\n")[0]
         raise EngineError(f"The emotion model in {folder} cannot be loaded: {line}.") from None
     return net.eval(), texts, dict(meta)

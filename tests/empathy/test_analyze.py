@@ -1,0 +1,160 @@
+"""`analyze`: every line gets one answer, in order, whatever the line holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from empo_demo.dialogue import Turn
+from empo_demo.empathy.analyze import CHUNK, analyze_record, analyze_records
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.sem import Cause, EmbeddedSEM, Reading
+from empo_demo.errors import InvalidInput
+
+
+class WordLengths:
+    """A SEM that offers `read` alone: the longest word is the cause."""
+
+    name = "word-lengths"
+    revision = "1"
+
+    def read(self, turns: Sequence[Turn]) -> Reading:
+        text = turns[-1].content
+        word = max(text.split(), key=len)
+        start = text.index(word)
+        share = 1 / len(EMOTIONS)
+        causes = (Cause(start, start + len(word), word, 1.0),)
+        return Reading(tuple((label, share) for label in EMOTIONS), causes, "word-lengths@1", 0.0)
+
+
+@pytest.fixture(scope="module")
+def sem() -> EmbeddedSEM:
+    return EmbeddedSEM()
+
+
+def answers(sem: Any, records: Sequence[Any]) -> list[dict[str, Any]]:
+    return list(analyze_records(sem, [json.dumps(record) for record in records]))
+
+
+def test_a_text_is_answered_with_emotions_and_causes(sem: EmbeddedSEM) -> None:
+    text = "  My bike was stolen from the garage.  "
+    (answer,) = answers(sem, [{"text": text}])
+    assert sum(e["probability"] for e in answer["emotions"]) == pytest.approx(1, abs=1e-6)
+    assert len(answer["emotions"]) == 32
+    assert answer["causes"]
+    for cause in answer["causes"]:
+        assert text.strip()[cause["start"] : cause["end"]] == cause["text"]
+
+
+def test_tokens_are_answered_with_a_weight_each(sem: EmbeddedSEM) -> None:
+    tokens = ["My", "bike", "was", "stolen", "."]
+    (answer,) = answers(sem, [{"tokens": tokens}])
+    assert len(answer["cause_weights"]) == 5
+    assert "causes" not in answer
+
+
+@pytest.mark.parametrize(
+    "context", ["I lost my job.", [{"role": "user", "content": "I lost my job."}]]
+)
+def test_a_pair_is_answered_with_levels(sem: EmbeddedSEM, context: object) -> None:
+    (answer,) = answers(sem, [{"context": context, "response": "Why did that happen?"}])
+    assert set(answer["epitome"]) == {"er", "ip", "ex"}
+    assert all(grade["level"] in (0, 1, 2) for grade in answer["epitome"].values())
+
+
+def test_a_context_of_turns_means_its_last_user_turn(sem: EmbeddedSEM) -> None:
+    turns = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hi!"},
+        {"role": "user", "content": "I lost my job."},
+    ]
+    one, two = answers(
+        sem,
+        [{"context": turns, "response": "Oh."}, {"context": "I lost my job.", "response": "Oh."}],
+    )
+    assert one == two
+
+
+BAD = [
+    "not json",
+    "",
+    "[1, 2]",
+    "null",
+    "{}",
+    '{"text": 5}',
+    '{"text": "   "}',
+    '{"text": "a\\u0000b"}',
+    '{"text": "\\ud800"}',
+    '{"turns": []}',
+    '{"turns": "hello"}',
+    '{"turns": [{"role": "user"}]}',
+    '{"turns": [{"role": "assistant", "content": "hi"}]}',
+    '{"turns": [{"role": "system", "content": "hi"}]}',
+    '{"tokens": []}',
+    '{"tokens": ["a", 3]}',
+    '{"tokens": "abc"}',
+    '{"context": "a"}',
+    '{"response": "a"}',
+    '{"context": "a", "response": ""}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_line_is_answered_with_one_line(sem: EmbeddedSEM, line: str) -> None:
+    good = '{"text": "I am glad."}'
+    before, answer, after = analyze_records(sem, [good, line, good])
+    assert set(answer) == {"error"}
+    assert answer["error"]
+    assert "\n" not in answer["error"]
+    assert [e["label"] for e in before["emotions"]] == [e["label"] for e in after["emotions"]]
+
+
+def test_long_texts_are_cut_and_not_refused(sem: EmbeddedSEM) -> None:
+    long = "The flood took our house and everything in it. " * 500
+    texts, turns = answers(
+        sem,
+        [
+            {"text": long},
+            {"turns": [{"role": ("user", "assistant")[i % 2], "content": long} for i in range(61)]},
+        ],
+    )
+    assert texts["causes"]
+    assert turns["causes"]
+
+
+def test_the_order_is_kept_over_more_lines_than_a_batch() -> None:
+    texts = [f"word{'x' * (i % 7)} {i}" for i in range(CHUNK + 20)]
+    found = answers(WordLengths(), [{"text": text} for text in texts])
+    assert [answer["causes"][0]["text"] for answer in found] == [text.split()[0] for text in texts]
+
+
+def test_answers_come_before_the_input_ends() -> None:
+    def endless() -> Any:
+        while True:
+            yield '{"text": "again and again"}'
+
+    stream = analyze_records(WordLengths(), endless())
+    assert next(stream)["causes"]
+
+
+def test_a_sem_with_read_alone_answers_tokens_too() -> None:
+    (answer,) = answers(WordLengths(), [{"tokens": ["a", "stolen", "bike"]}])
+    assert answer["cause_weights"] == [0.0, 1.0, 0.0]
+
+
+def test_a_sem_without_epitome_says_so() -> None:
+    pair, text = answers(
+        WordLengths(), [{"context": "I fell.", "response": "Ouch."}, {"text": "I fell."}]
+    )
+    assert "does not grade replies" in pair["error"]
+    assert "emotions" in text
+
+
+def test_one_record_can_be_read_alone(sem: EmbeddedSEM) -> None:
+    assert analyze_record(sem, {"text": "I fell off my bike."})["causes"]
+    with pytest.raises(InvalidInput, match="none of text"):
+        analyze_record(sem, {})

@@ -1,0 +1,153 @@
+"""The embedded SEM as the app uses it, on the weights that are shipped."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from empo_demo.dialogue import Turn
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.sem import SEM, EmbeddedSEM, Reading, load_sem
+from empo_demo.empathy.words import is_content
+from empo_demo.errors import EngineError, InvalidInput
+from empo_demo.settings import ASSETS, Settings
+
+LONG = "My dog ran away during the storm and I have searched the woods for hours. " * 40
+
+
+@pytest.fixture(scope="module")
+def sem() -> EmbeddedSEM:
+    return EmbeddedSEM()
+
+
+def user(text: str) -> list[Turn]:
+    return [Turn("user", text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I was walking home alone at night and a man followed me, I was so scared", "fear"),
+        ("My grandmother died last week and I cry every day", "sadness"),
+        ("My neighbour keeps parking in my spot and it makes my blood boil", "anger"),
+        ("I won the competition after a year of training, I feel amazing", "joy"),
+    ],
+)
+def test_a_clear_text_is_read_in_the_right_group(
+    sem: EmbeddedSEM, text: str, expected: str
+) -> None:
+    from empo_demo.empathy.emotions import GROUP_OF
+
+    top = [label for label, _ in sem.read(user(text)).emotions[:3]]
+    assert expected in {GROUP_OF[label] for label in top}
+
+
+def test_all_32_emotions_are_sorted_and_sum_to_one(sem: EmbeddedSEM) -> None:
+    emotions = sem.read(user("I passed my exam!")).emotions
+    values = [value for _, value in emotions]
+    assert {label for label, _ in emotions} == set(EMOTIONS)
+    assert values == sorted(values, reverse=True)
+    assert math.isclose(sum(values), 1, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text", ["Fireworks!", "it was the car", LONG, "naïve café 😢 storm", "42"]
+)
+def test_a_text_with_a_content_word_has_a_cause_in_it(sem: EmbeddedSEM, text: str) -> None:
+    causes = sem.read(user(text)).causes
+    content = Turn("user", text).content
+    assert causes
+    for cause in causes:
+        assert content[cause.start : cause.end] == cause.text
+        assert is_content(cause.text)
+        assert 0 <= cause.weight <= 1
+    assert [c.start for c in causes] == sorted(c.start for c in causes)
+
+
+def test_causes_lie_in_the_last_user_turn(sem: EmbeddedSEM) -> None:
+    turns = [
+        Turn("user", "My car broke down on the motorway."),
+        Turn("assistant", "Oh no, did someone help you?"),
+        Turn("user", "A kind stranger fixed the engine for free!"),
+    ]
+    for history in (turns, [*turns, Turn("assistant", "How lovely.")]):
+        for cause in sem.read(history).causes:
+            assert turns[2].content[cause.start : cause.end] == cause.text
+
+
+def test_the_context_changes_the_reading(sem: EmbeddedSEM) -> None:
+    last = Turn("user", "I still think about it every day.")
+    question = Turn("assistant", "What happened?")
+    glad = sem.read([Turn("user", "We got married on a beach in May."), question, last])
+    sad = sem.read([Turn("user", "My father died in May."), question, last])
+    assert glad.emotions[0][0] != sad.emotions[0][0]
+
+
+def test_a_batch_reads_as_each_text_alone(sem: EmbeddedSEM) -> None:
+    texts = ["I am scared of the dentist.", "He broke his promise, again.", LONG, "ok"]
+    together = sem.read_many([user(text) for text in texts])
+    for text, reading in zip(texts, together, strict=True):
+        alone = dict(sem.read(user(text)).emotions)
+        assert all(abs(alone[label] - value) < 0.02 for label, value in reading.emotions)
+
+
+def test_a_stop_word_alone_has_no_cause(sem: EmbeddedSEM) -> None:
+    assert sem.read(user("it was that")).causes == ()
+
+
+def test_every_given_token_gets_a_weight(sem: EmbeddedSEM) -> None:
+    tokens = ["My", "bike", "was", "stolen", ",", "", "😢"]
+    weights = sem.cause_weights(tokens)
+    assert len(weights) == len(tokens)
+    assert all(0 <= weight <= 1 for weight in weights)
+    assert max(range(7), key=weights.__getitem__) in (1, 3)
+    assert len(sem.cause_weights(LONG.split())) == len(LONG.split())
+
+
+def test_a_dialogue_without_a_user_is_refused(sem: EmbeddedSEM) -> None:
+    with pytest.raises(InvalidInput, match="no user's turn"):
+        sem.read([Turn("assistant", "Hello!")])
+
+
+def test_a_reading_survives_being_stored(sem: EmbeddedSEM) -> None:
+    reading = sem.read(user("I lost my keys and missed the flight."))
+    stored = json.loads(json.dumps({**reading.as_json(), "sem": reading.sem}))
+    assert Reading.from_json(stored).emotions == reading.emotions
+    assert Reading.from_json(stored).causes == reading.causes
+
+
+def test_a_reading_names_its_sem_with_its_revision(sem: EmbeddedSEM) -> None:
+    assert sem.read(user("Hello there")).sem == f"embedded@{sem.revision}"
+    assert isinstance(load_sem(Settings()), SEM)
+
+
+def test_token_embeddings_have_one_row_per_piece(sem: EmbeddedSEM) -> None:
+    one, two = sem.token_embeddings(["storm", "the storm is over"])
+    assert one.shape[0] < two.shape[0]
+    assert one.shape[1] == two.shape[1] == 384
+    assert np.isfinite(two).all()
+
+
+def test_no_file_is_too_large_for_the_hub_and_nothing_in_the_folder_is_code() -> None:
+    files = list((ASSETS / "sem").iterdir())
+    assert all(file.stat().st_size < 9_500_000 for file in files)
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".md"}
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        EmbeddedSEM(tmp_path)
+
+
+def test_a_truncated_weight_file_is_one_line(tmp_path: Path) -> None:
+    shutil.copytree(ASSETS / "sem", tmp_path / "sem")
+    shard = next((tmp_path / "sem").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(EngineError, match="cannot be loaded") as caught:
+        EmbeddedSEM(tmp_path / "sem")
+    assert "\n" not in str(caught.value)
