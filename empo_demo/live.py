@@ -105,8 +105,8 @@ class LiveRounds:
 def _is_dead(name: str) -> bool:
     """Whether the owner `name` ran on this host and does so no more."""
     host, _, rest = name.partition(":")
-    number, _, boot = rest.partition(":")
-    if host != socket.gethostname() or not number.isdigit() or boot == _BOOT:
+    number = rest.partition(":")[0]
+    if host != socket.gethostname() or not number.isdigit() or name == owner():
         return False
     if int(number) == os.getpid():
         return True
