@@ -76,7 +76,7 @@ class LocalEngine:
         """Raise on decoding out of range and on contenders that are not loaded."""
         for request in requests:
             check_decoding(request.decoding)
-            self._batch_of(request.contender)
+            self.batch_of(request.contender)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Events of all `requests` until each has ended; close to stop within one token."""
@@ -117,15 +117,16 @@ class LocalEngine:
         """
         from empo_demo.engine.scoring import score
 
-        weights = self._batch_of(contender).weights
+        weights = self.batch_of(contender).weights
         with self._turn:
             return score(weights, weights.adapters[contender], pairs, batch)
 
     def model_of(self, contender: str) -> Weights:
         """The very weights that serve a contender, for lm-eval and benchmarks."""
-        return self._batch_of(contender).weights
+        return self.batch_of(contender).weights
 
-    def _batch_of(self, contender: str) -> Batch:
+    def batch_of(self, contender: str) -> Batch:
+        """The batch in which a contender's rows run; `EngineError` where it is not loaded."""
         for batch in self._batches:
             if contender in batch.weights.adapters:
                 return batch
@@ -136,7 +137,7 @@ class LocalEngine:
         joining: dict[Batch, list[Row]] = {}
         dropped = self._dropped(requests)
         for request in requests:
-            batch = self._batch_of(request.contender)
+            batch = self.batch_of(request.contender)
             row = batch.prepare(request, dropped)
             if batch.weights.rows is None and request.adapter_scale != 1.0:
                 row.fail(_NO_DIAL)
@@ -161,7 +162,7 @@ class LocalEngine:
         """The oldest exchanges that every side does without, so that all see the same history."""
         counts = []
         for request in requests:
-            weights = self._batch_of(request.contender).weights
+            weights = self.batch_of(request.contender).weights
             limit = min(weights.context, weights.trained) - request.decoding.max_new_tokens
             counts.append(dropped_exchanges(weights.tokenizer, request.messages, max(16, limit)))
         dropped = max(counts, default=0)

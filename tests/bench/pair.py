@@ -1,9 +1,10 @@
 """What a pair costs beside one aligned reply: by our engine and by the ways it replaces.
 
-`python -m tests.bench.pair [--json]`. All variants in one process, interleaved, medians over the
-rounds; peak memory of one reply and of a pair each in a process of its own. Every reply has the
-same number of tokens (no end token counts) and is sampled as the arena samples. A step is one
-decoded token of every side; reading the prompt is timed apart, as time to first text.
+`python -m tests.bench.pair [--json]`. All variants in one process, interleaved; medians over the
+rounds of each reply's median step; peak memory of one reply and of a pair each in a process of its
+own. Every reply has the same number of tokens (no end token counts) and is sampled as the arena
+samples. A step is one decoded token of every side; reading the prompt is timed apart, as time to
+first text. Processor time per token, prompt included, is given too: it holds on a busy machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +105,27 @@ def play(engine: Any, contenders: tuple[str, ...], tokens: int, seed: int) -> di
     """Milliseconds per decoding step, and until the first text, of one reply or a pair."""
     decoding = Decoding(0.7, 0.9, 1.1, tokens)
     requests = [Request(c, c, MESSAGES, decoding, seed) for c in contenders]
+    batch = engine.batch_of(contenders[0])
+    step, times = batch.step, []
+
+    def timed() -> None:
+        step()
+        times.append(time.perf_counter())
+
+    batch.step = timed
     started, first = time.perf_counter(), 0.0
-    for event in engine.stream(requests):
-        if not first and isinstance(event, Delta):
-            first = time.perf_counter() - started
-    decoding_time = time.perf_counter() - started - first
-    return {"step": decoding_time * 1000 / (tokens - 1), "first": first * 1000}
+    try:
+        for event in engine.stream(requests):
+            if not first and isinstance(event, Delta):
+                first = time.perf_counter() - started
+    finally:
+        del batch.step
+    return {"step": per_step(times), "first": first * 1000}
+
+
+def per_step(times: list[float]) -> float:
+    """Median milliseconds from token to token: a busy machine delays some steps, not most."""
+    return statistics.median(b - a for a, b in pairwise(times)) * 1000
 
 
 def measure(options: argparse.Namespace, adapter: str) -> Timings:
@@ -126,7 +143,10 @@ def measure(options: argparse.Namespace, adapter: str) -> Timings:
     found: Timings = {}
     for seed in range(options.rounds):
         for name, way in ways.items():
+            before = time.process_time()
             result = way(seed)
+            used = (time.process_time() - before) * 1000 / options.tokens
+            found.setdefault(f"{name}_cpu", []).append(used)
             values = result if isinstance(result, dict) else {"step": result}
             found.setdefault(name, []).append(values["step"])
             if "first" in values:
@@ -186,7 +206,7 @@ class Stock:
                 max_new_tokens=self.tokens, stopping_criteria=[clock], **options,
             )  # fmt: skip
         assert out.shape[1] == len(self.prompt) + self.tokens == len(self.prompt) + len(clock.times)
-        return (clock.times[-1] - clock.times[0]) * 1000 / (self.tokens - 1)
+        return per_step(clock.times)
 
 
 class Clock:
@@ -241,7 +261,9 @@ def summarise(timings: Timings, memory: dict[str, float]) -> dict[str, Any]:
         "adapter_names_over_one": medians["adapter_names"] / one,
         "memory_pair_over_one": memory["pair"] / memory["one"],
         "pair_over_one_range": [min(spread), max(spread)],
-        "ms_per_step": {k: v for k, v in medians.items() if not k.endswith("_first")},
+        "ms_per_step": {k: v for k, v in medians.items() if not k.endswith(("_first", "_cpu"))},
+        "cpu_pair_over_one": medians["pair_cpu"] / medians["one_cpu"],
+        "cpu_ms_per_token": {k[:-4]: v for k, v in medians.items() if k.endswith("_cpu")},
         "ms_to_first_text": {"one": medians["one_first"], "pair": medians["pair_first"]},
         "memory_mb": memory,
     }
@@ -250,7 +272,7 @@ def summarise(timings: Timings, memory: dict[str, float]) -> dict[str, Any]:
 def print_table(timings: Timings, memory: dict[str, float]) -> None:
     one = statistics.median(timings["one"])
     for name, values in timings.items():
-        if name.endswith("_first"):
+        if name.endswith(("_first", "_cpu")):
             continue
         middle = statistics.median(values)
         print(f"{name:14} {middle:8.2f} ms/step  x{middle / one:.2f}  "
