@@ -208,18 +208,18 @@ class Arena:
         """Count the vote, once, and say who was who; a second call returns the first receipt."""
         token = guards.check_token(voter)
         verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
-        try:
-            round_ = self._own(token, round_id)
+        guards.check_ratings(ratings, "a")
+        wanted = guards.check_round_id(round_id)
+
+        def fill(round_: Round) -> Ballot:
             chosen = self._goes_on_with(round_, verdict)
-            text = round_.reply(chosen).text or "…"
-            ballot = Ballot(
-                verdict=verdict,
-                chosen=chosen,
-                continued=_digest(views.dialogue_of(round_).plus("assistant", text)),
-                ratings=dict(guards.check_ratings(ratings, chosen)),
-                comment=comment,
-            )
-            voted, created = self.store.cast(token, round_.id, ballot)
+            goes_on = views.dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
+            kept = guards.check_ratings(ratings, chosen)
+            return Ballot(verdict, chosen, _digest(goes_on), dict(kept), comment)
+
+        try:
+            self._rounds.flush(wanted)
+            voted, created = self.store.cast(token, wanted, fill)
         except StorageError as error:
             raise StorageError(
                 f"{error} The vote was not counted; nothing is lost, try again."

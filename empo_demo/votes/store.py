@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -257,8 +257,10 @@ class Store(Keeping):
 
     # Voting ---------------------------------------------------------------------------------
 
-    def cast(self, token: str, round_id: str, ballot: Ballot) -> tuple[Round, bool]:
-        """Store the vote; return its round and whether the vote is new.
+    def cast(
+        self, token: str, round_id: str, fill: Callable[[Round], Ballot]
+    ) -> tuple[Round, bool]:
+        """Store the vote that `fill` makes of the round; return the round and whether it is new.
 
         A second call changes nothing and returns the round with its first vote.
         """
@@ -268,7 +270,7 @@ class Store(Keeping):
                 return found, False
             if found.state != "votable":
                 raise NotAllowed(_not_votable(found))
-            at = now()
+            ballot, at = fill(found), now()
             ready = found.ready_at or at
             shown = (at - (found.first_words_at or ready)).total_seconds()
             found.state = "voted"

@@ -147,7 +147,10 @@ def test_one_vote_per_round_is_the_databases_own_rule(url: str) -> None:
 
 
 def test_a_vote_faster_than_reading_is_kept_and_marked(url: str) -> None:
-    arena = arena_at(url)
+    engine = ScriptedEngine()
+    engine.enqueue("word " * 300 + "end", "word " * 300 + "end")
+    store = Store.open(url)
+    arena = Arena(load_settings(database=url), ROSTER, store, engine=engine, sem=ScriptedSEM())
     voter = arena.new_voter()
     (round_id,) = rounds_ready(arena, voter, 1)
     arena.vote(voter, round_id, "a")
