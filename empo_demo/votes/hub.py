@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import select, update
 
@@ -25,6 +25,9 @@ from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Tombstone, Vote
 from empo_demo.votes.reasons import reason_left_out
 from empo_demo.votes.store import Store
+
+if TYPE_CHECKING:
+    from empo_demo.settings import Settings
 
 log = logging.getLogger(__name__)
 WAIT = timedelta(hours=24)
@@ -168,6 +171,17 @@ class Pusher:
                 every=EVERY_MINUTES,
             )  # fmt: skip
         return Pushed(self._outbox.push(self._scheduler), withdrawn)
+
+
+def start_pushing(store: Store, settings: Settings) -> Pusher | None:
+    """Push in the background where EMPO_HUB_DATASET names a data set; else None."""
+    if settings.hub_dataset is None:
+        return None
+    place = store.database.path
+    folder = (place.parent if place else Path.cwd()) / "pushed-votes"
+    pusher = Pusher(store, settings.hub_dataset, folder)
+    pusher.start()
+    return pusher
 
 
 def _scrub(store: Store, folder: Path) -> None:

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +25,9 @@ from empo_demo.votes.database import Database
 from empo_demo.votes.filesystem import lost_on_restart
 from empo_demo.votes.keeping import EPHEMERAL_LIFE, Keeping, changed, now, voter_id
 from empo_demo.votes.models import Limit, Reply, Round, Secret, Vote, Voter
+
+if TYPE_CHECKING:
+    from empo_demo.settings import Settings
 
 __all__ = ["EPHEMERAL_LIFE", "Ballot", "RateLimit", "Store", "now", "voter_id"]
 NO_ROUND = (
@@ -77,6 +80,12 @@ class Store(Keeping):
     def open(cls, url: str, *, create: bool = True, **options: Any) -> Self:
         """Open (and by default make) the database at `url`, migrated up."""
         return cls(Database(url, create=create), **options)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The store that the settings name, with their key and push target."""
+        target = settings.hub_dataset is not None
+        return cls.open(settings.database, secret=settings.secret, push_target=target)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -232,3 +232,18 @@ def test_withdrawn_votes_are_taken_out_of_the_data_set(arena: Arena, tmp_path: P
     assert recorder.rounds() == [kept] and recorder.squashed == 1
     assert gone in recorder.files[hub.TOMBSTONES].decode()
     assert hub.take_out(arena.store, recorder, "owner/votes") == 0
+
+
+def test_nothing_is_pushed_unless_a_data_set_is_named(arena: Arena) -> None:
+    assert arena.settings.hub_dataset is None
+    assert hub.start_pushing(arena.store, arena.settings) is None
+
+
+def test_the_settings_name_the_key_and_the_push_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYSTEM", "spaces")
+    url = f"sqlite:///{tmp_path}/votes.sqlite3"
+    with_key = Store.of(load_settings(database=url, secret="mine", hub_dataset="owner/votes"))
+    assert with_key.secret() == b"mine" and with_key.warnings == ()
+    assert Store.of(load_settings(database=url)).warnings
