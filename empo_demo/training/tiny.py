@@ -72,7 +72,8 @@ def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads
     tokenizer.save_pretrained(out)
     record = {"config": asdict(config), "init": init is not None, "data": _hashes(data)}
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    shutil.rmtree(out / "checkpoint")
+    # A run shorter than one interval has written none.
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
 class _Trainer:
@@ -137,7 +138,7 @@ class _Trainer:
             micro = batches(
                 corpus.pass_of(number), self.config.micro, f"{self.config.seed} order {number}"
             )
-            for start in range(0, len(micro) - accumulate + 1, accumulate):
+            for start in range(0, len(micro), accumulate):
                 if position == self.step < self.total:
                     yield micro[start : start + accumulate]
                 position += 1
@@ -236,7 +237,8 @@ def _loss(model: PreTrainedModel, rows: list[Row]) -> torch.Tensor:
 def _steps_per_pass(rows: list[Row], config: TinyConfig) -> int:
     from empo_demo.training.tiny_data import batches
 
-    return len(batches(rows, config.micro, "")) // max(1, config.tokens // config.micro)
+    # The last step of a pass may be a short one: little data is still trained on.
+    return math.ceil(len(batches(rows, config.micro, "")) / max(1, config.tokens // config.micro))
 
 
 def _model(tokenizer: PreTrainedTokenizerBase, init: Path | None) -> PreTrainedModel:
