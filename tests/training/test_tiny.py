@@ -1,0 +1,134 @@
+"""The tiny base's training: reproducible by seed, and a SIGKILL costs one interval at most.
+
+Runs on twenty dialogues of our own sentences and goes on from a model of a few thousand weights.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from empo_demo.errors import DataError
+
+SENTENCES = ("My old dog died today", "Oh no what was his name", "We called him Bruno", "I see")
+CONFIG = {"passes": 40.0, "tokens": 128, "micro": 64, "checkpoint_seconds": 0.0}
+
+
+def write_data(folder: Path) -> Path:
+    roles = ("user", "assistant")
+    rows = [
+        {
+            "conv_id": f"c{i}",
+            "emotion": ("sad", "joyful")[i % 2],
+            "situation": "s",
+            "utterances": [
+                {"role": roles[j % 2], "content": f"{text} {i}"} for j, text in enumerate(SENTENCES)
+            ],
+        }
+        for i in range(20)
+    ]
+    general = [{"source": "own", "utterances": ["Hello there", "Hello to you"]}] * 4
+    for name, lines in (("empathetic_dialogues.train", rows), ("general_dialogues", general)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder, with a very small model in `init`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from empo_demo.training import tiny
+
+    folder = write_data(tmp_path_factory.mktemp("data"))
+    tokenizer = tiny._tokenizer(folder, None)
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder / "init")
+    tokenizer.save_pretrained(folder / "init")
+    return folder
+
+
+def train(data: Path, out: Path, **changes: float) -> dict[str, object]:
+    """A whole run here; the final weights."""
+    from safetensors.torch import load_file
+
+    from empo_demo.training import tiny
+
+    config = tiny.TinyConfig(**{**CONFIG, **changes})  # type: ignore[arg-type]
+    tiny.run(data, out, data / "init", config, threads=1)
+    return load_file(out / "model.safetensors")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo.training import tiny
+
+    taken: list[int] = []
+    advance = tiny._Trainer._advance
+
+    def counted(trainer: tiny._Trainer, rows: list[list[tiny.Row]]) -> int:
+        taken.append(trainer.step)
+        return advance(trainer, rows)
+
+    monkeypatch.setattr(tiny._Trainer, "_advance", counted)
+    whole = train(data, tmp_path / "whole")
+    total = len(taken)
+    taken.clear()
+    out = tmp_path / "killed"
+    code = (
+        "from pathlib import Path; from empo_demo.training import tiny; "
+        f"tiny.run(Path({str(data)!r}), Path({str(out)!r}), Path({str(data / 'init')!r}), "
+        f"tiny.TinyConfig(**{CONFIG!r}), threads=1)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    state = out / "checkpoint" / "state.pt"
+    deadline = time.monotonic() + 120
+    while not state.is_file() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert state.is_file() and not (out / "training.json").exists(), "it was not killed midway"
+
+    import torch
+
+    step = torch.load(state, weights_only=True)["step"]
+    resumed = train(data, out)
+    assert step >= 1 and taken == list(range(step, total)), "it must go on, not start again"
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not (out / "checkpoint").exists()
+
+
+def test_a_run_shorter_than_a_checkpoint_interval_ends_well_and_learns(
+    data: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    trained = train(data, tmp_path / "out", passes=1.0, tokens=12_288, checkpoint_seconds=1e9)
+    start = load_file(data / "init" / "model.safetensors")
+    assert any(not torch.equal(start[n].bfloat16(), trained[n]) for n in trained)
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["init"] is True and len(record["data"]) == 2
+
+
+def test_a_folder_without_the_files_is_one_clear_error(data: Path, tmp_path: Path) -> None:
+    from empo_demo.training import tiny
+
+    with pytest.raises(DataError, match=r"There is no empathetic_dialogues\.train"):
+        tiny.run(tmp_path, tmp_path / "out", data / "init", tiny.TinyConfig(), threads=1)
