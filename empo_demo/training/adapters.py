@@ -155,7 +155,8 @@ def train(trainer: Any, job: Job) -> dict[str, float]:
     checkpoints = job.out / "checkpoints"
     resume = any(checkpoints.glob("checkpoint-*")) if checkpoints.is_dir() else False
     trainer.train(resume_from_checkpoint=resume or None)
-    trainer.model.save_pretrained(str(job.out))
+    # DPO keeps its reference as a second adapter, which is no part of the result.
+    trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
         shutil.rmtree(checkpoints, ignore_errors=True)
