@@ -52,6 +52,7 @@ def kill_while_playing(url: str, rounds: int, seed: int, folder: Path) -> dict[s
     rng, diary = random.Random(seed), folder / "diary"
     diary.touch()
     kills = failed = 0
+    patience = 0.6  # seconds; grows where a slow machine casts no vote in them
     children = multiprocessing.get_context("fork")  # imports once, not at every start
     while len(acknowledged(diary)) < rounds and failed <= 3:
         starts = diary.read_text("utf8").count("started\n")
@@ -60,10 +61,13 @@ def kill_while_playing(url: str, rounds: int, seed: int, folder: Path) -> dict[s
         while diary.read_text("utf8").count("started\n") == starts and child.is_alive():
             time.sleep(0.005)
         failed += not child.is_alive()
-        time.sleep(rng.uniform(0.0, 0.6))
+        before = len(acknowledged(diary))
+        time.sleep(rng.uniform(0.0, patience))
         child.kill()
         child.join()
         kills += 1
+        votes = len(acknowledged(diary)) - before
+        patience = min(20.0, patience * 1.5) if votes < 2 else max(0.6, patience / 1.2)
     return {"kills": kills, "starts_failed": failed, **_inspect(url, acknowledged(diary))}
 
 
