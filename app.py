@@ -22,6 +22,8 @@ def main() -> None:
         print(f"Note: {line}", file=sys.stderr)
     try:
         settings = load_settings()
+        # A ZeroGPU Space looks for the function that this module decorates.
+        import empo_demo.engine.lease  # noqa: F401
         from empo_demo.ui.page import launch
 
         launch(settings)
