@@ -149,7 +149,7 @@ def _frames(arena: Arena, voter: str, round_id: str) -> Iterator[dict[str, Any]]
             elif isinstance(event, Finished):
                 texts[event.side], finished[event.side] = event.text, event.reason
             elif isinstance(event, Failed):
-                finished[event.side] = f"failed: {event.error}"
+                texts[event.side], finished[event.side] = "", f"failed: {event.error}"
             if time.monotonic() - last >= FRAME:
                 last = time.monotonic()
                 yield {**texts, "finished": dict(finished)}

@@ -29,6 +29,7 @@ from empo_demo.ui import (
 from empo_demo.ui.guard import Guard
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
 from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
+from empo_demo.votes.hub import start_pushing
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
     """Open the store, show the page, load the models behind it."""
     roster = load_roster(settings)
     lexicon = load_lexicon(settings.nrc_vad)
-    store = Store.open(settings.database)
+    store = Store.of(settings)
     for warning in store.warnings:
         log.warning(warning)
     arena = Arena(settings, roster, store)
+    start_pushing(store, settings)
     page = build(arena, lexicon)
     page.queue(max_size=64, default_concurrency_limit=16, api_open=True)
     threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True).start()
