@@ -192,7 +192,8 @@ class Handlers:
                     elif isinstance(event, Finished):
                         texts[side], notes[side] = event.text, REASONS[event.reason]
                     elif isinstance(event, Failed):
-                        notes[side] = event.error
+                        # What a withheld reply had said so far goes from the page, too.
+                        texts[side], notes[side] = "", event.error
                     if time.monotonic() - last >= FRAME:
                         last = time.monotonic()
                         yield self._frame(opened.dialogue, texts, notes, opened.show)
@@ -255,7 +256,7 @@ class Handlers:
         data = plots.series(view.dialogue, replies if show.plots else {}, self.lexicon)
         reading = voted.reading if voted and voted.reading else view.reading
         lines = {
-            "votable": "Read both, then vote: press 1, 2, 3 or 4, or click.",
+            "votable": "Read both, then vote (keys 1 to 4).",
             "void": f"{view.void_reason or ''} Nothing was counted; try it again.",
             "pending": "Your text is stored but was not answered yet. Press Retry.",
             "streaming": "This round is being answered, perhaps in another tab. Press Retry.",

@@ -189,7 +189,7 @@ def badge(status: Status) -> str:
     title = "; ".join(f"{key}: {value}" for key, value in status.details.items())
     return (
         f'<span class="badge {status.state}" title="{escape(title or status.message)}">'
-        f"<i></i>{name} · {words[status.state]}</span>"
+        f'<i></i>{name}<span class="state"> · {words[status.state]}</span></span>'
     )
 
 

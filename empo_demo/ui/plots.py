@@ -17,7 +17,7 @@ from empo_demo.metrics.valence import Lexicon, text_valence
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-COLOURS = {"you": "#8a7f72", "reply": "#7d8597", "a": "#3f7fbf", "b": "#c0762f"}
+COLOURS = {"you": "#8a7f72", "reply": "#7d8597", "a": "#3a78b5", "b": "#ad6726"}
 _WIDTH, _HEIGHT = 280, 96
 WORDS = (
     '<p class="quiet">Valence: how positive the words are, −1 to 1. Diversity: how many of a '
@@ -61,7 +61,7 @@ def figure(data: Series) -> Figure:
     """The same as a Plotly figure, drawn once a turn has ended: valence above, diversity below."""
     from plotly.subplots import make_subplots
 
-    drawn = make_subplots(rows=2, cols=1, row_heights=[0.6, 0.4], vertical_spacing=0.22)
+    drawn = make_subplots(rows=2, cols=1, row_heights=[0.55, 0.45], vertical_spacing=0.24)
     _draw_valence(drawn, data)
     names = ("new words", "new pairs")
     for side, values in data.diversity.items():
@@ -69,14 +69,17 @@ def figure(data: Series) -> Figure:
             x=[value if value is not None else 0.0 for value in values], y=names,
             orientation="h", name=f"{side.upper()} ", marker={"color": COLOURS[side]},
             text=["–" if value is None else f"{value:.2f}" for value in values],
-            textposition="inside", showlegend=False, row=2, col=1,
+            textposition="inside", insidetextanchor="end", textangle=0,
+            textfont={"size": 12, "color": "#ffffff"}, showlegend=False, row=2, col=1,
         )  # fmt: skip
     drawn.update_layout(**layout(), height=340, bargap=0.25)
     drawn.update_yaxes(**axis())
     drawn.update_xaxes(**axis())
     drawn.update_yaxes(range=[-1.08, 1.08], tickvals=[-1, 0, 1], title_text="valence", row=1, col=1)
-    drawn.update_xaxes(title_text="turn", dtick=1, row=1, col=1)
-    drawn.update_xaxes(range=[0, 1], title_text="share that was new", row=2, col=1)
+    drawn.update_xaxes(title_text="turn", title_standoff=4, dtick=1, row=1, col=1)
+    drawn.update_xaxes(
+        range=[0, 1], title_text="share that was new", title_standoff=4, row=2, col=1
+    )
     return drawn
 
 

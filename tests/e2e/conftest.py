@@ -67,7 +67,11 @@ def visitor(chromium: Any, served: Served) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    # A reload cuts Gradio's open event stream, which it reports as an aborted signal: no fault.
+    page.on(
+        "pageerror",
+        lambda error: None if "signal is aborted" in str(error) else faults.append(str(error)),
+    )
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on(
         "request",

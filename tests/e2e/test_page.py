@@ -130,6 +130,24 @@ def test_a_phone_shows_no_horizontal_bar(chromium: Any, served: Served) -> None:
     assert wide <= 0
 
 
+def test_every_tab_is_as_wide_as_the_first(visitor: Any) -> None:
+    agree(visitor)
+    first = visitor.locator("#tabs").bounding_box()["width"]
+    for name in ("Explore", "Board", "Results", "Data", "About"):
+        visitor.get_by_role("tab", name=name, exact=True).click()
+        assert visitor.locator("#tabs").bounding_box()["width"] == first, name
+
+
+def test_a_pane_has_its_border_on_all_four_sides(visitor: Any) -> None:
+    agree(visitor)
+    send(visitor)
+    pane = visitor.locator("#pane_a .pane")
+    expect(pane).to_be_visible(timeout=15000)
+    for side, width in {"top": "3px", "right": "1px", "bottom": "1px", "left": "1px"}.items():
+        expect(pane).to_have_css(f"border-{side}-width", width)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+
+
 def test_a_client_plays_a_round_and_no_byte_before_the_vote_names_a_contender(
     served: Served,
 ) -> None:
