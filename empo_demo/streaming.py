@@ -199,9 +199,12 @@ class RoundStream:
 
     def _think(self, request: Request, messages: tuple[dict[str, str], ...]) -> str:
         """What the contender thinks before it answers; "" where it failed or was stopped."""
+        from empo_demo.empathy.hef import THINKING
+
         think = Request(
-            request.side, request.contender, tuple(messages), request.decoding, request.seed
-        )
+            request.side, request.contender, tuple(messages), THINKING, request.seed,
+            request.adapter_scale,
+        )  # fmt: skip
         stream = self.engine.stream([think])
         try:
             for event in stream:

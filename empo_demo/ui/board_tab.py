@@ -77,7 +77,9 @@ def _words(found: Any) -> str:
         if found.empty
         else ""
     )
-    sentences = "".join(highlights.paragraphs(sentence) for sentence in found.sentences)
+    # Effects of a handful of votes would read as findings.
+    said = () if found.empty else found.sentences
+    sentences = "".join(highlights.paragraphs(sentence) for sentence in said)
     arms = tables.of_rows(found.arms)
     lineage = tables.of_rows(found.lineage)
     return (

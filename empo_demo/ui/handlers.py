@@ -237,7 +237,9 @@ class Handlers:
     ) -> Changes:
         p = self.parts
         panes = {"a": p.pane_a, "b": p.pane_b}
-        changes: Changes = {
+        live = any(side not in notes for side in _SIDES)
+        changes: Changes = {p.message: highlights.message("Both are writing…" if live else "")}
+        changes |= {
             panes[side]: highlights.pane(
                 side, texts[side], notes.get(side, ""), live=side not in notes
             )
