@@ -61,17 +61,17 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visitor(chromium: Any, served: Served) -> Iterator[Any]:
-    """A visitor's first look at the page; an error in the console or a request to another host
-    fails the test."""
+def faults() -> list[str]:
+    """What went wrong in the visitor's browser: page and console errors, foreign requests."""
+    return []
+
+
+@pytest.fixture
+def visitor(chromium: Any, served: Served, faults: list[str]) -> Iterator[Any]:
+    """A visitor's first look at the page; any fault fails the test."""
     context = chromium.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
-    faults: list[str] = []
-    # A reload cuts Gradio's open event stream, which it reports as an aborted signal: no fault.
-    page.on(
-        "pageerror",
-        lambda error: None if "signal is aborted" in str(error) else faults.append(str(error)),
-    )
+    page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
     page.on(
         "request",

@@ -79,7 +79,7 @@ def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Serve
     assert visitor.locator(".thread img, .pane img, .pane script").count() == 0
 
 
-def test_a_reload_finds_its_round_again(visitor: Any) -> None:
+def test_a_reload_finds_its_round_again(visitor: Any, faults: list[str]) -> None:
     agree(visitor)
     send(visitor, "My sister is coming home.")
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
@@ -88,6 +88,9 @@ def test_a_reload_finds_its_round_again(visitor: Any) -> None:
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
     expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
     voted(visitor)
+    # The reload itself cuts the open event stream, which Gradio's front end reports as an error.
+    cut = ("signal is aborted", "Connection errored out")
+    faults[:] = [fault for fault in faults if not any(words in fault for words in cut)]
 
 
 def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
