@@ -76,6 +76,23 @@ def tiny_base(
     tiny.run(data, out, init, config, threads=threads)
 
 
+@train_app.command("tiny-check")
+def tiny_check(
+    model: Annotated[Path, typer.Option(help="Folder of a model that tiny-base trained.")],
+    data: Data,
+    dialogues: Annotated[int, typer.Option(help="Validation dialogues for perplexity.")] = 1000,
+    replies: Annotated[int, typer.Option(help="Replies to sample.")] = 500,
+    seed: Seed = 0,
+) -> None:
+    """Perplexity on human listener turns, and how soundly sampled replies end. Prints JSON."""
+    import json
+
+    from empo_demo.training.tiny_check import run
+
+    found = run(model, data, dialogues=dialogues, replies=replies, seed=seed)
+    typer.echo(json.dumps(found))
+
+
 @train_app.command("sft")
 def sft(
     data: Data,

@@ -47,6 +47,7 @@ class TinyConfig:
     tokens: int = 12_288
     micro: int = 4_096
     length: int = 256
+    dropout: float = 0.1
     seed: int = 0
     checkpoint_seconds: float = 120.0
 
@@ -82,23 +83,14 @@ class _Trainer:
     def __init__(
         self, model: PreTrainedModel, config: TinyConfig, *, total: int, folder: Path
     ) -> None:
-        import torch
-
         self.model, self.config, self.total = model, config, total
         self.step = 0
         self.loss = math.nan
         self._folder = folder / "checkpoint"
-        decayed = [p for p in model.parameters() if p.dim() > 1]
-        plain = [p for p in model.parameters() if p.dim() < 2]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
+        self._optimizers = _optimizers(model, config)
+        for layer in model.get_decoder().layers:
+            for branch in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                branch.register_forward_hook(self._drop)
 
     def train(self, corpus: Any) -> None:
         from rich.console import Console
@@ -128,6 +120,12 @@ class _Trainer:
                     self.save()
                     saved = time.monotonic()
 
+    def _drop(self, branch: torch.nn.Module, given: object, out: torch.Tensor) -> torch.Tensor:
+        """Dropout on what a branch adds: the dialogues are read several times."""
+        import torch
+
+        return torch.nn.functional.dropout(out, self.config.dropout, branch.training)
+
     def _steps(self, corpus: Any) -> Iterator[list[list[Row]]]:
         """The micro-batches of each step from the current one on."""
         from empo_demo.training.tiny_data import batches
@@ -148,8 +146,11 @@ class _Trainer:
         """One optimizer step; returns the number of tokens read."""
         import torch
 
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self._schedule()
+        # By the step, so that a resumed run drops what the uninterrupted one would have dropped.
+        torch.manual_seed(self.config.seed + self.step)
         weight = sum(sum(row.weights[1:]) for rows in micro for row in rows)
         total = 0.0
         for rows in micro:
@@ -162,8 +163,9 @@ class _Trainer:
                 "Lower the learning rate and run the command again."
             )
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.loss = total if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * total
         return sum(len(row.ids) for rows in micro for row in rows)
@@ -181,7 +183,7 @@ class _Trainer:
             "loss": self.loss,
             "total": self.total,
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / "state.part"
@@ -209,8 +211,35 @@ class _Trainer:
                 "give another --out, or delete it."
             )
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.loss = state["step"], state["loss"]
+
+
+def _optimizers(model: PreTrainedModel, config: TinyConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms, at one learning rate.
+
+    Jordan et al. 2024 (Muon), with the scale of Liu et al. 2025 (arXiv 2502.16982) that lets
+    both share AdamW's learning rate and decay.
+    """
+    import torch
+
+    layers = list(model.get_decoder().layers.parameters())
+    matrices = [p for p in layers if p.dim() == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    decay = config.weight_decay
+    return [
+        torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in rest if p.dim() > 1], "weight_decay": decay},
+                {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.95),
+            fused=True,
+        ),
+    ]
 
 
 def _loss(model: PreTrainedModel, rows: list[Row]) -> torch.Tensor:

@@ -27,6 +27,9 @@ KEEP = {"Schema-Guided Dialogue": 0.1}
 """Task talk is thinned: with more of it the model answers "hi" by booking a hotel."""
 EMPATHETIC_REPEATS = 2
 """EmpatheticDialogues is read this often in one pass, with other system messages each time."""
+AS_SITUATION = 0.25
+"""Share of empathetic dialogues whose first turn is the writer's situation text instead: another
+view of the same event, which the listener's turns answer just as well."""
 WITH_EMOTION, WITH_CAUSES = 0.2, 0.2
 """Shares of empathetic dialogues that carry `The user feels …`, without and with cause words."""
 _WORD = re.compile(r"[a-z][a-z'-]+")
@@ -87,14 +90,21 @@ class Corpus:
                 yield from _pieces(messages)
         for _ in range(EMPATHETIC_REPEATS):
             for conversation in self.conversations:
-                yield [*self._system(conversation, rng), *conversation.turns]
+                turns = _view(conversation, rng)
+                yield [*self._system(conversation.emotion, turns[0]["content"], rng), *turns]
 
-    def _system(self, conversation: Conversation, rng: random.Random) -> list[Message]:
+    def _system(self, emotion: str, first: str, rng: random.Random) -> list[Message]:
         draw = rng.random()
         if draw >= WITH_EMOTION + WITH_CAUSES:
             return []
-        words = self._causes.of(conversation.turns[0]["content"]) if draw < WITH_CAUSES else []
-        return [{"role": "system", "content": compact_guidance(conversation.emotion, words)}]
+        words = self._causes.of(first) if draw < WITH_CAUSES else []
+        return [{"role": "system", "content": compact_guidance(emotion, words)}]
+
+
+def _view(conversation: Conversation, rng: random.Random) -> Sequence[Message]:
+    if not conversation.situation or rng.random() >= AS_SITUATION:
+        return conversation.turns
+    return [{"role": "user", "content": conversation.situation}, *conversation.turns[1:]]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], length: int) -> Row:
