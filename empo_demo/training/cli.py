@@ -123,7 +123,9 @@ def dpo(
     out: Out,
     base: Base,
     adapter: Adapter,
-    loss: Annotated[str, typer.Option(help="Any loss type of TRL's DPO.")] = "sigmoid",
+    loss: Annotated[
+        str, typer.Option(help="TRL loss types, as sigmoid or sigmoid:1,sft:0.5.")
+    ] = "sigmoid",
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.05,
     epochs: Epochs = 1.0,
     learning_rate: Rate = 1e-4,

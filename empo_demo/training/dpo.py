@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from empo_demo.errors import InvalidInput
 from empo_demo.training.adapters import Job, load_adapted, read_rows, train, write_card
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
-    """Go on from the SFT adapter with TRL's DPO; reference = the adapter as it was at the start."""
+    """Go on from the SFT adapter with TRL's DPO; reference = the adapter as it was at the start.
+
+    `loss`: a loss type of TRL, or several with their weights, as `sigmoid:1,sft:0.5`.
+    """
     from trl import DPOConfig, DPOTrainer
 
     from empo_demo.engine.loading import load_tokenizer
 
+    types, weights = parse_losses(loss)
     data = read_rows(pairs, ("prompt", "chosen", "rejected"))
     trainer = DPOTrainer(
         model=load_adapted(job),
-        args=DPOConfig(loss_type=[loss], beta=beta, **job.arguments()),
+        args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.arguments()),
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
     )
@@ -40,6 +45,22 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     )
     metrics = train(trainer, job)
     _card(job, rows, "KTO", metrics, {"beta": beta})
+
+
+def parse_losses(text: str) -> tuple[list[str], list[float]]:
+    """Names and weights of `name[:weight],…`; raises `InvalidInput` on a weight that is none."""
+    types, weights = [], []
+    for part in text.split(","):
+        name, _, weight = part.strip().partition(":")
+        try:
+            weights.append(float(weight or 1))
+        except ValueError:
+            raise InvalidInput(
+                f"--loss has {part.strip()!r}; a loss type and its weight were expected, "
+                "as in sigmoid:1,sft:0.5."
+            ) from None
+        types.append(name)
+    return types, weights
 
 
 def _card(
