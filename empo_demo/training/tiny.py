@@ -17,22 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training.corpus import GENERAL, empathetic_file, file_hash, read_conversations
+from empo_demo.training.corpus import GENERAL, empathetic_file, file_hash
+from empo_demo.training.tiny_model import start_model, start_tokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from empo_demo.training.tiny_data import Row
 
-VOCABULARY = 8192
-SPECIAL = ("<|pad|>", "</s>", "<|system|>", "<|user|>", "<|assistant|>")
-TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|assistant|>' }}"
-    "{% generation %}{{ m['content'] + '</s>' }}{% endgeneration %}{% else %}"
-    "{{ '<|' + m['role'] + '|>' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 SHARD = "9MB"
 
 
@@ -62,8 +55,8 @@ def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads
         torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(data, init)
-    model: Any = _model(tokenizer, init)
+    tokenizer = start_tokenizer(data, init)
+    model: Any = start_model(tokenizer, init)
     corpus = Corpus(data, tokenizer, length=config.length, seed=config.seed)
     steps = _steps_per_pass(corpus.pass_of(0), config)
     trainer = _Trainer(model, config, total=round(steps * config.passes), folder=out)
@@ -268,68 +261,6 @@ def _steps_per_pass(rows: list[Row], config: TinyConfig) -> int:
 
     # The last step of a pass may be a short one: little data is still trained on.
     return math.ceil(len(batches(rows, config.micro, "")) / max(1, config.tokens // config.micro))
-
-
-def _model(tokenizer: PreTrainedTokenizerBase, init: Path | None) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    if init is not None:
-        return AutoModelForCausalLM.from_pretrained(init, dtype=torch.float32).train()
-    shape = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=384,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        intermediate_size=1024,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        rms_norm_eps=1e-5,
-    )
-    return LlamaForCausalLM(shape).float().train()
-
-
-def _tokenizer(data: Path, init: Path | None) -> PreTrainedTokenizerBase:
-    """The head start's tokenizer, or a byte-level BPE trained on the dialogues."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if init is not None:
-        if not (init / "config.json").is_file():
-            raise DataError(f"--init {init} holds no model; give a folder with a config.json.")
-        return AutoTokenizer.from_pretrained(init)
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(_texts(data), trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<|pad|>",
-        eos_token="</s>",
-        extra_special_tokens=list(SPECIAL[2:]),
-        padding_side="left",
-    )
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def _texts(data: Path) -> Iterator[str]:
-    from empo_demo.training.corpus import read_general
-
-    for conversation in read_conversations(data, "train"):
-        yield from (turn["content"] for turn in conversation.turns)
-    for _, messages in read_general(data):
-        yield from (message["content"] for message in messages)
 
 
 def _hashes(data: Path) -> dict[str, str]:

@@ -48,10 +48,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from empo_demo.training import tiny
+    from empo_demo.training.tiny_model import start_tokenizer
 
     folder = write_data(tmp_path_factory.mktemp("data"))
-    tokenizer = tiny._tokenizer(folder, None)
+    tokenizer = start_tokenizer(folder, None)
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
