@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -20,42 +20,7 @@ from empo_demo.engine.chat import encode_fitted
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
 from empo_demo.engine.sampling import Draw, Sampler
 from empo_demo.engine.text import Detokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from empo_demo.engine.lora import Rows
-
-
-@dataclass(slots=True)
-class Weights:
-    """One copy of the weights: the model, its tokenizer, and the adapters that share it.
-
-    `rows` is None where the copy carries no adapter; `adapters` maps contender id to adapter name.
-    `context` is the most tokens the model can take, `trained` the most it should; `stops` are the
-    tags by which the template opens a turn, where they are plain text. `hybrid` models mix kinds
-    of attention layers. `threads` 0 leaves the number to torch.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    adapters: dict[str, str | None]
-    rows: Rows | None = None
-    ends: frozenset[int] = frozenset()
-    context: int = 4096
-    trained: int = 4096
-    stops: tuple[str, ...] = ()
-    hybrid: bool = False
-    threads: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def like(self) -> torch.Tensor:
-        """A tensor of the type and place of the activations."""
-        return cast(torch.Tensor, self.model.get_input_embeddings().weight)
+from empo_demo.engine.weights import Weights
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,7 @@ from empo_demo.settings import Quantization, Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from empo_demo.engine.batch import Weights
+    from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
 SMALL = 100_000_000
@@ -213,8 +213,8 @@ def weights_of(
     rows: Any,
 ) -> Weights:
     """The loaded copy with what decoding needs to know of it."""
-    from empo_demo.engine.batch import Weights
     from empo_demo.engine.chat import opening_tags
+    from empo_demo.engine.weights import Weights
 
     config = model.generation_config
     ends = config.eos_token_id if config is not None else None

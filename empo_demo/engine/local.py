@@ -16,11 +16,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.batch import Batch, Row, Weights
+from empo_demo.engine.batch import Batch, Row
 from empo_demo.engine.chat import dropped_exchanges
 from empo_demo.engine.places import Places
 from empo_demo.engine.protocol import Event, Request
 from empo_demo.engine.sampling import check_decoding
+from empo_demo.engine.weights import Weights
 from empo_demo.errors import EngineError
 
 log = logging.getLogger(__name__)

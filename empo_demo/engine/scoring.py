@@ -11,7 +11,7 @@ from empo_demo.dialogue import Message
 from empo_demo.engine.chat import encode_chat
 
 if TYPE_CHECKING:
-    from empo_demo.engine.batch import Weights
+    from empo_demo.engine.weights import Weights
 
 
 @torch.inference_mode()
