@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from empo_demo.errors import DataError
+from empo_demo.dialogue import Message
 from empo_demo.training.adapters import TARGETS, Job, load_base, train, write_card
 from empo_demo.training.corpus import empathetic_file, read_conversations
+from empo_demo.training.masks import assistant_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def run(job: Job, data: Path) -> None:
@@ -17,21 +23,15 @@ def run(job: Job, data: Path) -> None:
 
     from empo_demo.engine.loading import load_tokenizer
 
+    tokenizer = load_tokenizer(job.base)
     rows = [
-        {"messages": list(c.turns[: (c.target or 0) + 1])}
+        _row(tokenizer, c.turns[: c.target + 1])
         for c in read_conversations(data, "train")
         if c.target is not None
     ]
-    tokenizer = load_tokenizer(job.base)
-    if "{% generation %}" not in str(tokenizer.chat_template):
-        raise DataError(
-            f"The chat template of {job.base} marks no assistant turns ({{% generation %}}); "
-            "add the marks, so that the loss can be taken on them alone."
-        )
     trainer = SFTTrainer(
         model=load_base(job),
         args=SFTConfig(
-            assistant_only_loss=True,
             packing=False,
             train_sampling_strategy="group_by_length",
             **job.arguments(),
@@ -55,3 +55,10 @@ def run(job: Job, data: Path) -> None:
         metrics=metrics,
         text="Supervised fine-tuning on whole dialogues, loss on listener turns only.",
     )
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> dict[str, list[int]]:
+    """Token ids, and the same as labels where the assistant wrote them (-100 elsewhere)."""
+    ids, theirs = assistant_tokens(tokenizer, turns)
+    labels = [token if own else -100 for token, own in zip(ids, theirs, strict=True)]
+    return {"input_ids": ids, "labels": labels}

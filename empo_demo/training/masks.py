@@ -1,0 +1,56 @@
+"""Which tokens of a rendered dialogue the assistant wrote, for any chat template.
+
+TRL takes the loss on assistant turns from `{% generation %}` marks in the template, and knows
+marked versions of common ones; that of Zephyr, EmPO's base, it does not. This reads the spans off
+the rendering itself: what a turn adds behind its opening tag is the assistant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from empo_demo.dialogue import Message
+from empo_demo.engine.chat import defuse
+from empo_demo.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def assistant_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> tuple[list[int], list[bool]]:
+    """Token ids of the whole dialogue, and which of them are assistant turns with their end tag.
+
+    Raises `DataError` where the template does not append turn by turn.
+    """
+    safe = [{**m, "content": defuse(m["content"], tokenizer.all_special_tokens)} for m in messages]
+    whole = _render(tokenizer, safe)
+    spans = []
+    for i, message in enumerate(safe):
+        if message["role"] != "assistant":
+            continue
+        before = _render(tokenizer, safe[:i], opening=True)
+        # Without the line break that some templates put behind the end tag.
+        through = _render(tokenizer, safe[: i + 1]).rstrip()
+        if not (through.startswith(before) and whole.startswith(through)):
+            raise DataError(
+                "The base's chat template rewrites earlier turns when later ones follow, so its "
+                "assistant turns cannot be told apart; take a base whose template appends."
+            )
+        spans.append((len(before), len(through)))
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    mask = [
+        any(start <= first and first < last <= end for start, end in spans)
+        for first, last in encoded["offset_mapping"]
+    ]
+    return list(encoded["input_ids"]), mask
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, opening: bool = False
+) -> str:
+    return str(
+        tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening)
+    )
