@@ -391,7 +391,8 @@ def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
     for side in SIDES:
         contender = draw.contenders[side]
         reply = Reply(
-            side=side, contender=contender.id, revision=contender.revision,
+            side=side, contender=contender.id_in_round(reading=reading is not None),
+            revision=contender.revision,
             strategy=contender.strategy, seed=draw.seeds[side],
         )  # fmt: skip
         if side == draw.check_side and reading is not None:

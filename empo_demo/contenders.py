@@ -65,6 +65,13 @@ class Contender:
         return f"{self.id}{UNGUIDED}" if self.guided and not reading else self.id
 
 
+def label_of(contender: str, labels: Mapping[str, str]) -> str:
+    """A stored id in words; says where a guided contender had to answer without guidance."""
+    known = contender.removesuffix(UNGUIDED)
+    label = labels.get(known) or known
+    return label if known == contender else f"{label} (without guidance)"
+
+
 @dataclass(frozen=True, slots=True)
 class Roster:
     """Who takes part, and what they share: the system prompt, decoding, quantisation.

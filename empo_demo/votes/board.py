@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.contenders import label_of
 from empo_demo.votes import agreement, ratings, standing
 from empo_demo.votes.ballots import Ballot
 
@@ -68,8 +69,8 @@ class Board:
     def matrix_table(self) -> list[Row]:
         return [
             {
-                "contender": self.labels.get(one.one, one.one),
-                "against": self.labels.get(one.other, one.other),
+                "contender": label_of(one.one, self.labels),
+                "against": label_of(one.other, self.labels),
                 "won": str(one.wins), "lost": str(one.losses), "ties": str(one.ties),
                 "both bad": str(one.both_bad),
             }
@@ -83,7 +84,7 @@ class Board:
     def sliders_table(self) -> list[Row]:
         return [
             {
-                "contender": self.labels.get(name, name), "slider": dimension,
+                "contender": label_of(name, self.labels), "slider": dimension,
                 "mean": f"{cell['mean']:.1f}", "95 %": _span(cell["interval"], "{:.1f}"),
                 "ratings": str(cell["n"]),
             }
@@ -234,7 +235,7 @@ def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
         "settled": "",
     }[one.status]
     return {
-        "contender": labels.get(one.id, one.id),
+        "contender": label_of(one.id, labels),
         "win rate": "–" if hidden else f"{one.win_rate:.1%}",
         "95 %": "–" if hidden else _span(one.win_rate_interval, "{:.1%}"),
         "strength": "–" if hidden else f"{one.strength:+.2f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.contenders import label_of
 from empo_demo.votes.board import Board
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _win_rates(board: Board) -> Figure:
     import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     shown = board.shown()[::-1]
-    names = [board.labels.get(one.id, one.id) for one in shown]
+    names = [label_of(one.id, board.labels) for one in shown]
     rates = [100 * (one.win_rate or 0.0) for one in shown]
     spans = [one.win_rate_interval or (0.0, 1.0) for one in shown]
     figure = go.Figure(
@@ -80,7 +81,7 @@ def _matrix(board: Board) -> Figure:
     import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     ids = [one.id for one in board.shown()]
-    names = [board.labels.get(name, name) for name in ids]
+    names = [label_of(name, board.labels) for name in ids]
     share = {(one.one, one.other): one for one in board.matrix}
     cells = [[share.get((row, column)) for column in ids] for row in ids]
     figure = go.Figure(
@@ -116,7 +117,7 @@ def _sliders(board: Board) -> Figure:
         spans = [tuple(cell["interval"] or (cell["mean"],) * 2) for cell in cells.values()]
         figure.add_trace(
             go.Scatter(
-                x=means, y=list(cells), name=board.labels.get(name, name), mode="markers",
+                x=means, y=list(cells), name=label_of(name, board.labels), mode="markers",
                 marker={"size": 10, "color": HUES[number % len(HUES)]},
                 error_x=_error(means, spans),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from empo_demo.contenders import label_of
 from empo_demo.dialogue import Dialogue
 from empo_demo.rounds import (
     SIDES,
@@ -58,7 +59,7 @@ def receipt_of(round_: Round, labels: Mapping[str, str], *, created: bool) -> Re
 def _side(reply: Reply, labels: Mapping[str, str]) -> SideReveal:
     return SideReveal(
         contender=reply.contender,
-        label=labels.get(reply.contender) or reply.contender,
+        label=label_of(reply.contender, labels),
         revision=reply.revision,
         strategy=reply.strategy,
         guidance=reply.guidance,

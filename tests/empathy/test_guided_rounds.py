@@ -108,3 +108,5 @@ def test_with_a_bad_sem_the_round_goes_on_without_guidance_and_says_so(
     assert {r.messages[0]["content"] for r in engine.requests} == {"Be kind."}
     side = guided_side(reveal)
     assert side.guidance is None and side.guidance_absent
+    assert side.contender == "guided~unguided", "the vote must not count for the guided contender"
+    assert side.label == "guided (without guidance)"
