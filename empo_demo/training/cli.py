@@ -172,6 +172,26 @@ def kto(
     training.run_kto(job, pairs, beta=beta)
 
 
+@train_app.command("grid")
+def grid(
+    base: Base,
+    reference: Annotated[Path, typer.Option(help="The SFT adapter that all started from.")],
+    adapter: Annotated[list[str], typer.Option(help="NAME=DIR of an aligned adapter; repeat.")],
+    pairs: Annotated[list[str], typer.Option(help="NAME=FILE of held-out pairs; repeat.")],
+    limit: Annotated[int, typer.Option(min=2, help="Dialogues, drawn by the seed.")] = 1000,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Reward accuracy on held-out pairs: each adapter on each kind of rejected text."""
+    from empo_demo.training import grid as measured
+
+    cells = measured.run(
+        base, reference, measured.named_paths(adapter, "--adapter"),
+        measured.named_paths(pairs, "--pairs"), limit=limit, seed=seed,
+    )  # fmt: skip
+    typer.echo(measured.as_json(cells) if as_json else measured.as_table(cells))
+
+
 @train_app.command("sem")
 def sem(
     data: Data,
