@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,6 +59,8 @@ class Job:
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.1,
             "logging_steps": 5,
+            # The filter would hide from `guard_loss` what it looks for.
+            "logging_nan_inf_filter": False,
             "save_steps": self.save_steps,
             "save_total_limit": 2,
             "seed": self.seed,
@@ -154,13 +157,41 @@ def train(trainer: Any, job: Job) -> dict[str, float]:
     trainer.add_callback(guard_loss())
     checkpoints = job.out / "checkpoints"
     resume = any(checkpoints.glob("checkpoint-*")) if checkpoints.is_dir() else False
-    trainer.train(resume_from_checkpoint=resume or None)
-    # DPO keeps its reference as a second adapter, which is no part of the result.
-    trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    with _room_on_disk(job.out):
+        trainer.train(resume_from_checkpoint=resume or None)
+        # DPO keeps its reference as a second adapter, which is no part of the result.
+        trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
     if trainer.is_world_process_zero():
         shutil.rmtree(checkpoints, ignore_errors=True)
-    return {k: v for k, v in logs[-1].items() if isinstance(v, float)} if logs else {}
+    return _last_metrics(trainer.state.log_history)
+
+
+@contextmanager
+def _room_on_disk(out: Path) -> Iterator[None]:
+    """Says in one line that a file could not be written; earlier checkpoints stay."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch's writer says no more than that a position in its archive is wrong.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"The training cannot be written to {out}: {reason}. The last checkpoint there is "
+            "kept; free some space and run the command again."
+        ) from error
+
+
+def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The newest value of each metric; a run of few steps logs only once, at its end."""
+    found: dict[str, float] = {}
+    for entry in history:
+        found |= {k: float(v) for k, v in entry.items() if isinstance(v, int | float)}
+    found.setdefault("loss", found.pop("train_loss", math.nan))
+    timing = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    return {k: v for k, v in found.items() if k not in (*timing, "train_loss", "step")}
 
 
 def write_card(

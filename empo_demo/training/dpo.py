@@ -26,7 +26,12 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
     )
-    metrics = train(trainer, job)
+    try:
+        metrics = train(trainer, job)
+    except ValueError as error:
+        if "Unknown loss type" not in str(error):
+            raise
+        raise InvalidInput(f"--loss: {error}") from None
     _card(job, pairs, "DPO", metrics, {"loss": loss, "beta": beta})
 
 
