@@ -192,6 +192,17 @@ def grid(
     typer.echo(measured.as_json(cells) if as_json else measured.as_table(cells))
 
 
+@train_app.command("side-by-side")
+def side_by_side(
+    card: Annotated[Path, typer.Option(help="The model card (README.md) to end with them.")],
+    contender: Annotated[list[str], typer.Option(help="Id of a contender; repeat.")],
+) -> None:
+    """Fresh replies to our own prompts, as they come, into a model card."""
+    from empo_demo.training.side_by_side import write
+
+    write(card, contender)
+
+
 @train_app.command("sem")
 def sem(
     data: Data,
