@@ -92,6 +92,15 @@ class Arena:
             raise NotAllowed("The models are not loaded yet; try again in a moment.")
         return engine
 
+    def recorded_dialogues(self) -> list[Dialogue]:
+        """Where replies were recorded elsewhere: the only dialogues that can be answered."""
+        listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None
+        return list(listed()) if listed is not None else []
+
+    def ahead(self) -> int:
+        """How many rounds wait for the models now."""
+        return int(getattr(self._backend.engine(patience=0.0), "waiting", 0))
+
     def analyze(self, dialogue: Dialogue | str) -> Reading:
         """What the SEM reads in the last user turn (or in a bare text); stores nothing."""
         if isinstance(dialogue, str):

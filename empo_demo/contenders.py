@@ -89,6 +89,11 @@ class Roster:
     hef_top_k: int = 3
     sem: str = "embedded"
 
+    @property
+    def recorded(self) -> bool:
+        """Whether some replies were recorded, so that only the recorded dialogues can be had."""
+        return any(contender.predictions for contender in self.contenders)
+
     def __getitem__(self, contender_id: str) -> Contender:
         for contender in self.contenders:
             if contender.id == contender_id.removesuffix(UNGUIDED):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.errors import InvalidInput, NotAllowed
 from empo_demo.rounds import MAX_COMMENT, RATINGS, SIDES, VERDICTS, Notice
 from empo_demo.votes import consent as consents
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.safety import Assessment
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
 _ROUND = re.compile(r"[0-9a-f]{32}\Z")
@@ -117,20 +120,34 @@ def assess(dialogue: Dialogue, country: str) -> Flags:
     if not found:
         return Flags()
     newest = found[-1]
-    notices = []
-    if newest.crisis:
-        notices.append(safety.crisis_notice(country, newest.crisis))
-    if newest.personal:
-        notices.append(safety.personal_notice(newest.personal))
-    if not newest.english:
-        notices.append(safety.english_notice())
     return Flags(
         crisis=any(one.crisis for one in found),
         personal=any(one.personal for one in found),
         identity=any(one.identity for one in found),
         english=newest.english,
-        notices=tuple(Notice(n.kind, n.title, n.text, n.links) for n in notices),
+        notices=_notices(newest, country),
     )
+
+
+def _notices(found: Assessment, country: str) -> tuple[Notice, ...]:
+    from empo_demo.empathy import safety
+
+    notices = []
+    if found.crisis:
+        notices.append(safety.crisis_notice(country, found.crisis))
+    if found.personal:
+        notices.append(safety.personal_notice(found.personal))
+    if not found.english:
+        notices.append(safety.english_notice())
+    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in notices)
+
+
+def before_sending(text: str, country: str) -> tuple[Notice, ...]:
+    """What to say of `text` before it leaves the box: nothing, unless it holds personal data."""
+    from empo_demo.empathy import safety
+
+    found = safety.assess(text, country)
+    return _notices(found, country) if found.personal else ()
 
 
 def screen(reply: str) -> str | None:

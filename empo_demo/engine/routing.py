@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from empo_demo.dialogue import Dialogue
 from empo_demo.engine.pace import Pacer
 from empo_demo.engine.protocol import Engine, Event, Request
 from empo_demo.errors import EngineError
@@ -35,6 +36,15 @@ class RoutingEngine:
             close = getattr(engine, "close", None)
             if close is not None:
                 close()
+
+    def dialogues(self) -> list[Dialogue]:
+        """The dialogues of the engine of recorded replies; only they can be had of everyone."""
+        listed = [e.dialogues() for e in self.engines if hasattr(e, "dialogues")]
+        return listed[0] if listed else []
+
+    @property
+    def waiting(self) -> int:
+        return max(int(getattr(engine, "waiting", 0)) for engine in self.engines)
 
     def engine_of(self, contender: str) -> Engine:
         if contender not in self._routes:

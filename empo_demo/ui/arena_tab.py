@@ -20,6 +20,10 @@ TINY = (
     "It shows how the arena works; it is no counsellor. Bring your own models: one line in the "
     "README."
 )
+RECORDED = (
+    "These replies were written elsewhere and recorded, so you read and vote, and do not write. "
+    "Press Next dialogue, or choose one from the list."
+)
 SLIDERS = (
     "Appropriate to the situation",
     "Addresses how I feel, specifically",
@@ -50,6 +54,10 @@ def build(arena: Arena, lexicon: Lexicon, session: gr.BrowserState, badge: gr.HT
     handlers = Handlers(arena, parts, lexicon)
     _wire(parts, handlers)
     _wire_examples(parts, handlers, buttons, examples)
+    if arena.roster.recorded:
+        _wire_recorded(parts, handlers)
+    else:
+        parts.new.click(handlers.new, [parts.session], parts.all(), **_PRIVATE)
     return handlers
 
 
@@ -83,7 +91,7 @@ def _conversation(arena: Arena, examples: list[Example]) -> tuple[dict[str, Any]
     found["reveal"] = gr.HTML(elem_id="reveal")
     found |= _rating()
     buttons = _examples(found, examples)
-    found |= _writing()
+    found |= _writing(recorded=arena.roster.recorded)
     return found, buttons
 
 
@@ -107,19 +115,32 @@ def _examples(found: dict[str, Any], examples: list[Example]) -> list[gr.Button]
             ]
 
 
-def _writing() -> dict[str, Any]:
-    with gr.Row(elem_classes="writing", equal_height=True):
+def _writing(*, recorded: bool) -> dict[str, Any]:
+    """The box and the buttons; over recorded replies, a list of dialogues in the box's place."""
+    with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
         box = gr.Textbox(
             placeholder="Write what happened to you…", show_label=False, container=False,
             lines=1, max_lines=8, max_length=MAX_TEXT, scale=8, elem_id="box",
             autofocus=False, interactive=True,
         )  # fmt: skip
         send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
+    with gr.Column(visible=recorded, elem_classes="recorded"):
+        gr.HTML(f'<p class="quiet">{RECORDED}</p>')
+        pick = gr.Dropdown(
+            [], value=None, label="Choose a dialogue", type="index", elem_id="pick",
+            interactive=True,
+        )  # fmt: skip
     with gr.Row(elem_classes="controls"):
         stop = gr.Button("Stop", visible=False, size="sm", min_width=80, elem_id="stop")
         retry = gr.Button("Retry", visible=False, size="sm", min_width=80, elem_id="retry")
-        new = gr.Button("New dialogue", size="sm", min_width=80, elem_id="new")
-    return {"box": box, "send": send, "stop": stop, "retry": retry, "new": new}
+        new = gr.Button(
+            "Next dialogue" if recorded else "New dialogue",
+            size="lg" if recorded else "sm",
+            variant="primary" if recorded else "secondary",
+            min_width=80,
+            elem_id="new",
+        )
+    return {"box": box, "send": send, "pick": pick, "stop": stop, "retry": retry, "new": new}
 
 
 def _wire(p: Parts, h: Handlers) -> None:
@@ -133,7 +154,6 @@ def _wire(p: Parts, h: Handlers) -> None:
           trigger_mode="once", **stream)  # fmt: skip
     p.retry.click(h.retry, [p.session], outputs, trigger_mode="once", **stream)
     p.stop.click(h.stop, [p.session], outputs, **_PRIVATE)
-    p.new.click(h.new, [p.session], outputs, **_PRIVATE)
     p.agree.click(h.agree, [p.session], outputs, **_PRIVATE)
     p.refuse.click(h.refuse, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": "votes", "concurrency_limit": 8}
@@ -142,6 +162,22 @@ def _wire(p: Parts, h: Handlers) -> None:
             partial(h.vote, verdict), [p.session], outputs, trigger_mode="once", **votes
         )
     p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)
+
+
+def _wire_recorded(p: Parts, h: Handlers) -> None:
+    """The button draws one of the recorded dialogues, the list chooses one; both begin a round."""
+    outputs = p.all()
+    stream = {**_PRIVATE, "concurrency_id": "rounds", "trigger_mode": "once"}
+
+    def draw(stored: Any, request: gr.Request) -> Any:
+        yield from h.recorded(stored, address_of(request))
+
+    def choose(place: Any, stored: Any, request: gr.Request) -> Any:
+        yield from h.recorded(stored, address_of(request), place)
+
+    p.new.click(draw, [p.session], outputs, **stream)
+    p.pick.input(choose, [p.pick, p.session], outputs, **stream)
+    p.pick.focus(h.list_recorded, None, [p.pick], **_PRIVATE)
 
 
 def _wire_examples(

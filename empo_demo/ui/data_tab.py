@@ -13,7 +13,7 @@ import gradio as gr
 from empo_demo.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
-from empo_demo.ui.handlers import GENERAL
+from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def own(arena: Arena, stored: Any) -> str:
         return highlights.message("No votes yet.")
     rows = "".join(
         f"<tr><td><code>{escape(str(vote.get('receipt', '')))}</code></td>"
-        f"<td>{escape(str(vote.get('said', vote.get('text', '')))[:90])}</td>"
+        f"<td>{escape(vote['dialogue'][-1]['content'][:90])}</td>"
         f"<td>{escape(VERDICTS.get(str(vote.get('verdict')), str(vote.get('verdict'))))}</td></tr>"
         for vote in votes
     )

@@ -22,7 +22,7 @@ from empo_demo.engine.protocol import Delta, Finished
 from empo_demo.errors import ArenaError
 from empo_demo.explore import DIAL, Comparison, decode_link, encode_link, explore, shown
 from empo_demo.ui import highlights
-from empo_demo.ui.handlers import FRAME, GENERAL
+from empo_demo.ui.pictures import FRAME, GENERAL
 
 log = logging.getLogger(__name__)
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

@@ -6,52 +6,39 @@ becomes one visible line; anything else one general line, and a traceback in the
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import logging
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
+from empo_demo import guards
 from empo_demo.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Failed, Finished
-from empo_demo.errors import ArenaError
-from empo_demo.metrics.valence import Lexicon, text_valence
-from empo_demo.rounds import RATINGS, Exposure, OpenedRound, RoundView, Side
-from empo_demo.ui import highlights, plots
+from empo_demo.errors import ArenaError, NotAllowed
+from empo_demo.metrics.valence import Lexicon
+from empo_demo.rounds import RATINGS, OpenedRound, Side
+from empo_demo.ui import highlights
 from empo_demo.ui.examples import Example
 from empo_demo.ui.parts import Parts
+from empo_demo.ui.pictures import FRAME, REASONS, Changes, Pictures
 from empo_demo.ui.session import REFUSED, Session
 
 log = logging.getLogger(__name__)
-Changes = dict[Any, Any]
-FRAME = 0.1
-"""Seconds between two pictures of a stream: ten a second is all that an eye and a phone want."""
-GENERAL = "Something went wrong on our side. Nothing that was stored is lost; try again."
-REASONS = {
-    "eos": "", "stop": "", "length": "cut off at the length limit", "stopped": "stopped",
-}  # fmt: skip
-_SIDES: tuple[Side, ...] = ("a", "b")
-
-
-def told(parts: Parts, error: Exception) -> Changes:
-    """The error as a line on the page."""
-    if isinstance(error, ArenaError):
-        return {parts.message: highlights.message(str(error), error=True)}
-    log.error("A handler failed", exc_info=error)
-    return {parts.message: highlights.message(GENERAL, error=True)}
 
 
 class Handlers:
     """Bound to one arena and one page's components."""
 
     def __init__(self, arena: Arena, parts: Parts, lexicon: Lexicon) -> None:
-        self.arena, self.parts, self.lexicon = arena, parts, lexicon
-        self._read = functools.lru_cache(maxsize=512)(self._read_uncached)
+        self.arena, self.parts = arena, parts
+        self.show = Pictures(arena, parts, lexicon)
 
     # Arriving -----------------------------------------------------------------------------------
 
@@ -60,12 +47,14 @@ class Handlers:
         p, session = self.parts, Session.read(stored)
         if not session.voter:
             session = Session(voter=self.arena.new_voter())
-        changes: Changes = self._blank(session)
+        changes: Changes = self.show.blank(session)
         try:
             if session.round:
-                changes |= self._settled(session, self.arena.find(session.voter, session.round))
+                changes |= self.show.settled(session, self.arena.find(session.voter, session.round))
         except ArenaError:
             session = replace(session, round="")
+        if self.show.recorded:
+            changes[p.pick] = self.list_recorded()
         return {**changes, p.session: session.store(), p.badge: self.badge()}
 
     def badge(self) -> str:
@@ -99,11 +88,11 @@ class Handlers:
             example=example.title,
             draft=tuple(example.before.messages()),
         )
-        return {**self._blank(session), p.session: session.store(), p.box: example.text}
+        return {**self.show.blank(session), p.session: session.store(), p.box: example.text}
 
     def new(self, stored: Any) -> Changes:
         session = replace(self._session(stored), round="", example="", draft=())
-        return {**self._blank(session), self.parts.session: session.store(), self.parts.box: ""}
+        return {**self.show.blank(session), self.parts.session: session.store(), self.parts.box: ""}
 
     def send(self, text: str, stored: Any, address: str | None = None) -> Iterator[Changes]:
         """Open a round on the visitor's text and show both replies as they are written."""
@@ -111,6 +100,17 @@ class Handlers:
         if not session.consent:
             question = "First choose above whether your words may be kept; both are fine."
             yield {p.message: highlights.message(question, error=True)}
+            return
+        warnings = guards.before_sending(text, self.arena.settings.country)
+        if warnings and session.warned != _mark(text):
+            yield {
+                p.session: replace(session, warned=_mark(text)).store(),
+                p.notices: highlights.notices(warnings),
+                p.message: highlights.message(
+                    "Nothing was sent yet. Change your text, or press Send again to send it as it "
+                    "is."
+                ),
+            }
             return
         try:
             opened = self.arena.open_round(
@@ -122,9 +122,39 @@ class Handlers:
                 example=session.example or None,
             )
         except Exception as error:
-            yield told(p, error)
+            yield self.show.told(error)
             return
         yield from self._play(replace(session, round=opened.round_id, draft=()), opened)
+
+    def recorded(
+        self, stored: Any, address: str | None = None, place: Any = None
+    ) -> Iterator[Changes]:
+        """A dialogue of the recorded ones, drawn or chosen by its place in their list."""
+        session = replace(self._session(stored), round="", example="", draft=())
+        try:
+            dialogues = self.arena.recorded_dialogues()
+            if not dialogues:
+                raise NotAllowed("The recorded replies are still loading; try again in a moment.")
+            chosen = isinstance(place, int) and 0 <= place < len(dialogues)
+            dialogue = dialogues[place] if chosen else random.choice(dialogues)
+        except Exception as error:
+            yield self.show.told(error)
+            return
+        session = replace(session, draft=tuple(Dialogue(dialogue.turns[:-1]).messages()))
+        text = dialogue.turns[-1].content
+        yield from self.send(text, replace(session, warned=_mark(text)).store(), address)
+
+    def list_recorded(self) -> Any:
+        """The list of recorded dialogues, each by the end of its last turn."""
+        try:
+            dialogues = self.arena.recorded_dialogues()
+        except ArenaError:
+            return gr.update()
+        names = [
+            f"{number}. {dialogue.turns[-1].content[:80]}"
+            for number, dialogue in enumerate(dialogues, start=1)
+        ]
+        return gr.update(choices=names)
 
     def retry(self, stored: Any) -> Iterator[Changes]:
         """The same text again, with new replies."""
@@ -132,7 +162,7 @@ class Handlers:
         try:
             opened = self.arena.retry(session.voter, session.round)
         except Exception as error:
-            yield told(self.parts, error)
+            yield self.show.told(error)
             return
         yield from self._play(replace(session, round=opened.round_id), opened)
 
@@ -141,7 +171,7 @@ class Handlers:
         try:
             self.arena.stop(session.voter, session.round)
         except Exception as error:
-            return told(self.parts, error)
+            return self.show.told(error)
         return {self.parts.message: highlights.message("Stopping…")}
 
     def vote(self, verdict: str, stored: Any) -> Changes:
@@ -151,8 +181,8 @@ class Handlers:
             self.arena.vote(session.voter, session.round, verdict)
             view = self.arena.find(session.voter, session.round)
         except Exception as error:
-            return told(self.parts, error)
-        return self._settled(session, view)
+            return self.show.told(error)
+        return self.show.settled(session, view)
 
     def rate(self, stored: Any, comment: str, *values: float) -> Changes:
         """The four sliders and the comment, for the reply that the dialogue goes on with."""
@@ -161,7 +191,7 @@ class Handlers:
         try:
             self.arena.set_ratings(session.voter, session.round, ratings, comment)
         except Exception as error:
-            return told(self.parts, error)
+            return self.show.told(error)
         saved = "Your ratings are stored with the vote. Thank you."
         return {self.parts.message: highlights.message(saved)}
 
@@ -179,7 +209,7 @@ class Handlers:
 
     def _play(self, session: Session, opened: OpenedRound) -> Iterator[Changes]:
         p = self.parts
-        yield self._opening(session, opened)
+        yield self.show.opening(session, opened)
         texts: dict[Side, str] = {"a": "", "b": ""}
         notes: dict[Side, str] = {}
         last = 0.0
@@ -196,155 +226,21 @@ class Handlers:
                         texts[side], notes[side] = "", event.error
                     if time.monotonic() - last >= FRAME:
                         last = time.monotonic()
-                        yield self._frame(opened.dialogue, texts, notes, opened.show)
-            yield self._settled(session, self.arena.find(session.voter, opened.round_id))
+                        yield self.show.frame(opened.dialogue, texts, notes, opened.show)
+            yield self.show.settled(session, self.arena.find(session.voter, opened.round_id))
         except Exception as error:
             ended: dict[Side, str] = {"a": notes.get("a", ""), "b": notes.get("b", "")}
             yield {
-                **self._frame(opened.dialogue, texts, ended, opened.show),
-                **told(p, error),
+                **self.show.frame(opened.dialogue, texts, ended, opened.show),
+                **self.show.told(error),
                 p.retry: gr.update(visible=True),
                 p.stop: gr.update(visible=False),
             }
 
-    def _opening(self, session: Session, opened: OpenedRound) -> Changes:
-        p, dialogue = self.parts, opened.dialogue
-        state = self.arena.status().state
-        waiting = (
-            "Both models are reading…"
-            if state == "ready"
-            else "Your text is stored. The models are still loading; they answer when they are up."
-        )
-        return {
-            **self._bare(),
-            p.session: session.store(),
-            p.notices: highlights.notices(opened.notices),
-            p.thread: self._thread(dialogue, opened.show.chips),
-            p.heard: highlights.heard(opened.reading, hidden=not opened.show.chips),
-            p.plots: plots.svg(plots.series(dialogue, {}, self.lexicon)),
-            p.plot: gr.update(visible=False),
-            p.message: highlights.message(waiting),
-            p.pair: gr.update(visible=True),
-            p.pane_a: highlights.pane("a", "", live=True),
-            p.pane_b: highlights.pane("b", "", live=True),
-            p.box: gr.update(value="", interactive=False),
-            p.send: gr.update(interactive=False),
-            p.stop: gr.update(visible=True),
-        }
 
-    def _frame(
-        self, dialogue: Dialogue, texts: dict[Side, str], notes: dict[Side, str], show: Exposure
-    ) -> Changes:
-        p = self.parts
-        panes = {"a": p.pane_a, "b": p.pane_b}
-        live = any(side not in notes for side in _SIDES)
-        changes: Changes = {p.message: highlights.message("Both are writing…" if live else "")}
-        changes |= {
-            panes[side]: highlights.pane(
-                side, texts[side], notes.get(side, ""), live=side not in notes
-            )
-            for side in _SIDES
-        }
-        if show.plots:
-            data = plots.series(dialogue, dict(texts.items()), self.lexicon)
-            changes[p.plots] = plots.svg(data)
-        return changes
-
-    def _settled(self, session: Session, view: RoundView) -> Changes:
-        """The page of a round that does not stream (any more)."""
-        p, voted = self.parts, view.receipt
-        show = Exposure(True, True) if voted else view.show
-        replies = {side: view.replies[side].text for side in _SIDES}
-        data = plots.series(view.dialogue, replies if show.plots else {}, self.lexicon)
-        reading = voted.reading if voted and voted.reading else view.reading
-        lines = {
-            "votable": "Read both, then vote (keys 1 to 4).",
-            "void": f"{view.void_reason or ''} Nothing was counted; try it again.",
-            "pending": "Your text is stored but was not answered yet. Press Retry.",
-            "streaming": "This round is being answered, perhaps in another tab. Press Retry.",
-        }
-        chosen = voted.reveal.chosen if voted else None
-        panes = {
-            side: highlights.pane(
-                side,
-                view.replies[side].text,
-                view.replies[side].error or REASONS.get(view.replies[side].reason or "eos", ""),
-                chosen=side == chosen,
-            )
-            for side in _SIDES
-        }
-        return {
-            **self._bare(),
-            p.session: session.store(),
-            p.thread: self._thread(view.dialogue, show.chips),
-            p.heard: highlights.heard(reading, hidden=not show.chips),
-            p.plots: gr.update(value=plots.WORDS, visible=True),
-            p.plot: gr.update(value=plots.figure(data), visible=True),
-            p.message: highlights.message(lines.get(view.state, "")),
-            p.pair: gr.update(visible=True),
-            p.pane_a: panes["a"],
-            p.pane_b: panes["b"],
-            p.votes: gr.update(visible=view.state == "votable"),
-            p.reveal: highlights.reveal(voted) if voted else "",
-            p.rate: gr.update(visible=voted is not None, open=False),
-            p.retry: gr.update(visible=view.state in ("void", "pending", "streaming", "votable")),
-            p.box: gr.update(interactive=voted is not None),
-            p.send: gr.update(interactive=voted is not None),
-        }
-
-    def _blank(self, session: Session) -> Changes:
-        """The page before a round: perhaps with the turns of an example."""
-        p, dialogue = self.parts, session.dialogue
-        return {
-            **self._bare(),
-            p.consent: gr.update(visible=not session.consent),
-            p.examples: gr.update(visible=True),
-            p.thread: self._thread(dialogue, True),
-            p.heard: highlights.heard(None),
-            p.plots: plots.svg(plots.series(dialogue, {}, self.lexicon)),
-            p.plot: gr.update(value=None, visible=False),
-            p.pair: gr.update(visible=False),
-        }
-
-    def _bare(self) -> Changes:
-        """Nothing to vote on, nothing revealed, nothing running; the box is open."""
-        p = self.parts
-        return {
-            p.notices: "",
-            p.message: "",
-            p.votes: gr.update(visible=False),
-            p.reveal: "",
-            p.rate: gr.update(visible=False),
-            p.examples: gr.update(visible=False),
-            p.stop: gr.update(visible=False),
-            p.retry: gr.update(visible=False),
-            p.box: gr.update(interactive=True),
-            p.send: gr.update(interactive=True),
-        }
-
-    def _thread(self, dialogue: Dialogue, chips: bool) -> str:
-        turns = dialogue.turns
-        last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
-        readings = [
-            self._reading(dialogue, i) if turn.role == "user" and (chips or i != last) else None
-            for i, turn in enumerate(turns)
-        ]
-        values: Sequence[float] = [text_valence(turn.content, self.lexicon) for turn in turns]
-        return highlights.thread(dialogue, readings, values)
-
-    def _reading(self, dialogue: Dialogue, position: int) -> Any:
-        try:
-            return self._read(dialogue.turns[: position + 1])
-        except ArenaError:
-            return None
-        except Exception:
-            log.exception("The SEM failed on a turn of the thread")
-            return None
-
-    def _read_uncached(self, turns: Any) -> Any:
-        if self.arena.status().state == "loading":
-            raise ArenaError("The emotion model is loading.")
-        return self.arena.analyze(Dialogue(turns))
+def _mark(text: str) -> str:
+    """Tells a text that was warned of from a changed one, without keeping it."""
+    return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()
 
 
 def address_of(request: gr.Request | None) -> str | None:
@@ -358,6 +254,3 @@ def address_of(request: gr.Request | None) -> str | None:
         if hops[-1].strip():
             return str(hops[-1].strip())
     return str(request.client.host)
-
-
-Handler = Callable[..., Any]

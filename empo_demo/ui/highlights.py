@@ -28,6 +28,15 @@ VERDICTS = {
     "tie": "You found them about equal",
     "both_bad": "You found both bad",
 }
+BEGIN = {
+    False: "Write what happened to you, or choose an example.",
+    True: "Take one of the recorded dialogues.",
+}
+"""How to begin, by whether the replies are recorded ones."""
+GO_ON = {
+    False: "Write on below: both models see the reply that you chose.",
+    True: "Go on with the next dialogue.",
+}
 _LEGEND = "".join(
     f'<span class="chip g-{group}"><i aria-hidden="true">{SIGNS[group]}</i> {group}</span>'
     for group in GROUPS
@@ -35,14 +44,17 @@ _LEGEND = "".join(
 
 
 def thread(
-    dialogue: Dialogue, readings: Sequence[Reading | None], valences: Sequence[float]
+    dialogue: Dialogue,
+    readings: Sequence[Reading | None],
+    valences: Sequence[float],
+    *,
+    recorded: bool = False,
 ) -> str:
     """The conversation so far. `readings` has one entry per turn (None where it is not shown)."""
     if not dialogue.turns:
         return (
-            '<div class="thread empty"><p>Write what happened to you, or choose an example. Two '
-            "models will answer, side by side. You will not know which is which until you have "
-            "voted.</p></div>"
+            f'<div class="thread empty"><p>{BEGIN[recorded]} Two models will answer, side by side. '
+            "You will not know which is which until you have voted.</p></div>"
         )
     rows = []
     for turn, reading, valence in zip(dialogue.turns, readings, valences, strict=True):
@@ -125,7 +137,7 @@ def pane(side: Side, text: str, note: str = "", *, live: bool = False, chosen: b
     )
 
 
-def reveal(receipt: Receipt) -> str:
+def reveal(receipt: Receipt, *, recorded: bool = False) -> str:
     """Who was who, in a sentence; what the SEM told a guided side; the receipt."""
     sides = {"a": receipt.reveal.a, "b": receipt.reveal.b}
     if receipt.verdict in ("a", "b"):
@@ -143,7 +155,7 @@ def reveal(receipt: Receipt) -> str:
     return (
         f'<section class="card reveal" role="status"><h3>{told}</h3><ul>{rows}</ul>'
         f'<p class="quiet">Receipt <code>{escape(receipt.receipt)}</code>. Your votes are under '
-        "Data. Write on below: both models see the reply that you chose.</p></section>"
+        f"Data. {GO_ON[recorded]}</p></section>"
     )
 
 

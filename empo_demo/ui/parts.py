@@ -36,6 +36,7 @@ class Parts:
     examples: gr.Column
     box: gr.Textbox
     send: gr.Button
+    pick: gr.Dropdown
     stop: gr.Button
     retry: gr.Button
     new: gr.Button

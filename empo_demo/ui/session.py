@@ -20,12 +20,14 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`consent` is the version agreed to, `refused`, or empty while undecided."""
+    """`consent` is the version agreed to, `refused`, or empty while undecided; `warned` marks the
+    text whose personal data was pointed out."""
 
     voter: str = ""
     consent: str = ""
     round: str = ""
     example: str = ""
+    warned: str = ""
     draft: tuple[dict[str, str], ...] = field(default=())
 
     @classmethod
@@ -35,7 +37,7 @@ class Session:
             return cls()
         texts = {
             name: stored[name][:256]
-            for name in ("voter", "consent", "round", "example")
+            for name in ("voter", "consent", "round", "example", "warned")
             if isinstance(stored.get(name), str)
         }
         draft = stored.get("draft")

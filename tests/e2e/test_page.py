@@ -72,6 +72,10 @@ def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Serve
     served.engine.enqueue(reply, reply)
     agree(visitor)
     send(visitor, nasty)
+    # The address in it is pointed out first, and the text stays where it is.
+    expect(visitor.locator("#notices")).to_contain_text("a link", timeout=15000)
+    assert visitor.input_value("#box textarea") == nasty
+    visitor.click("#send")
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
     expect(visitor.locator("li.turn.user p")).to_have_text(nasty)
     expect(visitor.locator("#pane_a .pane p").first).to_have_text(reply)

@@ -1,0 +1,189 @@
+"""What the Arena tab's handlers change on the page, state by state, without a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from empo_demo.arena import Arena
+from empo_demo.contenders import Roster
+from empo_demo.engine.recorded import RecordedEngine, recorded_roster
+from empo_demo.errors import StorageError
+from empo_demo.metrics.valence import load_lexicon
+from empo_demo.settings import load_settings
+from empo_demo.ui import arena_tab, data_tab
+from empo_demo.ui.handlers import Handlers
+from empo_demo.ui.pictures import GENERAL
+from empo_demo.ui.session import Session
+from empo_demo.votes.export import export_file
+from empo_demo.votes.store import Store
+from tests.conftest import ScriptedSEM
+
+TEXT = "I failed my driving test again."
+PHONE = "Call me at +44 20 7946 0958, please."
+NASTY = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) \u202eevil $$x$$"
+
+
+def handlers_of(arena: Arena) -> Handlers:
+    with gr.Blocks():
+        return arena_tab.build(arena, load_lexicon(), gr.BrowserState({}), gr.HTML())
+
+
+@pytest.fixture
+def handlers(arena: Arena) -> Handlers:
+    return handlers_of(arena)
+
+
+def visitor(handlers: Handlers) -> dict[str, Any]:
+    arena = handlers.arena
+    return Session(voter=arena.new_voter(), consent=arena.consent_text().version).store()
+
+
+def merged(changes: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
+    """What the page shows after all of `changes`."""
+    page: dict[Any, Any] = {}
+    for change in changes:
+        page |= change
+    return page
+
+
+def shown(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handlers) -> None:
+    p = handlers.parts
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    assert page[p.votes]["visible"] and not page[p.box]["interactive"]
+    assert page[p.reveal] == "" and "Read both" in page[p.message]
+    voted = handlers.vote("a", page[p.session])
+    assert "You chose A" in voted[p.reveal] and "Write on below" in voted[p.reveal]
+    assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
+
+
+def test_nothing_is_sent_before_consent_is_given_or_refused(handlers: Handlers) -> None:
+    page = merged(handlers.send(TEXT, {}))
+    assert set(page) == {handlers.parts.message}
+    assert "First choose" in page[handlers.parts.message]
+
+
+def test_personal_data_is_pointed_out_before_it_is_sent(handlers: Handlers) -> None:
+    p = handlers.parts
+    first = merged(handlers.send(PHONE, visitor(handlers)))
+    assert "phone number" in first[p.notices] and "Nothing was sent yet" in first[p.message]
+    assert p.box not in first, "the text stays in the box"
+    assert handlers.arena.stats().rounds == {}
+    changed = merged(handlers.send(f"{PHONE} Thanks.", first[p.session]))
+    assert "Nothing was sent yet" in changed[p.message], "another text is warned of anew"
+    again = merged(handlers.send(PHONE, first[p.session]))
+    assert again[p.votes]["visible"]
+    assert PHONE not in shown(first[p.session]), "the browser keeps a mark, not the text"
+
+
+def test_help_comes_with_the_first_press_whatever_else_is_in_the_text(handlers: Handlers) -> None:
+    page = merged(handlers.send(f"I want to kill myself. {PHONE}", visitor(handlers)))
+    assert "notice crisis" in page[handlers.parts.notices]
+
+
+def test_markup_of_users_and_models_is_text_in_every_part(handlers: Handlers, engine: Any) -> None:
+    engine.enqueue(NASTY, NASTY)
+    frames = list(handlers.send(NASTY, visitor(handlers)))
+    frames.append(handlers.vote("b", merged(frames)[handlers.parts.session]))
+    for frame in frames:
+        markup = [v for part, v in frame.items() if isinstance(part, gr.HTML)]
+        text = shown(markup)
+        assert "<img" not in text and 'href=\\"javascript' not in text
+    assert "&lt;img" in shown([v for part, v in frames[-1].items() if isinstance(part, gr.HTML)])
+
+
+def test_an_error_is_one_line_and_leaves_the_text_where_it_is(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> Any:
+        raise StorageError("The database is not there. Try again in a minute.")
+
+    monkeypatch.setattr(handlers.arena, "open_round", gone)
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    assert set(page) == {handlers.parts.message}
+    assert "The database is not there" in page[handlers.parts.message]
+
+
+def test_a_fault_of_ours_tells_no_more_than_that(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret of base-weights")
+
+    monkeypatch.setattr(handlers.arena, "vote", fault)
+    page = handlers.vote("a", visitor(handlers))
+    assert GENERAL in page[handlers.parts.message] and "secret" not in shown(list(page.values()))
+
+
+def test_a_session_that_the_browser_made_up_is_a_new_visit(handlers: Handlers) -> None:
+    for stored in (None, 7, {"voter": ["x"]}, {"draft": [{"role": "king"}]}, {"round": "x" * 999}):
+        page = handlers.restore(stored)
+        assert not page[handlers.parts.pair]["visible"]
+
+
+def test_waiting_rounds_are_told(handlers: Handlers, engine: Any) -> None:
+    engine.waiting = 2
+    first = next(iter(handlers.send(TEXT, visitor(handlers))))
+    assert "2 rounds are ahead of yours" in first[handlers.parts.message]
+
+
+def test_my_votes_show_what_was_said(handlers: Handlers) -> None:
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    session = page[handlers.parts.session]
+    handlers.vote("tie", session)
+    assert TEXT in data_tab.own(handlers.arena, session)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Arena:
+    """An arena over two recorded dialogues of our own."""
+    contexts = [["My cat ran away."], ["I won!", "What?", "The race."]]
+    rows = [
+        {"conv_id": str(i), "context": said, "reference": f"Human {i}.", "response": f"Model {i}."}
+        for i, said in enumerate(contexts)
+    ]
+    file = tmp_path / "replies.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+    roster: Roster = recorded_roster(file)
+    settings = load_settings(database=f"sqlite:///{tmp_path}/votes.sqlite3", engine=str(file))
+    return Arena(
+        settings, replace(roster, system_prompt=""), Store.open(settings.database),
+        engine=RecordedEngine(roster.contenders, characters_per_second=0), sem=ScriptedSEM(),
+    )  # fmt: skip
+
+
+def test_recorded_replies_are_voted_on_blind_and_exported(recording: Arena, tmp_path: Path) -> None:
+    handlers = handlers_of(recording)
+    p = handlers.parts
+    start = handlers.restore(visitor(handlers))
+    assert start[p.pick]["choices"] == ["1. My cat ran away.", "2. The race."]
+    frames = list(handlers.recorded(start[p.session], place=1))
+    before = shown([v for frame in frames for v in frame.values()])
+    assert "human" not in before.lower().replace("human 1.", "") and "replies" not in before
+    page = merged(frames)
+    assert "won!" in page[p.thread] and "race." in page[p.thread]
+    assert {"Human 1." in page[p.pane_a], "Human 1." in page[p.pane_b]} == {True, False}
+    voted = handlers.vote("a", page[p.session])
+    assert "human" in voted[p.reveal].lower() and "next dialogue" in voted[p.reveal]
+    export_file(recording.settings.database, "trl", tmp_path / "pairs.jsonl")
+    (row,) = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert {row["chosen_contender"], row["rejected_contender"]} == {"human", "replies"}
+    assert [turn["content"] for turn in row["prompt"]] == ["I won!", "What?", "The race."]
+
+
+def test_a_place_that_the_list_has_not_draws_a_dialogue(recording: Arena) -> None:
+    handlers = handlers_of(recording)
+    for place in (99, -1, "x", None):
+        assert merged(handlers.recorded(visitor(handlers), place=place))[handlers.parts.votes][
+            "visible"
+        ]
