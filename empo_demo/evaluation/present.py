@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.score import Scores, metric_names, score_files
+from empo_demo.evaluation.steps import steps
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import load_settings
 
@@ -73,8 +74,8 @@ def run_score(
     names = metric_names(metrics)
     tools = Tools(load_settings(), nidf_corpus, encoder)
     messages = Console(stderr=True)
-    with messages.status("Scoring…") as status:
-        scores = score_files(predictions, names, tools, lambda step: status.update(f"{step}…"))
+    with steps(messages, len(predictions), len(names)) as begin:
+        scores = score_files(predictions, names, tools, begin)
     for line in scores.notices:
         messages.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
     if as_json:

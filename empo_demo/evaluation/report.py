@@ -27,6 +27,7 @@ from empo_demo.evaluation.results import (
 )
 from empo_demo.evaluation.retention import plus_minus
 from empo_demo.evaluation.score import metric_names
+from empo_demo.evaluation.steps import steps
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import ASSETS, load_settings
 
@@ -59,19 +60,16 @@ def run(
 
     console = Console(stderr=True)
     settings = load_settings()
-    with console.status("Reporting…") as status:
-        if predictions:
-            data = evaluate(
-                [read_predictions(path) for path in predictions],
-                metric_names(metrics),
-                Tools(settings, encoder_name=encoder),
-                lambda step: status.update(f"{step}…"),
-            )
-        else:
-            data = read(RESULTS)
-        if retention is not None:
-            data = replace(data, retention=read_retention(retention))
-        status.update("votes…")
+    if predictions:
+        names = metric_names(metrics)
+        files = [read_predictions(path) for path in predictions]
+        with steps(console, len(files), len(names)) as begin:
+            data = evaluate(files, names, Tools(settings, encoder_name=encoder), begin)
+    else:
+        data = read(RESULTS)
+    if retention is not None:
+        data = replace(data, retention=read_retention(retention))
+    with console.status("Measuring the votes…"):
         data = with_votes(data, settings)
     try:
         output.write_text(page(data), encoding="utf8")

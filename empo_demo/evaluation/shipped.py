@@ -14,6 +14,7 @@ from empo_demo.evaluation import generate, retention
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.predictions import read_predictions
 from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
+from empo_demo.evaluation.steps import steps
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import ASSETS, load_settings
 
@@ -65,17 +66,14 @@ def write(
 
     console = Console(stderr=True)
     tools = Tools(load_settings(), encoder_name=encoder)
-    with console.status("Scoring…") as status:
-        data = evaluate(
-            [read_predictions(path) for path in predictions],
-            list(METRICS),
-            tools,
-            lambda step: status.update(f"{step}…"),
-        )
-        shown = []
-        if examples:
-            own = [read_predictions(path) for path in examples]
-            shown = evaluate(own, WITHOUT_REFERENCE, tools).examples
+    files = [read_predictions(path) for path in predictions]
+    with steps(console, len(files), len(METRICS)) as begin:
+        data = evaluate(files, list(METRICS), tools, begin)
+    shown = []
+    if examples:
+        own = [read_predictions(path) for path in examples]
+        with steps(console, len(own), len(WITHOUT_REFERENCE)) as begin:
+            shown = evaluate(own, WITHOUT_REFERENCE, tools, begin).examples
     retained = read_retention(kept) if kept is not None else {}
     record = asdict(replace(data, examples=shown, retention=retained))
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
