@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     check_rate: float = Field(
         0.0, ge=0.0, le=0.5, description="share of attention-check rounds, 0 to 0.5"
     )
+    rounds_per_voter: int = Field(
+        30, ge=1, le=100_000, description="rounds that a voter may open in ten minutes, 1 to 100000"
+    )
+    rounds_per_address: int = Field(
+        120, ge=1, le=100_000, description="as for a voter, for all behind one network address"
+    )
     seed: int | None = Field(None, description="a whole number; fixes the draws of a session")
 
     @field_validator("nrc_vad")

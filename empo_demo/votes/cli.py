@@ -113,6 +113,33 @@ def list_rounds(
 
 
 @app.command()
+def attention(
+    database: Database = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Each voter's hits on attention checks; nobody is left out because of them."""
+    import json
+
+    from empo_demo.votes.attention import as_json as rows
+    from empo_demo.votes.attention import report
+    from empo_demo.votes.store import Store
+
+    store = Store.open(_url(database), create=False)
+    found = report(store)
+    store.close()
+    if as_json:
+        typer.echo(json.dumps({"voters": rows(found)}))
+        return
+    for one in found:
+        low, high = one.interval
+        typer.echo(
+            f"{one.voter}  {one.passed} of {one.asked} checks ({one.rate:.0%}, {low:.0%} to "
+            f"{high:.0%})  {one.votes} votes{'  careless' if one.careless else ''}"
+        )
+    typer.echo(f"{len(found)} voters were asked.", err=True)
+
+
+@app.command()
 def backup(
     output: Annotated[Path, typer.Argument(help="A new file; it becomes a SQLite database.")],
     database: Database = None,

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from empo_demo.rounds import Stats
+from empo_demo.votes.attention import passed
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import REASONS, reason_left_out
 from empo_demo.votes.store import Store
@@ -23,10 +24,7 @@ def count(store: Store) -> Stats:
     verdicts = Counter(round_.vote.verdict for round_ in voted if round_.vote)
     reasons = Counter(reason_left_out(round_) for round_ in voted)
     checks = [round_ for round_ in voted if round_.check_side]
-    passed = sum(
-        round_.vote is not None and round_.vote.verdict not in (round_.check_side, "tie")
-        for round_ in checks
-    )
+    hits = sum(map(passed, checks))
     return Stats(
         rounds=rounds,
         votes=dict(verdicts),
@@ -35,7 +33,7 @@ def count(store: Store) -> Stats:
         voters=voters,
         fast=sum(bool(round_.vote and round_.vote.fast) for round_ in voted),
         withdrawn=len(store.tombstones()),
-        checks={"asked": len(checks), "passed": passed},
+        checks={"asked": len(checks), "passed": hits},
         warnings=store.warnings,
     )
 

@@ -7,24 +7,21 @@ by the SHA-256 of their token. Nothing here knows contenders, pages or models.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import ipaddress
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, NotFound
+from empo_demo.votes.admission import Admission, RateLimit
 from empo_demo.votes.database import Database
 from empo_demo.votes.filesystem import lost_on_restart
 from empo_demo.votes.keeping import EPHEMERAL_LIFE, Keeping, changed, now, voter_id
-from empo_demo.votes.models import Limit, Reply, Round, Secret, Vote, Voter
+from empo_demo.votes.models import Reply, Round, Vote
 
 if TYPE_CHECKING:
     from empo_demo.settings import Settings
@@ -34,15 +31,6 @@ NO_ROUND = (
     "There is no such round of yours. It may be another visitor's, or erased: open a new one."
 )
 LEASE = timedelta(seconds=90)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most `count` rounds in `window`, for each voter and each address."""
-
-    per_voter: int = 30
-    per_address: int = 120
-    window: timedelta = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,7 @@ class Ballot:
     comment: str = ""
 
 
-class Store(Keeping):
+class Store(Admission, Keeping):
     """The votes' storage. Safe for threads; several processes may share one database."""
 
     def __init__(
@@ -83,9 +71,13 @@ class Store(Keeping):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The store that the settings name, with their key and push target."""
-        target = settings.hub_dataset is not None
-        return cls.open(settings.database, secret=settings.secret, push_target=target)
+        """The store that the settings name, with their key, rate limits and push target."""
+        return cls.open(
+            settings.database,
+            secret=settings.secret,
+            limit=RateLimit(settings.rounds_per_voter, settings.rounds_per_address),
+            push_target=settings.hub_dataset is not None,
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -95,55 +87,7 @@ class Store(Keeping):
     def close(self) -> None:
         self.database.close()
 
-    # Keys -----------------------------------------------------------------------------------
-
-    def secret(self) -> bytes:
-        """The key of the hashes: EMPO_SECRET, or one made once and shared by all replicas."""
-        if self._secret is None:
-            with self.database.write() as session:
-                self._ignore(session, Secret, {"name": "hashes", "value": secrets.token_hex(32)})
-                stored = session.get_one(Secret, "hashes").value
-            self._secret = stored.encode()
-        return self._secret
-
-    def keyed_hash(self, kind: str, value: str) -> str:
-        return hmac.new(self.secret(), f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
-
-    def _address_key(self, address: str) -> str:
-        return "a:" + self.keyed_hash("address", _network(address))
-
-    def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
-        """Insert `row` unless one with its key is there already."""
-        dialect = sqlite if self.database.sqlite else postgresql
-        session.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
-
     # Opening --------------------------------------------------------------------------------
-
-    def admit(self, token: str, address: str | None = None, user: str | None = None) -> None:
-        """Count a round against the limits; raise `NotAllowed` saying how long to wait."""
-        voter, at = voter_id(token), now()
-        keys = {f"v:{voter}": self.limit.per_voter}
-        if address:
-            keys[self._address_key(address)] = self.limit.per_address
-        with self.database.write() as session:
-            self._ignore(session, Voter, {"id": voter, "created_at": at, "user": user})
-            if user:
-                session.execute(update(Voter).where(Voter.id == voter).values(user=user))
-            for key, count in keys.items():
-                self._count(session, key, count, at)
-
-    def _count(self, session: Session, key: str, count: int, at: datetime) -> None:
-        since = at - self.limit.window
-        session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
-        recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
-        if len(recent) >= count:
-            wait = (recent[len(recent) - count] - since).total_seconds()
-            minutes = int(self.limit.window.total_seconds() // 60)
-            raise NotAllowed(
-                f"That were {count} rounds in {minutes} minutes, the most that are taken. "
-                f"Your text is not lost: go on in {_spell(wait)}."
-            )
-        session.add(Limit(key=key, at=at))
 
     def add_round(self, round_: Round) -> None:
         """Store a pending round with its two (empty) replies."""
@@ -329,19 +273,3 @@ def _not_votable(round_: Round) -> str:
     if round_.state == "void":
         return f"This round cannot be voted on: {round_.void_reason} Press Retry."
     return "This round cannot be voted on yet: both replies must be finished first."
-
-
-def _network(address: str) -> str:
-    """The address, or an IPv6 customer's /64, which is one person's."""
-    try:
-        parsed = ipaddress.ip_address(address.strip())
-    except ValueError:
-        return address.strip()[:200]
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
-
-
-def _spell(seconds: float) -> str:
-    whole = max(1, round(seconds + 0.5))
-    return f"{whole} s" if whole < 120 else f"{whole // 60 + 1} minutes"

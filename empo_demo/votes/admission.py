@@ -1,0 +1,103 @@
+"""Who may open a round now: limits per voter and per address, shared by all replicas.
+
+Addresses are kept as a keyed hash only, and no longer than the limit's window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from empo_demo.errors import NotAllowed
+from empo_demo.votes.database import Database
+from empo_demo.votes.keeping import now, voter_id
+from empo_demo.votes.models import Limit, Secret, Voter
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `count` rounds in `window`, for each voter and each address."""
+
+    per_voter: int = 30
+    per_address: int = 120
+    window: timedelta = timedelta(minutes=10)
+
+
+class Admission:
+    """The part of the store that counts and refuses. The attributes are the store's."""
+
+    database: Database
+    limit: RateLimit
+    _secret: bytes | None
+
+    def secret(self) -> bytes:
+        """The key of the hashes: EMPO_SECRET, or one made once and shared by all replicas."""
+        if self._secret is None:
+            with self.database.write() as session:
+                self._ignore(session, Secret, {"name": "hashes", "value": secrets.token_hex(32)})
+                stored = session.get_one(Secret, "hashes").value
+            self._secret = stored.encode()
+        return self._secret
+
+    def keyed_hash(self, kind: str, value: str) -> str:
+        return hmac.new(self.secret(), f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
+
+    def _address_key(self, address: str) -> str:
+        return "a:" + self.keyed_hash("address", _network(address))
+
+    def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
+        """Insert `row` unless one with its key is there already."""
+        dialect = sqlite if self.database.sqlite else postgresql
+        session.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
+
+    def admit(self, token: str, address: str | None = None, user: str | None = None) -> None:
+        """Count a round against the limits; raise `NotAllowed` saying how long to wait."""
+        voter, at = voter_id(token), now()
+        keys = {f"v:{voter}": self.limit.per_voter}
+        if address:
+            keys[self._address_key(address)] = self.limit.per_address
+        with self.database.write() as session:
+            self._ignore(session, Voter, {"id": voter, "created_at": at, "user": user})
+            if user:
+                session.execute(update(Voter).where(Voter.id == voter).values(user=user))
+            for key, count in keys.items():
+                self._count(session, key, count, at)
+
+    def _count(self, session: Session, key: str, count: int, at: datetime) -> None:
+        since = at - self.limit.window
+        session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
+        recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
+        if len(recent) >= count:
+            wait = (recent[len(recent) - count] - since).total_seconds()
+            minutes = int(self.limit.window.total_seconds() // 60)
+            raise NotAllowed(
+                f"That were {count} rounds in {minutes} minutes, the most that are taken. "
+                f"Your text is not lost: go on in {_spell(wait)}."
+            )
+        session.add(Limit(key=key, at=at))
+
+
+def _network(address: str) -> str:
+    """The address, or an IPv6 customer's /64, which is one person's."""
+    try:
+        parsed = ipaddress.ip_address(address.strip())
+    except ValueError:
+        return address.strip()[:200]
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def _spell(seconds: float) -> str:
+    whole = max(1, round(seconds + 0.5))
+    return f"{whole} s" if whole < 120 else f"{whole // 60 + 1} minutes"
