@@ -11,18 +11,15 @@ import json
 import logging
 import random
 import secrets
-import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from empo_demo import __version__, checks, guards
+from empo_demo import guards, opening
 from empo_demo.backend import Backend
 from empo_demo.dialogue import Dialogue
-from empo_demo.draw import Draw, draw_round
-from empo_demo.engine.protocol import Delta, Engine, Event, Finished, FinishReason, Request
+from empo_demo.engine.protocol import Engine, Event
 from empo_demo.errors import NotAllowed, StorageError
+from empo_demo.jobs import jobs_of, replay
 from empo_demo.live import LiveRounds, owner
 from empo_demo.rounds import (
     SIDES,
@@ -34,11 +31,12 @@ from empo_demo.rounds import (
     Stats,
     Status,
 )
-from empo_demo.streaming import Job, Live, RoundStream
+from empo_demo.streaming import Live, RoundStream
 from empo_demo.votes import consent as consents
 from empo_demo.votes import views
-from empo_demo.votes.models import Reply, Round
-from empo_demo.votes.store import EPHEMERAL_LIFE, Ballot, Store, now, voter_id
+from empo_demo.votes.janitor import Janitor
+from empo_demo.votes.models import Round
+from empo_demo.votes.store import Ballot, Store, voter_id
 
 if TYPE_CHECKING:
     from empo_demo.contenders import Roster
@@ -64,7 +62,7 @@ class Arena:
         self._backend = Backend(engine, sem, tiny=roster.tiny)
         self._rounds = LiveRounds(store)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
-        self._janitor: threading.Timer | None = None
+        self._janitor = Janitor(store)
         abandoned, erased = self._rounds.sweep(), store.purge()
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
@@ -195,7 +193,7 @@ class Arena:
         if round_.state == "streaming":
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         if round_.state in ("votable", "voted"):
-            return _replay(round_)
+            return replay(round_)
         return self._perform(voter, round_)
 
     def stop(self, voter: str, round_id: str) -> None:
@@ -295,42 +293,19 @@ class Arena:
         parent: str | None,
         retry_of: str | None = None,
     ) -> OpenedRound:
-        flags = guards.assess(dialogue, self.settings.country)
-        reading, sem_error = self._read(dialogue)
         seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
-        draw = draw_round(
-            self.roster, self.store.contender_counts(), seed=seed,
-            exposure=self.settings.exposure, check_rate=self.settings.check_rate,
+        stored, opened = opening.compose(
+            dialogue, self.settings, self.roster, self._backend.sem(),
+            self.store.contender_counts(), seed,
         )  # fmt: skip
-        stored = Round(
-            id=secrets.token_hex(16), voter=voter_id(token), state="pending", created_at=now(),
-            ephemeral=consent is None, consent=consent, dialogue=dialogue.messages(),
-            origin=origin, example=example, parent=parent, retry_of=retry_of, seed=seed,
-            decoding=asdict(self.roster.decoding), system_prompt=self.roster.system_prompt,
-            roster=self.roster.name, app_version=__version__, reading=_stored(reading),
-            sem_error=sem_error, exposure=self.settings.exposure, show_chips=draw.show.chips,
-            show_plots=draw.show.plots, crisis=flags.crisis, personal=flags.personal,
-            identity=flags.identity, english=flags.english,
-            check_side=draw.check_side if reading else None,
-            replies=_replies(draw, reading),
-        )  # fmt: skip
+        stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
+        stored.origin, stored.example = origin, example
+        stored.parent, stored.retry_of = parent, retry_of
         self.store.add_round(stored)
         log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
         if consent is None:
-            self._schedule_erasure()
-        shown = reading if draw.show.chips else None
-        return OpenedRound(stored.id, dialogue, shown, flags.notices, draw.show)
-
-    def _read(self, dialogue: Dialogue) -> tuple[Reading | None, str | None]:
-        """The SEM's reading; a SEM that fails costs the guidance, never the round."""
-        sem = self._backend.sem()
-        if sem is None:
-            return None, "The SEM was not available."
-        try:
-            return sem.read(dialogue.turns), None
-        except Exception as error:
-            log.exception("The SEM failed")
-            return None, f"{type(error).__name__}: {error}"[:500]
+            self._janitor.schedule()
+        return opened
 
     def _perform(self, token: str, round_: Round) -> Iterator[Event]:
         live = Live(round_.id)
@@ -345,28 +320,15 @@ class Arena:
             if not self.store.claim(token, round_.id, owner(), description):
                 raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
             stream = RoundStream(
-                engine, self._jobs(round_), live, save=self._rounds.save, screen=guards.screen
+                engine,
+                jobs_of(round_, self.roster),
+                live,
+                save=self._rounds.save,
+                screen=guards.screen,
             )
             yield from stream.events()
         finally:
             self._rounds.remove(live)
-
-    def _jobs(self, round_: Round) -> dict[Side, Job]:
-        dialogue, reading = views.dialogue_of(round_), views.reading_of(round_)
-        return {side: self._job(round_.reply(side), side, dialogue, reading) for side in SIDES}
-
-    def _job(self, reply: Reply, side: Side, dialogue: Dialogue, reading: Reading | None) -> Job:
-        if reply.strategy == checks.STRATEGY:
-            return Job(side, known_bad=checks.text_of(reply.revision))
-        from empo_demo.empathy import hef
-
-        contender = self.roster[reply.contender]
-        return Job(
-            side,
-            Request(side, contender.id, (), self.roster.decoding, reply.seed),
-            hef.prepare(contender, dialogue, reading, self.roster),
-            partial(hef.after_thinking, contender, dialogue, reading, self.roster),
-        )
 
     def _goes_on_with(self, round_: Round, verdict: str) -> Side:
         """The chosen side; drawn on a tie; never a known bad reply."""
@@ -375,58 +337,6 @@ class Arena:
         if verdict in SIDES:
             return verdict
         return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
-
-    def _schedule_erasure(self) -> None:
-        """Have rounds without consent erased in time, even if nobody comes any more."""
-        if self._janitor is not None and self._janitor.is_alive():
-            return
-        self._janitor = threading.Timer(EPHEMERAL_LIFE.total_seconds() + 60, self._erase)
-        self._janitor.daemon = True
-        self._janitor.start()
-
-    def _erase(self) -> None:
-        try:
-            self.store.purge()
-        except StorageError as error:
-            log.warning("Rounds without consent were not erased: %s", error)
-        self._janitor = None
-        if self.store.has_ephemeral():
-            self._schedule_erasure()
-
-
-def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
-    """The two replies of a round, still without text."""
-    replies = []
-    for side in SIDES:
-        contender = draw.contenders[side]
-        reply = Reply(
-            side=side, contender=contender.id_in_round(reading=reading is not None),
-            revision=contender.revision,
-            strategy=contender.strategy, seed=draw.seeds[side],
-        )  # fmt: skip
-        if side == draw.check_side and reading is not None:
-            reply.contender = reply.strategy = checks.STRATEGY
-            reply.revision = checks.draw(reading.emotions[0][0], draw.seed)
-        replies.append(reply)
-    return replies
-
-
-def _replay(round_: Round) -> Iterator[Event]:
-    """The stored replies of an answered round, as the events of a stream."""
-    for side in SIDES:
-        text = round_.reply(side).text or ""
-        if text:
-            yield Delta(side, text)
-    for side in SIDES:
-        reply = round_.reply(side)
-        reason = cast(FinishReason, reply.reason or "eos")
-        yield Finished(side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0)
-
-
-def _stored(reading: Reading | None) -> dict[str, Any] | None:
-    if reading is None:
-        return None
-    return {**reading.as_json(), "sem": reading.sem, "milliseconds": reading.milliseconds}
 
 
 def _digest(dialogue: Dialogue) -> str:

@@ -132,7 +132,12 @@ def _own_endpoints(arena: Arena) -> None:
         """Erase all rounds and votes of the token; answers how many rounds."""
         return arena.delete_my_data(voter)
 
-    for call in (new_voter, consent, my_votes, delete_my_data):
+    @plainly
+    def end_visit(voter: str) -> int:
+        """Erase at once what was written without consent; else it is erased within the hour."""
+        return arena.end_visit(voter)
+
+    for call in (new_voter, consent, my_votes, delete_my_data, end_visit):
         gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
 
 
