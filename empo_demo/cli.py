@@ -100,7 +100,7 @@ def contenders(as_json: AsJson = False) -> None:
     import json
 
     from empo_demo.contenders import as_json as contenders_json
-    from empo_demo.contenders import load_roster
+    from empo_demo.contenders.load import load_roster
     from empo_demo.settings import load_settings
 
     listing = contenders_json(load_roster(load_settings()))

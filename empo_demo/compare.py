@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster, load_roster
+from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.load import load_roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Delta, Engine, Event, Finished, Request
 from empo_demo.errors import DataError, EngineError, InvalidInput
@@ -84,7 +85,7 @@ def run(
 
     console = Console(stderr=True)
     with console.status("Loading the models…"):
-        from empo_demo.empathy.sem import load_sem
+        from empo_demo.empathy.plugins import load_sem
         from empo_demo.engine.loading import load_engine
 
         sem, engine = load_sem(settings), load_engine(settings, roster)

@@ -25,7 +25,7 @@ def analyze_text(text: str | None, *, as_json: bool) -> None:
     if text is None:
         raise InvalidInput("Nothing to analyse: give a text, or a file with --input FILE.jsonl.")
     turn = Turn("user", text)
-    from empo_demo.empathy.sem import load_sem
+    from empo_demo.empathy.plugins import load_sem
 
     reading = load_sem(load_settings()).read([turn])
     if as_json:
@@ -41,7 +41,7 @@ def analyze_file(source: Path, output: Path | None) -> None:
     console = Console(stderr=True)
     with _lines(source) as lines, _writer(output) as out, console.status("Reading…") as status:
         from empo_demo.empathy.analyze import analyze_records
-        from empo_demo.empathy.sem import load_sem
+        from empo_demo.empathy.plugins import load_sem
 
         done = bad = 0
         for answer in analyze_records(load_sem(load_settings()), lines):

@@ -46,6 +46,16 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
+def load_sem(settings: Settings) -> SEM:
+    """The SEM that `EMPO_SEM` names."""
+    if settings.sem == "embedded":
+        from empo_demo.empathy.sem import EmbeddedSEM
+
+        # Ours needs no guard.
+        return EmbeddedSEM()
+    return load_plugin(settings.sem)
+
+
 def load_plugin(chosen: Settings | str) -> SEM:
     """The SEM that `EMPO_SEM`, or a name given, stands for, tried once.
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from empo_demo.empathy.encoder import Text
     from empo_demo.empathy.epitome import Epitome
-    from empo_demo.settings import Settings
 
 MOST_CAUSES = 5
 BATCH = 64
@@ -204,15 +203,6 @@ class EmbeddedSEM:
             part = order[start : start + BATCH]
             with self._lock, torch.inference_mode():
                 yield part, *collate([texts[i] for i in part])
-
-
-def load_sem(settings: Settings) -> SEM:
-    """The SEM that `EMPO_SEM` names."""
-    if settings.sem == "embedded":
-        return EmbeddedSEM()
-    from empo_demo.empathy.plugins import load_plugin
-
-    return load_plugin(settings.sem)
 
 
 def _fast_half() -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster, load_roster
+from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.load import load_roster
 from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
@@ -167,7 +168,7 @@ def fill(
 def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
     if contender.strategy == "plain":
         return None
-    from empo_demo.empathy.sem import load_sem
+    from empo_demo.empathy.plugins import load_sem
 
     return load_sem(settings)
 

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster, load_roster
+from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.load import load_roster
 from empo_demo.errors import InvalidInput
 from empo_demo.evaluation.hef import CONDITIONS, TRAIN, VALID, Answer, Case, Key, Runner
 from empo_demo.evaluation.hef_figures import Judges
@@ -56,8 +57,7 @@ def run(
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
     data = data or DATA
-    from empo_demo.empathy.plugins import read_all
-    from empo_demo.empathy.sem import load_sem
+    from empo_demo.empathy.plugins import load_sem, read_all
     from empo_demo.engine.loading import load_engine
     from empo_demo.evaluation.hef import read_answers, read_cases
 

@@ -55,7 +55,7 @@ class Tools:
 
     @cached_property
     def sem(self) -> Any:
-        from empo_demo.empathy.sem import load_sem
+        from empo_demo.empathy.plugins import load_sem
 
         return load_sem(self.settings)
 

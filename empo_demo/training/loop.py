@@ -106,8 +106,8 @@ def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
 
 def open_roster(settings: Settings, plan: Plan) -> Roster:
     """The contenders of the loop's own file, which starts as a copy of the preset's."""
-    from empo_demo.contenders import load_roster
-    from empo_demo.roster_file import write_roster
+    from empo_demo.contenders.file import write_roster
+    from empo_demo.contenders.load import load_roster
 
     if not plan.roster.is_file():
         write_roster(plan.roster, load_roster(settings))
@@ -152,7 +152,7 @@ def first_turns(plan: Plan, split: Literal["train", "valid"]) -> list[str]:
 def retrain(plan: Plan, roster: Roster) -> Contender:
     """Export the votes, train from the parent's adapter, add the contender to the file."""
     from empo_demo.contenders import Contender
-    from empo_demo.roster_file import add_contender
+    from empo_demo.contenders.file import add_contender
     from empo_demo.training.corpus import file_hash
 
     parent = _trainable(roster, plan.parent)

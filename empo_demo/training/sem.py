@@ -30,9 +30,14 @@ from empo_demo.training.sem_finish import (
     fit_levels,
     progress,
 )
-from empo_demo.training.sem_start import kept_pieces, pretrained, prune
-
-ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
+from empo_demo.training.sem_start import (
+    ENCODER_RATE,
+    HEAD_RATE,
+    LAYER_DECAY,
+    kept_pieces,
+    pretrained,
+    prune,
+)
 
 
 def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) -> None:

@@ -108,19 +108,18 @@ def _number(value: float | None) -> str:
 
 
 def _settings(meta: Mapping[str, Any]) -> str:
-    from empo_demo.training import sem
     from empo_demo.training import sem_finish as fit
-    from empo_demo.training.sem_start import VOCABULARY
+    from empo_demo.training import sem_start as start
 
     rows = {
-        "encoder rate, stage one (top layer)": sem.ENCODER_RATE,
-        "head rate": sem.HEAD_RATE,
-        "rate decay per layer": sem.LAYER_DECAY,
+        "encoder rate, stage one (top layer)": start.ENCODER_RATE,
+        "head rate": start.HEAD_RATE,
+        "rate decay per layer": start.LAYER_DECAY,
         "cause head: rate, epochs": f"{fit.CAUSE_RATE}, {fit.CAUSE_EPOCHS}",
         "EPITOME: block rate, head rate, epochs": (
             f"{fit.BLOCK_RATE}, {fit.LEVEL_RATE}, {fit.LEVEL_EPOCHS}"
         ),
-        "vocabulary": VOCABULARY,
+        "vocabulary": start.VOCABULARY,
         **meta,
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]

@@ -17,6 +17,8 @@ from empo_demo.empathy.encoder import SemNet, Texts
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import read_conversations, read_general, read_lines
 
+ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
+"""Stage one: rates of the top layer and of the head, and the factor per layer below."""
 VOCABULARY = 12_000
 
 

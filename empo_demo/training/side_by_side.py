@@ -20,7 +20,7 @@ HEADING = "## Side by side"
 
 def write(card: Path, contenders: Sequence[str]) -> None:
     """Replace the card's part `Side by side` (its last) by fresh replies of `contenders`."""
-    from empo_demo.contenders import load_roster
+    from empo_demo.contenders.load import load_roster
     from empo_demo.engine.loading import load_engine
 
     if not card.is_file():

@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from empo_demo.arena import Arena
-from empo_demo.contenders import Roster, load_roster
+from empo_demo.contenders import Roster
+from empo_demo.contenders.load import load_roster
 from empo_demo.errors import ArenaError
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
@@ -121,7 +122,7 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
 
     A SEM that does not load costs the guidance and the chips, never the arena.
     """
-    from empo_demo.empathy.sem import load_sem
+    from empo_demo.empathy.plugins import load_sem
     from empo_demo.engine.loading import load_engine
 
     failures = []

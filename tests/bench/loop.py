@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from empo_demo.contenders import Roster
+from empo_demo.contenders.file import write_roster
 from empo_demo.engine.loading import load_engine
-from empo_demo.roster_file import write_roster
 from empo_demo.settings import Settings, load_settings
 from empo_demo.training import loop
 from empo_demo.training.simulate import asks, replies, shift
@@ -42,7 +42,7 @@ def settings_of(arguments: argparse.Namespace, folder: Path) -> Settings:
 
 def start_roster(settings: Settings, plan: loop.Plan) -> None:
     """Only the base and the parent take part, so that each vote compares these two."""
-    from empo_demo.contenders import load_roster
+    from empo_demo.contenders.load import load_roster
 
     roster = load_roster(settings)
     pair = tuple(one for one in roster.contenders if one.id in ("base", plan.parent))

@@ -1,0 +1,130 @@
+"""From the settings to the roster: a preset or a TOML file, own models, recorded replies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.file import check_contenders, is_adapter, read_roster, resolve_model
+from empo_demo.contenders.revisions import revision
+from empo_demo.dialogue import SYSTEM_PROMPT
+from empo_demo.engine.protocol import Decoding
+from empo_demo.errors import SettingsError
+from empo_demo.settings import ASSETS, Settings
+
+PRESETS: dict[str, Path] = {
+    "tiny": ASSETS / "contenders" / "tiny.toml",
+    "empo-7b": ASSETS / "contenders" / "empo-7b.toml",
+}
+CHAT_DECODING = Decoding(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=200)
+"""For models brought by EMPO_BASE: chat models write longer than the tiny one."""
+
+
+def load_roster(settings: Settings) -> Roster:
+    """The roster that `settings` name, with revisions.
+
+    EMPO_PRESET chooses it; EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
+    override it. Raises `SettingsError`, one line, on a roster that could not open a round.
+    """
+    roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
+    roster = _with_own_models(roster, settings)
+    roster = replace(
+        roster,
+        hef_top_k=settings.hef_top_k,
+        sem=settings.sem,
+        quantization=settings.quantization or roster.quantization,
+        system_prompt=settings.system_prompt or roster.system_prompt,
+    )
+    check_contenders(roster.contenders, where=f"The roster {roster.name!r}")
+    revised = tuple(replace(c, revision=revision(c, roster)) for c in roster.contenders)
+    return replace(roster, contenders=revised)
+
+
+def _preset_path(preset: str) -> Path:
+    if preset in PRESETS:
+        return PRESETS[preset]
+    path = Path(preset).expanduser()
+    if path.suffix != ".toml" or not path.is_file():
+        raise SettingsError(
+            f"EMPO_PRESET holds {preset!r}; it may hold {', '.join(PRESETS)}, "
+            "or the path of an existing TOML file of contenders."
+        )
+    return path
+
+
+def _recorded(settings: Settings) -> Roster | None:
+    """The contenders of the predictions file that EMPO_ENGINE names.
+
+    None where it names none, or where a TOML file of EMPO_PRESET says who is recorded.
+    """
+    from empo_demo.engine.recorded import is_recording, recorded_roster
+
+    if not is_recording(settings.engine):
+        return None
+    path = Path(settings.engine).expanduser()
+    if not path.is_file():
+        raise SettingsError(
+            f"EMPO_ENGINE holds {settings.engine!r}; it may hold local, the URL of a server, "
+            "or the path of an existing predictions file."
+        )
+    return recorded_roster(path) if settings.preset in PRESETS else None
+
+
+def _with_own_models(roster: Roster, settings: Settings) -> Roster:
+    """`roster` with EMPO_BASE and EMPO_ALIGNED in the place of its base and aligned models.
+
+    An adapter fits only the weights that it was trained on: where EMPO_BASE replaces the embedded
+    tiny base, the tiny adapters leave with it. Other rosters keep theirs, since EMPO_BASE may be
+    a local copy of the same model.
+    """
+    if settings.base is None and settings.aligned is None:
+        return roster
+    contenders = roster.contenders
+    if settings.base is not None:
+        own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE")
+        contenders = _replace_base(roster, own, keep_aligned=settings.aligned is not None)
+    if settings.aligned is not None:
+        own = resolve_model(settings.aligned, Path.cwd(), "EMPO_ALIGNED")
+        contenders = _replace_aligned(roster, contenders, own)
+    if not roster.tiny or settings.base is None:
+        return replace(roster, contenders=contenders)
+    return replace(
+        roster,
+        name="own models",
+        contenders=contenders,
+        tiny=False,
+        system_prompt=SYSTEM_PROMPT,
+        decoding=CHAT_DECODING,
+    )
+
+
+def _replace_base(roster: Roster, own: str, *, keep_aligned: bool) -> tuple[Contender, ...]:
+    first = _named(roster, "base") or roster.contenders[0]
+    aligned = _named(roster, "aligned")
+    kept = []
+    for contender in roster.contenders:
+        is_aligned = aligned is not None and contender.adapter == aligned.adapter and keep_aligned
+        if roster.tiny and contender.adapter is not None and not is_aligned:
+            continue
+        kept.append(replace(contender, base=own) if contender.base == first.base else contender)
+    return tuple(kept)
+
+
+def _replace_aligned(
+    roster: Roster, contenders: tuple[Contender, ...], own: str
+) -> tuple[Contender, ...]:
+    aligned = _named(roster, "aligned")
+    if aligned is None:
+        raise SettingsError(
+            f"EMPO_ALIGNED holds {own!r}, but the roster {roster.name!r} has no contender "
+            "'aligned' to replace; add the model to its TOML file instead."
+        )
+    change = {"adapter": own} if is_adapter(own) else {"base": own, "adapter": None}
+    same = (aligned.base, aligned.adapter)
+    originals = {c.id: (c.base, c.adapter) for c in roster.contenders}
+    return tuple(replace(c, **change) if originals[c.id] == same else c for c in contenders)
+
+
+def _named(roster: Roster, contender_id: str) -> Contender | None:
+    return next((c for c in roster.contenders if c.id == contender_id), None)
