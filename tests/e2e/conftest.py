@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.middleware import Middleware
 
 from empo_demo.arena import Arena
 from empo_demo.metrics.valence import load_lexicon
@@ -23,13 +24,31 @@ FLAGS = [
 ]  # fmt: skip
 
 
+class Recorder:
+    """Every byte that the app sends but for Gradio's own scripts; outermost: nothing passes it."""
+
+    sent = bytearray()
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def recorded(message: Any) -> None:
+            if message["type"] == "http.response.body" and "/assets/" not in scope["path"]:
+                Recorder.sent += message.get("body", b"")
+            await send(message)
+
+        await self._app(scope, receive, recorded)
+
+
 @dataclass
 class Served:
-    """A running page and what is behind it."""
+    """A running page and what is behind it; `sent` is all that left it since it was cleared."""
 
     url: str
     arena: Arena
     engine: ScriptedEngine
+    sent: bytearray
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +61,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     store = Store.open(settings.database)
     arena = Arena(settings, ROSTER, store, engine=engine, sem=ScriptedSEM())
     page = build(arena, load_lexicon())
-    _, url, _ = page.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
-    yield Served(url.rstrip("/"), arena, engine)
+    options = launch_options()
+    options["app_kwargs"]["middleware"].insert(0, Middleware(Recorder))
+    _, url, _ = page.launch(**options, prevent_thread_lock=True, quiet=True)
+    yield Served(url.rstrip("/"), arena, engine, Recorder.sent)
     page.close()
     store.close()
 

@@ -181,16 +181,61 @@ def test_a_client_plays_a_round_and_no_byte_before_the_vote_names_a_contender(
     assert len(client.predict(voter, api_name="/my_votes")) == 1
 
 
+def test_no_byte_that_the_page_gets_before_the_vote_names_a_side(
+    visitor: Any, served: Served
+) -> None:
+    agree(visitor)
+    served.sent.clear()
+    send(visitor)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    before = bytes(served.sent).lower()
+    voted(visitor)
+    after = bytes(served.sent).lower()
+    assert b"sorry" in before, "the replies are among the bytes"
+    for secret in (b"aligned", b"base-weights", b"rev-", b"adapter", b'"contender"'):
+        assert secret not in before
+    assert b"rev-aligned-1" in after or b"aligned" in after, "the search would have found it"
+
+
 def test_a_stranger_with_curl_is_refused_in_plain_words(served: Served) -> None:
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
     client = Client(served.url, verbose=False)
-    voter = client.predict(api_name="/new_voter")
-    with pytest.raises(AppError, match=r"no such round|There is no round"):
-        client.predict(voter, "0" * 32, "a", {}, "", api_name="/vote")
-    with pytest.raises(AppError, match="token"):
-        client.predict("me", [], TEXT, "", api_name="/open_round")
+    voter, thief = (client.predict(api_name="/new_voter") for _ in "ab")
+
+    def refused(match: str, *arguments: Any, api_name: str = "/vote") -> None:
+        with pytest.raises(AppError, match=match):
+            client.predict(*arguments, api_name=api_name)
+
+    consent = client.predict(api_name="/consent")["version"]
+    opened = client.predict(voter, [], TEXT, consent, api_name="/open_round")["round_id"]
+    refused(r"no such round", voter, "0" * 32, "a", {}, "")
+    refused("token", "me", [], TEXT, "", api_name="/open_round")
+    refused("both replies must be finished first", voter, opened, "a", {}, "")
+    client.predict(voter, opened, api_name="/stream")
+    refused(r"no such round", thief, opened, "a", {}, "")
+    refused("There is no verdict 'aligned'", voter, opened, "aligned", {}, "")
+    refused("There is no slider", voter, opened, "a", {"c_natural": 50}, "")
+    refused("may hold a number from 0 to 100", voter, opened, "a", {"a_natural": 1e9}, "")
+    refused("at most", voter, opened, "a", {}, "x" * 900_000)
+    first = client.predict(voter, opened, "a", {}, "", api_name="/vote")
+    replayed = client.predict(voter, opened, "b", {}, "", api_name="/vote")
+    assert first["created"] and not replayed["created"]
+    assert (replayed["receipt"], replayed["verdict"]) == (first["receipt"], "a")
+    refused("no such round", thief, opened, api_name="/go_on")
+    refused("no such round", thief, opened, api_name="/find_round")
+
+
+def test_a_comment_of_ten_megabytes_is_not_even_read(served: Served) -> None:
+    import httpx
+
+    before = sum(served.arena.stats().votes.values())
+    answer = httpx.post(
+        f"{served.url}/gradio_api/call/vote", json={"data": ["v", "r", "a", {}, "x" * 10_000_000]}
+    )
+    assert answer.status_code == 413 and "too large" in answer.text
+    assert sum(served.arena.stats().votes.values()) == before
 
 
 def test_routes_that_are_not_used_do_not_exist(served: Served) -> None:
