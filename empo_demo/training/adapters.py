@@ -65,7 +65,7 @@ class Job:
             "save_total_limit": 2,
             "seed": self.seed,
             "data_seed": self.seed,
-            "bf16": True,
+            "bf16": on_gpu or fast_bfloat16(),
             "use_cpu": not on_gpu,
             "gradient_checkpointing": on_gpu,
             "dataloader_pin_memory": on_gpu,
@@ -74,6 +74,14 @@ class Job:
             "max_length": self.length,
             **self.extra,
         }
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively; others emulate it, many times slower."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def load_base(job: Job) -> PreTrainedModel:

@@ -194,16 +194,14 @@ def export(plan: Plan, path: Path) -> int:
 
 
 def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
-    import torch
-
     from empo_demo.training.adapters import Job
     from empo_demo.training.dpo import run_dpo, run_kto
 
     job = Job(
         parent.base, out, adapter=Path(parent.adapter or ""), epochs=plan.epochs,
         learning_rate=plan.learning_rate, batch=plan.batch, micro=plan.micro, seed=plan.seed,
-        length=plan.length, extra={} if torch.cuda.is_available() else {"bf16": False},
-    )  # fmt: skip  # without AMX a CPU only emulates 16-bit arithmetic, many times slower
+        length=plan.length,
+    )  # fmt: skip
     if plan.method == "dpo":
         run_dpo(job, pairs, beta=plan.beta)
     else:
