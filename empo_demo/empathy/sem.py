@@ -18,6 +18,7 @@ from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.words import is_content, spans
 from empo_demo.errors import InvalidInput
+from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class EmbeddedSEM:
 
         folder = folder or ASSETS / "sem"
         self._net, self.texts, self._meta = load(folder)
-        if _fast_half():
+        if fast_bfloat16():
             self._net.encoder.bfloat16()
         self.revision = _revision(folder)
         self._lock = threading.Lock()
@@ -203,14 +204,6 @@ class EmbeddedSEM:
             part = order[start : start + BATCH]
             with self._lock, torch.inference_mode():
                 yield part, *collate([texts[i] for i in part])
-
-
-def _fast_half() -> bool:
-    """Whether this CPU multiplies bfloat16 natively: then half the time, at no loss that counts."""
-    import torch
-
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _revision(folder: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from empo_demo.errors import DataError, EngineError
+from empo_demo.processor import fast_bfloat16
 from empo_demo.training.corpus import file_hash, read_lines
 
 if TYPE_CHECKING:
@@ -74,14 +75,6 @@ class Job:
             "max_length": self.length,
             **self.extra,
         }
-
-
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively; others emulate it, many times slower."""
-    import torch
-
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def load_base(job: Job) -> PreTrainedModel:
