@@ -74,8 +74,8 @@ def _conversation(arena: Arena, examples: list[Example]) -> tuple[dict[str, Any]
         with gr.Row():
             found["agree"] = gr.Button("I agree: keep my votes", variant="primary", elem_id="agree")
             found["refuse"] = gr.Button("Go on without keeping anything", elem_id="refuse")
-    found["notices"] = gr.HTML(elem_id="notices")
     found["thread"] = gr.HTML(elem_id="thread")
+    found["notices"] = gr.HTML(elem_id="notices")
     with gr.Column(visible=False, elem_classes="pair", elem_id="pair") as found["pair"]:
         gr.HTML(
             '<nav class="jump" aria-label="Show side"><a href="#pane_a">A</a>'

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from empo_demo import guards
 from empo_demo.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError
@@ -121,6 +122,10 @@ class Pictures:
         return {
             **self.bare(),
             p.session: session.store(),
+            # Help stays beside the replies, on a reloaded page too.
+            p.notices: highlights.notices(
+                guards.assess(view.dialogue, self.arena.settings.country).notices
+            ),
             p.thread: self._thread(view.dialogue, show.chips),
             p.heard: highlights.heard(reading, hidden=not show.chips),
             p.plots: gr.update(value=plots.WORDS, visible=True),

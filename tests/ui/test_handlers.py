@@ -91,6 +91,16 @@ def test_help_comes_with_the_first_press_whatever_else_is_in_the_text(handlers: 
     assert "notice crisis" in page[handlers.parts.notices]
 
 
+def test_help_stays_while_the_replies_are_read_and_after_a_reload(handlers: Handlers) -> None:
+    p = handlers.parts
+    frames = list(handlers.send("I want to kill myself.", visitor(handlers)))
+    assert "notice crisis" in frames[0][p.notices], "before any reply"
+    assert "notice crisis" in merged(frames)[p.notices]
+    session = merged(frames)[p.session]
+    assert "notice crisis" in handlers.restore(session)[p.notices]
+    assert "notice crisis" in handlers.vote("both_bad", session)[p.notices]
+
+
 def test_markup_of_users_and_models_is_text_in_every_part(handlers: Handlers, engine: Any) -> None:
     engine.enqueue(NASTY, NASTY)
     frames = list(handlers.send(NASTY, visitor(handlers)))
