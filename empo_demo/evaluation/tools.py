@@ -110,15 +110,22 @@ class Tools:
 
     def embedded_encoder(self) -> Encoder:
         """The encoder of the shipped SEM: it was fine-tuned, and says so in its label."""
+        from tokenizers import Tokenizer
+        from tokenizers.processors import BertProcessing
         from transformers import PreTrainedTokenizerFast
 
         from empo_demo.empathy.encoder import load
         from empo_demo.metrics.bertscore import wrap
 
         net, texts, _ = load(ASSETS / "sem")
+        # The SEM adds the frame of each text itself; BERTScore takes two tokens for that frame.
+        framed = Tokenizer.from_str(texts.tokenizer.to_str())
+        framed.post_processor = BertProcessing(
+            ("[SEP]", framed.token_to_id("[SEP]")), ("[CLS]", framed.token_to_id("[CLS]"))
+        )
         fast: Any = PreTrainedTokenizerFast
         tokenizer = fast(
-            tokenizer_object=texts.tokenizer,
+            tokenizer_object=framed,
             unk_token="[UNK]",
             pad_token="[PAD]",
             cls_token="[CLS]",

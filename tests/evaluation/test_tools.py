@@ -96,3 +96,12 @@ def test_stored_levels_are_not_compared_with_judged_ones(tools: Tools, tmp_path:
     sources = {one.figures["epitome_source"] for one in scores.systems.values()}
     assert len(sources) == 1 and sources.pop().startswith("embedded@")
     assert any("Only stored stores EPITOME levels" in line for line in scores.notices)
+
+
+def test_a_text_of_two_words_is_not_taken_for_an_empty_one() -> None:
+    """BERTScore calls whatever has two tokens empty, since the frame of a text has as many."""
+    from empo_demo.metrics.bertscore import bertscore
+
+    encoder = Tools(Settings()).embedded_encoder()
+    texts = ["Oh no", "Thanks", "I am so sorry to hear that."]
+    assert [round(one.f1, 3) for one in bertscore(texts, texts, encoder)] == [1.0, 1.0, 1.0]
