@@ -101,6 +101,7 @@ def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
             "reference": {m: epitome.mean_level(of[m][1]) for m in of},
         },
         "epitome_accuracy": {m: epitome.accuracy(*of[m]) for m in of},
+        "epitome_kappa": {m: epitome.kappa(*of[m]) for m in of},
         "epitome_constant_zero": {m: epitome.constant_zero(of[m][1]) for m in of},
         "epitome_source": source,
     }

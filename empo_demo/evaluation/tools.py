@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from empo_demo.errors import EngineError, SettingsError
 from empo_demo.metrics.valence import Lexicon, load_lexicon
@@ -120,9 +120,8 @@ class Tools:
         net, texts, _ = load(ASSETS / "sem")
         # The SEM adds the frame of each text itself; BERTScore takes two tokens for that frame.
         framed = Tokenizer.from_str(texts.tokenizer.to_str())
-        framed.post_processor = BertProcessing(
-            ("[SEP]", framed.token_to_id("[SEP]")), ("[CLS]", framed.token_to_id("[CLS]"))
-        )
+        end, start = ((name, cast(int, framed.token_to_id(name))) for name in ("[SEP]", "[CLS]"))
+        framed.post_processor = BertProcessing(end, start)
         fast: Any = PreTrainedTokenizerFast
         tokenizer = fast(
             tokenizer_object=framed,

@@ -39,5 +39,21 @@ def accuracy(generated: Sequence[int], reference: Sequence[int]) -> float | None
     return _mean([float(g == r) for g, r in zip(generated, reference, strict=True)])
 
 
+def kappa(generated: Sequence[int], reference: Sequence[int]) -> float | None:
+    """Agreement beyond chance: Cohen's kappa with quadratic weights (Cohen 1968), at most 1.
+
+    1 - diff-EPITOME / its expectation if the same levels fell on other responses. Whoever always
+    shows the same level, none included, has 0. None where neither side ever varies.
+    """
+    observed = diff_epitome(generated, reference)
+    if observed is None:
+        return None
+    n = len(reference)
+    expected = sum(
+        generated.count(g) * reference.count(r) * (g - r) ** 2 for g in LEVELS for r in LEVELS
+    ) / (n * n)
+    return 1 - observed / expected if expected else None
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None

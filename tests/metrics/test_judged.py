@@ -18,6 +18,15 @@ def test_showing_no_empathy_scores_the_mean_square_of_the_humans_levels() -> Non
     assert epitome.diff_epitome([0, 0, 0], [0, 1, 2]) == epitome.constant_zero([0, 1, 2])
 
 
+def test_kappa_is_agreement_beyond_chance() -> None:
+    """Checked against a table done by hand: 2 x 2 with marginals 3:1 and 2:2."""
+    assert epitome.kappa([0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx(0.5)
+    assert epitome.kappa([0, 1, 2], [0, 1, 2]) == 1.0
+    assert epitome.kappa([2, 1, 0], [0, 1, 2]) == pytest.approx(-1.0)
+    assert epitome.kappa([0, 0, 0], [0, 1, 2]) == 0.0, "the constant zero agrees by chance"
+    assert epitome.kappa([0, 0], [0, 0]) is None
+
+
 def test_without_responses_nothing_is_defined() -> None:
     assert epitome.diff_epitome([], []) is None
     assert epitome.accuracy([], []) is None
