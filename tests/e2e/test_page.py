@@ -87,7 +87,8 @@ def test_a_reload_finds_its_round_again(visitor: Any, faults: list[str]) -> None
     agree(visitor)
     send(visitor, "My sister is coming home.")
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
-    said = visitor.inner_text("#pane_a .pane p >> nth=0")
+    said = "I am sorry to hear that."
+    expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
     visitor.reload()
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
     expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
@@ -119,10 +120,12 @@ def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: 
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
 
 
-def test_help_is_offered_before_a_reply_to_crisis_language(visitor: Any) -> None:
+def test_help_is_offered_before_a_reply_to_crisis_language_and_stays(visitor: Any) -> None:
     agree(visitor)
     send(visitor, "I want to kill myself tonight.")
     expect(visitor.locator(".notice.crisis a").first).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator(".notice.crisis a").first).to_be_visible()
 
 
 def test_a_phone_shows_no_horizontal_bar(chromium: Any, served: Served) -> None:
