@@ -12,8 +12,9 @@ from empo_demo.dialogue import MAX_TEXT
 from empo_demo.metrics.valence import Lexicon
 from empo_demo.ui import highlights
 from empo_demo.ui.examples import Example, load_examples
-from empo_demo.ui.handlers import Handlers, address_of
+from empo_demo.ui.handlers import Handlers
 from empo_demo.ui.parts import Parts
+from empo_demo.ui.visitors import visitor_of
 
 TINY = (
     "You are talking to a very small model (17 million parameters) that fits in this repository. "
@@ -147,7 +148,7 @@ def _wire(p: Parts, h: Handlers) -> None:
     outputs = p.all()
 
     def send(text: str, stored: Any, request: gr.Request) -> Any:
-        yield from h.send(text, stored, address_of(request))
+        yield from h.send(text, stored, visitor_of(request))
 
     stream = {**_PRIVATE, "concurrency_id": "rounds", "concurrency_limit": 32}
     gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs,
@@ -170,10 +171,10 @@ def _wire_recorded(p: Parts, h: Handlers) -> None:
     stream = {**_PRIVATE, "concurrency_id": "rounds", "trigger_mode": "once"}
 
     def draw(stored: Any, request: gr.Request) -> Any:
-        yield from h.recorded(stored, address_of(request))
+        yield from h.recorded(stored, visitor_of(request))
 
     def choose(place: Any, stored: Any, request: gr.Request) -> Any:
-        yield from h.recorded(stored, address_of(request), place)
+        yield from h.recorded(stored, visitor_of(request), place)
 
     p.new.click(draw, [p.session], outputs, **stream)
     p.pick.input(choose, [p.pick, p.session], outputs, **stream)

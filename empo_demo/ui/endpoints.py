@@ -18,8 +18,8 @@ from empo_demo.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
-from empo_demo.ui.handlers import address_of
 from empo_demo.ui.pictures import FRAME, GENERAL
+from empo_demo.ui.visitors import address_of
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")

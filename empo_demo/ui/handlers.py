@@ -29,6 +29,7 @@ from empo_demo.ui.examples import Example
 from empo_demo.ui.parts import Parts
 from empo_demo.ui.pictures import FRAME, REASONS, Changes, Pictures
 from empo_demo.ui.session import REFUSED, Session
+from empo_demo.ui.visitors import NOBODY, Visitor
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Handlers:
         session = replace(self._session(stored), round="", example="", draft=())
         return {**self.show.blank(session), self.parts.session: session.store(), self.parts.box: ""}
 
-    def send(self, text: str, stored: Any, address: str | None = None) -> Iterator[Changes]:
+    def send(self, text: str, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """Open a round on the visitor's text and show both replies as they are written."""
         p, session = self.parts, self._session(stored)
         if not session.consent:
@@ -118,7 +119,8 @@ class Handlers:
                 self._so_far(session),
                 text,
                 consent=session.agreed,
-                address=address,
+                address=visitor.address,
+                user=visitor.user,
                 example=session.example or None,
             )
         except Exception as error:
@@ -127,7 +129,7 @@ class Handlers:
         yield from self._play(replace(session, round=opened.round_id, draft=()), opened)
 
     def recorded(
-        self, stored: Any, address: str | None = None, place: Any = None
+        self, stored: Any, visitor: Visitor = NOBODY, place: Any = None
     ) -> Iterator[Changes]:
         """A dialogue of the recorded ones, drawn or chosen by its place in their list."""
         session = replace(self._session(stored), round="", example="", draft=())
@@ -142,7 +144,7 @@ class Handlers:
             return
         session = replace(session, draft=tuple(Dialogue(dialogue.turns[:-1]).messages()))
         text = dialogue.turns[-1].content
-        yield from self.send(text, replace(session, warned=_mark(text)).store(), address)
+        yield from self.send(text, replace(session, warned=_mark(text)).store(), visitor)
 
     def list_recorded(self) -> Any:
         """The list of recorded dialogues, each by the end of its last turn."""
@@ -241,16 +243,3 @@ class Handlers:
 def _mark(text: str) -> str:
     """Tells a text that was warned of from a changed one, without keeping it."""
     return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()
-
-
-def address_of(request: gr.Request | None) -> str | None:
-    """The visitor's address for the rate limit; on a Space the proxy's last hop names it."""
-    import os
-
-    if request is None or request.client is None:
-        return None
-    if os.environ.get("SYSTEM") == "spaces":
-        hops = (request.headers or {}).get("x-forwarded-for", "").split(",")
-        if hops[-1].strip():
-            return str(hops[-1].strip())
-    return str(request.client.host)

@@ -30,6 +30,7 @@ from empo_demo.ui import (
 from empo_demo.ui.guard import Guard
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
 from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
+from empo_demo.ui.visitors import LOGIN
 from empo_demo.votes.hub import start_pushing
 from empo_demo.votes.store import Store
 
@@ -90,6 +91,8 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
         with gr.Row(elem_classes="head-row"):
             gr.Markdown("# EmPO Arena")
             badge = gr.HTML(elem_id="badge")
+            if LOGIN in os.environ:
+                gr.LoginButton(size="sm", min_width=120)
             toggle = gr.Button("◐", size="sm", min_width=36, elem_id="toggle")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Arena", id="arena"):

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from empo_demo.arena import Arena
+from empo_demo.contenders import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
+from empo_demo.settings import load_settings
 from empo_demo.votes.export import export_file
+from tests.conftest import ScriptedEngine, ScriptedSEM
 
 VERDICTS = ("a", "b", "tie", "both_bad")
 
@@ -96,3 +99,28 @@ def test_an_unknown_format_and_a_place_that_cannot_be_written_are_one_line(
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         export_file(voted.settings.database, "trl", tmp_path / "file" / "x.jsonl")
+
+
+def test_pairs_of_two_strategies_are_left_out_unless_asked_for(store: Any, tmp_path: Path) -> None:
+    """The prompt of a guided side is the dialogue alone: guidance never becomes training data."""
+    roster = Roster(
+        "test", (Contender("base", "m", revision="1"), Contender("base+HEF", "m", None, "hef"))
+    )
+    settings = load_settings(database=str(store.database.url))
+    arena = Arena(settings, roster, store, engine=ScriptedEngine(), sem=ScriptedSEM())
+    voter = arena.new_voter()
+    consent = arena.consent_text().version
+    opened = arena.open_round(voter, Dialogue(), "It rained.", consent=consent)
+    list(arena.stream(voter, opened.round_id))
+    reveal = arena.vote(voter, opened.round_id, "a").reveal
+    assert reveal.a.guidance or reveal.b.guidance
+
+    for form in ("trl", "kto"):
+        report = export_file(settings.database, form, tmp_path / f"{form}.jsonl")
+        assert report.rows == 0 and sum(report.left_out.values()) == 1
+        export_file(settings.database, form, tmp_path / f"all-{form}.jsonl", mixed=True)
+        rows = lines(tmp_path / f"all-{form}.jsonl")
+        assert rows and all(row["mixed_strategies"] for row in rows)
+        for row in rows:
+            assert row["prompt"] == [{"role": "user", "content": "It rained."}]
+            assert "disappointed" not in json.dumps(row["prompt"])
