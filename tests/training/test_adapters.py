@@ -6,12 +6,10 @@ import json
 import math
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,24 +226,21 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
     assert not (tmp_path / "adapter_model.safetensors").exists()
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow past 16 kB: a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+LIMITED = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
+"""
+"""No file of the process may grow past 16 kB, as on a disk that is full."""
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_one_clear_error(data: Path, sft: Path, pairs: Path, tmp_path: Path) -> None:
-    from empo_demo.errors import DataError
-    from empo_demo.training.dpo import run_dpo
-
-    with pytest.raises(DataError, match=r"cannot be written to .*; free some space"):
-        run_dpo(job(data, tmp_path, adapter=sft, save_steps=2), pairs)
+    arguments = [sys.executable, "-c", LIMITED + CODE, *map(str, (data / "init", sft, pairs))]
+    ran = subprocess.run([*arguments, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert ran.returncode != 0
+    said = ran.stderr.strip().splitlines()[-1]
+    assert said.startswith("empo_demo.errors.DataError: The training cannot be written to")
+    assert "free some space" in said
 
 
 def test_an_adapter_of_another_base_is_refused(
