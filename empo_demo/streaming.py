@@ -127,9 +127,10 @@ class RoundStream:
 
     def _answers(self) -> Iterator[Event]:
         """All events, recorded in the outcomes as they pass; ends with every side done."""
-        requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
-        stream = self._paced(self.engine.stream([r for r in requests if r is not None]))
+        stream: Iterator[Event] = iter(())
         try:
+            requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
+            stream = self._paced(self.engine.stream([r for r in requests if r is not None]))
             if not self.live.stop.is_set():
                 for event in stream:
                     yield from self._record(event)

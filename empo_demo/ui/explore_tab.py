@@ -83,7 +83,7 @@ def _play(
 ) -> Iterator[dict[Any, Any]]:
     try:
         comparison = _comparison(arena, values)
-        reading = arena.analyze(comparison.dialogue)
+        reading = _reading(arena, comparison)
         titles = shown(arena.roster, comparison, reading)
         yield {said: highlights.message("Both are reading…"), link: _link(comparison)}
         texts, ended = {"a": "", "b": ""}, {"a": False, "b": False}
@@ -123,6 +123,14 @@ def _comparison(arena: Arena, values: Any) -> Comparison:
     return found.checked(arena.roster)
 
 
+def _reading(arena: Arena, comparison: Comparison) -> Any:
+    """The SEM's reading; without one the comparison goes on, and a guided side says so."""
+    try:
+        return arena.analyze(comparison.dialogue)
+    except ArenaError:
+        return None
+
+
 def _panes(
     panes: tuple[gr.HTML, gr.HTML], titles: Any, texts: dict[str, str], ended: dict[str, bool]
 ) -> dict[Any, Any]:
@@ -132,6 +140,8 @@ def _panes(
         note = f"{told.label}, alignment {told.dial:g}"
         if told.guidance:
             note += f" · told: {told.guidance}"
+        elif told.guidance_absent:
+            note += " · without guidance: the SEM did not answer"
         changes[component] = highlights.pane(
             "a" if side == "a" else "b", texts[side], note, live=not ended[side]
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from empo_demo.contenders import UNGUIDED
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
 
@@ -210,7 +211,8 @@ def _who(side: SideReveal) -> str:
 
 
 def _figures(side: SideReveal) -> str:
-    revision = f' <span class="quiet">({escape(side.contender)}, {escape(side.revision[:12])}'
+    name = escape(side.contender.removesuffix(UNGUIDED))
+    revision = f' <span class="quiet">({name}, {escape(side.revision[:12])}'
     tokens = f", {side.tokens} tokens" if side.tokens else ""
     return f"{revision}{tokens})</span>"
 
