@@ -17,8 +17,8 @@ from empo_demo.dialogue import Dialogue, Message, Turn
 from empo_demo.engine.pace import Pacer
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.errors import ArenaError, DataError, EngineError
-from empo_demo.evaluation.predictions import Row, stem
-from empo_demo.evaluation.predictions import read_predictions as read_file
+from empo_demo.predictions import Row, stem
+from empo_demo.predictions import read_predictions as read_file
 
 HUMAN = "human"
 """The contender id that serves the human's reply of a file instead of the model's."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.predictions import read_text
+from empo_demo.predictions import read_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from empo_demo.evaluation.predictions import Predictions, Row
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import diversity, emotion, epitome, safety
 from empo_demo.metrics.nidf import nidf
 from empo_demo.metrics.tokens import words
 from empo_demo.metrics.valence import Vad, difference, text_vad
+from empo_demo.predictions import Predictions, Row
 
 Series = list[float | None]
 """One value per row of the file, in order."""

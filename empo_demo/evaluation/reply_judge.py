@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.errors import DataError
-from empo_demo.evaluation.predictions import read_text
+from empo_demo.predictions import read_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,9 +16,9 @@ from typing import Any
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.evaluation import statistics
 from empo_demo.evaluation.measure import METRICS, Series
-from empo_demo.evaluation.predictions import Predictions, read_predictions
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics.diversity import equal_budget, mean_words
+from empo_demo.predictions import Predictions, read_predictions
 
 Progress = Callable[[str], None]
 

@@ -6,16 +6,20 @@ and replaces it, nothing is stacked. TRL does the training; this only wires it.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from empo_demo.errors import DataError, EngineError
 from empo_demo.processor import fast_bfloat16
+from empo_demo.training.checkpoints import claim, last_whole
 from empo_demo.training.corpus import file_hash, read_lines
 
 if TYPE_CHECKING:
@@ -56,25 +60,28 @@ class Job:
             "learning_rate": self.learning_rate,
             "num_train_epochs": self.epochs,
             "per_device_train_batch_size": self.micro,
-            "gradient_accumulation_steps": max(1, self.batch // self.micro),
+            "gradient_accumulation_steps": max(1, self.batch // (self.micro * _processes())),
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.1,
             "logging_steps": 5,
-            # The filter would hide from `guard_loss` what it looks for.
-            "logging_nan_inf_filter": False,
             "save_steps": self.save_steps,
             "save_total_limit": 2,
             "seed": self.seed,
             "data_seed": self.seed,
             "bf16": on_gpu or fast_bfloat16(),
             "use_cpu": not on_gpu,
-            "gradient_checkpointing": on_gpu,
+            "activation_checkpointing": on_gpu,
             "dataloader_pin_memory": on_gpu,
             "report_to": "none",
             "disable_tqdm": False,
             "max_length": self.length,
             **self.extra,
         }
+
+
+def _processes() -> int:
+    """How many train together, as `accelerate launch` says; `Job.batch` is over all of them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def load_base(job: Job) -> PreTrainedModel:
@@ -88,7 +95,8 @@ def load_base(job: Job) -> PreTrainedModel:
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():
-        options = {"dtype": torch.bfloat16, "device_map": {"": 0}}
+        own = int(os.environ.get("LOCAL_RANK", 0))
+        options = {"dtype": torch.bfloat16, "device_map": {"": own}}
     if job.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -136,35 +144,51 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Dataset:
 
 
 def guard_loss() -> TrainerCallback:
-    """Stops a training whose loss is no number; the last checkpoint stays as it is."""
+    """Stops a training whose loss is no number before it reaches the weights or a checkpoint."""
+    import torch
     from transformers import TrainerCallback
 
     class Guard(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            loss = (logs or {}).get("loss")
-            if loss is not None and not math.isfinite(float(loss)):
+        def on_pre_optimizer_step(
+            self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+        ) -> None:
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            if grads and not torch.isfinite(torch.stack(torch._foreach_norm(grads)).sum()):
                 raise EngineError(
-                    f"The loss is no number at step {state.global_step}; the last checkpoint in "
-                    f"{args.output_dir} is kept. Lower the learning rate and run again."
+                    f"The loss is no number at step {state.global_step + 1}; the last checkpoint "
+                    f"in {args.output_dir} is kept. Train again with a lower --learning-rate, "
+                    "into another --out."
                 )
 
     return Guard()
 
 
-def train(trainer: Any, job: Job) -> dict[str, float]:
-    """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics."""
-    import shutil
+def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
+    """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
 
+    `told`: what else decides the result beside `job` (method, data); only checkpoints of the very
+    same training are gone on with.
+    """
     trainer.add_callback(guard_loss())
     checkpoints = job.out / "checkpoints"
-    resume = any(checkpoints.glob("checkpoint-*")) if checkpoints.is_dir() else False
+    if trainer.is_world_process_zero():
+        claim(checkpoints, {**_decides(job), **told})
     with _room_on_disk(job.out):
-        trainer.train(resume_from_checkpoint=resume or None)
+        resume = last_whole(checkpoints)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         # DPO keeps its reference as a second adapter, which is no part of the result.
         trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
     if trainer.is_world_process_zero():
         shutil.rmtree(checkpoints, ignore_errors=True)
     return _last_metrics(trainer.state.log_history)
+
+
+def _decides(job: Job) -> dict[str, Any]:
+    """The settings of `job` that decide its result."""
+    found = asdict(job)
+    for name in ("out", "save_steps"):
+        del found[name]
+    return found
 
 
 @contextmanager
@@ -175,14 +199,22 @@ def _room_on_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch's writer says no more than that a position in its archive is wrong.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if not _is_writing(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise DataError(
             f"The training cannot be written to {out}: {reason}. The last checkpoint there is "
             "kept; free some space and run the command again."
         ) from error
+
+
+def _is_writing(error: Exception) -> bool:
+    """Did a file fail to be written? (A file that cannot be read is something else.)"""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    # safetensors has one class for both ways; torch's writer says no more than that a position
+    # in its archive is wrong.
+    return "while serializing" in str(error) or "PytorchStreamWriter" in str(error)
 
 
 def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -207,14 +207,15 @@ def side_by_side(
 def sem(
     data: Data,
     out: Out,
-    epochs: Annotated[float, typer.Option(help="Passes of the emotion stage.")] = 3.0,
+    epochs: Annotated[float, typer.Option(help="Passes of each emotion run.")] = 2.0,
+    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 3,
     seed: Seed = 0,
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
 ) -> None:
     """The small empathetic model: one encoder, five heads. Resumes after a kill."""
     from empo_demo.training import sem as training
 
-    training.run(data, out, epochs=epochs, seed=seed, start=start)
+    training.run(data, out, epochs=epochs, runs=runs, seed=seed, start=start)
 
 
 def _steps(steps: int) -> dict[str, int]:

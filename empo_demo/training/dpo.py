@@ -7,6 +7,7 @@ from typing import Any
 
 from empo_demo.errors import InvalidInput
 from empo_demo.training.adapters import Job, load_adapted, read_rows, train, write_card
+from empo_demo.training.corpus import file_hash
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
@@ -27,7 +28,9 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
         processing_class=load_tokenizer(job.base),
     )
     try:
-        metrics = train(trainer, job)
+        metrics = train(
+            trainer, job, {"method": "dpo", "loss": loss, "beta": beta, "data": file_hash(pairs)}
+        )
     except ValueError as error:
         if "Unknown loss type" not in str(error):
             raise
@@ -48,7 +51,7 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
     )
-    metrics = train(trainer, job)
+    metrics = train(trainer, job, {"method": "kto", "beta": beta, "data": file_hash(rows)})
     _card(job, rows, "KTO", metrics, {"beta": beta})
 
 

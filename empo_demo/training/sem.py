@@ -1,13 +1,15 @@
 """The SEM: one small encoder, fine-tuned for emotions, that four more heads read from.
 
-Stage one: emotions of ED-train's dialogue contexts and situations, with a checkpoint after each
-epoch (a kill loses at most one). Stage two (`sem_finish`): weights averaged with the pretrained
-ones, then cause words (fold 0 of ED-valid) and EPITOME levels on the frozen encoder. `sem_report`
-calibrates on fold 1 and measures on fold 2.
+Stage one: emotions of ED-train's dialogue contexts and situations, in several runs from the same
+start whose weights are averaged (a model soup, Wortsman et al. 2022, arXiv 2203.05482), with a
+checkpoint after each epoch (a kill loses at most one). Stage two (`sem_finish`): the soup averaged
+with the pretrained weights, then cause words (fold 0 of ED-valid) and EPITOME levels on the frozen
+encoder. `sem_report` calibrates on fold 1 and measures on fold 2.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -34,13 +36,16 @@ from empo_demo.training.sem_start import (
     ENCODER_RATE,
     HEAD_RATE,
     LAYER_DECAY,
+    RUNS,
     kept_pieces,
     pretrained,
     prune,
 )
 
 
-def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) -> None:
+def run(
+    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int = RUNS
+) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card."""
     from empo_demo.training.sem_card import write_card
     from empo_demo.training.sem_crossval import cross_validate
@@ -48,33 +53,56 @@ def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None) 
 
     torch.manual_seed(seed)
     net, texts = pretrained(start)
-    train = read_conversations(data, "train")
+    texts = prune(net, texts, kept_pieces(texts, data))
+    origin = copy.deepcopy(net.encoder.state_dict())
+    emotions = data_of.emotions(read_conversations(data, "train"), texts)
     work = out / "checkpoints"
-    emotions = data_of.emotions(train, texts)
-    emotion_stage(net, emotions, work, epochs=round(epochs), seed=seed)
-    kept = kept_pieces(texts, data)
-    origin, _ = pretrained(start)
-    prune(origin, texts, kept)
-    texts = prune(net, texts, kept)
+    soup(net, emotions, work, runs=runs, epochs=round(epochs), seed=seed)
     causes = data_of.cause_examples(data, texts, CAUSE_TRAINING)
     pairs = data_of.epitome_pairs(data, texts, ("train", "valid"))
     tuning = [c for c in read_conversations(data, "valid") if fold_of(c.conv_id) == TUNING]
-    share = best_share(net, origin.encoder.state_dict(), data_of.emotions(tuning, texts))
-    blend(net, origin.encoder.state_dict(), share)
+    share = best_share(net, origin, data_of.emotions(tuning, texts))
+    blend(net, origin, share)
     fit_causes(net, causes, seed=seed)
     levels = cross_validate(net, pairs, work, seed=seed)
     fit_levels(net, pairs, seed=seed)
     meta = calibrate(net, texts, tuning, data)
-    save(net, texts, {**meta, "share": share, "seed": seed, "epochs": epochs}, out)
+    told = {"share": share, "seed": seed, "epochs": epochs, "runs": runs}
+    save(net, texts, {**meta, **told}, out)
     figures = measure(out, data, levels)
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
 
 
+def soup(
+    net: SemNet,
+    examples: Sequence[data_of.Emotion],
+    work: Path,
+    *,
+    runs: int,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Stage one: `net` becomes the mean of `runs` fine-tunes of itself in different orders.
+
+    All start from the same weights, heads included: only then does their mean lie in one basin.
+    """
+    start = copy.deepcopy(net.state_dict())
+    total: dict[str, torch.Tensor] = {}
+    for number in range(runs):
+        net.load_state_dict(start)
+        emotion_stage(net, examples, work / f"run-{number}", epochs=epochs, seed=seed + number)
+        for name, value in net.state_dict().items():
+            total[name] = total[name] + value if number else value.clone()
+    means = {n: v / runs if v.is_floating_point() else v for n, v in total.items()}
+    net.load_state_dict({**net.state_dict(), **means})
+
+
 def emotion_stage(
     net: SemNet, examples: Sequence[data_of.Emotion], work: Path, *, epochs: int, seed: int
 ) -> None:
-    """Stage one: smoothed cross-entropy, lower rates for lower layers."""
+    """One fine-tune: smoothed cross-entropy, lower rates for lower layers."""
+    torch.manual_seed(seed)
     steps = epochs * math.ceil(len(examples) / data_of.BATCH)
     optimizer = torch.optim.AdamW(_groups(net, ENCODER_RATE, HEAD_RATE), fused=True)
     schedule = _linear(optimizer, steps, warmup=150)
@@ -83,7 +111,8 @@ def emotion_stage(
     net.train()
     for epoch in range(done, epochs):
         order = list(data_of.batches(examples, f"{seed} emotions {epoch}"))
-        for batch in progress(order, f"emotions, epoch {epoch + 1} of {epochs}"):
+        title = f"emotions, {work.name}, epoch {epoch + 1} of {epochs}"
+        for batch in progress(order, title):
             loss = _emotion_loss(net, batch, smooth)
             _step(net, loss, optimizer, schedule)
         _checkpoint(work, net, optimizer, schedule, epoch + 1)

@@ -20,6 +20,8 @@ from empo_demo.training.corpus import read_conversations, read_general, read_lin
 ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
 """Stage one: rates of the top layer and of the head, and the factor per layer below."""
 VOCABULARY = 12_000
+EPOCHS, RUNS = 2, 3
+"""Stage one: passes of each fine-tune, and how many of them are averaged."""
 
 
 def pretrained(start: Path | None) -> tuple[SemNet, Texts]:
@@ -30,7 +32,9 @@ def pretrained(start: Path | None) -> tuple[SemNet, Texts]:
     folder = start or _minilm()
     if not (folder / "tokenizer.json").is_file():
         raise DataError(f"{folder} holds no encoder with a tokenizer.json; give one with --start.")
-    encoder = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
+    encoder = BertModel.from_pretrained(
+        folder, add_pooling_layer=False, dtype=torch.float32, attention_probs_dropout_prob=0.0
+    )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

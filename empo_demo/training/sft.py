@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Message
 from empo_demo.training.adapters import TARGETS, Job, load_base, train, write_card
-from empo_demo.training.corpus import empathetic_file, read_conversations
+from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def run(job: Job, data: Path) -> None:
             task_type="CAUSAL_LM",
         ),
     )
-    metrics = train(trainer, job)
+    told = {"method": "sft", "data": file_hash(empathetic_file(data, "train"))}
+    metrics = train(trainer, job, told)
     write_card(
         job,
         title="SFT adapter",

@@ -47,7 +47,7 @@ def build(arena: Arena, lexicon: Lexicon, session: gr.BrowserState, badge: gr.HT
         with gr.Column(scale=7, elem_classes="talk"):
             slots, buttons = _conversation(arena, examples)
         with gr.Column(scale=3, min_width=280, elem_classes="side"):
-            slots["heard"] = gr.HTML(highlights.heard(None), elem_id="heard")
+            slots["heard"] = gr.HTML(highlights.heard(None, written=False), elem_id="heard")
             with gr.Accordion("Plots", open=True, elem_id="plots-fold"):
                 slots["plots"] = gr.HTML(elem_id="plots")
                 slots["plot"] = gr.Plot(show_label=False, container=False, visible=False)

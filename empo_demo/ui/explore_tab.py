@@ -20,7 +20,15 @@ from empo_demo.arena import Arena
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Delta, Finished
 from empo_demo.errors import ArenaError
-from empo_demo.explore import DIAL, Comparison, decode_link, encode_link, explore, shown
+from empo_demo.explore import (
+    DIAL,
+    MOST_TOKENS,
+    Comparison,
+    decode_link,
+    encode_link,
+    explore,
+    shown,
+)
 from empo_demo.ui import highlights
 from empo_demo.ui.pictures import FRAME, GENERAL
 
@@ -47,7 +55,10 @@ def build(arena: Arena, page: gr.Blocks) -> None:
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         temperature = gr.Slider(0, 2, usual.temperature, step=0.05, label="Temperature")
         top_p = gr.Slider(0.05, 1, usual.top_p, step=0.05, label="Top p")
-        tokens = gr.Slider(1, 256, min(usual.max_new_tokens, 256), step=1, label="Most tokens")
+        penalty = gr.Slider(0.5, 2, usual.repetition_penalty, step=0.05, label="Repetition penalty")
+        tokens = gr.Slider(
+            1, MOST_TOKENS, min(usual.max_new_tokens, MOST_TOKENS), step=1, label="Most tokens"
+        )
     with gr.Row(elem_classes="writing"):
         text = gr.Textbox(
             placeholder="Write what happened…", show_label=False, container=False, lines=1,
@@ -61,7 +72,9 @@ def build(arena: Arena, page: gr.Blocks) -> None:
     link = gr.HTML(elem_id="x-link")
     before = gr.State([])
 
-    knobs = [before, text, left, right, dial_left, dial_right, seed, temperature, top_p, tokens]
+    knobs = [
+        before, text, left, right, dial_left, dial_right, seed, temperature, top_p, penalty, tokens,
+    ]  # fmt: skip
 
     def play(*values: Any) -> Iterator[dict[Any, Any]]:
         yield from _play(arena, values, panes, said, link)
@@ -108,12 +121,14 @@ def _play(
 
 
 def _comparison(arena: Arena, values: Any) -> Comparison:
-    before, text, left, right, dial_left, dial_right, seed, temperature, top_p, tokens = values
+    before, text, left, right, dial_left, dial_right, seed, *drawing = values
+    temperature, top_p, penalty, tokens = drawing
     dialogue = Dialogue.from_messages(before or []).plus("user", clean_text(text, limit=MAX_TEXT))
     decoding = replace(
         arena.roster.decoding,
         temperature=float(temperature),
         top_p=float(top_p),
+        repetition_penalty=float(penalty),
         max_new_tokens=int(tokens),
     )
     found = Comparison(
@@ -169,7 +184,7 @@ def _restore(
     values = (
         found.dialogue.messages()[:-1], turns[-1].content, found.left, found.right,
         found.dial_left, found.dial_right, found.seed, found.decoding.temperature,
-        found.decoding.top_p, found.decoding.max_new_tokens,
+        found.decoding.top_p, found.decoding.repetition_penalty, found.decoding.max_new_tokens,
     )  # fmt: skip
     ready = "The comparison of the link is filled in: press Compare."
     return {**dict(zip(knobs, values, strict=True)), said: highlights.message(ready)}

@@ -97,14 +97,17 @@ def chips(reading: Reading, valence: float | None = None) -> str:
     return f'<div class="chips">{shown}{words}</div>'
 
 
-def heard(reading: Reading | None, *, hidden: bool = False) -> str:
-    """The panel "What was heard": bars of the first emotions, the cause words, the legend."""
+def heard(reading: Reading | None, *, hidden: bool = False, written: bool = True) -> str:
+    """The panel "What was heard": bars of the first emotions, the cause words, the legend.
+
+    Without a reading it says why: nothing `written` yet, `hidden` until the vote, or no answer.
+    """
     if reading is None:
-        why = (
-            "Shown after your vote, so that it cannot sway you."
-            if hidden
-            else "Emotions and cause words appear here once you have written something."
-        )
+        why = "The emotion model did not answer this time; the round goes on without it."
+        if not written:
+            why = "Emotions and cause words appear here once you have written something."
+        elif hidden:
+            why = "Shown after your vote, so that it cannot sway you."
         head = '<section class="card heard"><h3>What was heard</h3>'
         return f'{head}<p class="quiet">{why}</p></section>'
     bars = "".join(

@@ -150,7 +150,7 @@ class Pictures:
             p.consent: gr.update(visible=not session.consent),
             p.examples: gr.update(visible=not self.recorded),
             p.thread: self._thread(dialogue, True),
-            p.heard: highlights.heard(None),
+            p.heard: highlights.heard(None, written=False),
             p.plots: plots.svg(plots.series(dialogue, {}, self.lexicon)),
             p.plot: gr.update(value=None, visible=False),
             p.pair: gr.update(visible=False),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 INK = "#8a8f98"
 GRID = "rgba(128,128,128,.25)"
 MARK = "#5b7fa6"
+LOST_TO_WON = [[0, "#95602f"], [0.5, "#6b7076"], [1, "#456a94"]]
+"""Opaque, and dark enough for white figures, so that both themes can read them."""
 HUES = ("#5b7fa6", "#b07a4a", "#6f9a6a", "#9a6f94", "#a3924f", "#5f9ea0")
 
 
@@ -35,7 +37,7 @@ def _style(figure: Figure, height: int, **axes: dict[str, Any]) -> Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 120, "r": 24, "t": 16, "b": 44},
+        margin={"l": 8, "r": 24, "t": 16, "b": 44},
         height=height,
         dragmode=False,
         legend={"orientation": "h", "y": -0.25},
@@ -91,12 +93,13 @@ def _matrix(board: Board) -> Figure:
                 ["" if c is None or c.share is None else f"{c.share:.0%}" for c in r] for r in cells
             ],
             x=names, y=names, texttemplate="%{text}", zmin=0, zmax=100, showscale=False, xgap=2,
-            ygap=2, colorscale=[[0, "#b07a4a"], [0.5, "rgba(128,128,128,.15)"], [1, MARK]],
+            ygap=2, colorscale=LOST_TO_WON, textfont={"color": "#ffffff"},
             hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
         )
     )  # fmt: skip
-    y = {"autorange": "reversed"}
-    return _style(figure, 120 + 48 * len(names), y=y, x={"title": {"text": "against"}})
+    y = {"autorange": "reversed", "showgrid": False}
+    x = {"title": {"text": "against"}, "showgrid": False}
+    return _style(figure, 120 + 48 * len(names), y=y, x=x)
 
 
 def _days(board: Board) -> Figure:

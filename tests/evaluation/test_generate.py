@@ -22,7 +22,7 @@ from empo_demo.evaluation.generate import (
     read_done,
     seed_of,
 )
-from empo_demo.evaluation.predictions import read_predictions
+from empo_demo.predictions import read_predictions
 from empo_demo.settings import ASSETS
 
 CONTENDER = Contender("base", base="none")

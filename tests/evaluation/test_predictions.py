@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
-from empo_demo.evaluation.predictions import read_predictions
+from empo_demo.predictions import read_predictions
 
 HEADER = ["prevs", "gen_targets", "gens"]
 ROW = ["I lost my dog.", "Oh no, I'm sorry.", "That is sad, how old was he?"]

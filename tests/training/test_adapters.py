@@ -179,10 +179,7 @@ def test_a_killed_dpo_goes_on_from_its_last_checkpoint(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(data, sft, pairs, whole)
     process = start(data, sft, pairs, killed)
-    deadline = time.monotonic() + 120
-    while not any((killed / "checkpoints").glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
-        time.sleep(0.02)
+    wait_for_checkpoint(process, killed)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path.name for path in (killed / "checkpoints").iterdir()}
@@ -191,14 +188,104 @@ def test_a_killed_dpo_goes_on_from_its_last_checkpoint(
     assert same(whole, killed)
 
 
+def test_two_processes_share_the_batch_of_one(
+    data: Path, sft: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """What `accelerate launch` starts for several GPUs, here on two CPU processes."""
+    code = tmp_path / "train.py"
+    code.write_text(CODE, encoding="utf8")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    arguments = [str(code), *map(str, (data / "init", sft, pairs))]
+    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for command, out in (([sys.executable], alone), (together, shared)):
+        ran = subprocess.run([*command, *arguments, str(out), "4"], env=environment, timeout=300)
+        assert ran.returncode == 0
+    one, other = weights(alone), weights(shared)
+    start = weights(sft)
+    for name in one:
+        moved = (one[name] - start[name]).norm()
+        assert (one[name] - other[name]).norm() < 0.5 * moved, "each step saw the same pairs"
+
+
+def checkpoint(folder: Path, step: int, state: str | None) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    if state is not None:
+        (path / "trainer_state.json").write_text(state, encoding="utf8")
+    return path
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    from empo_demo.training.checkpoints import last_whole
+
+    whole = checkpoint(tmp_path, 8, '{"global_step": 8}')
+    checkpoint(tmp_path, 6, '{"global_step": 6}')
+    cut = [checkpoint(tmp_path, 10, None), checkpoint(tmp_path, 12, '{"global_st')]
+    assert last_whole(tmp_path) == whole
+    assert not any(path.exists() for path in cut)
+    assert last_whole(tmp_path / "nowhere") is None
+
+
+def test_a_dpo_killed_while_it_saved_goes_on_from_the_checkpoint_before(
+    data: Path, sft: Path, pairs: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(data, sft, pairs, whole)
+    process = start(data, sft, pairs, killed)
+    wait_for_checkpoint(process, killed)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    half = killed / "checkpoints" / "checkpoint-38"
+    half.mkdir(exist_ok=True)
+    for file in half.iterdir():
+        file.unlink()
+    (half / "adapter_model.safetensors").write_bytes(b"cut off")
+    run(data, sft, pairs, killed)
+    assert same(whole, killed)
+
+
+def test_checkpoints_of_other_settings_are_not_gone_on_with(
+    data: Path, sft: Path, pairs: Path, tmp_path: Path
+) -> None:
+    from empo_demo.errors import DataError
+    from empo_demo.training.dpo import run_dpo
+
+    process = start(data, sft, pairs, tmp_path)
+    wait_for_checkpoint(process, tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(
+        DataError, match=r"learning_rate is 0.01 there and 0.001 now.*another --out"
+    ):
+        run_dpo(
+            job(
+                data,
+                tmp_path,
+                adapter=sft,
+                learning_rate=1e-3,
+                dropout=0.0,
+                extra={"max_steps": 40},
+            ),
+            pairs,
+        )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[bytes], out: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not any((out / "checkpoints").glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+
+
 CODE = """
 import sys
 from pathlib import Path
 from empo_demo.training.adapters import Job
 from empo_demo.training.dpo import run_dpo
-base, sft, pairs, out = sys.argv[1:5]
-run_dpo(Job(base, Path(out), adapter=Path(sft), batch=4, micro=2, learning_rate=1e-2,
-            save_steps=2, extra={"max_steps": 40}), Path(pairs))
+base, sft, pairs, out, *steps = sys.argv[1:]
+run_dpo(Job(base, Path(out), adapter=Path(sft), batch=4, micro=2, learning_rate=1e-2, dropout=0.0,
+            save_steps=2, extra={"max_steps": int(steps[0]) if steps else 40}), Path(pairs))
 """
 
 
@@ -222,7 +309,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
             job(data, tmp_path, adapter=sft, learning_rate=1e30, save_steps=1,
                 extra={"max_steps": 40, "max_grad_norm": 0.0, "warmup_steps": 0}), pairs,
         )  # fmt: skip
-    assert any((tmp_path / "checkpoints").glob("checkpoint-*"))
+    kept = list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert kept and all(bool(t.isfinite().all()) for p in kept for t in weights(p).values())
     assert not (tmp_path / "adapter_model.safetensors").exists()
 
 
