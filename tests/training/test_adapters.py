@@ -197,7 +197,8 @@ def test_two_processes_share_the_batch_of_one(
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     arguments = [str(code), *map(str, (data / "init", sft, pairs))]
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     for command, out in (([sys.executable], alone), (together, shared)):
         ran = subprocess.run([*command, *arguments, str(out), "4"], env=environment, timeout=300)
         assert ran.returncode == 0
