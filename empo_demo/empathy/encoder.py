@@ -6,6 +6,7 @@ pass per text: emotions read a dialogue, cause words a turn, EPITOME a context w
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ LENGTH = 96
 """Longest input in tokens. Longer dialogues keep the start of their first turn (in
 EmpatheticDialogues it says what happened) and their end."""
 FIRST_TURN = 48
-PAIR_SHARE = 64
-"""Longest context, and longest response, of an EPITOME pair, as in its published code."""
+PAIR_CONTEXT, PAIR_RESPONSE = 48, 128
+"""Of an EPITOME pair: the end of the context and the start of the response, in tokens. A question
+often ends a reply, so its room is larger than the 64 of the published code."""
 MECHANISMS = ("er", "ex", "ip")
 """Emotional reactions, explorations, interpretations (Sharma et al. 2020)."""
 LEVELS = 3
-SHARED = 4
-"""The EPITOME block reads the states of this layer: the layers above it serve the emotions."""
+SHARED = 2
+"""EPITOME shares this many of the encoder's layers; above them it has layers of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,10 @@ class SemNet(nn.Module):
         self.encoder = encoder
         self.emotion = nn.Linear(size, len(EMOTIONS))
         self.cause = nn.Linear(size, 1)
-        self.grader = nn.ModuleList(_block(encoder.config) for _ in range(2))
+        self.grader = nn.ModuleList(copy.deepcopy(layer) for layer in self._own_layers())
+        self.rationale = nn.Linear(size, len(MECHANISMS))
         self.pair = nn.Linear(4 * size, size)
-        self.epitome = nn.Linear(size, len(MECHANISMS) * LEVELS)
+        self.epitome = nn.ModuleList(nn.Linear(size, LEVELS) for _ in MECHANISMS)
         self.dropout = nn.Dropout(0.1)
 
     def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -63,10 +66,9 @@ class SemNet(nn.Module):
         return states.float()
 
     def shared(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Hidden states of layer `SHARED` (the last one of a shallower encoder), in 32 bits."""
-        out = self.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        layers: tuple[torch.Tensor, ...] = out.hidden_states
-        return layers[min(SHARED, len(layers) - 1)].float()
+        """Hidden states of layer `SHARED` of the encoder, in 32 bits."""
+        layers = self.encoder.encoder.layer[: -len(self.grader)]
+        return self._through(layers, self.encoder.embeddings(input_ids=ids), mask).float()
 
     def emotions(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(batch, 32) logits from the mean over all tokens."""
@@ -80,16 +82,47 @@ class SemNet(nn.Module):
 
     def levels(
         self, shared: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
-    ) -> torch.Tensor:
-        """(batch, 3, 3) logits of the levels of ER, EX, IP of segment 2 as a reply to segment 1."""
-        for block in self.grader:
-            shared = block(shared, src_key_padding_mask=mask == 0)
-        states = shared.float()
-        context, response = _mean(states, segments == 1), _mean(states, segments == 2)
-        both = torch.cat([context, response, context * response, (context - response).abs()], -1)
-        joined = torch.nn.functional.gelu(self.pair(self.dropout(both)))
-        logits: torch.Tensor = self.epitome(self.dropout(joined))
-        return logits.view(-1, len(MECHANISMS), LEVELS)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of segment 2 as a reply to segment 1: (batch, 3, 3) logits of the levels of ER, EX, IP,
+        and (batch, tokens, 3) logits of whether a token is part of the rationale of each.
+
+        Each mechanism reads the response where its rationale is likeliest, beside the whole
+        response and the context (after the rationale attention of arXiv 2009.08441).
+        """
+        states = self._through(self.grader, shared, mask).float()
+        places = self.rationale(states)
+        inside = segments == 2
+        attention = places.masked_fill(~inside.unsqueeze(-1), -1e4).softmax(1)
+        found = attention.transpose(1, 2) @ states
+        context, response = (
+            _mean(states, where).unsqueeze(1).expand_as(found) for where in (segments == 1, inside)
+        )
+        seen = torch.cat([found, response, context, found * context], -1)
+        joined = torch.nn.functional.gelu(self.pair(self.dropout(seen)))
+        heads = zip(self.epitome, self.dropout(joined).unbind(1), strict=True)
+        return torch.stack([head(row) for head, row in heads], 1), places
+
+    def start_grader(self) -> None:
+        """Give EPITOME's own layers the weights of the encoder's, their best start."""
+        for mine, theirs in zip(self.grader, self._own_layers(), strict=True):
+            mine.load_state_dict(theirs.state_dict())
+
+    def _own_layers(self) -> Any:
+        """The encoder's layers above `SHARED`, of a very shallow one the last."""
+        layers = self.encoder.encoder.layer
+        return layers[min(SHARED, len(layers) - 1) :]
+
+    def _through(self, layers: Any, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`states` after `layers`; padding is not attended to."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        states = states.to(next(layers.parameters()).dtype)
+        allowed = create_bidirectional_mask(
+            config=self.encoder.config, inputs_embeds=states, attention_mask=mask
+        )
+        for layer in layers:
+            states = layer(states, allowed)
+        return states
 
 
 class Texts:
@@ -125,13 +158,15 @@ class Texts:
         return self._wrap(ids, segments, offsets)
 
     def pair(self, context: str, response: str) -> Text:
-        """A context (segment 1) and a response (segment 2), lower-cased by the tokenizer."""
-        one, two = self._encode(context)[0][-PAIR_SHARE:], self._encode(response)[0][:PAIR_SHARE]
-        if not two:
-            two = [self._unknown]
-        ids = [*one, self._sep, *two]
+        """A context (segment 1) and a response (segment 2), lower-cased by the tokenizer.
+
+        Offsets are places in the response.
+        """
+        one = self._encode(context)[0][-PAIR_CONTEXT:]
+        two, places = self._encode(response)
+        two, places = two[:PAIR_RESPONSE] or [self._unknown], places[:PAIR_RESPONSE] or [(0, 0)]
         segments = [1] * len(one) + [0] + [2] * len(two)
-        return self._wrap(ids, segments, [(0, 0)] * len(ids))
+        return self._wrap([*one, self._sep, *two], segments, [(0, 0)] * (len(one) + 1) + places)
 
     def words(self, words: Sequence[str]) -> Text:
         """Ready tokens: segment i + 1 holds the pieces of word i; cut at the end."""
@@ -197,37 +232,6 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
         line = str(error).split("\n")[0]
         raise EngineError(f"The emotion model in {folder} cannot be loaded: {line}.") from None
     return net.eval(), texts, dict(meta)
-
-
-def _block(config: Any) -> nn.TransformerEncoderLayer:
-    """A transformer layer of the encoder's own shape (post-norm, as BERT's)."""
-    return nn.TransformerEncoderLayer(
-        config.hidden_size,
-        config.num_attention_heads,
-        config.intermediate_size,
-        dropout=0.1,
-        activation="gelu",
-        layer_norm_eps=config.layer_norm_eps,
-        batch_first=True,
-    )
-
-
-def start_blocks(net: SemNet) -> None:
-    """Give the EPITOME blocks the weights of the encoder's top layers, their best start."""
-    blocks: list[Any] = list(net.grader)
-    layers: list[Any] = list(net.encoder.encoder.layer[-len(blocks) :])
-    for block, layer in zip(blocks, layers, strict=True):
-        own, cross = layer.attention.self, layer.attention.output
-        queries = (own.query, own.key, own.value)
-        with torch.no_grad():
-            block.self_attn.in_proj_weight.copy_(torch.cat([q.weight for q in queries]))
-            block.self_attn.in_proj_bias.copy_(torch.cat([q.bias for q in queries]))
-        for mine, theirs in (
-            (block.self_attn.out_proj, cross.dense), (block.norm1, cross.LayerNorm),
-            (block.linear1, layer.intermediate.dense), (block.linear2, layer.output.dense),
-            (block.norm2, layer.output.LayerNorm),
-        ):  # fmt: skip
-            mine.load_state_dict(theirs.state_dict())
 
 
 def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

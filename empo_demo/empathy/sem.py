@@ -94,6 +94,7 @@ class EmbeddedSEM:
         self._net, self.texts, self._meta = load(folder)
         if fast_bfloat16():
             self._net.encoder.bfloat16()
+            self._net.grader.bfloat16()
         self.revision = _revision(folder)
         self._lock = threading.Lock()
 
@@ -176,7 +177,7 @@ class EmbeddedSEM:
         inputs = [self.texts.pair(context, response) for context, response in pairs]
         for part, ids, mask, segments in self._batches(inputs):
             shared = self._net.shared(ids, mask)
-            logits = self._net.levels(shared, mask, segments).double()
+            logits = self._net.levels(shared, mask, segments)[0].double()
             for row, i in enumerate(part):
                 found[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
         return cast("list[Epitome]", found)

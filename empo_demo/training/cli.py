@@ -208,7 +208,7 @@ def sem(
     data: Data,
     out: Out,
     epochs: Annotated[float, typer.Option(help="Passes of each emotion run.")] = 2.0,
-    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 3,
+    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 2,
     seed: Seed = 0,
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
 ) -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from empo_demo.empathy.encoder import SemNet, collate, save
 from empo_demo.errors import DataError
 from empo_demo.training import sem_data as data_of
+from empo_demo.training.checkpoints import claim
 from empo_demo.training.corpus import read_conversations
 from empo_demo.training.folds import CAUSE_TRAINING, TUNING, fold_of
 from empo_demo.training.sem_finish import (
@@ -51,12 +52,14 @@ def run(
     from empo_demo.training.sem_crossval import cross_validate
     from empo_demo.training.sem_report import calibrate, measure
 
+    work = out / "checkpoints"
+    settings = {"epochs": epochs, "runs": runs, "seed": seed, "start": start}
+    claim(work, {**settings, **data_of.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
     texts = prune(net, texts, kept_pieces(texts, data))
     origin = copy.deepcopy(net.encoder.state_dict())
     emotions = data_of.emotions(read_conversations(data, "train"), texts)
-    work = out / "checkpoints"
     soup(net, emotions, work, runs=runs, epochs=round(epochs), seed=seed)
     causes = data_of.cause_examples(data, texts, CAUSE_TRAINING)
     pairs = data_of.epitome_pairs(data, texts, ("train", "valid"))

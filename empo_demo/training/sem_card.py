@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from empo_demo.training.corpus import file_hash
+from empo_demo.training.sem_data import hashes
 
-FILES = (
-    "empathetic_dialogues.train.jsonl.gz",
-    "empathetic_dialogues.valid.jsonl.gz",
-    "emocause.valid.jsonl.gz",
-    "epitome.train.jsonl.gz",
-    "epitome.valid.jsonl.gz",
-    "general_dialogues.jsonl.gz",
-)
 _HEAD = """---
 license: cc-by-nc-4.0
 language: en
@@ -42,13 +34,16 @@ _METHOD = """## How it was made
 
 `python -m empo_demo train sem --data DIR --out DIR`
 
-1. Emotions: full fine-tuning on every listener turn's context and on the situation texts of
+1. The vocabulary is pruned to the data's most used pieces and all single characters.
+2. Emotions: full fine-tuning on every listener turn's context and on the situation texts of
    ED-train; labels smoothed, part of the smoothing towards related emotions; rates fall by layer.
-2. The vocabulary is pruned to the data's most used pieces and all single characters.
+   Several runs from one start, in different orders, whose weights are averaged (a model soup,
+   arXiv 2203.05482).
 3. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903), at
    the share with the least calibrated log-loss on fold 1, and frozen.
-4. The cause head is fitted on fold 0 of ED-valid; two transformer layers for EPITOME, which
-   start as copies of the encoder's top two and read its fourth layer, on all EPITOME pairs.
+4. The cause head is fitted on fold 0 of ED-valid. EPITOME shares the encoder's first two layers
+   and has the other four for itself, as copies fitted on all EPITOME pairs: each mechanism reads
+   the response where its rationale (learnt from the annotated ones) is likeliest.
 5. Temperature (cross-entropy) and the display threshold of cause words (F1) on fold 1.
 
 ED-valid's dialogues are split by `conv_id` into three folds for all heads together: 0 trains the
@@ -116,8 +111,8 @@ def _settings(meta: Mapping[str, Any]) -> str:
         "head rate": start.HEAD_RATE,
         "rate decay per layer": start.LAYER_DECAY,
         "cause head: rate, epochs": f"{fit.CAUSE_RATE}, {fit.CAUSE_EPOCHS}",
-        "EPITOME: block rate, head rate, epochs": (
-            f"{fit.BLOCK_RATE}, {fit.LEVEL_RATE}, {fit.LEVEL_EPOCHS}"
+        "EPITOME: layer rate, head rate, epochs, weight of rationales": (
+            f"{fit.LAYER_RATE}, {fit.LEVEL_RATE}, {fit.LEVEL_EPOCHS}, {fit.RATIONALE}"
         ),
         "vocabulary": start.VOCABULARY,
         **meta,
@@ -127,7 +122,5 @@ def _settings(meta: Mapping[str, Any]) -> str:
 
 
 def _hashes(data: Path) -> str:
-    lines = [
-        f"| `{name}` | `{file_hash(data / name)}` |" for name in FILES if (data / name).is_file()
-    ]
+    lines = [f"| `{name}` | `{digest}` |" for name, digest in hashes(data).items()]
     return "\n".join(["| data | SHA-256 |", "|---|---|", *lines, ""])

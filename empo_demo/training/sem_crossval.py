@@ -69,7 +69,8 @@ def predict(net: SemNet, pairs: Sequence[data_of.Pair]) -> list[list[int]]:
     with torch.inference_mode():
         for start in range(0, len(pairs), 32):
             ids, mask, segments = collate([pair.text for pair in pairs[start : start + 32]])
-            levels += net.levels(net.shared(ids, mask), mask, segments).argmax(-1).tolist()
+            logits, _ = net.levels(net.shared(ids, mask), mask, segments)
+            levels += logits.argmax(-1).tolist()
     return levels
 
 

@@ -16,11 +16,20 @@ from empo_demo.empathy.emotions import EMOTIONS, GROUP_OF, GROUPS, INDEX
 from empo_demo.empathy.encoder import Text, Texts
 from empo_demo.empathy.words import is_content
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import Conversation, read_lines
+from empo_demo.training.corpus import Conversation, file_hash, read_lines
 from empo_demo.training.folds import fold_of
 
 BATCH = 64
 _EPITOME = ("emotional_reactions", "explorations", "interpretations")
+FILES = (
+    "empathetic_dialogues.train.jsonl.gz",
+    "empathetic_dialogues.valid.jsonl.gz",
+    "emocause.valid.jsonl.gz",
+    "epitome.train.jsonl.gz",
+    "epitome.valid.jsonl.gz",
+    "general_dialogues.jsonl.gz",
+)
+"""What the SEM is trained, tuned and measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +52,17 @@ class CauseExample:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An EPITOME pair and its levels (ER, EX, IP)."""
+    """An EPITOME pair, its levels (ER, EX, IP), and the tokens of the rationale of each."""
 
     seeker: str
     text: Text
     levels: tuple[int, int, int]
+    rationales: tuple[tuple[int, ...], ...]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of `FILES` that is there."""
+    return {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
 
 
 def contexts(conversations: Iterable[Conversation], texts: Texts) -> list[Emotion]:
@@ -93,13 +108,29 @@ def epitome_pairs(folder: Path, texts: Texts, splits: Sequence[str]) -> list[Pai
         for where, row in read_lines(folder / f"epitome.{split}.jsonl.gz"):
             try:
                 er, ex, ip = (int(row["levels"][name]) for name in _EPITOME)
-                text = texts.pair(str(row["seeker_post"]), str(row["response_post"]))
-                found.append(Pair(str(row["sp_id"]), text, (er, ex, ip)))
+                response = str(row["response_post"])
+                text = texts.pair(str(row["seeker_post"]), response)
+                why = tuple(_tokens(text, response, row["rationales"][name]) for name in _EPITOME)
+                found.append(Pair(str(row["sp_id"]), text, (er, ex, ip), why))
             except (KeyError, TypeError, ValueError):
                 raise DataError(
-                    f"{where}: seeker_post, response_post and levels were expected."
-                ) from (None)
+                    f"{where}: seeker_post, response_post, levels and rationales were expected."
+                ) from None
     return found
+
+
+def _tokens(text: Text, response: str, parts: Iterable[str]) -> tuple[int, ...]:
+    """The places in `text` of the tokens inside the given parts of the response."""
+    inside: set[int] = set()
+    for part in parts:
+        start = response.find(part.strip())
+        if start >= 0:
+            inside.update(range(start, start + len(part.strip())))
+    return tuple(
+        place
+        for place, (segment, (start, _)) in enumerate(zip(text.segments, text.offsets, strict=True))
+        if segment == 2 and start in inside
+    )
 
 
 def batches(examples: Sequence[Any], seed: str, size: int = BATCH) -> Iterator[list[Any]]:

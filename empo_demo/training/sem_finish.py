@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from empo_demo.empathy.encoder import SemNet, Text, collate, start_blocks
+from empo_demo.empathy.encoder import SemNet, Text, collate
 from empo_demo.errors import EngineError
 from empo_demo.training import sem_data as data_of
 
 SHARES = (1.0, 0.9, 0.8, 0.7)
 BATCH = 32
 CAUSE_RATE, CAUSE_EPOCHS = 1e-3, 16
-BLOCK_RATE, LEVEL_RATE, LEVEL_EPOCHS = 3e-4, 1e-3, 3
+LAYER_RATE, LEVEL_RATE, LEVEL_EPOCHS = 2e-4, 1e-3, 5
+RATIONALE = 0.5
+"""Weight of the rationales' loss beside the levels'."""
 
 State = Mapping[str, Tensor]
 
@@ -70,24 +72,24 @@ def fit_causes(net: SemNet, causes: Sequence[data_of.CauseExample], *, seed: int
 
 
 def fit_levels(net: SemNet, pairs: Sequence[data_of.Pair], *, seed: int, title: str = "") -> None:
-    """Fit the EPITOME block and its heads on the frozen encoder's shared states.
+    """Fit EPITOME's own layers and heads on the frozen encoder's shared states.
 
-    The blocks start as copies of the encoder's top layers; pairs of similar length go together.
+    The layers start as copies of the encoder's; pairs of similar length go together.
     """
     torch.manual_seed(seed)
-    start_blocks(net)
+    net.start_grader()
     net.eval()
     states = _states([example.text for example in pairs], net.shared)
     place = {id(pair): i for i, pair in enumerate(pairs)}
-    heads = [*net.pair.parameters(), *net.epitome.parameters()]
+    heads = [p for part in (net.rationale, net.pair, net.epitome) for p in part.parameters()]
     groups: list[dict[str, Any]] = [
-        {"params": list(net.grader.parameters()), "lr": BLOCK_RATE},
+        {"params": list(net.grader.parameters()), "lr": LAYER_RATE},
         {"params": heads},
     ]
     optimizer = torch.optim.AdamW(groups, LEVEL_RATE)
     steps = LEVEL_EPOCHS * math.ceil(len(pairs) / BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [BLOCK_RATE, LEVEL_RATE], max(30, steps + 2), pct_start=0.1, cycle_momentum=False
+        optimizer, [LAYER_RATE, LEVEL_RATE], max(30, steps + 2), pct_start=0.1, cycle_momentum=False
     )
     weights = level_weights(pairs)
     net.grader.train()
@@ -120,16 +122,25 @@ def cause_loss(net: SemNet, batch: Sequence[data_of.CauseExample], hidden: Tenso
 def level_loss(
     net: SemNet, batch: Sequence[data_of.Pair], weights: Tensor, shared: Tensor
 ) -> Tensor:
-    """Weighted cross-entropy, summed over the three mechanisms."""
+    """Weighted cross-entropy of the levels, summed over the mechanisms, and the rationales'.
+
+    The latter: per token of the response, is it part of what made the mechanism's level?
+    """
     _, mask, segments = collate([example.text for example in batch])
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net.levels(shared, mask, segments).float()
+        logits, places = (part.float() for part in net.levels(shared, mask, segments))
     levels = torch.tensor([example.levels for example in batch])
     losses = [
         F.cross_entropy(logits[:, m], levels[:, m], weight=weights[m], label_smoothing=0.05)
         for m in range(levels.shape[1])
     ]
-    return torch.stack(losses).sum()
+    targets = torch.zeros_like(places)
+    for row, example in enumerate(batch):
+        for mechanism, tokens in enumerate(example.rationales):
+            targets[row, list(tokens), mechanism] = 1.0
+    each = F.binary_cross_entropy_with_logits(places, targets, reduction="none")
+    read = (segments == 2).unsqueeze(-1)
+    return torch.stack(losses).sum() + RATIONALE * (each * read).sum() / read.sum()
 
 
 def level_weights(pairs: Sequence[data_of.Pair]) -> Tensor:

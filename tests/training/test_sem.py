@@ -63,15 +63,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in valid
     ]
     write_lines(folder / "emocause.valid.jsonl.gz", causes)
+    replies = ("I am so sorry", "What happened?", "Same here")
     pairs = [
         {
             "sp_id": f"post{i}",
             "seeker_post": "I lost my job and feel empty",
-            "response_post": ("I am so sorry", "What happened?", "Same here")[i % 3],
+            "response_post": replies[i % 3],
             "levels": {
                 "emotional_reactions": i % 3,
                 "interpretations": (i + 1) % 3,
                 "explorations": (i + 2) % 3,
+            },
+            "rationales": {
+                "emotional_reactions": [],
+                "interpretations": [replies[i % 3]],
+                "explorations": [],
             },
         }
         for i in range(20)
@@ -190,6 +196,47 @@ def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_
     write_lines(tmp_path / "emocause.valid.jsonl.gz", [{"conv_id": "valid:0"}])
     with pytest.raises(DataError, match="line 1"):
         sem_data.cause_examples(tmp_path, texts, 0)
+
+
+def test_a_rationale_is_found_in_the_tokens_of_the_response(start: Path, tmp_path: Path) -> None:
+    _, texts = sem.pretrained(start)
+    row = {
+        "sp_id": "post", "seeker_post": "I was alone", "response_post": "my car! alone born",
+        "levels": {"emotional_reactions": 2, "interpretations": 0, "explorations": 1},
+        "rationales": {
+            "emotional_reactions": ["alone born"], "interpretations": [], "explorations": ["car!"],
+        },
+    }  # fmt: skip
+    write_lines(tmp_path / "epitome.train.jsonl.gz", [row])
+    (pair,) = sem_data.epitome_pairs(tmp_path, texts, ("train",))
+    pieces = [texts.tokenizer.id_to_token(i) for i in pair.text.ids]
+    emotional, explorations, interpretations = (
+        [pieces[place] for place in places] for places in pair.rationales
+    )
+    assert (emotional, explorations, interpretations) == (["alone", "born"], ["car", "!"], [])
+    assert pair.levels == (2, 1, 0)
+
+
+def test_a_question_at_the_end_of_a_long_reply_is_read(start: Path) -> None:
+    _, texts = sem.pretrained(start)
+    pair = texts.pair("alone " * 200, "car " * 120 + "alone ?" + " born" * 50)
+    reply = [i for i, segment in zip(pair.ids, pair.segments, strict=True) if segment == 2]
+    assert len(reply) == 128 and pair.segments.count(1) == 48
+    assert texts.tokenizer.id_to_token(reply[121]) == "?"
+
+
+def test_the_levels_do_not_depend_on_the_padding_beside_them(trained: Path) -> None:
+    read = EmbeddedSEM(trained)
+    short, long = ("I was alone", "I am so sorry"), ("I was alone", "car " * 100)
+    (alone,), (beside, _) = read.epitome([short]), read.epitome([short, long])
+    assert alone.ip.probabilities == pytest.approx(beside.ip.probabilities, abs=1e-2)
+
+
+def test_other_settings_do_not_go_on_with_these_checkpoints(
+    trained: Path, data: Path, start: Path
+) -> None:
+    with pytest.raises(DataError, match="seed is 0 there and 1 now"):
+        train(data, start, trained, seed=1)
 
 
 def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
