@@ -50,7 +50,13 @@ def test_case_does_not_matter(sem: EmbeddedSEM) -> None:
     assert upper.ex.probabilities == pytest.approx(lower.ex.probabilities, abs=1e-6)
 
 
-def test_only_the_first_64_pieces_of_a_response_count(sem: EmbeddedSEM) -> None:
-    long = "word " * 64
+def test_the_question_at_the_end_of_a_long_reply_is_heard(sem: EmbeddedSEM) -> None:
+    long = "I once lost a job too and it took me a while to find my feet again. " * 5
+    told, asked = sem.epitome([(CONTEXT, long), (CONTEXT, long + "What happened at work?")])
+    assert asked.ex.probabilities[0] < 0.5 < told.ex.probabilities[0]
+
+
+def test_only_the_first_128_pieces_of_a_response_count(sem: EmbeddedSEM) -> None:
+    long = "word " * 128
     one, two = sem.epitome([(CONTEXT, long), (CONTEXT, long + "What happened? I am so sorry.")])
     assert one.er.probabilities == pytest.approx(two.er.probabilities, abs=1e-6)
