@@ -71,11 +71,10 @@ def test_a_context_of_turns_means_its_last_user_turn(sem: EmbeddedSEM) -> None:
         {"role": "assistant", "content": "Hi!"},
         {"role": "user", "content": "I lost my job."},
     ]
-    one, two = answers(
-        sem,
-        [{"context": turns, "response": "Oh."}, {"context": "I lost my job.", "response": "Oh."}],
+    # One at a time: rows of one batch may differ in the ninth digit.
+    assert answers(sem, [{"context": turns, "response": "Oh."}]) == answers(
+        sem, [{"context": "I lost my job.", "response": "Oh."}]
     )
-    assert one == two
 
 
 BAD = [

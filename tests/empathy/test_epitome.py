@@ -47,7 +47,7 @@ def test_warmth_is_told_from_its_absence(sem: EmbeddedSEM) -> None:
 
 def test_case_does_not_matter(sem: EmbeddedSEM) -> None:
     upper, lower = sem.epitome([("I AM SAD", "OH NO! WHY?"), ("i am sad", "oh no! why?")])
-    assert upper.ex.probabilities == pytest.approx(lower.ex.probabilities, abs=1e-6)
+    assert upper.ex.probabilities == pytest.approx(lower.ex.probabilities, abs=1e-3)
 
 
 def test_the_question_at_the_end_of_a_long_reply_is_heard(sem: EmbeddedSEM) -> None:
@@ -59,4 +59,4 @@ def test_the_question_at_the_end_of_a_long_reply_is_heard(sem: EmbeddedSEM) -> N
 def test_only_the_first_128_pieces_of_a_response_count(sem: EmbeddedSEM) -> None:
     long = "word " * 128
     one, two = sem.epitome([(CONTEXT, long), (CONTEXT, long + "What happened? I am so sorry.")])
-    assert one.er.probabilities == pytest.approx(two.er.probabilities, abs=1e-6)
+    assert one.er.probabilities == pytest.approx(two.er.probabilities, abs=1e-3)
