@@ -81,12 +81,11 @@ def run(
         judges = load_judges(data, settings, sem)
         answers = read_answers(work)
         result = summary(roster, chosen, cases, answers, judges, sem=sem, seed=seed)
-        if two_step_of is not None:
-            from empo_demo.evaluation.two_step import two_step
+    if two_step_of is not None:
+        from empo_demo.evaluation.two_step import two_step
 
-            result["two_step"] = {
-                two_step_of: two_step(engine, roster[two_step_of], cases, roster, batch)
-            }
+        found = two_step(engine, roster[two_step_of], cases, roster, batch, console)
+        result["two_step"] = {two_step_of: found}
     if output is not None:
         output.write_text(json.dumps(result, indent=1), encoding="utf8")
     print_table(result, console)
