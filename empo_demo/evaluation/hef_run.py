@@ -84,7 +84,7 @@ def run(
     if two_step_of is not None:
         from empo_demo.evaluation.two_step import two_step
 
-        found = two_step(engine, roster[two_step_of], cases, roster, batch, console)
+        found = two_step(engine, roster[two_step_of], cases, roster, batch)
         result["two_step"] = {two_step_of: found}
     if output is not None:
         output.write_text(json.dumps(result, indent=1), encoding="utf8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from empo_demo.contenders import Contender, Roster
 from empo_demo.empathy import hef
@@ -17,21 +17,14 @@ from empo_demo.engine.protocol import Engine, Request
 from empo_demo.evaluation.hef import Case, texts_of
 from empo_demo.evaluation.hef_figures import mean
 from empo_demo.evaluation.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from empo_demo.progress import progress
 
 UNFIT = 0.5
 """With fewer first steps than this share readable, the model is too small for the question."""
 
 
 def two_step(
-    engine: Engine,
-    contender: Contender,
-    cases: Sequence[Case],
-    roster: Roster,
-    batch: int = 16,
-    console: Console | None = None,
+    engine: Engine, contender: Contender, cases: Sequence[Case], roster: Roster, batch: int = 16
 ) -> dict[str, Any]:
     """Accuracies of both together, of the SEM alone and of the model alone, with intervals.
 
@@ -39,13 +32,11 @@ def two_step(
     is not `measurable` with this model. Together means what the arena does: an unreadable first
     step falls back to the SEM.
     """
-    from rich.progress import track
-
     asked = replace(contender, strategy="hef-two-step")
     together: list[float] = []
     alone: list[float] = []
     readable = 0
-    for start in track(range(0, len(cases), batch), "two-step", console=console):
+    for start in progress(range(0, len(cases), batch), "two-step"):
         part = cases[start : start + batch]
         for case, thought in zip(part, _think(engine, asked, part, roster, True), strict=True):
             settled = hef.after_thinking(

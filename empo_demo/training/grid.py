@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.dialogue import Message
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.evaluation.statistics import bootstrap_interval
+from empo_demo.progress import progress
 from empo_demo.training.adapters import read_rows
 
 if TYPE_CHECKING:
@@ -188,13 +189,10 @@ def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:
 
 
 def _score(engine: Any, name: str, keys: Sequence[Key], batch: int) -> dict[Key, float]:
-    from rich.console import Console
-    from rich.progress import track
-
     # By length, so that little is padded.
     order = sorted(keys, key=lambda key: len(key[0]) + len(key[1]))
     found: dict[Key, float] = {}
-    for start in track(range(0, len(order), batch), name, console=Console(stderr=True)):
+    for start in progress(range(0, len(order), batch), name):
         part = order[start : start + batch]
         asked = [(json.loads(prompt), reply) for prompt, reply in part]
         scored = engine.score(name, asked, batch=batch)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from empo_demo.empathy.encoder import SemNet, collate, save
 from empo_demo.errors import DataError
+from empo_demo.progress import progress
 from empo_demo.training import sem_data as data_of
 from empo_demo.training.checkpoints import claim
 from empo_demo.training.corpus import read_conversations
@@ -31,22 +32,18 @@ from empo_demo.training.sem_finish import (
     check_loss,
     fit_causes,
     fit_levels,
-    progress,
 )
 from empo_demo.training.sem_start import (
     ENCODER_RATE,
     HEAD_RATE,
     LAYER_DECAY,
-    RUNS,
     kept_pieces,
     pretrained,
     prune,
 )
 
 
-def run(
-    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int = RUNS
-) -> None:
+def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card."""
     from empo_demo.training.sem_card import write_card
     from empo_demo.training.sem_crossval import cross_validate

@@ -2,7 +2,7 @@
 
 Fine-tuning for several epochs makes the encoder remember its training dialogues; a weighted mean
 with the weights it started from reads new ones better (WiSE-FT, Wortsman et al. 2022, arXiv
-2109.01903). The share is chosen on fold 1. The cause head and the EPITOME block are then fitted
+2109.01903). The share is chosen on fold 1. The cause head and EPITOME's layers are then fitted
 with that encoder frozen, so that they cannot cost the emotions anything.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from empo_demo.empathy.encoder import SemNet, Text, collate
 from empo_demo.errors import EngineError
+from empo_demo.progress import progress
 from empo_demo.training import sem_data as data_of
 
 SHARES = (1.0, 0.9, 0.8, 0.7)
@@ -191,11 +192,3 @@ def check_loss(loss: Tensor) -> None:
             "The loss is no number; the last checkpoint is kept. Run the command again, "
             "with another --seed."
         )
-
-
-def progress(batches: Sequence[Any], title: str) -> Iterator[Any]:
-    """`batches` under a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(batches, title, console=Console(stderr=True))

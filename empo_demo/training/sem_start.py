@@ -20,8 +20,6 @@ from empo_demo.training.corpus import read_conversations, read_general, read_lin
 ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2.5e-4, 2e-3, 0.85
 """Stage one: rates of the top layer and of the head, and the factor per layer below."""
 VOCABULARY = 12_000
-EPOCHS, RUNS = 2, 2
-"""Stage one: passes of each fine-tune, and how many of them are averaged."""
 
 
 def pretrained(start: Path | None) -> tuple[SemNet, Texts]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import DataError
+from empo_demo.progress import progress
 from empo_demo.settings import ASSETS, load_settings
 
 if TYPE_CHECKING:
@@ -38,14 +39,11 @@ def replies(
     engine: Engine, roster: Roster, contenders: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
     """(the user's last turn, reply by contender) of each prompt; a prompt's seed is its number."""
-    from rich.console import Console
-    from rich.progress import track
-
     from empo_demo.engine.protocol import Finished, Request
 
     found = []
     prompts: list[dict[str, Any]] = json.loads(PROMPTS.read_text(encoding="utf8"))
-    for seed, prompt in enumerate(track(prompts, "replies", console=Console(stderr=True))):
+    for seed, prompt in enumerate(progress(prompts, "replies")):
         requests = [
             Request(name, name, tuple(prompt["turns"]), roster.decoding, seed)
             for name in contenders

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
 from empo_demo.errors import DataError
+from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation, read_conversations
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ def perplexity(
 ) -> Perplexity:
     """Over the listener turns of `conversations`, each given all turns before it."""
     import torch
-    from rich.progress import track
 
     from empo_demo.training.tiny_data import encode
 
@@ -86,7 +86,7 @@ def perplexity(
     rows = [encode(tokenizer, c.turns, longest) for c in conversations]
     rows.sort(key=lambda row: len(row.ids))
     sums: list[tuple[float, int]] = []
-    for start in track(range(0, len(rows), batch), "perplexity", console=_console()):
+    for start in progress(range(0, len(rows), batch), "perplexity"):
         part = rows[start : start + batch]
         width = max(len(row.ids) for row in part)
         ids = torch.zeros(len(part), width, dtype=torch.long)
@@ -127,14 +127,13 @@ def sampled(
 ) -> Replies:
     """Replies to `count` drawn contexts (T 0.7, top-p 0.9, at most 60 tokens, nothing blocked)."""
     import torch
-    from rich.progress import track
 
     chosen = random.Random(seed).sample(list(contexts), min(count, len(contexts)))
     chosen.sort(key=lambda context: sum(len(turn["content"]) for turn in context))
     tokenizer.padding_side = "left"
     torch.manual_seed(seed)
     replies: list[list[int]] = []
-    for start in track(range(0, len(chosen), batch), "replies", console=_console()):
+    for start in progress(range(0, len(chosen), batch), "replies"):
         prompts: Any = tokenizer.apply_chat_template(
             [list(context) for context in chosen[start : start + batch]],
             add_generation_prompt=True,
@@ -176,9 +175,3 @@ def _repeats(text: str) -> bool:
     words = text.lower().split()
     grams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
     return len(set(grams)) < len(grams)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
+
 pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
 
 STEPS = ("--steps", "4", "--batch", "4", "--micro", "2", "--learning-rate", "1e-2")
@@ -197,8 +199,7 @@ def test_two_processes_share_the_batch_of_one(
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     arguments = [str(code), *map(str, (data / "init", sft, pairs))]
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     for command, out in (([sys.executable], alone), (together, shared)):
         ran = subprocess.run([*command, *arguments, str(out), "4"], env=environment, timeout=300)
         assert ran.returncode == 0

@@ -116,7 +116,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(data: Path, start: Path, out: Path, seed: int = 0) -> Path:
-    sem.run(data, out, epochs=1, seed=seed, start=start)
+    sem.run(data, out, epochs=1, runs=2, seed=seed, start=start)
     return out
 
 
@@ -188,7 +188,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
 
 def test_a_folder_without_the_files_is_named(start: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"empathetic_dialogues\.train"):
-        sem.run(tmp_path, tmp_path / "out", epochs=1, seed=0, start=start)
+        sem.run(tmp_path, tmp_path / "out", epochs=1, runs=2, seed=0, start=start)
 
 
 def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_path: Path) -> None:
