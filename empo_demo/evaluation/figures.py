@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import LOWER_IS_BETTER
 from empo_demo.evaluation.results import HUMAN, SHUFFLED, ResultsData
+from empo_demo.votes.board_figures import GRID, INK
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
@@ -62,9 +63,10 @@ def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
     figure.add_vline(x=0, line_color=GREY, line_width=1)
     figure.update_layout(
         title="Paired differences (95 % intervals)",
-        xaxis_title="second − first, in SD · filled: p < .05 (Holm)",
+        xaxis_title="second − first, in SD<br>filled: p < .05 (Holm)",
         yaxis={"categoryorder": "array", "categoryarray": metrics[::-1]},
-        height=140 + 34 * len(metrics),
+        height=200 + 34 * len(metrics),
+        legend={"orientation": "h", "y": -2.6 / (len(metrics) + 1), "yanchor": "top"},
     )
     return _plain(figure)
 
@@ -182,11 +184,12 @@ def _styles(data: ResultsData) -> dict[str, dict[str, Any]]:
 
 def _plain(figure: Figure) -> Figure:
     figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "size": 13},
+        template="none",
+        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
         margin={"l": 10, "r": 10, "t": 60, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
-    figure.update_yaxes(automargin=True)
+    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     return figure
