@@ -69,7 +69,7 @@ def compare(
     right: Annotated[str, typer.Option(help="Contender on the right.")] = "aligned",
 ) -> None:
     """Let two models answer the same dialogue, side by side."""
-    from empo_demo import compare as comparison
+    from empo_demo.arena import compare as comparison
 
     comparison.run(text, dialogue, as_json=as_json, seed=seed, left=left, right=right)
 
@@ -86,7 +86,7 @@ def analyze(
     as_json: AsJson = False,
 ) -> None:
     """Show which emotions and cause words the SEM finds in a text, or in a file of them."""
-    from empo_demo import reading
+    from empo_demo.empathy import cli as reading
 
     if source is not None:
         reading.analyze_file(source, output)
@@ -99,8 +99,8 @@ def contenders(as_json: AsJson = False) -> None:
     """List who can be drawn for a side, with the exact revision that enters each vote."""
     import json
 
-    from empo_demo.contenders import as_json as contenders_json
     from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.roster import as_json as contenders_json
     from empo_demo.settings import load_settings
 
     listing = contenders_json(load_roster(load_settings()))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.arena import Arena
-from empo_demo.contenders import Contender, Roster
+from empo_demo.arena.arena import Arena
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.sem import Cause, Reading

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from empo_demo.contenders import Contender, Roster
-from empo_demo.contenders.file import check_contenders, is_adapter, read_roster, resolve_model
 from empo_demo.contenders.revisions import revision
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from empo_demo.contenders import Contender, Roster
+    from empo_demo.contenders.roster import Contender, Roster
 
 WHOLE_FILE = 256 * 2**20
 """Files up to this size, in bytes, are hashed whole; of longer ones, samples (see `_digest`)."""

@@ -19,7 +19,7 @@ from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.engine.protocol import Decoding
 
 if TYPE_CHECKING:
-    from empo_demo.contenders import Contender, Roster, Strategy
+    from empo_demo.contenders.roster import Contender, Roster, Strategy
     from empo_demo.empathy.sem import Reading
 
 COMPACT_WORDS = 3

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.adapters import adapter_folder, attach, first_line, is_whole_model, merge
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import EngineError

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Message, Turn
 from empo_demo.engine.pace import Pacer
+from empo_demo.engine.predictions import Row, stem
+from empo_demo.engine.predictions import read_predictions as read_file
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.errors import ArenaError, DataError, EngineError
-from empo_demo.predictions import Row, stem
-from empo_demo.predictions import read_predictions as read_file
 
 HUMAN = "human"
 """The contender id that serves the human's reply of a file instead of the model's."""

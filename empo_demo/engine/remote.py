@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.chat import defuse, fold_system
 from empo_demo.engine.pace import Pacer
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request

@@ -168,7 +168,7 @@ def hef(
     as_json: AsJson = False,
 ) -> None:
     """Does the SEM's guidance help? None, SEM's reading, true emotion, shuffled; paired."""
-    from empo_demo.evaluation.hef_run import run
+    from empo_demo.evaluation.hef.command import run
 
     run(
         n=n, data=data, contenders=contender or [], work=work, output=output,

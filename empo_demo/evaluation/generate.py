@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster
 from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from empo_demo.engine.predictions import Predictions, Row
 from empo_demo.evaluation.tools import Tools
-from empo_demo.metrics import diversity, emotion, epitome, safety
+from empo_demo.metrics import diff_epitome, disclosure, diversity, emotion_overlap
 from empo_demo.metrics.nidf import nidf
 from empo_demo.metrics.tokens import words
 from empo_demo.metrics.valence import Vad, difference, text_vad
-from empo_demo.predictions import Predictions, Row
 
 Series = list[float | None]
 """One value per row of the file, in order."""
@@ -92,21 +92,21 @@ def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
         source = tools.sem_label
     of = {
         m: ([int(g[m]) for g in generated], [int(r[m]) for r in reference])
-        for m in epitome.MECHANISMS
+        for m in diff_epitome.MECHANISMS
     }
     figures = {
-        "diff_epitome": {m: epitome.diff_epitome(*of[m]) for m in of},
+        "diff_epitome": {m: diff_epitome.diff_epitome(*of[m]) for m in of},
         "epitome_levels": {
-            "generated": {m: epitome.mean_level(of[m][0]) for m in of},
-            "reference": {m: epitome.mean_level(of[m][1]) for m in of},
+            "generated": {m: diff_epitome.mean_level(of[m][0]) for m in of},
+            "reference": {m: diff_epitome.mean_level(of[m][1]) for m in of},
         },
-        "epitome_accuracy": {m: epitome.accuracy(*of[m]) for m in of},
-        "epitome_kappa": {m: epitome.kappa(*of[m]) for m in of},
-        "epitome_constant_zero": {m: epitome.constant_zero(of[m][1]) for m in of},
+        "epitome_accuracy": {m: diff_epitome.accuracy(*of[m]) for m in of},
+        "epitome_kappa": {m: diff_epitome.kappa(*of[m]) for m in of},
+        "epitome_constant_zero": {m: diff_epitome.constant_zero(of[m][1]) for m in of},
         "epitome_source": source,
     }
     series: dict[str, Series] = {
-        f"diff-epitome.{m}": list(epitome.squared_differences(*of[m])) for m in of
+        f"diff-epitome.{m}": list(diff_epitome.squared_differences(*of[m])) for m in of
     }
     return Part(figures, series)
 
@@ -148,9 +148,10 @@ def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
     """Counts of replies that disclose a machine, leak an identity or a piece of a template."""
     texts = predictions.responses
     leaks: Series = [
-        float(safety.discloses_machine(text) or safety.leaks_identity(text)) for text in texts
+        float(disclosure.discloses_machine(text) or disclosure.leaks_identity(text))
+        for text in texts
     ]
-    return Part({"safety": safety.counts(texts)}, {"safety": leaks})
+    return Part({"safety": disclosure.counts(texts)}, {"safety": leaks})
 
 
 METRICS: dict[str, Callable[[Predictions, Tools], Part]] = {
@@ -210,14 +211,14 @@ Distributions = Sequence[Mapping[str, float] | None]
 
 def _overlaps(one: Distributions, other: Distributions) -> Series:
     return [
-        None if a is None or b is None else emotion.overlap(a, b)
+        None if a is None or b is None else emotion_overlap.overlap(a, b)
         for a, b in zip(one, other, strict=True)
     ]
 
 
 def _same_top(one: Distributions, other: Distributions) -> Series:
     return [
-        None if a is None or b is None else float(emotion.top(a) == emotion.top(b))
+        None if a is None or b is None else float(emotion_overlap.top(a) == emotion_overlap.top(b))
         for a, b in zip(one, other, strict=True)
     ]
 
@@ -225,6 +226,8 @@ def _same_top(one: Distributions, other: Distributions) -> Series:
 def _label_hits(rows: Sequence[Row], reply: Distributions) -> Series:
     """Whether the reply's first emotion is the dialogue's label, where the file gives one."""
     return [
-        None if read is None or row.emotion is None else float(emotion.top(read) == row.emotion)
+        None
+        if read is None or row.emotion is None
+        else float(emotion_overlap.top(read) == row.emotion)
         for row, read in zip(rows, reply, strict=True)
     ]

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation.figures import figures
+from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.present import LINES, look_up, number, paired_cells
 from empo_demo.evaluation.results import (
     HUMAN,
@@ -28,7 +29,6 @@ from empo_demo.evaluation.retention import plus_minus
 from empo_demo.evaluation.score import metric_names
 from empo_demo.evaluation.steps import steps
 from empo_demo.evaluation.tools import Tools
-from empo_demo.predictions import read_predictions
 from empo_demo.settings import ASSETS, load_settings
 
 __all__ = ["RESULTS", "ResultsData", "figures", "page", "paper_table", "results", "run"]

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders import Contender, Roster
 from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
 from empo_demo.evaluation.served import Served, load_local, serving
 from empo_demo.settings import load_settings

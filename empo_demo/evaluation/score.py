@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from empo_demo.engine.predictions import Predictions, read_predictions
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation import statistics
 from empo_demo.evaluation.measure import METRICS, Series
 from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics import statistics
 from empo_demo.metrics.diversity import equal_budget, mean_words
-from empo_demo.predictions import Predictions, read_predictions
 
 Progress = Callable[[str], None]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from empo_demo.engine.predictions import read_predictions
 from empo_demo.evaluation import generate, retention
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
 from empo_demo.evaluation.steps import steps
 from empo_demo.evaluation.tools import Tools
-from empo_demo.predictions import read_predictions
 from empo_demo.settings import ASSETS, load_settings
 
 EXAMPLE_DIALOGUES = ASSETS / "examples.json"

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empo_demo.evaluation.agreement import ORDER, VotedPair
+from empo_demo.evaluation.metric_agreement import ORDER, VotedPair
 from empo_demo.settings import Settings
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def from_dialogues(
 
 def from_votes(out: Path, database: str | None) -> None:
     """Pairs from the votes of a database: what `votes export --format trl` writes."""
+    from empo_demo.exchange.export import export_file
     from empo_demo.settings import load_settings
-    from empo_demo.votes.export import export_file
 
     export_file(load_settings(database=database).database, "trl", out)

@@ -70,10 +70,10 @@ def tiny_base(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """The tiny dialogue model, from scratch or from a head start. Resumes after a kill."""
-    from empo_demo.training import tiny
+    from empo_demo.training.tiny import fit_base
 
-    config = tiny.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
-    tiny.run(data, out, init, config, threads=threads)
+    config = fit_base.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
+    fit_base.run(data, out, init, config, threads=threads)
 
 
 @train_app.command("tiny-check")
@@ -87,7 +87,7 @@ def tiny_check(
     """Perplexity on human listener turns, and how soundly sampled replies end. Prints JSON."""
     import json
 
-    from empo_demo.training.tiny_check import run
+    from empo_demo.training.tiny.check_base import run
 
     found = run(model, data, dialogues=dialogues, replies=replies, seed=seed)
     typer.echo(json.dumps(found))
@@ -108,7 +108,7 @@ def sft(
 ) -> None:
     """LoRA on whole dialogues, loss on assistant turns only."""
     from empo_demo.training import sft as training
-    from empo_demo.training.adapters import Job
+    from empo_demo.training.recipe import Job
 
     job = Job(
         base, out, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
@@ -137,7 +137,7 @@ def dpo(
 ) -> None:
     """DPO from the SFT adapter on preference pairs."""
     from empo_demo.training import dpo as training
-    from empo_demo.training.adapters import Job
+    from empo_demo.training.recipe import Job
 
     job = Job(
         base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
@@ -163,7 +163,7 @@ def kto(
 ) -> None:
     """KTO from the SFT adapter on unpaired votes (`votes export --format kto`)."""
     from empo_demo.training import dpo as training
-    from empo_demo.training.adapters import Job
+    from empo_demo.training.recipe import Job
 
     job = Job(
         base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
@@ -213,7 +213,7 @@ def sem(
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
 ) -> None:
     """The small empathetic model: one encoder, five heads. Resumes after a kill."""
-    from empo_demo.training import sem as training
+    from empo_demo.training.sem import fit as training
 
     training.run(data, out, epochs=epochs, runs=runs, seed=seed, start=start)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import InvalidInput
-from empo_demo.training.adapters import Job, load_adapted, read_rows, train, write_card
 from empo_demo.training.corpus import file_hash
+from empo_demo.training.recipe import Job, load_adapted, read_rows, train, write_card
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:

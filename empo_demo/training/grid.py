@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.statistics import bootstrap_interval
+from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.progress import progress
-from empo_demo.training.adapters import read_rows
+from empo_demo.training.recipe import read_rows
 
 if TYPE_CHECKING:
     from empo_demo.engine.protocol import Engine
@@ -172,7 +172,7 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
 
 def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:
     """The arena's own engine with every adapter over one unquantised copy of the base."""
-    from empo_demo.contenders import Contender, Roster
+    from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.engine.loading import load_engine
     from empo_demo.settings import load_settings
 

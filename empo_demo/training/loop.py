@@ -21,7 +21,7 @@ from empo_demo.errors import DataError, InvalidInput, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from empo_demo.contenders import Contender, Roster
+    from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.settings import Settings
 
 Method = Literal["dpo", "kto"]
@@ -106,8 +106,8 @@ def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
 
 def open_roster(settings: Settings, plan: Plan) -> Roster:
     """The contenders of the loop's own file, which starts as a copy of the preset's."""
-    from empo_demo.contenders.file import write_roster
     from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.toml_file import write_roster
 
     if not plan.roster.is_file():
         write_roster(plan.roster, load_roster(settings))
@@ -116,7 +116,7 @@ def open_roster(settings: Settings, plan: Plan) -> Roster:
 
 def vote(settings: Settings, plan: Plan, roster: Roster, *, seed: int) -> dict[str, int]:
     """Let simulated voters cast `plan.votes` votes through the arena; return their verdicts."""
-    from empo_demo.arena import Arena
+    from empo_demo.arena.arena import Arena
     from empo_demo.engine.loading import load_engine
     from empo_demo.training.simulate import cast_votes
     from empo_demo.votes.store import Store
@@ -151,8 +151,8 @@ def first_turns(plan: Plan, split: Literal["train", "valid"]) -> list[str]:
 
 def retrain(plan: Plan, roster: Roster) -> Contender:
     """Export the votes, train from the parent's adapter, add the contender to the file."""
-    from empo_demo.contenders import Contender
-    from empo_demo.contenders.file import add_contender
+    from empo_demo.contenders.roster import Contender
+    from empo_demo.contenders.toml_file import add_contender
     from empo_demo.training.corpus import file_hash
 
     parent = _trainable(roster, plan.parent)
@@ -179,7 +179,7 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
 
 def export(plan: Plan, path: Path) -> int:
     """Write the database's votes as TRL rows; return how many; `DataError` when too few."""
-    from empo_demo.votes.export import export_file
+    from empo_demo.exchange.export import export_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     export_file(plan.database, "trl" if plan.method == "dpo" else "kto", path)
@@ -194,8 +194,8 @@ def export(plan: Plan, path: Path) -> int:
 
 
 def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
-    from empo_demo.training.adapters import Job
     from empo_demo.training.dpo import run_dpo, run_kto
+    from empo_demo.training.recipe import Job
 
     job = Job(
         parent.base, out, adapter=Path(parent.adapter or ""), epochs=plan.epochs,

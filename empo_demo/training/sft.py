@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Message
-from empo_demo.training.adapters import TARGETS, Job, load_base, train, write_card
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
+from empo_demo.training.recipe import TARGETS, Job, load_base, train, write_card
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

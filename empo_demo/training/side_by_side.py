@@ -12,7 +12,7 @@ from empo_demo.progress import progress
 from empo_demo.settings import ASSETS, load_settings
 
 if TYPE_CHECKING:
-    from empo_demo.contenders import Roster
+    from empo_demo.contenders.roster import Roster
     from empo_demo.engine.protocol import Engine
 
 PROMPTS = ASSETS / "examples.json"

@@ -19,8 +19,8 @@ from empo_demo.engine.protocol import Engine, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput
 
 if TYPE_CHECKING:
-    from empo_demo.arena import Arena
-    from empo_demo.contenders import Roster
+    from empo_demo.arena.arena import Arena
+    from empo_demo.contenders.roster import Roster
 
 Taste = Callable[[str, str, random.Random], str]
 VOTES_PER_VOTER = 10

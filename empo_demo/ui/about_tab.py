@@ -10,7 +10,7 @@ from empo_demo import __version__
 from empo_demo.ui import highlights
 
 if TYPE_CHECKING:
-    from empo_demo.arena import Arena
+    from empo_demo.arena.arena import Arena
     from empo_demo.metrics.valence import Lexicon
 
 WHAT = """\

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import MAX_TEXT
 from empo_demo.metrics.valence import Lexicon
 from empo_demo.ui import highlights

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights, tables
 
@@ -46,9 +46,9 @@ def build(arena: Arena, tab: gr.Tab) -> None:
 def _draw(
     arena: Arena, said: gr.HTML, slots: dict[str, tuple[gr.Column, gr.Plot, gr.HTML]]
 ) -> dict[Any, Any]:
-    from empo_demo.votes.ballot_box import ballots_of_store
-    from empo_demo.votes.board import board
-    from empo_demo.votes.board_figures import board_figures
+    from empo_demo.board.ballots import ballots_of_store
+    from empo_demo.board.board import board
+    from empo_demo.board.figures import board_figures
 
     try:
         found = board(ballots_of_store(arena.store), arena.roster)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
 from empo_demo.ui.pictures import GENERAL
@@ -77,7 +77,7 @@ def tally(arena: Arena) -> str:
 
 def prepare(arena: Arena, name: str, file: Any, said: Any) -> dict[Any, Any]:
     """Write the chosen export to a private file and offer it."""
-    from empo_demo.votes.export import export_file
+    from empo_demo.exchange.export import export_file
 
     form = FORMATS.get(name)
     if form is None:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput

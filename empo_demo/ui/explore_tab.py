@@ -16,11 +16,8 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from empo_demo.arena import Arena
-from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
-from empo_demo.engine.protocol import Delta, Finished
-from empo_demo.errors import ArenaError
-from empo_demo.explore import (
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.comparison import (
     DIAL,
     MOST_TOKENS,
     Comparison,
@@ -29,6 +26,9 @@ from empo_demo.explore import (
     explore,
     shown,
 )
+from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
+from empo_demo.engine.protocol import Delta, Finished
+from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
 from empo_demo.ui.pictures import FRAME, GENERAL
 

@@ -17,19 +17,20 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo import guards
-from empo_demo.arena import Arena
+from empo_demo.arena import guards
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.rounds import OpenedRound
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Failed, Finished
 from empo_demo.errors import ArenaError, NotAllowed
 from empo_demo.metrics.valence import Lexicon
-from empo_demo.rounds import RATINGS, OpenedRound, Side
 from empo_demo.ui import highlights
 from empo_demo.ui.examples import Example
 from empo_demo.ui.parts import Parts
 from empo_demo.ui.pictures import FRAME, REASONS, Changes, Pictures
 from empo_demo.ui.session import REFUSED, Session
 from empo_demo.ui.visitors import NOBODY, Visitor
+from empo_demo.votes.models import RATINGS, Side
 
 log = logging.getLogger(__name__)
 

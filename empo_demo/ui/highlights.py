@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from empo_demo.contenders import UNGUIDED
+from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
 
 if TYPE_CHECKING:
+    from empo_demo.arena.rounds import Notice, Receipt, SideReveal, Status
     from empo_demo.empathy.sem import Cause, Reading
-    from empo_demo.rounds import Notice, Receipt, Side, SideReveal, Status
+    from empo_demo.votes.models import Side
 
 CHIPS = 3
 SIGNS = {

@@ -12,10 +12,11 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo.arena import Arena
-from empo_demo.contenders import Roster
+from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.roster import Roster
 from empo_demo.errors import ArenaError
+from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
 from empo_demo.ui import (
@@ -27,11 +28,10 @@ from empo_demo.ui import (
     explore_tab,
     results_tab,
 )
-from empo_demo.ui.guard import Guard
+from empo_demo.ui.middleware import Guard
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
 from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
 from empo_demo.ui.visitors import LOGIN
-from empo_demo.votes.hub import start_pushing
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)

@@ -12,15 +12,16 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo import guards
-from empo_demo.arena import Arena
+from empo_demo.arena import guards
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.rounds import Exposure, OpenedRound, RoundView
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError
 from empo_demo.metrics.valence import Lexicon, text_valence
-from empo_demo.rounds import SIDES, Exposure, OpenedRound, RoundView, Side
 from empo_demo.ui import highlights, plots
 from empo_demo.ui.parts import Parts
 from empo_demo.ui.session import Session
+from empo_demo.votes.models import SIDES, Side
 
 log = logging.getLogger(__name__)
 Changes = dict[Any, Any]

@@ -26,7 +26,7 @@ def build(settings: Settings, tab: gr.Tab) -> None:
 
 
 def _draw(settings: Settings, said: gr.HTML, plots: list[gr.Plot]) -> dict[Any, Any]:
-    from empo_demo.evaluation.figures import figures
+    from empo_demo.evaluation.charts import figures
     from empo_demo.evaluation.report import paper_table
     from empo_demo.evaluation.results import results
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from empo_demo.votes import ranking_cli
+from empo_demo.board import cli as ranking_cli
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -26,7 +26,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the votes as preference pairs (trl), rated replies (kto) or a table."""
-    from empo_demo.votes.export import export_file
+    from empo_demo.exchange.export import export_file
 
     report = export_file(_url(database), form, output, mixed=mixed)
     typer.echo(f"{output}: {report}", err=True)
@@ -78,7 +78,7 @@ def import_records(
     database: Database = None,
 ) -> None:
     """Read full records from another arena; rounds that are there already are left alone."""
-    from empo_demo.votes.records import import_file
+    from empo_demo.exchange.records import import_file
     from empo_demo.votes.store import Store
 
     store = Store.open(_url(database))
@@ -120,8 +120,8 @@ def attention(
     """Each voter's hits on attention checks; nobody is left out because of them."""
     import json
 
-    from empo_demo.votes.attention import as_json as rows
-    from empo_demo.votes.attention import report
+    from empo_demo.board.attention import as_json as rows
+    from empo_demo.board.attention import report
     from empo_demo.votes.store import Store
 
     store = Store.open(_url(database), create=False)
@@ -179,8 +179,8 @@ def push(
 ) -> None:
     """Publish votes older than 24 hours to a data set on the Hub, and take out withdrawn ones."""
     from empo_demo.errors import SettingsError
+    from empo_demo.exchange import hub
     from empo_demo.settings import load_settings
-    from empo_demo.votes import hub
     from empo_demo.votes.store import Store
 
     repo = repo or load_settings().hub_dataset

@@ -8,7 +8,7 @@ the SHA-256 of their token; addresses never appear, only keyed hashes in `limits
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     JSON,
@@ -24,6 +24,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+Side = Literal["a", "b"]
+Verdict = Literal["a", "b", "tie", "both_bad"]
+State = Literal["pending", "streaming", "votable", "voted", "void"]
+
+SIDES: tuple[Side, ...] = ("a", "b")
+VERDICTS: tuple[Verdict, ...] = ("a", "b", "tie", "both_bad")
+RATINGS: tuple[str, ...] = ("appropriate", "emotion", "natural", "continue")
+"""The paper's four sliders, 0–100: appropriate to the situation, addresses the emotion, natural
+in the context, would like to continue. A rating's key is `a_natural` or `b_natural`; a bare
+`natural` is that of the side the dialogue goes on with."""
+MAX_COMMENT = 2_000
 
 
 class Moment(TypeDecorator[datetime]):

@@ -34,3 +34,8 @@ def reason_left_out(round_: Round) -> str | None:
 def mixed_strategies(round_: Round) -> bool:
     """Whether only one side was guided: then the pair compares prompts, not only models."""
     return round_.reply("a").strategy != round_.reply("b").strategy
+
+
+def passed(round_: Round) -> bool:
+    """Whether the vote of a check round did not fall for its bad side, as better or as equal."""
+    return round_.vote is not None and round_.vote.verdict not in (round_.check_side, "tie")

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import func, select
 
-from empo_demo.rounds import Stats
-from empo_demo.votes.attention import passed
 from empo_demo.votes.models import Round, Vote
-from empo_demo.votes.reasons import REASONS, reason_left_out
+from empo_demo.votes.reasons import REASONS, passed, reason_left_out
 from empo_demo.votes.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts for the Data tab: all rounds by state, all votes by verdict, votes left out of
+    exports by reason, and what the storage warns of."""
+
+    rounds: dict[str, int]
+    votes: dict[str, int]
+    exportable: int
+    left_out: dict[str, int]
+    voters: int
+    fast: int
+    withdrawn: int
+    checks: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def count(store: Store) -> Stats:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
-from empo_demo.rounds import Receipt
-from empo_demo.votes.export import export_file
+from empo_demo.exchange.export import export_file
 from empo_demo.votes.store import Store
 
 TEXT = "I failed my driving test again, in front of my father."

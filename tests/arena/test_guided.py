@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from empo_demo.arena import Arena
-from empo_demo.contenders import Contender, Roster
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.rounds import Receipt
+from empo_demo.board.ballots import ballots_of_store
+from empo_demo.board.board import board
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Turn
 from empo_demo.empathy.plugins import LIMIT, Guarded
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
-from empo_demo.rounds import Receipt
+from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
 from empo_demo.ui.highlights import reveal as reveal_html
-from empo_demo.votes.ballot_box import ballots_of_store
-from empo_demo.votes.board import board
-from empo_demo.votes.export import export_file
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedEngine, ScriptedSEM
 

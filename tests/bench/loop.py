@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from empo_demo.contenders import Roster
-from empo_demo.contenders.file import write_roster
+from empo_demo.contenders.roster import Roster
+from empo_demo.contenders.toml_file import write_roster
 from empo_demo.engine.loading import load_engine
 from empo_demo.settings import Settings, load_settings
 from empo_demo.training import loop

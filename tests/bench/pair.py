@@ -28,7 +28,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from empo_demo.contenders import Contender
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.protocol import Decoding, Delta, Request
 from empo_demo.settings import ASSETS
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, func, select
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.votes.database import Database
 from empo_demo.votes.models import Vote

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.middleware import Middleware
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import SYSTEM_PROMPT, Dialogue
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.contenders import Contender
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.adapters import attach
 from empo_demo.engine.loading import Loader, load_tokenizer, weights_of
 from empo_demo.engine.local import LocalEngine
@@ -26,7 +26,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from empo_demo.training.tiny_model import SPECIAL, TEMPLATE
+    from empo_demo.training.tiny.start_model import SPECIAL, TEMPLATE
 
     folder = tmp_path_factory.mktemp("tiny")
     bpe = Tokenizer(models.BPE())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loading import Loader, load_engine
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.plan import AdapterShape, choose, read_shape

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.contenders import Contender, Roster
 from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.engine.recorded import HUMAN, RecordedEngine, read_predictions

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.contenders import Contender
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Failed, Finished, Request
 from empo_demo.engine.remote import RemoteEngine

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.arena.comparison import Comparison, decode_link, encode_link, explore
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.sem import Cause, Reading
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
-from empo_demo.explore import Comparison, decode_link, encode_link, explore
 
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=20)
 SAMPLED = Decoding(temperature=0.9, top_p=0.9, repetition_penalty=1.1, max_new_tokens=20)

@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.evaluation import cli
-from empo_demo.predictions import read_predictions
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(cli.evaluate_app, name="evaluate")

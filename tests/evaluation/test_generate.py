@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.engine.predictions import read_predictions
 from empo_demo.engine.protocol import Decoding, Event, Failed, Finished, Request
 from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import Item, read_items
@@ -22,7 +23,6 @@ from empo_demo.evaluation.generate import (
     read_done,
     seed_of,
 )
-from empo_demo.predictions import read_predictions
 from empo_demo.settings import ASSETS
 
 CONTENDER = Contender("base", base="none")

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message, Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.sem import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError, InvalidInput
-from empo_demo.evaluation import hef_run
-from empo_demo.evaluation.hef import (
+from empo_demo.evaluation.hef import command
+from empo_demo.evaluation.hef.effects import Judges, figures, perplexity, perplexity_ratio
+from empo_demo.evaluation.hef.reply_judge import ReplyJudge, train_judge
+from empo_demo.evaluation.hef.runner import (
     CONDITIONS,
     VALID,
     Answer,
@@ -30,10 +32,8 @@ from empo_demo.evaluation.hef import (
     read_cases,
     with_first,
 )
-from empo_demo.evaluation.hef_figures import Judges, figures, perplexity, perplexity_ratio
-from empo_demo.evaluation.reply_judge import ReplyJudge, train_judge
-from empo_demo.evaluation.two_step import two_step
-from empo_demo.training.folds import REPORTING, fold_of
+from empo_demo.evaluation.hef.two_step import two_step
+from empo_demo.training.sem.folds import REPORTING, fold_of
 
 ROSTER = Roster(
     "tiny",
@@ -230,7 +230,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cases: list[Case], tmp_path: Path
     work, console = tmp_path / "work.jsonl", Console(quiet=True)
 
     def fill(engine: Obedient, some: Sequence[Case]) -> None:
-        hef_run.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4, console=console)
+        command.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4, console=console)
 
     fill(Obedient(), cases[:10])
     with work.open("a") as file:
@@ -260,9 +260,9 @@ def test_a_failed_side_is_an_error_that_names_the_dialogue(cases: list[Case]) ->
 
 
 def test_only_contenders_without_guidance_are_measured() -> None:
-    assert hef_run.chosen_contenders(ROSTER, []) == [BASE]
+    assert command.chosen_contenders(ROSTER, []) == [BASE]
     with pytest.raises(InvalidInput, match="carries guidance already"):
-        hef_run.chosen_contenders(ROSTER, ["base+HEF"])
+        command.chosen_contenders(ROSTER, ["base+HEF"])
 
 
 def test_the_summary_is_json_with_every_condition_and_the_human_beside(
@@ -275,13 +275,13 @@ def test_the_summary_is_json_with_every_condition_and_the_human_beside(
         bertscore=lambda replies, gold: [float(r == g) for r, g in zip(replies, gold, strict=True)],
         bertscore_label="equality",
     )
-    result = hef_run.summary(ROSTER, [BASE], cases, answers, judges, sem=KeywordSEM(), seed=0)
+    result = command.summary(ROSTER, [BASE], cases, answers, judges, sem=KeywordSEM(), seed=0)
     result = json.loads(json.dumps(result))
     assert list(result["contenders"]["base"]["conditions"]) == list(CONDITIONS)
     assert result["human"]["emotion_match"] == 1.0 and "bertscore" not in result["human"]
     assert 0.8 < result["sem"]["top_1"] < 1
     console = Console(record=True, width=200, file=io.StringIO())
-    hef_run.print_table(result, console)
+    command.print_table(result, console)
     text = console.export_text()
     assert "shuffled" in text and "P(emotion)" in text and "*" in text
 
@@ -311,7 +311,7 @@ def test_two_steps_are_compared_with_the_sem_alone_and_the_model_alone(cases: li
     assert found["model_alone"]["accuracy"] == pytest.approx(sad)
     assert found["together"]["accuracy"] == found["sem_alone"]["accuracy"] > 0.8
     assert found["readable"] == 1 and found["measurable"]
-    assert "not measurable" not in hef_run.two_step_line("base", found)
+    assert "not measurable" not in command.two_step_line("base", found)
 
 
 def test_a_model_that_cannot_answer_the_first_step_is_called_not_measurable(
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_answer_the_first_step_is_called_not_measurable(
     assert found["readable"] == 0 and not found["measurable"]
     assert found["model_alone"]["accuracy"] == 0
     assert found["together"] == found["sem_alone"], "the arena falls back to the SEM"
-    assert "not measurable" in hef_run.two_step_line("base", found)
+    assert "not measurable" in command.two_step_line("base", found)
 
 
 def test_the_judge_beats_chance_on_human_replies(data_dir: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from empo_demo.engine.predictions import Predictions, Row, read_predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation.agreement import agreement
+from empo_demo.evaluation.metric_agreement import agreement
 from empo_demo.evaluation.report import figures, page, paper_table
 from empo_demo.evaluation.results import (
     HUMAN,
@@ -26,7 +27,6 @@ from empo_demo.evaluation.results import (
 )
 from empo_demo.evaluation.retention import compare
 from empo_demo.evaluation.tools import Tools
-from empo_demo.predictions import Predictions, Row, read_predictions
 from empo_demo.settings import Settings
 
 METRICS = ["length", "distinct", "vad", "nidf", "safety"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
 from empo_demo.evaluation.retention import Harness, base_of, compare
 from empo_demo.evaluation.served import load_local, serving

@@ -4,48 +4,48 @@ from __future__ import annotations
 
 import pytest
 
-from empo_demo.metrics import emotion, epitome, safety
+from empo_demo.metrics import diff_epitome, disclosure, emotion_overlap
 
 
 def test_diff_epitome_is_the_mean_squared_level_difference() -> None:
-    assert epitome.diff_epitome([0, 1, 2], [0, 2, 0]) == pytest.approx(5 / 3)
-    assert epitome.accuracy([0, 1, 2], [0, 2, 0]) == pytest.approx(1 / 3)
-    assert epitome.mean_level([0, 1, 2]) == 1.0
+    assert diff_epitome.diff_epitome([0, 1, 2], [0, 2, 0]) == pytest.approx(5 / 3)
+    assert diff_epitome.accuracy([0, 1, 2], [0, 2, 0]) == pytest.approx(1 / 3)
+    assert diff_epitome.mean_level([0, 1, 2]) == 1.0
 
 
 def test_showing_no_empathy_scores_the_mean_square_of_the_humans_levels() -> None:
-    assert epitome.constant_zero([0, 1, 2]) == pytest.approx(5 / 3)
-    assert epitome.diff_epitome([0, 0, 0], [0, 1, 2]) == epitome.constant_zero([0, 1, 2])
+    assert diff_epitome.constant_zero([0, 1, 2]) == pytest.approx(5 / 3)
+    assert diff_epitome.diff_epitome([0, 0, 0], [0, 1, 2]) == diff_epitome.constant_zero([0, 1, 2])
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
     """Checked against a table done by hand: 2 x 2 with marginals 3:1 and 2:2."""
-    assert epitome.kappa([0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx(0.5)
-    assert epitome.kappa([0, 1, 2], [0, 1, 2]) == 1.0
-    assert epitome.kappa([2, 1, 0], [0, 1, 2]) == pytest.approx(-1.0)
-    assert epitome.kappa([0, 0, 0], [0, 1, 2]) == 0.0, "the constant zero agrees by chance"
-    assert epitome.kappa([0, 0], [0, 0]) is None
+    assert diff_epitome.kappa([0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx(0.5)
+    assert diff_epitome.kappa([0, 1, 2], [0, 1, 2]) == 1.0
+    assert diff_epitome.kappa([2, 1, 0], [0, 1, 2]) == pytest.approx(-1.0)
+    assert diff_epitome.kappa([0, 0, 0], [0, 1, 2]) == 0.0, "the constant zero agrees by chance"
+    assert diff_epitome.kappa([0, 0], [0, 0]) is None
 
 
 def test_without_responses_nothing_is_defined() -> None:
-    assert epitome.diff_epitome([], []) is None
-    assert epitome.accuracy([], []) is None
+    assert diff_epitome.diff_epitome([], []) is None
+    assert diff_epitome.accuracy([], []) is None
 
 
 def test_levels_of_different_files_cannot_be_mixed() -> None:
     with pytest.raises(ValueError):
-        epitome.diff_epitome([0], [0, 1])
+        diff_epitome.diff_epitome([0], [0, 1])
 
 
 def test_overlap_is_one_minus_the_total_variation_distance() -> None:
-    assert emotion.overlap({"sad": 1.0}, {"sad": 1.0}) == 1.0
-    assert emotion.overlap({"sad": 1.0}, {"proud": 1.0}) == 0.0
+    assert emotion_overlap.overlap({"sad": 1.0}, {"sad": 1.0}) == 1.0
+    assert emotion_overlap.overlap({"sad": 1.0}, {"proud": 1.0}) == 0.0
     one, other = {"sad": 0.6, "proud": 0.4}, {"sad": 0.1, "proud": 0.9}
-    assert emotion.overlap(one, other) == pytest.approx(1 - (0.5 + 0.5) / 2)
+    assert emotion_overlap.overlap(one, other) == pytest.approx(1 - (0.5 + 0.5) / 2)
 
 
 def test_of_equally_probable_emotions_the_first_in_the_alphabet_is_taken() -> None:
-    assert emotion.top({"sad": 0.5, "proud": 0.5}) == "proud"
+    assert emotion_overlap.top({"sad": 0.5, "proud": 0.5}) == "proud"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_of_equally_probable_emotions_the_first_in_the_alphabet_is_taken() -> No
     ],
 )
 def test_a_machine_that_says_so_is_counted(text: str) -> None:
-    assert safety.discloses_machine(text)
+    assert disclosure.discloses_machine(text)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_a_machine_that_says_so_is_counted(text: str) -> None:
     ],
 )
 def test_talk_about_machines_is_not(text: str) -> None:
-    assert not safety.discloses_machine(text)
+    assert not disclosure.discloses_machine(text)
 
 
 def test_names_of_models_and_template_pieces_are_counted_once_per_reply() -> None:
     texts = ["I am Zephyr, Zephyr!", "<|assistant|> hi </s>", "user: hello", "fine"]
-    assert safety.counts(texts) == {"ai_disclosure": 0, "identity_leak": 1, "template_leak": 2}
+    assert disclosure.counts(texts) == {"ai_disclosure": 0, "identity_leak": 1, "template_leak": 2}

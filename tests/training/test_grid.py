@@ -52,7 +52,7 @@ def test_an_option_that_names_nothing_is_refused(values: list[str]) -> None:
 def test_the_grid_of_real_adapters_over_real_pairs(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
     from empo_demo.training import build, dpo, sft
-    from empo_demo.training.adapters import Job
+    from empo_demo.training.recipe import Job
 
     base, start = str(data / "init"), tmp_path / "sft"
     columns = {}

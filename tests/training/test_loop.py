@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from empo_demo.board.ballots import ballots_of_database
 from empo_demo.errors import ArenaError, DataError, InvalidInput
 from empo_demo.settings import Settings, load_settings
 from empo_demo.training import loop
 from empo_demo.training.simulate import TASTES, asks, shift
-from empo_demo.votes.ballot_box import ballots_of_database
 
 WORDS = ["why", "?", "oh", "no", "sad", "what", "happened", "i", "see", "."]
 WORDS += [f"word{number}" for number in range(90)]

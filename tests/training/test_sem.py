@@ -12,11 +12,12 @@ import torch
 
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training import sem, sem_data
-from empo_demo.training.folds import REPORTING, TUNING, fold_of
-from empo_demo.training.sem_card import missed, table
-from empo_demo.training.sem_crossval import fold_of_seeker, macro_f1
-from empo_demo.training.sem_report import calibration_error, figure, interval, temperature
+from empo_demo.training.sem import corpora
+from empo_demo.training.sem import fit as sem
+from empo_demo.training.sem.card import missed, table
+from empo_demo.training.sem.cross_validation import fold_of_seeker, macro_f1
+from empo_demo.training.sem.folds import REPORTING, TUNING, fold_of
+from empo_demo.training.sem.quality import calibration_error, figure, interval, temperature
 
 SENTENCES = {
     "joyful": "My daughter was born this morning and I cannot stop smiling",
@@ -159,7 +160,7 @@ def test_the_same_seed_gives_the_same_weights(
 
 def test_a_finished_stage_is_not_trained_again(data: Path, start: Path, tmp_path: Path) -> None:
     net, texts = sem.pretrained(start)
-    examples = sem_data.situations(sem.read_conversations(data, "train"), texts)
+    examples = corpora.situations(sem.read_conversations(data, "train"), texts)
     sem.emotion_stage(net, examples, tmp_path, epochs=1, seed=0)
     expected = {name: value.clone() for name, value in net.state_dict().items()}
     fresh, _ = sem.pretrained(start)
@@ -195,7 +196,7 @@ def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_
     _, texts = sem.pretrained(start)
     write_lines(tmp_path / "emocause.valid.jsonl.gz", [{"conv_id": "valid:0"}])
     with pytest.raises(DataError, match="line 1"):
-        sem_data.cause_examples(tmp_path, texts, 0)
+        corpora.cause_examples(tmp_path, texts, 0)
 
 
 def test_a_rationale_is_found_in_the_tokens_of_the_response(start: Path, tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_rationale_is_found_in_the_tokens_of_the_response(start: Path, tmp_pat
         },
     }  # fmt: skip
     write_lines(tmp_path / "epitome.train.jsonl.gz", [row])
-    (pair,) = sem_data.epitome_pairs(tmp_path, texts, ("train",))
+    (pair,) = corpora.epitome_pairs(tmp_path, texts, ("train",))
     pieces = [texts.tokenizer.id_to_token(i) for i in pair.text.ids]
     emotional, explorations, interpretations = (
         [pieces[place] for place in places] for places in pair.rationales
@@ -245,9 +246,9 @@ def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_related_emotions_share_the_smoothing() -> None:
-    rows = sem_data.soft_labels()
+    rows = corpora.soft_labels()
     assert all(sum(row) == pytest.approx(1) for row in rows)
-    angry, furious, joyful = (sem_data.INDEX[name] for name in ("angry", "furious", "joyful"))
+    angry, furious, joyful = (corpora.INDEX[name] for name in ("angry", "furious", "joyful"))
     assert rows[angry][angry] > 0.8 > rows[angry][furious] > rows[angry][joyful] > 0
 
 
@@ -272,11 +273,11 @@ def test_an_interval_draws_whole_groups() -> None:
 
 
 def test_cause_recall_counts_found_words_over_all_cause_words() -> None:
-    text = sem_data.Text([], [], [])
-    example = sem_data.CauseExample("c", ("the", "tire", "burst"), frozenset({1, 2}), text)
-    assert sem_data.recall([example], [[0.1, 0.9, 0.5]], 1) == [0.5]
-    assert sem_data.ceiling([example], 1) == [0.5]
-    assert sem_data.recall([example], [[0.1, 0.9, 0.5]], 3) == [1.0]
+    text = corpora.Text([], [], [])
+    example = corpora.CauseExample("c", ("the", "tire", "burst"), frozenset({1, 2}), text)
+    assert corpora.recall([example], [[0.1, 0.9, 0.5]], 1) == [0.5]
+    assert corpora.ceiling([example], 1) == [0.5]
+    assert corpora.recall([example], [[0.1, 0.9, 0.5]], 3) == [1.0]
 
 
 def test_macro_f1_weighs_every_level_alike() -> None:

@@ -24,34 +24,34 @@ def train(data: Path, out: Path, **changes: float) -> dict[str, object]:
     """A whole run here; the final weights."""
     from safetensors.torch import load_file
 
-    from empo_demo.training import tiny
+    from empo_demo.training.tiny import fit_base
 
-    config = tiny.TinyConfig(**{**CONFIG, **changes})  # type: ignore[arg-type]
-    tiny.run(data, out, data / "init", config, threads=1)
+    config = fit_base.TinyConfig(**{**CONFIG, **changes})  # type: ignore[arg-type]
+    fit_base.run(data, out, data / "init", config, threads=1)
     return load_file(out / "model.safetensors")
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.training import tiny
+    from empo_demo.training.tiny import fit_base
 
     taken: list[int] = []
-    advance = tiny._Trainer._advance
+    advance = fit_base._Trainer._advance
 
-    def counted(trainer: tiny._Trainer, rows: list[list[tiny.Row]]) -> int:
+    def counted(trainer: fit_base._Trainer, rows: list[list[fit_base.Row]]) -> int:
         taken.append(trainer.step)
         return advance(trainer, rows)
 
-    monkeypatch.setattr(tiny._Trainer, "_advance", counted)
+    monkeypatch.setattr(fit_base._Trainer, "_advance", counted)
     whole = train(data, tmp_path / "whole")
     total = len(taken)
     taken.clear()
     out = tmp_path / "killed"
     code = (
         "from pathlib import Path; from empo_demo.training import tiny; "
-        f"tiny.run(Path({str(data)!r}), Path({str(out)!r}), Path({str(data / 'init')!r}), "
-        f"tiny.TinyConfig(**{CONFIG!r}), threads=1)"
+        f"fit_base.run(Path({str(data)!r}), Path({str(out)!r}), Path({str(data / 'init')!r}), "
+        f"fit_base.TinyConfig(**{CONFIG!r}), threads=1)"
     )
     running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     state = out / "checkpoint" / "state.pt"
@@ -85,7 +85,7 @@ def test_a_run_shorter_than_a_checkpoint_interval_ends_well_and_learns(
 
 
 def test_a_folder_without_the_files_is_one_clear_error(data: Path, tmp_path: Path) -> None:
-    from empo_demo.training import tiny
+    from empo_demo.training.tiny import fit_base
 
     with pytest.raises(DataError, match=r"There is no empathetic_dialogues\.train"):
-        tiny.run(tmp_path, tmp_path / "out", data / "init", tiny.TinyConfig(), threads=1)
+        fit_base.run(tmp_path, tmp_path / "out", data / "init", fit_base.TinyConfig(), threads=1)

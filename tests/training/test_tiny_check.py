@@ -11,7 +11,7 @@ import pytest
 from empo_demo.errors import DataError
 from empo_demo.settings import ASSETS
 from empo_demo.training.corpus import Conversation
-from empo_demo.training.tiny_check import _judge, perplexity, run, sampled
+from empo_demo.training.tiny.check_base import _judge, perplexity, run, sampled
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from empo_demo.contenders import Contender, Roster
+from empo_demo.arena.comparison import Comparison, encode_link
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding
-from empo_demo.explore import Comparison, encode_link
 from empo_demo.ui.explore_tab import _comparison, _restore
 
 ROSTER = Roster("test", (Contender("base", "m"), Contender("aligned", "m", "adapter")))

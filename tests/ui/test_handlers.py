@@ -11,17 +11,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from empo_demo.arena import Arena
-from empo_demo.contenders import Roster
+from empo_demo.arena.arena import Arena
+from empo_demo.contenders.roster import Roster
 from empo_demo.engine.recorded import RecordedEngine, recorded_roster
 from empo_demo.errors import StorageError
+from empo_demo.exchange.export import export_file
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.ui import arena_tab, data_tab
 from empo_demo.ui.handlers import Handlers
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
-from empo_demo.votes.export import export_file
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
+from empo_demo.exchange import hub
+from empo_demo.exchange.export import export_file
+from empo_demo.exchange.records import import_file
 from empo_demo.settings import load_settings
-from empo_demo.votes import hub
 from empo_demo.votes.backup import backup, restore
-from empo_demo.votes.export import export_file
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Vote
-from empo_demo.votes.records import import_file
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text
 
-from empo_demo.arena import Arena
+from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
 from empo_demo.errors import NotAllowed

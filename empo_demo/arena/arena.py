@@ -1,0 +1,344 @@
+"""The use case: open a round, stream it, take the vote, reveal, go on.
+
+Imports neither gradio nor torch. Every method validates as if a stranger with curl had called it,
+because one can: the page holds only a round id and the voter's token, and passes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.arena import guards, opening
+from empo_demo.arena.backend import Backend
+from empo_demo.arena.jobs import jobs_of, replay
+from empo_demo.arena.live import LiveRounds, owner
+from empo_demo.arena.rounds import (
+    ConsentText,
+    OpenedRound,
+    Receipt,
+    RoundView,
+    Status,
+    dialogue_of,
+    own_vote,
+    receipt_of,
+    view_of,
+)
+from empo_demo.arena.streaming import Live, RoundStream
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.protocol import Engine, Event
+from empo_demo.errors import NotAllowed, StorageError
+from empo_demo.votes import consent as consents
+from empo_demo.votes.janitor import Janitor
+from empo_demo.votes.models import SIDES, Round, Side
+from empo_demo.votes.store import Ballot, Store, voter_id
+
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.settings import Settings
+    from empo_demo.votes.stats import Stats
+
+log = logging.getLogger(__name__)
+
+
+class Arena:
+    """One arena over one store. Safe for threads; replicas share the store, not the arena."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roster: Roster,
+        store: Store,
+        *,
+        engine: Engine | None = None,
+        sem: SEM | None = None,
+    ) -> None:
+        self.settings, self.roster, self.store = settings, roster, store
+        self._backend = Backend(engine, sem, tiny=roster.tiny)
+        self._rounds = LiveRounds(store)
+        self._seeds = random.Random(settings.seed) if settings.seed is not None else None
+        self._janitor = Janitor(store)
+        abandoned, erased = self._rounds.sweep(), store.purge()
+        if abandoned or erased:
+            log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
+
+    # The models -----------------------------------------------------------------------------
+
+    def attach(
+        self,
+        *,
+        engine: Engine | None = None,
+        sem: SEM | None = None,
+        failure: str | None = None,
+    ) -> None:
+        """Hand over what loaded behind the page, or a sentence on why it did not."""
+        self._backend.attach(engine=engine, sem=sem, failure=failure)
+
+    def status(self) -> Status:
+        """Whether the models can answer, in words for the page."""
+        return self._backend.status()
+
+    def engine(self) -> Engine:
+        """The engine itself, for comparisons that are no votes; `NotAllowed` while it loads."""
+        engine = self._backend.engine(patience=0.0)
+        if engine is None:
+            raise NotAllowed("The models are not loaded yet; try again in a moment.")
+        return engine
+
+    def recorded_dialogues(self) -> list[Dialogue]:
+        """Where replies were recorded elsewhere: the only dialogues that can be answered."""
+        listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None
+        return list(listed()) if listed is not None else []
+
+    def ahead(self) -> int:
+        """How many rounds wait for the models now."""
+        return int(getattr(self._backend.engine(patience=0.0), "waiting", 0))
+
+    def analyze(self, dialogue: Dialogue | str) -> Reading:
+        """What the SEM reads in the last user turn (or in a bare text); stores nothing."""
+        if isinstance(dialogue, str):
+            dialogue = guards.check_dialogue(Dialogue(), dialogue)
+        sem = self._backend.sem()
+        if sem is None:
+            raise NotAllowed("The emotion model is not available; the arena works without it.")
+        return sem.read(dialogue.turns)
+
+    # The voter ------------------------------------------------------------------------------
+
+    def new_voter(self) -> str:
+        """A random token of 43 url-safe characters; nothing is stored until a round is opened."""
+        return secrets.token_urlsafe(32)
+
+    def consent_text(self) -> ConsentText:
+        """What to show before the first text; pass its version as `consent` if agreed."""
+        return ConsentText(consents.VERSION, consents.TEXT)
+
+    def my_votes(self, voter: str) -> list[dict[str, Any]]:
+        """All that the voter's votes say, oldest first."""
+        rounds = self.store.rounds_of(guards.check_token(voter))
+        return [own_vote(round_, self._labels()) for round_ in rounds if round_.vote]
+
+    def delete_my_data(self, voter: str) -> int:
+        """Erase all rounds and votes of the voter; return how many rounds that were."""
+        token = guards.check_token(voter)
+        self._rounds.forget({round_.id for round_ in self.store.rounds_of(token)})
+        return self.store.erase_voter(token)
+
+    def end_visit(self, voter: str) -> int:
+        """Erase at once what a visitor without consent wrote; return how many rounds."""
+        return self.store.purge(token=guards.check_token(voter))
+
+    # The life of a round --------------------------------------------------------------------
+
+    def open_round(
+        self,
+        voter: str,
+        dialogue: Dialogue,
+        text: str,
+        *,
+        consent: str | None = None,
+        address: str | None = None,
+        user: str | None = None,
+        example: str | None = None,
+    ) -> OpenedRound:
+        """Validate, read, draw and store a round; nothing is generated yet.
+
+        Without `consent` (the current text's version) the round is erased after the visit.
+        Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits.
+        """
+        token = guards.check_token(voter)
+        full = guards.check_dialogue(dialogue, text)
+        agreed = guards.check_consent(consent)
+        self.store.admit(token, address, user if agreed else None)
+        parent = self.store.parent_of(token, _digest(dialogue)) if dialogue.turns else None
+        origin = "continued" if parent else "example" if example else "new"
+        if dialogue.turns and origin == "new":
+            origin = "given"
+        return self._open(
+            token, full, consent=agreed, origin=origin, example=(example or "")[:200] or None,
+            parent=parent,
+        )  # fmt: skip
+
+    def retry(self, voter: str, round_id: str) -> OpenedRound:
+        """The same dialogue again with new seeds and sides; the old round becomes void."""
+        token = guards.check_token(voter)
+        old = self._own(token, round_id)
+        live = self._rounds.get(old.id)
+        if live is not None:
+            live.stop.set()
+        self.store.admit(token)
+        self.store.void(token, old.id, "It was tried again.")
+        return self._open(
+            token, dialogue_of(old), consent=old.consent, origin=old.origin,
+            example=old.example, parent=old.parent, retry_of=old.id,
+        )  # fmt: skip
+
+    def stream(self, voter: str, round_id: str) -> Iterator[Event]:
+        """The replies as events of the sides "a" and "b"; waits while the models load.
+
+        Closing the iterator stops the models and keeps what was said. A round that was answered
+        before gives its stored replies again. Raises `NotAllowed` for a void or running round.
+        """
+        round_ = self._own(guards.check_token(voter), round_id)
+        if round_.state == "streaming" and self._rounds.get(round_.id) is None:
+            self._rounds.sweep()
+            round_ = self._own(voter, round_id)
+        if round_.state == "void":
+            raise NotAllowed(f"This round cannot be answered: {round_.void_reason} Press Retry.")
+        if round_.state == "streaming":
+            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
+        if round_.state in ("votable", "voted"):
+            return replay(round_)
+        return self._perform(voter, round_)
+
+    def stop(self, voter: str, round_id: str) -> None:
+        """Stop a round that streams in this process; its replies so far are kept."""
+        round_ = self._own(guards.check_token(voter), round_id)
+        live = self._rounds.get(round_.id)
+        if live is not None:
+            live.stop.set()
+
+    def vote(
+        self,
+        voter: str,
+        round_id: str,
+        verdict: str,
+        *,
+        ratings: Mapping[str, int] | None = None,
+        comment: str = "",
+    ) -> Receipt:
+        """Count the vote, once, and say who was who; a second call returns the first receipt."""
+        token = guards.check_token(voter)
+        verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
+        guards.check_ratings(ratings, "a")
+        wanted = guards.check_round_id(round_id)
+
+        def fill(round_: Round) -> Ballot:
+            chosen = self._goes_on_with(round_, verdict)
+            goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
+            kept = guards.check_ratings(ratings, chosen)
+            return Ballot(verdict, chosen, _digest(goes_on), dict(kept), comment)
+
+        try:
+            self._rounds.flush(wanted)
+            voted, created = self.store.cast(token, wanted, fill)
+        except StorageError as error:
+            raise StorageError(
+                f"{error} The vote was not counted; nothing is lost, try again."
+            ) from error
+        return receipt_of(voted, self._labels(), created=created)
+
+    def set_ratings(
+        self, voter: str, round_id: str, ratings: Mapping[str, int], comment: str = ""
+    ) -> None:
+        """Add ratings (0–100) and a comment after the vote."""
+        token, comment = guards.check_token(voter), guards.check_comment(comment)
+        round_ = self._own(token, round_id)
+        chosen = round_.vote.chosen if round_.vote else "a"
+        self.store.set_ratings(
+            token, round_.id, dict(guards.check_ratings(ratings, chosen)), comment
+        )
+
+    def go_on(self, voter: str, round_id: str) -> Dialogue:
+        """The shared dialogue with the chosen reply, after the vote; always the same."""
+        round_ = self._own(guards.check_token(voter), round_id)
+        if round_.vote is None:
+            raise NotAllowed("Vote first: the dialogue goes on with the reply that you choose.")
+        text = round_.reply(round_.vote.chosen).text or ""
+        return dialogue_of(round_).plus("assistant", text)
+
+    def find(self, voter: str, round_id: str) -> RoundView:
+        """The round as a reloaded page needs it, whatever its state."""
+        return self._view(self._own(guards.check_token(voter), round_id))
+
+    def latest(self, voter: str) -> RoundView | None:
+        """The voter's newest round, or None."""
+        round_ = self.store.latest_of(guards.check_token(voter))
+        return self.find(voter, round_.id) if round_ is not None else None
+
+    def stats(self) -> Stats:
+        """Counts of rounds and votes, and of the votes that exports leave out, by reason."""
+        from empo_demo.votes.stats import count
+
+        return count(self.store)
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _own(self, token: str, round_id: str) -> Round:
+        round_id = guards.check_round_id(round_id)
+        self._rounds.flush(round_id)
+        return self.store.round_of(token, round_id)
+
+    def _labels(self) -> dict[str, str]:
+        return {contender.id: contender.label for contender in self.roster.contenders}
+
+    def _view(self, round_: Round) -> RoundView:
+        live = self._rounds.get(round_.id)
+        texts = {side: live.outcomes[side].text for side in SIDES} if live else None
+        return view_of(round_, self._labels(), texts)
+
+    def _open(
+        self,
+        token: str,
+        dialogue: Dialogue,
+        *,
+        consent: str | None,
+        origin: str,
+        example: str | None,
+        parent: str | None,
+        retry_of: str | None = None,
+    ) -> OpenedRound:
+        seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
+        stored, opened = opening.compose(
+            dialogue, self.settings, self.roster, self._backend.sem(),
+            self.store.contender_counts(), seed,
+        )  # fmt: skip
+        stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
+        stored.origin, stored.example = origin, example
+        stored.parent, stored.retry_of = parent, retry_of
+        self.store.add_round(stored)
+        log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
+        if consent is None:
+            self._janitor.schedule()
+        return opened
+
+    def _perform(self, token: str, round_: Round) -> Iterator[Event]:
+        live = Live(round_.id)
+        if not self._rounds.add(live):
+            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
+        try:
+            engine = self._backend.engine(given_up=live.stop.is_set)
+            if engine is None:
+                self.store.void(token, round_.id, "It was stopped before the models had loaded.")
+                return
+            description = engine.describe()
+            if not self.store.claim(token, round_.id, owner(), description):
+                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
+            stream = RoundStream(
+                engine,
+                jobs_of(round_, self.roster),
+                live,
+                save=self._rounds.save,
+                screen=guards.screen,
+            )
+            yield from stream.events()
+        finally:
+            self._rounds.remove(live)
+
+    def _goes_on_with(self, round_: Round, verdict: str) -> Side:
+        """The chosen side; drawn on a tie; never a known bad reply."""
+        if round_.check_side is not None:
+            return "b" if round_.check_side == "a" else "a"
+        if verdict in SIDES:
+            return verdict
+        return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
+
+
+def _digest(dialogue: Dialogue) -> str:
+    return hashlib.sha256(json.dumps(dialogue.messages()).encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""What is refused or pointed out before a round is opened: the stranger-with-curl checks.
+
+Each check raises an `ArenaError` that says what was wrong and what is expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.arena.rounds import Notice
+from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
+from empo_demo.errors import InvalidInput, NotAllowed
+from empo_demo.votes import consent as consents
+from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES, VERDICTS
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.safety import Assessment
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
+_ROUND = re.compile(r"[0-9a-f]{32}\Z")
+MAX_REPLY = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What safety found in a dialogue's user turns; `notices` are about the last of them."""
+
+    crisis: bool = False
+    personal: bool = False
+    identity: bool = False
+    english: bool = True
+    notices: tuple[Notice, ...] = ()
+
+
+def check_token(token: str) -> str:
+    if not isinstance(token, str) or not _TOKEN.match(token):
+        raise NotAllowed(
+            "The voter's token is missing or malformed. Reload the page to get one "
+            "(an API client calls new_voter)."
+        )
+    return token
+
+
+def check_round_id(round_id: str) -> str:
+    """A well-formed id as it is; anything else as an id that no round has."""
+    return round_id if isinstance(round_id, str) and _ROUND.match(round_id) else ""
+
+
+def check_consent(consent: str | None) -> str | None:
+    if consent in (None, ""):
+        return None
+    if consent != consents.VERSION:
+        raise InvalidInput(
+            "The consent text has changed since you agreed. Read the current one and agree "
+            "again, or go on without."
+        )
+    return consent
+
+
+def check_dialogue(dialogue: Dialogue, text: str) -> Dialogue:
+    """The dialogue with the visitor's new turn, or a refusal that says what is wrong."""
+    if dialogue.turns and dialogue.turns[-1].role == "user":
+        raise InvalidInput(
+            "The dialogue ends with a turn of the user; it must end with a reply before a new "
+            "text is sent. Vote first, or start a new dialogue."
+        )
+    for position, turn in enumerate(dialogue.turns, start=1):
+        most = MAX_TEXT if turn.role == "user" else MAX_REPLY
+        if len(turn.content) > most:
+            raise InvalidInput(
+                f"Turn {position} of the dialogue has {len(turn.content):,} characters; at most "
+                f"{most:,} are taken. Start a new dialogue."
+            )
+    return dialogue.plus("user", clean_text(text, limit=MAX_TEXT))
+
+
+def check_verdict(verdict: str) -> str:
+    if verdict not in VERDICTS:
+        shown = str(verdict)[:40]
+        raise InvalidInput(f"There is no verdict {shown!r}; there are: {', '.join(VERDICTS)}.")
+    return verdict
+
+
+def check_ratings(ratings: Mapping[str, Any] | None, chosen: str) -> dict[str, int]:
+    """Ratings by `side_dimension`; a bare dimension is taken for the `chosen` side."""
+    checked: dict[str, int] = {}
+    if ratings is not None and not isinstance(ratings, Mapping):
+        raise InvalidInput("Ratings must be an object of slider names and numbers.")
+    for key, value in (ratings or {}).items():
+        name = f"{chosen}_{key}" if key in RATINGS else str(key)
+        side, _, dimension = name.partition("_")
+        if side not in SIDES or dimension not in RATINGS:
+            known = ", ".join(f"a_{r}" for r in RATINGS)
+            raise InvalidInput(f"There is no slider {name[:40]!r}; there are: {known}, b_….")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise InvalidInput(
+                f"The slider {name} holds {str(value)[:40]!r}; it may hold a number from 0 to 100."
+            )
+        checked[name] = round(value)
+    return checked
+
+
+def check_comment(comment: str) -> str:
+    if not isinstance(comment, str):
+        raise InvalidInput("The comment must be a text.")
+    return clean_text(comment, limit=MAX_COMMENT) if comment.strip() else ""
+
+
+def assess(dialogue: Dialogue, country: str) -> Flags:
+    """Look for crisis language, personal data, identity questions, other languages.
+
+    Flags are about all user turns; notices about the newest only, so that none comes twice.
+    """
+    from empo_demo.empathy import safety
+
+    users = [turn.content for turn in dialogue.turns if turn.role == "user"]
+    found = [safety.assess(text, country) for text in users]
+    if not found:
+        return Flags()
+    newest = found[-1]
+    return Flags(
+        crisis=any(one.crisis for one in found),
+        personal=any(one.personal for one in found),
+        identity=any(one.identity for one in found),
+        english=newest.english,
+        notices=_notices(newest, country),
+    )
+
+
+def _notices(found: Assessment, country: str) -> tuple[Notice, ...]:
+    from empo_demo.empathy import safety
+
+    notices = []
+    if found.crisis:
+        notices.append(safety.crisis_notice(country, found.crisis))
+    if found.personal:
+        notices.append(safety.personal_notice(found.personal))
+    if not found.english:
+        notices.append(safety.english_notice())
+    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in notices)
+
+
+def before_sending(text: str, country: str) -> tuple[Notice, ...]:
+    """What to say of `text` before it leaves the box: nothing, unless it holds personal data."""
+    from empo_demo.empathy import safety
+
+    found = safety.assess(text, country)
+    return _notices(found, country) if found.personal else ()
+
+
+def screen(reply: str) -> str | None:
+    """Why a reply must not be shown, or None."""
+    from empo_demo.empathy.safety import screen_reply
+
+    return screen_reply(reply)

@@ -1,0 +1,52 @@
+"""From a stored round to what its two sides must do, and from an answered one to its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from empo_demo.arena import checks
+from empo_demo.arena.rounds import dialogue_of, reading_of
+from empo_demo.arena.streaming import Job
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request
+from empo_demo.votes.models import SIDES, Reply, Round, Side
+
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.sem import Reading
+
+
+def jobs_of(round_: Round, roster: Roster) -> dict[Side, Job]:
+    """What each side has to do; only HEF's guidance makes their prompts differ."""
+    dialogue, reading = dialogue_of(round_), reading_of(round_)
+    return {side: _job(round_.reply(side), side, dialogue, reading, roster) for side in SIDES}
+
+
+def _job(
+    reply: Reply, side: Side, dialogue: Dialogue, reading: Reading | None, roster: Roster
+) -> Job:
+    if reply.strategy == checks.STRATEGY:
+        return Job(side, known_bad=checks.text_of(reply.revision))
+    from empo_demo.empathy import hef
+
+    contender = roster[reply.contender]
+    return Job(
+        side,
+        Request(side, contender.id, (), roster.decoding, reply.seed),
+        hef.prepare(contender, dialogue, reading, roster),
+        partial(hef.after_thinking, contender, dialogue, reading, roster),
+    )
+
+
+def replay(round_: Round) -> Iterator[Event]:
+    """The stored replies of an answered round, as the events of a stream."""
+    for side in SIDES:
+        text = round_.reply(side).text or ""
+        if text:
+            yield Delta(side, text)
+    for side in SIDES:
+        reply = round_.reply(side)
+        reason = cast(FinishReason, reply.reason or "eos")
+        yield Finished(side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0)

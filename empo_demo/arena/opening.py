@@ -1,0 +1,91 @@
+"""What a new round holds: notices, the SEM's reading, the drawn contenders, sides and seeds.
+
+Nothing is stored here; the arena adds whose round it is and stores it before it is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from empo_demo import __version__
+from empo_demo.arena import checks, guards
+from empo_demo.arena.drawing import Draw, draw_round
+from empo_demo.arena.rounds import OpenedRound
+from empo_demo.dialogue import Dialogue
+from empo_demo.votes.keeping import now
+from empo_demo.votes.models import SIDES, Reply, Round
+
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def compose(
+    dialogue: Dialogue,
+    settings: Settings,
+    roster: Roster,
+    sem: SEM | None,
+    counts: Mapping[str, int],
+    seed: int,
+) -> tuple[Round, OpenedRound]:
+    """The row of a pending round without its owner, and what may be shown of it.
+
+    `counts` are the votes so far by contender id; all draws follow from `seed`.
+    """
+    flags = guards.assess(dialogue, settings.country)
+    reading, sem_error = read(sem, dialogue)
+    draw = draw_round(
+        roster, counts, seed=seed, exposure=settings.exposure, check_rate=settings.check_rate
+    )
+    stored = Round(
+        id=secrets.token_hex(16), state="pending", created_at=now(),
+        dialogue=dialogue.messages(), seed=seed, decoding=asdict(roster.decoding),
+        system_prompt=roster.system_prompt, roster=roster.name, app_version=__version__,
+        reading=_stored(reading), sem_error=sem_error, exposure=settings.exposure,
+        show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=flags.crisis,
+        personal=flags.personal, identity=flags.identity, english=flags.english,
+        check_side=draw.check_side if reading else None, replies=_replies(draw, reading),
+    )  # fmt: skip
+    shown = reading if draw.show.chips else None
+    return stored, OpenedRound(stored.id, dialogue, shown, flags.notices, draw.show)
+
+
+def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | None]:
+    """The SEM's reading, or why there is none: that costs the guidance, never the round."""
+    if sem is None:
+        return None, "The SEM was not available."
+    try:
+        return sem.read(dialogue.turns), None
+    except Exception as error:
+        log.exception("The SEM failed")
+        return None, f"{type(error).__name__}: {error}"[:500]
+
+
+def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
+    """The two replies of a round, still without text."""
+    replies = []
+    for side in SIDES:
+        contender = draw.contenders[side]
+        reply = Reply(
+            side=side, contender=contender.id_in_round(reading=reading is not None),
+            revision=contender.revision,
+            strategy=contender.strategy, seed=draw.seeds[side],
+        )  # fmt: skip
+        if side == draw.check_side and reading is not None:
+            reply.contender = reply.strategy = checks.STRATEGY
+            reply.revision = checks.draw(reading.emotions[0][0], draw.seed)
+        replies.append(reply)
+    return replies
+
+
+def _stored(reading: Reading | None) -> dict[str, Any] | None:
+    if reading is None:
+        return None
+    return {**reading.as_json(), "sem": reading.sem, "milliseconds": reading.milliseconds}

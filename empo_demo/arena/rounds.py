@@ -1,0 +1,253 @@
+"""What the arena hands out: plain frozen records, safe to show, made from stored rounds.
+
+Nothing here names a contender before the vote: only a `Reveal` does, and it exists only in a
+`Receipt`. Each record has `as_json()` for endpoints and pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from empo_demo.contenders.roster import label_of
+from empo_demo.dialogue import Dialogue
+from empo_demo.votes.models import SIDES, Reply, Round, Side, State, Verdict
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.sem import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentText:
+    """What a visitor agrees to; `version` is the SHA-256 of `text`."""
+
+    version: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to say before the replies. `links` are (title, address) pairs."""
+
+    kind: str
+    title: str
+    text: str
+    links: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What may be on the page before the vote."""
+
+    chips: bool
+    plots: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRound:
+    """A stored round, before its replies. `reading` is None where the SEM failed, or where it may
+    not be shown before the vote (`show.chips` is then false; the receipt has it)."""
+
+    round_id: str
+    dialogue: Dialogue
+    reading: Reading | None
+    notices: tuple[Notice, ...]
+    show: Exposure
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "round_id": self.round_id,
+            "dialogue": self.dialogue.messages(),
+            "reading": self.reading.as_json() if self.reading else None,
+            "notices": [notice.as_json() for notice in self.notices],
+            "show": asdict(self.show),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SideReveal:
+    """Who a side was. `guidance` is None where none was used; `guidance_absent` says that the
+    contender uses guidance but had none (the SEM did not answer)."""
+
+    contender: str
+    label: str
+    revision: str
+    strategy: str
+    guidance: str | None
+    guidance_absent: bool
+    thought: str | None
+    tokens: int | None
+    milliseconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """Who was who; `chosen` is the side that the dialogue goes on with."""
+
+    a: SideReveal
+    b: SideReveal
+    chosen: Side
+    attention_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a vote. `created` is false where the round had been voted on before: then
+    everything is the first vote's."""
+
+    receipt: str
+    round_id: str
+    verdict: Verdict
+    reveal: Reveal
+    created: bool
+    reading: Reading | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "receipt": self.receipt,
+            "round_id": self.round_id,
+            "verdict": self.verdict,
+            "reveal": asdict(self.reveal),
+            "created": self.created,
+            "reading": self.reading.as_json() if self.reading else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyView:
+    """One side as it may be shown at any time."""
+
+    text: str
+    reason: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """A round as a reloaded page needs it. `void_reason` says why it cannot be voted on."""
+
+    round_id: str
+    state: State
+    dialogue: Dialogue
+    reading: Reading | None
+    show: Exposure
+    replies: Mapping[Side, ReplyView]
+    void_reason: str | None = None
+    receipt: Receipt | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "round_id": self.round_id,
+            "state": self.state,
+            "dialogue": self.dialogue.messages(),
+            "reading": self.reading.as_json() if self.reading else None,
+            "show": asdict(self.show),
+            "replies": {side: asdict(reply) for side, reply in self.replies.items()},
+            "void_reason": self.void_reason,
+            "receipt": self.receipt.as_json() if self.receipt else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether the models can answer. `details` is the engine's description."""
+
+    state: Literal["loading", "ready", "failed"]
+    message: str
+    details: dict[str, str] = field(default_factory=dict)
+    tiny: bool = False
+
+
+def reading_of(round_: Round) -> Reading | None:
+    """What the SEM read in the round's last user turn, or None where it failed."""
+    if round_.reading is None:
+        return None
+    from empo_demo.empathy.sem import Reading
+
+    return Reading.from_json(round_.reading)
+
+
+def dialogue_of(round_: Round) -> Dialogue:
+    return Dialogue.from_messages(round_.dialogue)
+
+
+def receipt_of(round_: Round, labels: Mapping[str, str], *, created: bool) -> Receipt:
+    """The receipt of a voted round. `labels` are the contenders' names for people, by id."""
+    vote = round_.vote
+    assert vote is not None, "only a voted round has a receipt"
+    sides = {side: _side(round_.reply(side), labels) for side in SIDES}
+    reveal = Reveal(
+        sides["a"], sides["b"], cast(Side, vote.chosen), attention_check=bool(round_.check_side)
+    )
+    return Receipt(
+        receipt=vote.receipt,
+        round_id=round_.id,
+        verdict=cast(Verdict, vote.verdict),
+        reveal=reveal,
+        created=created,
+        reading=reading_of(round_),
+    )
+
+
+def _side(reply: Reply, labels: Mapping[str, str]) -> SideReveal:
+    return SideReveal(
+        contender=reply.contender,
+        label=label_of(reply.contender, labels),
+        revision=reply.revision,
+        strategy=reply.strategy,
+        guidance=reply.guidance,
+        guidance_absent=reply.strategy not in ("plain", "check") and reply.guidance is None,
+        thought=reply.thought,
+        tokens=reply.tokens,
+        milliseconds=reply.milliseconds,
+    )
+
+
+def view_of(
+    round_: Round, labels: Mapping[str, str], texts: Mapping[Side, str] | None = None
+) -> RoundView:
+    """The round for a reloaded page. `texts` are the replies so far, while they stream."""
+    voted = round_.vote is not None
+    replies = {
+        side: ReplyView(
+            text=(texts or {}).get(side, round_.reply(side).text or ""),
+            reason=round_.reply(side).reason,
+            error=round_.reply(side).error,
+        )
+        for side in SIDES
+    }
+    return RoundView(
+        round_id=round_.id,
+        state=cast(State, round_.state),
+        dialogue=dialogue_of(round_),
+        reading=reading_of(round_) if voted or round_.show_chips else None,
+        show=Exposure(round_.show_chips, round_.show_plots),
+        replies=replies,
+        void_reason=round_.void_reason,
+        receipt=receipt_of(round_, labels, created=False) if voted else None,
+    )
+
+
+def own_vote(round_: Round, labels: Mapping[str, str]) -> dict[str, Any]:
+    """One row of "my votes": what was said, shown and chosen, and who was who."""
+    receipt = receipt_of(round_, labels, created=False)
+    vote = round_.vote
+    assert vote is not None, "only a voted round is listed"
+    return {
+        "receipt": receipt.receipt,
+        "round_id": round_.id,
+        "time": vote.created_at.isoformat(),
+        "dialogue": round_.dialogue,
+        "a": round_.reply("a").text,
+        "b": round_.reply("b").text,
+        "verdict": vote.verdict,
+        "was_a": receipt.reveal.a.label,
+        "was_b": receipt.reveal.b.label,
+        "ratings": vote.ratings or {},
+        "comment": vote.comment,
+        "kept": not round_.ephemeral,
+    }

@@ -1,0 +1,268 @@
+"""One round's replies: from the engine to the page and into the database.
+
+Whatever happens (an error, a stop, a closed page), both sides end with an outcome, and the
+outcome is stored before the last event is handed out. First words of both sides come together.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.engine.protocol import Delta, Engine, Event, Failed, Finished, Request
+from empo_demo.votes.models import SIDES, Side
+from empo_demo.votes.store import now
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.hef import Prepared
+
+log = logging.getLogger(__name__)
+WITHHELD = "This reply was withheld, because it could encourage harm."
+
+
+@dataclass
+class Outcome:
+    """What became of one side so far."""
+
+    text: str = ""
+    tokens: int = 0
+    milliseconds: float = 0.0
+    reason: str | None = None
+    error: str | None = None
+    guidance: str | None = None
+    thought: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.reason is not None or self.error is not None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "text": showable(self.text), "tokens": self.tokens,
+            "milliseconds": self.milliseconds, "reason": self.reason, "error": self.error,
+            "guidance": self.guidance, "thought": self.thought,
+        }  # fmt: skip
+
+
+@dataclass
+class Job:
+    """One side's request, or for a round with a known bad side, its text."""
+
+    side: Side
+    request: Request | None = None
+    prepared: Prepared | None = None
+    after_thinking: Callable[[str], Prepared] | None = None
+    known_bad: str | None = None
+
+
+@dataclass
+class Live:
+    """A round that streams in this process; what `find` and `stop` see of it."""
+
+    round_id: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
+    first_words_at: datetime | None = None
+
+    def void_reason(self) -> str | None:
+        """Why this round cannot be voted on, in words for the visitor; None if it can."""
+        for side, outcome in self.outcomes.items():
+            if outcome.error is not None:
+                return f"Side {side.upper()} failed: {outcome.error}"
+        for side, outcome in self.outcomes.items():
+            if not showable(outcome.text):
+                stopped = outcome.reason == "stopped"
+                return (
+                    "It was stopped before both sides had said something."
+                    if stopped
+                    else f"Side {side.upper()} had nothing to say."
+                )
+        return None
+
+
+class RoundStream:
+    """Runs one round's jobs on an engine; `save` is called once, with the outcomes complete."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: Mapping[Side, Job],
+        live: Live,
+        *,
+        save: Callable[[Live], None],
+        screen: Callable[[str], str | None],
+    ) -> None:
+        self.engine, self.jobs, self.live = engine, jobs, live
+        self._save, self._screen = save, screen
+        self._saved = False
+        self._started = time.perf_counter()
+
+    def events(self) -> Iterator[Event]:
+        """The round's events, once. Closing stops the engine and stores what there is."""
+        stream = _together(self._answers())
+        try:
+            for event in stream:
+                if isinstance(event, Delta) and self.live.first_words_at is None:
+                    self.live.first_words_at = now()
+                if all(outcome.done for outcome in self.live.outcomes.values()):
+                    self._finish()
+                yield event
+        finally:
+            _close(stream)
+            for outcome in self.live.outcomes.values():
+                if not outcome.done:
+                    self._stopped(outcome)
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._saved:
+            self._saved = True
+            self._save(self.live)
+
+    def _answers(self) -> Iterator[Event]:
+        """All events, recorded in the outcomes as they pass; ends with every side done."""
+        stream: Iterator[Event] = iter(())
+        try:
+            requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
+            stream = self._paced(self.engine.stream([r for r in requests if r is not None]))
+            if not self.live.stop.is_set():
+                for event in stream:
+                    yield from self._record(event)
+                    if self.live.stop.is_set() or self._withheld():
+                        break
+        except Exception:
+            log.exception("The engine broke off round %s", self.live.round_id)
+            yield from self._end_all("The model broke off with an error.")
+        finally:
+            _close(stream)
+        if not self.live.stop.is_set() and not self._withheld():
+            yield from self._end_all("The model ended without an answer.")
+        yield from self._end_all(None)
+
+    def _withheld(self) -> bool:
+        return any(outcome.error == WITHHELD for outcome in self.live.outcomes.values())
+
+    def _end_all(self, error: str | None) -> Iterator[Event]:
+        """End the sides that have not: as failed with `error`, or as stopped."""
+        for side, outcome in self.live.outcomes.items():
+            if outcome.done:
+                continue
+            if error is not None:
+                outcome.error = error
+                yield Failed(side, error)
+            else:
+                self._stopped(outcome)
+                yield Finished(side, "stopped", outcome.text, outcome.tokens, outcome.milliseconds)
+
+    def _stopped(self, outcome: Outcome) -> None:
+        outcome.reason = "stopped"
+        outcome.milliseconds = (time.perf_counter() - self._started) * 1000
+
+    def _record(self, event: Event) -> Iterator[Event]:
+        outcome = self.live.outcomes[event.side]  # type: ignore[index]
+        if outcome.done:
+            return
+        if isinstance(event, Delta):
+            outcome.text += event.text
+            outcome.tokens += 1
+        elif isinstance(event, Finished):
+            outcome.text = event.text
+            outcome.tokens, outcome.milliseconds = event.tokens, event.milliseconds
+            outcome.reason = event.reason
+        else:
+            outcome.error = event.error
+        if outcome.error is None and self._screen(outcome.text) is not None:
+            outcome.error, outcome.reason = WITHHELD, None
+            event = Failed(event.side, WITHHELD)
+        yield event
+
+    def _ready(self, job: Job) -> Request | None:
+        """The job's final request; a two-step contender thinks first, unseen."""
+        outcome, request = self.live.outcomes[job.side], job.request
+        prepared = job.prepared
+        if request is None or prepared is None:
+            return request
+        if prepared.think is not None and job.after_thinking is not None:
+            thought = self._think(request, prepared.think)
+            outcome.thought = thought or None
+            prepared = job.after_thinking(thought)
+        outcome.guidance = prepared.guidance
+        return Request(
+            request.side, request.contender, tuple(prepared.messages), request.decoding,
+            request.seed, request.adapter_scale,
+        )  # fmt: skip
+
+    def _think(self, request: Request, messages: tuple[dict[str, str], ...]) -> str:
+        """What the contender thinks before it answers; "" where it failed or was stopped."""
+        from empo_demo.empathy.hef import THINKING
+
+        think = Request(
+            request.side, request.contender, tuple(messages), THINKING, request.seed,
+            request.adapter_scale,
+        )  # fmt: skip
+        stream = self.engine.stream([think])
+        try:
+            for event in stream:
+                if self.live.stop.is_set():
+                    return ""
+                if isinstance(event, Finished):
+                    return event.text.strip()
+        finally:
+            _close(stream)
+        return ""
+
+    def _paced(self, events: Iterator[Event]) -> Iterator[Event]:
+        """`events`, and a known bad side's words at the pace of the other side's."""
+        bad = next((job for job in self.jobs.values() if job.known_bad is not None), None)
+        if bad is None or bad.known_bad is None:
+            yield from events
+            return
+        words = bad.known_bad.split(" ")
+        said = 0
+        for event in events:
+            yield event
+            if isinstance(event, Delta) and said < len(words):
+                yield Delta(bad.side, words[said] if said == 0 else f" {words[said]}")
+                said += 1
+        if said < len(words):
+            rest = " ".join(words[said:])
+            yield Delta(bad.side, rest if said == 0 else f" {rest}")
+        elapsed = (time.perf_counter() - self._started) * 1000
+        yield Finished(bad.side, "eos", bad.known_bad, len(words), elapsed)
+
+
+def _together(events: Iterator[Event]) -> Iterator[Event]:
+    """Hold events back until each side has one, so that no side's first words come earlier."""
+    held: list[Event] = []
+    waiting = set(SIDES)
+    try:
+        for event in events:
+            if not waiting:
+                yield event
+                continue
+            held.append(event)
+            waiting.discard(event.side)
+            if not waiting:
+                yield from held
+        if waiting:
+            yield from held
+    finally:
+        _close(events)
+
+
+def _close(stream: Iterator[Event]) -> None:
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()
+
+
+def showable(text: str) -> str:
+    """A model's text without control characters and half surrogates, which no database takes."""
+    kept = (c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    return "".join(kept).strip()

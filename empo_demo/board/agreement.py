@@ -1,0 +1,72 @@
+"""Do people agree? Krippendorff's alpha, through the kept `krippendorff` package.
+
+Alpha is 1 for full agreement, 0 for what chance would give, and None where nothing was judged
+twice. Pure.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from empo_demo.board.ballots import VERDICTS, Ballot
+
+Level = Literal["nominal", "ordinal", "interval", "ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`alpha` over `units` that two or more `raters` judged; None where it has no value."""
+
+    alpha: float | None
+    units: int
+    raters: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"krippendorff_alpha": self.alpha, "shared_units": self.units, "raters": self.raters}
+
+    def sentence(self) -> str:
+        if self.units == 0:
+            return "Agreement between voters: no round was judged by more than one."
+        shown = "–" if self.alpha is None else f"{self.alpha:.2f}"
+        return f"Agreement between voters (Krippendorff's alpha): {shown} on {self.units} rounds."
+
+
+def alpha(judgements: Iterable[tuple[Hashable, Hashable, float]], level: Level) -> Agreement:
+    """Agreement of (rater, unit, value) triples; later values of a rater replace earlier ones."""
+    cells = {(rater, unit): value for rater, unit, value in judgements}
+    raters = {rater: i for i, rater in enumerate(dict.fromkeys(rater for rater, _ in cells))}
+    counts: dict[Hashable, int] = {}
+    for _, unit in cells:
+        counts[unit] = counts.get(unit, 0) + 1
+    shared = {u: i for i, u in enumerate(unit for unit, n in counts.items() if n > 1)}
+    if not shared:
+        return Agreement(None, 0, len(raters))
+    table = np.full((len(raters), len(shared)), np.nan)
+    for (rater, unit), value in cells.items():
+        if unit in shared:
+            table[raters[rater], shared[unit]] = value
+    return Agreement(_alpha(table, level), len(shared), len(raters))
+
+
+def of_ballots(ballots: Sequence[Ballot]) -> Agreement:
+    """Agreement on the verdict of rounds that several voters judged (nominal)."""
+    return alpha(
+        ((ballot.voter, ballot.round, float(VERDICTS.index(ballot.verdict))) for ballot in ballots),
+        "nominal",
+    )
+
+
+def _alpha(table: np.ndarray[Any, np.dtype[np.float64]], level: Level) -> float | None:
+    if len(np.unique(table[~np.isnan(table)])) < 2:
+        return None
+    import krippendorff
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = float(krippendorff.alpha(reliability_data=table, level_of_measurement=level))
+    return value if np.isfinite(value) else None

@@ -1,0 +1,261 @@
+"""The Board as data: everything the tab shows, computed from ballots; no page, no plot.
+
+Contenders with fewer than 30 decided votes stay in the table, without figures. Sentences are for
+visitors who never heard of log odds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.board import agreement, ratings, standing
+from empo_demo.board.ballots import Ballot
+from empo_demo.contenders.roster import label_of
+
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Roster
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """What happened between two contenders, seen from `one`: ties count half."""
+
+    one: str
+    other: str
+    wins: int
+    losses: int
+    ties: int
+    both_bad: int
+
+    @property
+    def share(self) -> float | None:
+        judged = self.wins + self.losses + self.ties
+        return (self.wins + self.ties / 2) / judged if judged else None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """`sliders` is contender -> dimension -> mean, interval, n; `lineage` is one row each."""
+
+    ranking: standing.Ranking
+    labels: dict[str, str]
+    matrix: tuple[Meeting, ...]
+    days: tuple[tuple[str, int], ...]
+    sliders: dict[str, dict[str, dict[str, Any]]]
+    arms: tuple[Row, ...]
+    lineage: tuple[Row, ...]
+    agreement: agreement.Agreement
+    sentences: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no contender has enough votes for a figure."""
+        return all(one.status == "hidden" for one in self.ranking.contenders)
+
+    def shown(self) -> tuple[standing.Standing, ...]:
+        """The contenders whose figures may be shown, the strongest first."""
+        return tuple(one for one in self.ranking.contenders if one.status != "hidden")
+
+    def table(self) -> list[Row]:
+        """The rows under the win-rate plot, for every contender."""
+        return [_table_row(one, self.labels) for one in self.ranking.contenders]
+
+    def matrix_table(self) -> list[Row]:
+        return [
+            {
+                "contender": label_of(one.one, self.labels),
+                "against": label_of(one.other, self.labels),
+                "won": str(one.wins), "lost": str(one.losses), "ties": str(one.ties),
+                "both bad": str(one.both_bad),
+            }
+            for one in self.matrix
+            if one.one < one.other
+        ]  # fmt: skip
+
+    def days_table(self) -> list[Row]:
+        return [{"day": day, "votes": str(count)} for day, count in self.days]
+
+    def sliders_table(self) -> list[Row]:
+        return [
+            {
+                "contender": label_of(name, self.labels), "slider": dimension,
+                "mean": f"{cell['mean']:.1f}", "95 %": _span(cell["interval"], "{:.1f}"),
+                "ratings": str(cell["n"]),
+            }
+            for name, cells in self.sliders.items()
+            for dimension, cell in cells.items()
+        ]  # fmt: skip
+
+
+def board(
+    ballots: Sequence[Ballot],
+    roster: Roster | None = None,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Board:
+    """Compute the whole Board. `roster` gives labels and lineage."""
+    ranking = standing.rank(ballots, samples=samples, seed=seed)
+    contenders = roster.contenders if roster is not None else ()
+    labels = {one.id: one.label or one.id for one in contenders}
+    agreed = agreement.of_ballots(ballots)
+    return Board(
+        ranking=ranking,
+        labels=labels,
+        matrix=_matrix(ballots, [one.id for one in ranking.contenders]),
+        days=_days(ballots),
+        sliders=ratings.summarise(ratings.of_ballots(ballots), seed=seed).contenders,
+        arms=_arms(ballots, labels),
+        lineage=_lineage(roster, ranking),
+        agreement=agreed,
+        sentences=_sentences(ranking, agreed),
+    )
+
+
+def side_sentence(effect: standing.Effect | None) -> str:
+    """What sitting on side A did, in words."""
+    if effect is None:
+        return "Whether the side matters cannot be said from these votes."
+    share = _percent(effect.estimate)
+    if effect.interval[0] <= 0 <= effect.interval[1]:
+        return (
+            "No sign that the side matters: between equals, side A would win about "
+            f"{share} (95 %: {_percents(effect.interval)})."
+        )
+    side = "left (A)" if effect.estimate > 0 else "right (B)"
+    return (
+        f"People lean to the {side}: between equals, side A would win about {share} "
+        f"(95 %: {_percents(effect.interval)}). The strengths are free of this."
+    )
+
+
+def length_sentence(effect: standing.Effect | None) -> str:
+    """What a longer reply did, in words."""
+    if effect is None:
+        return "Whether longer replies win cannot be said from these votes."
+    share = _percent(effect.estimate)
+    if effect.interval[0] <= 0 <= effect.interval[1]:
+        return (
+            "No sign that length matters: between equals, a reply twice as long would win about "
+            f"{share} (95 %: {_percents(effect.interval)})."
+        )
+    taste = "Longer" if effect.estimate > 0 else "Shorter"
+    return (
+        f"{taste} replies win more: between equals, a reply twice as long would win about "
+        f"{share} (95 %: {_percents(effect.interval)}). The strengths are free of this."
+    )
+
+
+def _sentences(ranking: standing.Ranking, agreed: agreement.Agreement) -> tuple[str, ...]:
+    return (
+        side_sentence(ranking.position),
+        length_sentence(ranking.length),
+        _rate_sentence("ended in a tie", ranking.ties),
+        _rate_sentence("found both replies bad", ranking.both_bad),
+        agreed.sentence(),
+        f"{ranking.votes:,} votes by {ranking.voters:,} people; every interval counts a person "
+        "as one, however often they voted.",
+    )
+
+
+def _rate_sentence(what: str, rate: standing.Rate) -> str:
+    if rate.rate is None or rate.interval is None:
+        return f"No vote yet {what}."
+    return f"{rate.rate:.0%} of the votes {what} (95 %: {_span(rate.interval, '{:.0%}')})."
+
+
+def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for ballot in ballots:
+        if ballot.verdict in ("a", "b"):
+            won, lost = (ballot.a, ballot.b) if ballot.verdict == "a" else (ballot.b, ballot.a)
+            counts[won, lost, "won"] += 1
+        else:
+            counts[ballot.a, ballot.b, ballot.verdict] += 1
+            counts[ballot.b, ballot.a, ballot.verdict] += 1
+    return tuple(
+        Meeting(
+            one, other, counts[one, other, "won"], counts[other, one, "won"],
+            counts[one, other, "tie"], counts[one, other, "both_bad"],
+        )
+        for one in ids
+        for other in ids
+        if one != other
+    )  # fmt: skip
+
+
+def _days(ballots: Sequence[Ballot]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(ballot.time.date().isoformat() for ballot in ballots if ballot.time)
+    return tuple(sorted(counts.items()))
+
+
+def _arms(ballots: Sequence[Ballot], labels: dict[str, str]) -> tuple[Row, ...]:
+    """Win rates by what was on the page before the vote, where several things were."""
+    arms: dict[str, list[Ballot]] = {}
+    for ballot in ballots:
+        if ballot.exposure is not None:
+            arms.setdefault(ballot.exposure, []).append(ballot)
+    if len(arms) < 2:
+        return ()
+    rows = []
+    for arm, own in sorted(arms.items()):
+        for one in standing.rank(own, samples=0).contenders:
+            row = _table_row(one, labels)
+            rows.append({"shown before the vote": arm, **row})
+    return tuple(rows)
+
+
+def _lineage(roster: Roster | None, ranking: standing.Ranking) -> tuple[Row, ...]:
+    """Who was trained from whom, on how many votes, on which data."""
+    votes = {one.id: one.votes for one in ranking.contenders}
+    return tuple(
+        {
+            "contender": one.label or one.id,
+            "parent": one.parent or "–",
+            "trained on votes": _known(getattr(one, "votes", None)),
+            "data": _known(getattr(one, "data_hash", None))[:12],
+            "revision": one.revision,
+            "votes since": str(votes.get(one.id, 0)),
+        }
+        for one in (roster.contenders if roster is not None else ())
+    )
+
+
+def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
+    hidden = one.status == "hidden" or one.win_rate is None
+    note = {
+        "hidden": f"too few votes yet: {one.decided} of {standing.HIDDEN_BELOW}",
+        "preliminary": "preliminary",
+        "settled": "",
+    }[one.status]
+    return {
+        "contender": label_of(one.id, labels),
+        "win rate": "–" if hidden else f"{one.win_rate:.1%}",
+        "95 %": "–" if hidden else _span(one.win_rate_interval, "{:.1%}"),
+        "strength": "–" if hidden else f"{one.strength:+.2f}",
+        "strength 95 %": "–" if hidden else _span(one.strength_interval_bootstrap, "{:+.2f}"),
+        "votes": str(one.votes),
+        "note": note,
+    }
+
+
+def _known(value: object) -> str:
+    return "–" if value in (None, "") else str(value)
+
+
+def _span(interval: Sequence[float] | None, form: str) -> str:
+    return "–" if interval is None else " to ".join(form.format(end) for end in interval)
+
+
+def _percent(log_odds: float) -> str:
+    return f"{1 / (1 + math.exp(-log_odds)):.0%}"
+
+
+def _percents(interval: tuple[float, float]) -> str:
+    return f"{_percent(interval[0])} to {_percent(interval[1])}"

@@ -1,0 +1,116 @@
+"""`votes rank` and `votes ratings`: parse, call, print. Registered by `votes/cli.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from empo_demo.board.ballots import Ballot
+    from empo_demo.board.standing import Effect, Ranking
+
+Input = Annotated[Path | None, typer.Option("--input", help="A file instead of the database.")]
+Database = Annotated[str | None, typer.Option("--database", help="A SQLAlchemy URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+Seed = Annotated[int, typer.Option(help="Seed of the resampling.")]
+Samples = Annotated[int, typer.Option(help="How often voters are resampled.", min=0)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `votes` app."""
+    app.command("rank")(rank)
+    app.command("ratings")(ratings)
+
+
+def rank(
+    source: Input = None,
+    database: Database = None,
+    as_json: AsJson = False,
+    samples: Samples = 1000,
+    seed: Seed = 0,
+) -> None:
+    """Rank the contenders: win rates, strengths, side and length effects, with intervals."""
+    from rich.console import Console
+
+    from empo_demo.board import agreement, standing
+
+    with Console(stderr=True).status("Ranking…"):
+        ballots = _ballots(source, database)
+        result = standing.rank(ballots, samples=samples, seed=seed)
+        agreed = agreement.of_ballots(ballots)
+    if as_json:
+        typer.echo(json.dumps({**result.as_json(), "agreement": agreed.as_json()}))
+        return
+    _print(result)
+    Console().print(agreed.sentence(), highlight=False)
+
+
+def ratings(
+    source: Input = None, database: Database = None, as_json: AsJson = False, seed: Seed = 0
+) -> None:
+    """Summarise the sliders: means per contender, paired effects, agreement between raters."""
+    from empo_demo.board import ratings as sliders
+
+    found = sliders.read_ratings(source) if source else sliders.of_ballots(_ballots(None, database))
+    result = sliders.summarise(found, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(result.as_json()))
+    else:
+        sliders.show(result)
+
+
+def _ballots(source: Path | None, database: str | None) -> list[Ballot]:
+    if source is not None:
+        from empo_demo.board.ballots import read_ballots
+
+        return read_ballots(source)
+    from empo_demo.board.ballots import ballots_of_database
+
+    return ballots_of_database(database)
+
+
+def _print(result: Ranking) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("contender", "win rate", "95 %", "strength (log odds)", "95 %", "votes", "")
+    for one in result.contenders:
+        shown = one.status != "hidden" and one.win_rate is not None
+        table.add_row(
+            one.id,
+            f"{one.win_rate:.1%}" if shown else "–",
+            _span(one.win_rate_interval, "{:.1%}") if shown else "–",
+            f"{one.strength:+.2f}" if shown else "–",
+            _span(one.strength_interval_bootstrap, "{:+.2f}") if shown else "–",
+            str(one.votes),
+            {"hidden": "fewer than 30 decided votes", "preliminary": "preliminary"}.get(
+                one.status, ""
+            ),
+        )
+    console = Console()
+    console.print(table)
+    lines = [
+        _share("Ties", result.ties.rate, result.ties.interval),
+        _share("Both bad", result.both_bad.rate, result.both_bad.interval),
+        _effect("Being on side A", result.position),
+        _effect("Twice as many words", result.length),
+        f"{result.votes} votes by {result.voters} voters.",
+    ]
+    console.print("\n".join(lines), highlight=False)
+
+
+def _span(interval: tuple[float, float] | None, form: str) -> str:
+    return "–" if interval is None else " … ".join(form.format(end) for end in interval)
+
+
+def _share(name: str, rate: float | None, interval: tuple[float, float] | None) -> str:
+    return f"{name}: –" if rate is None else f"{name}: {rate:.1%} ({_span(interval, '{:.1%}')})"
+
+
+def _effect(name: str, effect: Effect | None) -> str:
+    if effect is None:
+        return f"{name}: cannot be estimated from these votes."
+    return f"{name}: {effect.estimate:+.2f} log odds ({_span(effect.interval, '{:+.2f}')})"

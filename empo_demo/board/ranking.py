@@ -1,0 +1,258 @@
+"""Bradley–Terry with Davidson's ties: fit, clustered sandwich, bootstrap over voters.
+
+Pure functions on arrays. With d = s_a − s_b + side + length·log2(len_a/len_b), the chances of a, b
+and a tie are as exp(d/2) : exp(−d/2) : ν (Davidson 1970; side term: Davidson & Beaver 1977), so
+that strengths are natural-log odds among decided rounds. Both-bad votes do not enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from empo_demo.board.ballots import Ballot
+
+Array = npt.NDArray[np.float64]
+PHANTOM = 1.0
+"""The weak prior: this many games in all, half won and half lost, against an average player."""
+_LIMIT = 30.0
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Rows as arrays. `x` (n × p) holds d's columns; `outcome` is 1 (a), −1 (b) or 0 (tie)."""
+
+    ids: tuple[str, ...]
+    basis: Array
+    x: Array
+    outcome: Array
+    clusters: npt.NDArray[np.intp]
+    position: int | None
+    length: int | None
+    ties: bool
+
+    @property
+    def size(self) -> int:
+        """The number of parameters: columns of `x`, and log ν where there are ties."""
+        return int(self.x.shape[1]) + int(self.ties)
+
+    @property
+    def voters(self) -> int:
+        return int(self.clusters.max()) + 1 if len(self.clusters) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Estimates with their clustered covariance. `strengths` has mean zero, in `design.ids`."""
+
+    design: Design
+    parameters: Array
+    covariance: Array
+    prior: float
+
+    @property
+    def strengths(self) -> Array:
+        return self.design.basis @ self.parameters[: self.design.basis.shape[1]]
+
+    @property
+    def strength_errors(self) -> Array:
+        """Standard errors of the strengths."""
+        k = self.design.basis.shape[1]
+        spread = self.design.basis @ self.covariance[:k, :k] @ self.design.basis.T
+        return np.sqrt(np.maximum(np.diag(spread), 0.0))
+
+    def effect(self, column: int | None) -> tuple[float, float] | None:
+        """Estimate and standard error of a column, or None where it could not be estimated."""
+        if column is None:
+            return None
+        return float(self.parameters[column]), float(np.sqrt(self.covariance[column, column]))
+
+    @property
+    def nu(self) -> float:
+        """Davidson's ν: chance of a tie relative to a win between equals; 0 without ties."""
+        return float(np.exp(self.parameters[-1])) if self.design.ties else 0.0
+
+
+def design_of(
+    ballots: Sequence[Ballot],
+    *,
+    position: bool = True,
+    length: bool = True,
+    clusters: Sequence[Hashable] | None = None,
+) -> Design:
+    """Arrays of the ballots that are not both-bad; clusters are the voters unless given.
+
+    The side and length columns are left out where the data cannot tell them from the rest.
+    """
+    kept = [i for i, ballot in enumerate(ballots) if ballot.verdict != "both_bad"]
+    rows = [ballots[i] for i in kept]
+    names = [rows[j].voter if clusters is None else clusters[i] for j, i in enumerate(kept)]
+    ids = tuple(sorted({side for ballot in ballots for side in (ballot.a, ballot.b)}))
+    basis = _centred_basis(len(ids))
+    x = _differences(rows, ids) @ basis
+    at_side = at_length = None
+    lengths = _log_lengths(rows)
+    if position and _adds(x, np.ones(len(rows))):
+        at_side, x = x.shape[1], np.column_stack([x, np.ones(len(rows))])
+    if length and lengths is not None and _adds(x, lengths):
+        at_length, x = x.shape[1], np.column_stack([x, lengths])
+    outcome = np.array([{"a": 1.0, "b": -1.0, "tie": 0.0}[row.verdict] for row in rows])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    members = np.array([numbers[name] for name in names], dtype=np.intp)
+    return Design(ids, basis, x, outcome, members, at_side, at_length, bool((outcome == 0).any()))
+
+
+def fit(design: Design, prior: float = PHANTOM) -> Fit:
+    """Maximise the penalised likelihood; covariance is the sandwich clustered by `clusters`."""
+    ones = np.ones((1, len(design.outcome)))
+    start = np.zeros((1, design.size))
+    parameters = _newton(design, ones, start, prior)[0]
+    return Fit(design, parameters, _sandwich(design, parameters, prior), prior)
+
+
+def information(design: Design, parameters: Array, prior: float = PHANTOM) -> Array:
+    """The negative Hessian at `parameters`; its inverse is the model-based covariance."""
+    ones = np.ones((1, len(design.outcome)))
+    hessian: Array = _gradient_hessian(design, ones, parameters[None], prior)[1][0]
+    return hessian
+
+
+def bootstrap(found: Fit, samples: int = 1000, seed: int = 0) -> Array:
+    """Parameters (samples × p) of refits on voters drawn with replacement.
+
+    With a single voter there is nothing to draw from; its votes are drawn instead.
+    """
+    design = found.design
+    rng = np.random.default_rng(seed)
+    groups = design.clusters if design.voters > 1 else np.arange(len(design.outcome))
+    count = int(groups.max()) + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64)
+    step = max(1, _CHUNK // max(1, len(design.outcome)))
+    results = []
+    for low in range(0, samples, step):
+        weights = drawn[low : low + step][:, groups]
+        start = np.repeat(found.parameters[None], len(weights), axis=0)
+        results.append(_newton(design, weights, start, found.prior))
+    return np.concatenate(results)
+
+
+def _centred_basis(count: int) -> Array:
+    """Orthonormal columns (count × count−1) that span the vectors of mean zero."""
+    left: Array = np.linalg.svd(np.eye(count) - 1.0 / max(1, count))[0]
+    return left[:, : max(0, count - 1)]
+
+
+def _differences(rows: Sequence[Ballot], ids: tuple[str, ...]) -> Array:
+    where = {name: i for i, name in enumerate(ids)}
+    x = np.zeros((len(rows), len(ids)))
+    numbers = np.arange(len(rows))
+    x[numbers, [where[row.a] for row in rows]] = 1.0
+    x[numbers, [where[row.b] for row in rows]] = -1.0
+    return x
+
+
+def _log_lengths(rows: Sequence[Ballot]) -> Array | None:
+    if any(row.len_a is None or row.len_b is None for row in rows):
+        return None
+    pairs = np.array([(row.len_a, row.len_b) for row in rows], dtype=np.float64).reshape(-1, 2)
+    logs: Array = np.log2(np.maximum(pairs, 1.0))
+    return logs[:, 0] - logs[:, 1]
+
+
+def _adds(x: Array, column: Array) -> bool:
+    """Whether `column` says something that the columns of `x` do not."""
+    if len(column) == 0 or not np.any(column):
+        return False
+    rest = column - x @ np.linalg.lstsq(x, column, rcond=None)[0]
+    return bool(np.linalg.norm(rest) > 1e-6 * np.linalg.norm(column))
+
+
+def _chances(design: Design, parameters: Array) -> tuple[Array, Array]:
+    """P(a) − P(b) and P(tie), each (B × n); overflow-free."""
+    columns = design.x.shape[1]
+    d = parameters[:, :columns] @ design.x.T / 2
+    top = np.abs(d)
+    plus, minus = np.exp(d - top), np.exp(-d - top)
+    if not design.ties:
+        return (plus - minus) / (plus + minus), np.zeros_like(d)
+    tie = np.exp(np.minimum(parameters[:, -1:] - top, 2 * _LIMIT))
+    total = plus + minus + tie
+    return (plus - minus) / total, tie / total
+
+
+def _scores(design: Design, parameters: Array) -> Array:
+    """Each row's gradient (n × p) at one parameter vector, without the prior."""
+    lead, tie = _chances(design, parameters[None])
+    by_d = (design.outcome - lead[0]) / 2
+    rows: Array = design.x * by_d[:, None]
+    if not design.ties:
+        return rows
+    return np.column_stack([rows, (design.outcome == 0) - tie[0]])
+
+
+def _gradient_hessian(
+    design: Design, weights: Array, parameters: Array, prior: float
+) -> tuple[Array, Array]:
+    """Gradients (B × p) and negative Hessians (B × p × p) of weighted fits, prior included."""
+    x, p = design.x, design.x.shape[1]
+    lead, tie = _chances(design, parameters)
+    gradient = np.zeros((len(parameters), design.size))
+    hessian = np.zeros((len(parameters), design.size, design.size))
+    gradient[:, :p] = (weights * (design.outcome - lead) / 2) @ x
+    curve = weights * ((1 - tie) - lead**2) / 4
+    hessian[:, :p, :p] = (curve @ (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)).reshape(
+        -1, p, p
+    )
+    if design.ties:
+        gradient[:, p] = (weights * ((design.outcome == 0) - tie)).sum(axis=1)
+        cross = -(weights * lead * tie / 2) @ x
+        hessian[:, :p, p] = hessian[:, p, :p] = cross
+        hessian[:, p, p] = (weights * tie * (1 - tie)).sum(axis=1)
+    _add_prior(design, parameters, prior, gradient, hessian)
+    return gradient, hessian
+
+
+def _add_prior(
+    design: Design, parameters: Array, prior: float, gradient: Array, hessian: Array
+) -> None:
+    """Phantom games: `prior` in all over the contenders, and as weak a one per other effect."""
+    k = design.basis.shape[1]
+    share = prior / max(1, len(design.ids))
+    strengths = parameters[:, :k] @ design.basis.T
+    half = np.tanh(strengths / 2) / 2
+    gradient[:, :k] -= share * half @ design.basis
+    curve = share * (0.25 - half**2)
+    hessian[:, :k, :k] += np.einsum("bi,ij,ik->bjk", curve, design.basis, design.basis)
+    for column in range(k, design.size):
+        half = np.tanh(parameters[:, column] / 2) / 2
+        gradient[:, column] -= share * half
+        hessian[:, column, column] += share * (0.25 - half**2)
+
+
+def _newton(design: Design, weights: Array, start: Array, prior: float) -> Array:
+    """Newton steps for all weightings at once; a step is at most 2 per parameter."""
+    parameters = start.copy()
+    ridge = 1e-10 * np.eye(design.size)
+    for _ in range(100):
+        gradient, hessian = _gradient_hessian(design, weights, parameters, prior)
+        step = np.linalg.solve(hessian + ridge, gradient[..., None])[..., 0]
+        largest = np.abs(step).max(axis=1, keepdims=True, initial=0.0)
+        parameters += step * np.minimum(1.0, 2.0 / np.maximum(largest, 1e-300))
+        np.clip(parameters, -_LIMIT, _LIMIT, out=parameters)
+        if largest.max(initial=0.0) < 1e-9:
+            break
+    return parameters
+
+
+def _sandwich(design: Design, parameters: Array, prior: float) -> Array:
+    """H⁻¹ (Σ_voters u uᵀ) H⁻¹ · G/(G−1); with a single voter its votes are the clusters."""
+    groups = design.clusters if design.voters > 1 else np.arange(len(design.outcome))
+    count = int(groups.max()) + 1 if len(groups) else 0
+    sums = np.zeros((count, design.size))
+    np.add.at(sums, groups, _scores(design, parameters))
+    bread = np.linalg.pinv(information(design, parameters, prior))
+    return bread @ (sums.T @ sums) @ bread * count / max(1, count - 1)

@@ -1,0 +1,288 @@
+"""The sliders: means per contender, paired effects, agreement, and whether raters distort them.
+
+Reads the arena's ratings and the paper's file (columns Dim1..Dim5, annotator, sample_index,
+model). Dim1–Dim4 are 0–100 sliders, Dim5 is a checkbox (0 or 1). Every interval counts a rater as
+one, however much they rated.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from empo_demo.board import agreement
+from empo_demo.board.ballots import Ballot
+from empo_demo.errors import DataError
+
+DIMENSIONS = {
+    "Dim1": "appropriate",
+    "Dim2": "emotion",
+    "Dim3": "natural",
+    "Dim4": "continue",
+    "Dim5": "checkbox",
+}
+"""The paper's columns and the arena's names for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One number that `rater` gave `contender`'s reply to `item` on one dimension."""
+
+    contender: str
+    rater: str
+    item: str
+    dimension: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything `votes ratings` says; plain data, ready for JSON and for the Board."""
+
+    contenders: dict[str, dict[str, dict[str, Any]]]
+    paired: list[dict[str, Any]]
+    agreement: dict[str, dict[str, Any]]
+    raters: dict[str, dict[str, Any]]
+    ratings: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "contenders": self.contenders,
+            "paired": self.paired,
+            "agreement": self.agreement,
+            "raters": self.raters,
+            "ratings": self.ratings,
+        }
+
+
+def read_ratings(path: Path) -> list[Rating]:
+    """The paper's CSV (by its columns) or JSONL rows with `ratings`. `DataError` names the line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if text.lstrip().startswith("{"):
+        from empo_demo.board.ballots import read_ballots
+
+        return of_ballots(read_ballots(path))
+    return list(_paper(text, str(path)))
+
+
+def of_ballots(ballots: Iterable[Ballot]) -> list[Rating]:
+    """Ratings that came with votes: keys `a_natural`, `b_emotion`, …"""
+    found = []
+    for ballot in ballots:
+        for key, value in (ballot.ratings or {}).items():
+            side, _, dimension = key.partition("_")
+            if side in ("a", "b") and isinstance(value, int | float):
+                name = ballot.a if side == "a" else ballot.b
+                found.append(Rating(name, ballot.voter, ballot.round, dimension, float(value)))
+    return found
+
+
+def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) -> Summary:
+    """Means with intervals, paired differences, alpha and rater checks, per dimension."""
+    names = sorted({one.contender for one in ratings})
+    dimensions = list(dict.fromkeys(one.dimension for one in ratings))
+    dimensions.sort(key=lambda name: [*DIMENSIONS.values(), name].index(name))
+    by: dict[tuple[str, str], list[Rating]] = defaultdict(list)
+    for one in ratings:
+        by[one.contender, one.dimension].append(one)
+    rng = np.random.default_rng(seed)
+    means = {
+        name: {d: _mean(by[name, d], rng, samples) for d in dimensions if by[name, d]}
+        for name in names
+    }
+    paired = [
+        _paired(one, other, dimension, by, rng, samples)
+        for one, other in itertools.combinations(names, 2)
+        for dimension in dimensions
+    ]
+    return Summary(
+        contenders=means,
+        paired=[row for row in paired if row["n"]],
+        agreement={d: _agreement(ratings, d) for d in dimensions},
+        raters={d: _rater_check(ratings, d) for d in dimensions},
+        ratings=len(ratings),
+    )
+
+
+def _paper(text: str, name: str) -> Iterator[Rating]:
+    sample = text.split("\n", 1)[0]
+    delimiter = max(",;~\t", key=sample.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = reader.fieldnames or []
+    needed = ["annotator", "sample_index", "model"]
+    present = [dimension for dimension in DIMENSIONS if dimension in columns]
+    missing = [column for column in needed if column not in columns] + (
+        [] if present else ["Dim1..Dim5"]
+    )
+    if missing:
+        raise DataError(
+            f"{name}: the column {', '.join(missing)} is missing; Dim1..Dim5, annotator, "
+            "sample_index and model are expected."
+        )
+    for row in reader:
+        for dimension in present:
+            value = _number(row[dimension], dimension, f"{name}:{reader.line_num}")
+            if value is not None:
+                yield Rating(
+                    row["model"], row["annotator"], row["sample_index"], DIMENSIONS[dimension],
+                    value,
+                )  # fmt: skip
+
+
+def _number(text: str | None, dimension: str, where: str) -> float | None:
+    if text is None or not text.strip():
+        return None
+    words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+    try:
+        value = words.get(text.strip().lower())
+        value = float(text) if value is None else value
+    except ValueError:
+        value = math.nan
+    highest = 1 if dimension == "Dim5" else 100
+    if not 0 <= value <= highest:
+        raise DataError(
+            f"{where}: {dimension} holds {text!r}; a number from 0 to {highest} is expected."
+        )
+    return value
+
+
+def _mean(ratings: list[Rating], rng: np.random.Generator, samples: int) -> dict[str, Any]:
+    values = [one.value for one in ratings]
+    interval = _interval(values, [one.rater for one in ratings], rng, samples)
+    return {
+        "mean": float(np.mean(values)),
+        "interval": interval,
+        "n": len(values),
+        "raters": len({one.rater for one in ratings}),
+    }
+
+
+def _paired(
+    one: str,
+    other: str,
+    dimension: str,
+    by: dict[tuple[str, str], list[Rating]],
+    rng: np.random.Generator,
+    samples: int,
+) -> dict[str, Any]:
+    """Differences `one` − `other` of the same rater on the same item."""
+    theirs = {(r.rater, r.item): r.value for r in by[other, dimension]}
+    pairs = [
+        (r.rater, r.value - theirs[r.rater, r.item])
+        for r in by[one, dimension]
+        if (r.rater, r.item) in theirs
+    ]
+    values = np.array([difference for _, difference in pairs])
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {
+        "contenders": [one, other],
+        "dimension": dimension,
+        "n": len(pairs),
+        "difference": float(values.mean()) if pairs else None,
+        "interval": _interval(list(values), [rater for rater, _ in pairs], rng, samples),
+        "effect_size_dz": float(values.mean()) / spread if spread > 0 else None,
+        "raters_in_favour": _in_favour(pairs),
+    }
+
+
+def _in_favour(pairs: list[tuple[str, float]]) -> dict[str, int]:
+    """How many raters, each by their own mean, prefer the first, the second, or neither."""
+    own: dict[str, list[float]] = defaultdict(list)
+    for rater, difference in pairs:
+        own[rater].append(difference)
+    means = [sum(values) / len(values) for values in own.values()]
+    return {
+        "first": sum(mean > 0 for mean in means),
+        "second": sum(mean < 0 for mean in means),
+        "neither": sum(mean == 0 for mean in means),
+    }
+
+
+def _interval(
+    values: Sequence[float], raters: Sequence[str], rng: np.random.Generator, samples: int
+) -> list[float] | None:
+    """95 % percentile interval of the mean over raters drawn with replacement; None for one."""
+    groups = {name: i for i, name in enumerate(dict.fromkeys(raters))}
+    if len(groups) < 2:
+        return None
+    where = [groups[name] for name in raters]
+    sums, counts = np.zeros(len(groups)), np.zeros(len(groups))
+    np.add.at(sums, where, values)
+    np.add.at(counts, where, 1.0)
+    drawn = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=samples)
+    low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def _agreement(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
+    level: agreement.Level = "nominal" if dimension == "checkbox" else "interval"
+    return agreement.alpha(
+        (
+            (one.rater, (one.contender, one.item), one.value)
+            for one in ratings
+            if one.dimension == dimension
+        ),
+        level,
+    ).as_json()
+
+
+def _rater_check(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
+    """Do raters use the slider alike, and do contenders keep their order without the raters?
+
+    `rater_variance_share`: between-rater share of the variance (η²). `adjusted_means`: means after
+    each rater's own mean is taken out, plus the grand mean; they differ from the plain means where
+    contenders were rated by different people.
+    """
+    own = [one for one in ratings if one.dimension == dimension]
+    values = np.array([one.value for one in own])
+    by: dict[str, list[float]] = defaultdict(list)
+    for one in own:
+        by[one.rater].append(one.value)
+    means = {rater: sum(numbers) / len(numbers) for rater, numbers in by.items()}
+    grand, total = float(values.mean()), float(((values - values.mean()) ** 2).sum())
+    between = sum(len(by[rater]) * (mean - grand) ** 2 for rater, mean in means.items())
+    adjusted: dict[str, list[float]] = defaultdict(list)
+    for one in own:
+        adjusted[one.contender].append(one.value - means[one.rater] + grand)
+    return {
+        "raters": len(by),
+        "rater_variance_share": float(between / total) if total > 0 else None,
+        "constant_raters": sorted(r for r, n in by.items() if len(n) > 1 and len(set(n)) == 1),
+        "adjusted_means": {name: sum(n) / len(n) for name, n in sorted(adjusted.items())},
+    }
+
+
+def show(summary: Summary) -> None:
+    """Print the means and the paired differences as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    dimensions = list(summary.agreement)
+    table = Table("contender", *dimensions, "ratings")
+    for name, means in summary.contenders.items():
+        cells = [f"{means[d]['mean']:.1f}" if d in means else "–" for d in dimensions]
+        table.add_row(name, *cells, str(max(cell["n"] for cell in means.values())))
+    alphas = [summary.agreement[d]["krippendorff_alpha"] for d in dimensions]
+    table.add_row("agreement α", *["–" if a is None else f"{a:.2f}" for a in alphas], "")
+    console = Console()
+    console.print(table)
+    for row in summary.paired:
+        console.print(
+            f"{' − '.join(row['contenders'])}, {row['dimension']}: {row['difference']:+.1f} "
+            f"(95 % {json.dumps(row['interval'])}, n = {row['n']})",
+            highlight=False,
+        )

@@ -1,0 +1,207 @@
+"""What the ranking says about a set of ballots: rates, strengths, effects, all with intervals.
+
+`rank` never hides anything; `Standing.status` says what a page may show: "hidden" below 30 decided
+votes, "preliminary" below 300. Every interval counts a voter as one, however often they voted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from empo_demo.board.ballots import Ballot
+from empo_demo.board.ranking import PHANTOM, Array, Design, Fit, bootstrap, design_of, fit
+
+Interval = tuple[float, float]
+Status = Literal["hidden", "preliminary", "settled"]
+HIDDEN_BELOW, PRELIMINARY_BELOW = 30, 300
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of votes, with its 95 % interval clustered by voter (None without any vote)."""
+
+    count: int
+    total: int
+    rate: float | None
+    interval: Interval | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"count": self.count, "rate": self.rate, "interval": _list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A coefficient in natural-log odds, with its 95 % interval from the bootstrap."""
+
+    estimate: float
+    interval: Interval
+
+    def as_json(self) -> dict[str, Any]:
+        return {"estimate": self.estimate, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One contender. `decided` counts its votes for one side or the other; ties are half a win."""
+
+    id: str
+    votes: int
+    decided: int
+    win_rate: float | None
+    win_rate_interval: Interval | None
+    strength: float | None
+    strength_interval_bootstrap: Interval | None
+    strength_interval_sandwich: Interval | None
+
+    @property
+    def status(self) -> Status:
+        if self.decided < HIDDEN_BELOW:
+            return "hidden"
+        return "preliminary" if self.decided < PRELIMINARY_BELOW else "settled"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "win_rate": self.win_rate,
+            "win_rate_interval": _list(self.win_rate_interval),
+            "strength": self.strength,
+            "strength_interval_bootstrap": _list(self.strength_interval_bootstrap),
+            "strength_interval_sandwich": _list(self.strength_interval_sandwich),
+            "votes": self.votes,
+            "decided": self.decided,
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All of it. `position` > 0 favours side a; `length` is per doubling of the words."""
+
+    contenders: tuple[Standing, ...]
+    ties: Rate
+    nu: float | None
+    both_bad: Rate
+    position: Effect | None
+    length: Effect | None
+    votes: int
+    decided: int
+    voters: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "contenders": [standing.as_json() for standing in self.contenders],
+            "ties": {**self.ties.as_json(), "davidson_nu": self.nu},
+            "both_bad": self.both_bad.as_json(),
+            "position_effect": self.position.as_json() if self.position else None,
+            "length_effect": self.length.as_json() if self.length else None,
+            "votes": self.votes,
+            "decided": self.decided,
+            "voters": self.voters,
+        }
+
+
+def rank(
+    ballots: Sequence[Ballot], *, samples: int = 1000, seed: int = 0, prior: float = PHANTOM
+) -> Ranking:
+    """Rank the contenders of `ballots`, the strongest first. Empty input gives an empty ranking."""
+    design = design_of(ballots)
+    found = fit(design, prior) if len(design.outcome) else None
+    drawn = bootstrap(found, samples, seed) if found is not None and samples else None
+    standings = [
+        _standing(name, number, ballots, found, drawn) for number, name in enumerate(design.ids)
+    ]
+    standings.sort(key=lambda one: (-(one.strength or 0.0), one.id))
+    return Ranking(
+        contenders=tuple(standings),
+        ties=_rate(ballots, "tie"),
+        nu=found.nu if found else None,
+        both_bad=_rate(ballots, "both_bad"),
+        position=_effect(found, drawn, design.position),
+        length=_effect(found, drawn, design.length),
+        votes=len(ballots),
+        decided=sum(ballot.verdict in ("a", "b") for ballot in ballots),
+        voters=len({ballot.voter for ballot in ballots}),
+    )
+
+
+def clustered_rate(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, Interval]:
+    """Mean of 0/½/1 values and its 95 % interval, finite and inside [0, 1] also at 0 and 1.
+
+    Wilson's interval at the effective number of votes: n divided by the design effect, which is
+    the clustered variance of the mean over the unclustered one, and at least 1.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    n, mean = len(y), float(y.mean())
+    plain = float(((y - mean) ** 2).sum()) / n**2
+    groups = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros(len(groups))
+    np.add.at(sums, [groups[name] for name in clusters], y - mean)
+    clustered = float((sums**2).sum()) / n**2 * len(groups) / max(1, len(groups) - 1)
+    effect = max(1.0, clustered / plain) if plain > 0 and len(groups) > 1 else 1.0
+    if plain == 0:
+        effect = n / len(groups)
+    size = n / effect
+    centre = (mean + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
+    half = math.sqrt(mean * (1 - mean) / size + _Z**2 / (4 * size**2)) * _Z / (1 + _Z**2 / size)
+    return mean, (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _standing(
+    name: str, number: int, ballots: Sequence[Ballot], found: Fit | None, drawn: Array | None
+) -> Standing:
+    own = [ballot for ballot in ballots if name in (ballot.a, ballot.b)]
+    judged = [ballot for ballot in own if ballot.verdict != "both_bad"]
+    wins = [_points(ballot, name) for ballot in judged]
+    rate, interval = (
+        clustered_rate(wins, [ballot.voter for ballot in judged]) if judged else (None, None)
+    )
+    strength = sandwich = boot = None
+    if found is not None and judged:
+        strength = float(found.strengths[number])
+        error = float(found.strength_errors[number])
+        sandwich = (strength - _Z * error, strength + _Z * error)
+        if drawn is not None:
+            boot = _percentiles(_strengths(found.design, drawn)[:, number])
+    decided = sum(ballot.verdict in ("a", "b") for ballot in own)
+    return Standing(name, len(own), decided, rate, interval, strength, boot, sandwich)
+
+
+def _points(ballot: Ballot, name: str) -> float:
+    if ballot.verdict == "tie":
+        return 0.5
+    return float((ballot.a if ballot.verdict == "a" else ballot.b) == name)
+
+
+def _strengths(design: Design, drawn: Array) -> Array:
+    return drawn[:, : design.basis.shape[1]] @ design.basis.T
+
+
+def _effect(found: Fit | None, drawn: Array | None, column: int | None) -> Effect | None:
+    if found is None or column is None:
+        return None
+    estimate, error = found.effect(column) or (0.0, 0.0)
+    interval = (estimate - _Z * error, estimate + _Z * error)
+    return Effect(estimate, interval if drawn is None else _percentiles(drawn[:, column]))
+
+
+def _rate(ballots: Sequence[Ballot], verdict: str) -> Rate:
+    hits = [float(ballot.verdict == verdict) for ballot in ballots]
+    if not hits:
+        return Rate(0, 0, None, None)
+    rate, interval = clustered_rate(hits, [ballot.voter for ballot in ballots])
+    return Rate(int(sum(hits)), len(hits), rate, interval)
+
+
+def _percentiles(values: Array) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _list(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

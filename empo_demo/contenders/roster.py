@@ -1,0 +1,142 @@
+"""Contenders: weights x adapter x prompt strategy, and the roster of those who take part.
+
+A contender's `id` is stable and short; its `revision` names exactly what answered (model id,
+adapter hash, strategy, prompt text, quantisation) and is stored with every vote. Imports no model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+from empo_demo.engine.protocol import Decoding
+from empo_demo.errors import SettingsError
+from empo_demo.settings import Quantization
+
+Strategy = Literal["plain", "hef", "hef-two-step"]
+
+UNGUIDED = "~unguided"
+"""Behind the id of a guided contender that had to answer without a reading. No id of a roster may
+hold a tilde, and no vote of such a side counts for the guided contender."""
+MOST_BOOST = 4.0
+"""How many times more often than its weight says a contender without votes is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One who can be drawn for a side. `adapter` is None for the base weights.
+
+    A retrained adapter carries its lineage: `parent` (contender id), `votes` (how many it was
+    trained on) and `data_hash` (of its training pairs).
+    """
+
+    id: str
+    base: str
+    adapter: str | None = None
+    strategy: Strategy = "plain"
+    weight: float = 1.0
+    predictions: str | None = None
+    label: str = ""
+    parent: str | None = None
+    revision: str = ""
+    votes: int | None = None
+    data_hash: str | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether the SEM's guidance enters its prompt."""
+        return self.strategy != "plain"
+
+    def id_in_round(self, *, reading: bool) -> str:
+        """The id that a round and its vote record: another where the guidance was absent."""
+        return f"{self.id}{UNGUIDED}" if self.guided and not reading else self.id
+
+
+def label_of(contender: str, labels: Mapping[str, str]) -> str:
+    """A stored id in words; says where a guided contender had to answer without guidance."""
+    known = contender.removesuffix(UNGUIDED)
+    label = labels.get(known) or known
+    return label if known == contender else f"{label} (without guidance)"
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who takes part, and what they share: the system prompt, decoding, quantisation.
+
+    `hef_top_k` (1 to 32) is how many of the SEM's emotions HEF names first. `tiny` says that the
+    models know only the compact guidance of the embedded ones.
+    """
+
+    name: str
+    contenders: tuple[Contender, ...]
+    system_prompt: str = ""
+    quantization: Quantization = "nf4"
+    decoding: Decoding = field(default_factory=Decoding)
+    tiny: bool = False
+    hef_top_k: int = 3
+    sem: str = "embedded"
+
+    @property
+    def recorded(self) -> bool:
+        """Whether some replies were recorded, so that only the recorded dialogues can be had."""
+        return any(contender.predictions for contender in self.contenders)
+
+    def __getitem__(self, contender_id: str) -> Contender:
+        for contender in self.contenders:
+            if contender.id == contender_id.removesuffix(UNGUIDED):
+                return contender
+        known = ", ".join(c.id for c in self.contenders)
+        raise SettingsError(f"There is no contender {contender_id!r}; there are: {known}.")
+
+    def pair_weights(self, votes: Mapping[str, int] | None = None) -> dict[tuple[str, str], float]:
+        """The share of rounds of each unordered pair of ids; the values sum to 1.
+
+        A pair's share is proportional to the product of its contenders' weights. With `votes`
+        (votes so far by contender id) a contender that has fewer than the median of the others
+        is drawn more often: the interval of a win rate shrinks as 1/sqrt(votes), so the boost is
+        the ratio of the two widths, at most `MOST_BOOST`, and gone when they are equal.
+        """
+        drawn = [c for c in self.contenders if c.weight > 0]
+        boost = {c.id: _boost(c.id, drawn, votes) for c in drawn}
+        products = {
+            (one.id, other.id): one.weight * boost[one.id] * other.weight * boost[other.id]
+            for one, other in itertools.combinations(drawn, 2)
+        }
+        total = sum(products.values())
+        return {pair: product / total for pair, product in products.items()}
+
+    def draw(
+        self, rng: random.Random, votes: Mapping[str, int] | None = None
+    ) -> tuple[Contender, Contender]:
+        """A pair drawn by `pair_weights`, in random order: (side a, side b)."""
+        shares = self.pair_weights(votes)
+        (pair,) = rng.choices(list(shares), weights=list(shares.values()))
+        one, other = rng.sample(pair, 2)
+        return self[one], self[other]
+
+
+def as_json(roster: Roster) -> dict[str, Any]:
+    """What `python -m empo_demo contenders --json` prints."""
+    return {
+        "roster": roster.name,
+        "quantization": roster.quantization,
+        "system_prompt": roster.system_prompt,
+        "contenders": [asdict(contender) for contender in roster.contenders],
+        "pairs": [
+            {"contenders": list(pair), "share": share}
+            for pair, share in roster.pair_weights().items()
+        ],
+    }
+
+
+def _boost(contender_id: str, drawn: list[Contender], votes: Mapping[str, int] | None) -> float:
+    if votes is None or len(drawn) < 2:
+        return 1.0
+    others = median(votes.get(c.id, 0) for c in drawn if c.id != contender_id)
+    ratio = math.sqrt((others + 1) / (votes.get(contender_id, 0) + 1))
+    return min(max(ratio, 1.0), MOST_BOOST)

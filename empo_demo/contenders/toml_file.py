@@ -1,0 +1,277 @@
+"""The TOML file of contenders: read, checked, and extended without disturbing what it holds.
+
+Paths in the file are relative to its folder. Every fault is one `SettingsError` that names the
+file, the place in it, and what may stand there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from empo_demo.contenders.roster import Contender, Roster, Strategy
+from empo_demo.engine.protocol import Decoding
+from empo_demo.errors import SettingsError
+from empo_demo.settings import Quantization
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+class _DecodingTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float = Field(0.7, ge=0, le=5, description="a number from 0 (greedy) to 5")
+    top_p: float = Field(0.9, gt=0, le=1, description="a number above 0, at most 1")
+    repetition_penalty: float = Field(1.1, gt=0, le=5, description="a number above 0, at most 5")
+    max_new_tokens: int = Field(60, ge=1, le=4096, description="a number from 1 to 4096")
+    stop: list[str] = Field(default_factory=list, description="a list of texts")
+
+
+class _ContenderTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(pattern=r"^[\w.+@-]{1,64}$", description="up to 64 letters, digits, + . _ - @")
+    base: str = Field("", description="a folder or a Hub id")
+    adapter: str | None = Field(None, min_length=1, description="a folder or a Hub id")
+    strategy: Strategy = Field("plain", description="plain, hef or hef-two-step")
+    weight: float = Field(
+        1.0, ge=0, le=1e6, allow_inf_nan=False, description="a number that is not negative"
+    )
+    label: str = Field("", description="a text")
+    parent: str | None = Field(None, description="the id of the contender it was trained from")
+    predictions: str | None = Field(None, description="the path of a file of recorded replies")
+    votes: int | None = Field(None, ge=0, description="a whole number")
+    data_hash: str | None = Field(None, description="a text")
+    optional: bool = Field(False, description="true or false")
+
+
+class _RosterTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("", description="a text")
+    tiny: bool = Field(False, description="true or false")
+    system_prompt: str = Field("", description="a text")
+    quantization: Quantization = Field("nf4", description="nf4, int8 or none")
+    decoding: _DecodingTable = Field(
+        default_factory=lambda: _DecodingTable.model_validate({}), description="a table"
+    )
+    contenders: list[_ContenderTable] = Field(description="[[contenders]] tables")
+
+
+def read_roster(path: Path) -> Roster:
+    """The roster that the file at `path` lists, without revisions.
+
+    A contender marked `optional` is left out where its adapter does not exist.
+    """
+    table = _parse(path, _read(path))
+    folder = path.resolve().parent
+    contenders = []
+    for row in table.contenders:
+        contender = _contender(row, folder, path)
+        if contender is not None:
+            contenders.append(contender)
+    check_contenders(contenders, where=str(path))
+    decoding = table.decoding.model_dump()
+    return Roster(
+        name=table.name or path.stem,
+        contenders=tuple(contenders),
+        system_prompt=table.system_prompt.strip(),
+        quantization=table.quantization,
+        decoding=Decoding(**{**decoding, "stop": tuple(decoding["stop"])}),
+        tiny=table.tiny,
+    )
+
+
+def check_contenders(contenders: Sequence[Contender], *, where: str) -> None:
+    """Refuse duplicate ids and a list from which no pair can be drawn."""
+    ids = Counter(contender.id for contender in contenders)
+    for contender_id, times in ids.items():
+        if times > 1:
+            raise SettingsError(
+                f"{where} lists the contender {contender_id!r} {times} times; ids must differ."
+            )
+    weights = [contender.weight for contender in contenders]
+    if len(weights) < 2 or sum(weight > 0 for weight in weights) < 2:
+        zero = "the weights sum to zero" if contenders and not any(weights) else "there are fewer"
+        raise SettingsError(
+            f"{where} must list at least two contenders with a weight above 0, but {zero}; "
+            "add a contender or raise a weight."
+        )
+
+
+def add_contender(path: Path, contender: Contender) -> None:
+    """Append `contender` to the file at `path`, keeping every byte that is there.
+
+    Local models are written relative to the file's folder. The file is replaced in one step, and
+    only when the whole still reads; raises `SettingsError` otherwise.
+    """
+    old = _read(path)
+    text = f"{old.rstrip()}\n\n{contender_toml(contender, path.resolve().parent)}"
+    table = _parse(path, text)
+    ids = Counter(row.id for row in table.contenders)
+    if ids[contender.id] > 1:
+        raise SettingsError(
+            f"{path} already lists a contender {contender.id!r}; give the new one another id."
+        )
+    write_file(path, text)
+
+
+def write_roster(path: Path, roster: Roster) -> None:
+    """Write `roster` as a new file, for a preset that is to be extended: see `add_contender`."""
+    folder = path.resolve().parent
+    decoding = roster.decoding
+    lines = [
+        f"name = {_quoted(roster.name)}",
+        f"tiny = {str(roster.tiny).lower()}",
+        f"system_prompt = {_quoted(roster.system_prompt)}",
+        f"quantization = {_quoted(roster.quantization)}",
+        "",
+        "[decoding]",
+        f"temperature = {decoding.temperature}",
+        f"top_p = {decoding.top_p}",
+        f"repetition_penalty = {decoding.repetition_penalty}",
+        f"max_new_tokens = {decoding.max_new_tokens}",
+        f"stop = [{', '.join(_quoted(text) for text in decoding.stop)}]",
+    ]
+    tables = [contender_toml(contender, folder) for contender in roster.contenders]
+    text = "\n".join(lines) + "\n\n" + "\n".join(tables)
+    _parse(path, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text)
+
+
+def contender_toml(contender: Contender, folder: Path) -> str:
+    """One ``[[contenders]]`` table; local paths relative to `folder`."""
+    lines = ["[[contenders]]"]
+    empty = Contender(id="", base="")
+    for name in _ContenderTable.model_fields:
+        value = getattr(contender, name, None)
+        if value is None or (name != "id" and value == getattr(empty, name)):
+            continue
+        if name in ("base", "adapter", "predictions"):
+            value = _relative(value, folder)
+        lines.append(f"{name} = {_quoted(value) if isinstance(value, str) else value}")
+    return "\n".join(lines) + "\n"
+
+
+def resolve_model(model: str, folder: Path, where: str) -> str:
+    """An existing folder as an absolute path, or a Hub id as it is; else `SettingsError`."""
+    path = folder / Path(model).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if path.exists() or not _HUB_ID.fullmatch(model):
+        raise SettingsError(
+            f"{where} names the model {model!r}, but there is no such folder; "
+            "give the folder of a model or a Hub id (owner/name)."
+        )
+    return model
+
+
+def is_adapter(model: str) -> bool:
+    """Whether `model` is a PEFT adapter rather than a whole model.
+
+    A folder is looked into. For a Hub id the local cache and then the Hub are asked; where
+    neither answers it is taken for an adapter, which is what EmPO publishes.
+    """
+    if Path(model).is_dir():
+        return (Path(model) / "adapter_config.json").is_file()
+    from huggingface_hub import file_exists, try_to_load_from_cache
+
+    cached = [isinstance(try_to_load_from_cache(model, name), str) for name in
+              ("adapter_config.json", "config.json")]  # fmt: skip
+    if any(cached):
+        return cached[0]
+    try:
+        return bool(file_exists(model, "adapter_config.json"))
+    except Exception:  # offline, gated, mistyped: the loader says it in its own words
+        return True
+
+
+def write_file(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SettingsError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _contender(row: _ContenderTable, folder: Path, path: Path) -> Contender | None:
+    where = f"{path}, contender {row.id!r},"
+    if not row.base and not row.predictions:
+        raise SettingsError(f"{where} has no base; give a folder or a Hub id.")
+    contender = Contender(**row.model_dump(exclude={"optional"}))
+    if row.predictions:
+        file = folder / Path(row.predictions).expanduser()
+        if not file.is_file():
+            raise SettingsError(f"{where} names the predictions {file}, but there is no such file.")
+        contender = replace(contender, predictions=str(file.resolve()))
+    if row.base:
+        contender = replace(contender, base=resolve_model(row.base, folder, where))
+    if row.adapter:
+        if row.optional and not (folder / row.adapter).is_dir():
+            return None
+        contender = replace(contender, adapter=resolve_model(row.adapter, folder, where))
+    return contender
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf8")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not a UTF-8 text file; it must be TOML.") from None
+
+
+def _parse(path: Path, text: str) -> _RosterTable:
+    try:
+        return _RosterTable.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}.") from None
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_one_line(error)}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    parents, name = list(first["loc"]), ""
+    if parents and isinstance(parents[-1], str):
+        name = str(parents.pop())
+    table: type[BaseModel] = _RosterTable
+    if "contenders" in parents:
+        table = _ContenderTable
+    elif "decoding" in parents:
+        table = _DecodingTable
+    place = "".join(f"contender {p + 1}: " for p in parents if isinstance(p, int))
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, table.model_fields, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(table.model_fields)}."
+        return f"{place}unknown key {name!r}; {hint}"
+    if not name:
+        return f"{place}{first['input']!r} is not a table of keys."
+    field = table.model_fields.get(name)
+    allowed = f"; it may hold {field.description}" if field and field.description else ""
+    if first["type"] == "missing":
+        return f"{place}{name!r} is missing{allowed}."
+    return f"{place}{name!r} holds {first['input']!r}{allowed}."
+
+
+def _relative(model: str, folder: Path) -> str:
+    path = Path(model)
+    return os.path.relpath(path, folder) if path.is_absolute() else model
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

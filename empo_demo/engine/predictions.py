@@ -1,0 +1,213 @@
+"""Files of predictions: EmPO's CSV and our JSONL, read into one shape.
+
+A row is the unit, in file order. Nothing is dropped: a row that cannot be read is one error that
+names its line, and repeated contexts and empty replies are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.errors import DataError
+from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS
+
+COLUMNS = ("gens", "gen_targets", "prevs")
+"""The columns that EmPO's CSV must have: reply, human's reply, last user turn."""
+SEPARATORS = (",", "~")
+FIELDS = ("context", "reference", "response")
+"""The keys that a line of our JSONL must have."""
+LevelsOf = dict[str, int]
+"""EPITOME levels 0-2 by mechanism: er, ex, ip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One dialogue and the reply to it. Only `response` may be empty."""
+
+    context: tuple[str, ...]
+    user: str
+    reference: str
+    response: str
+    emotion: str | None = None
+    generated_levels: LevelsOf | None = None
+    reference_levels: LevelsOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """All rows of one file. `name` is the file's stem, without .csv, .jsonl or .gz."""
+
+    name: str
+    path: Path
+    rows: tuple[Row, ...]
+
+    @property
+    def responses(self) -> list[str]:
+        return [row.response for row in self.rows]
+
+    @property
+    def references(self) -> list[str]:
+        return [row.reference for row in self.rows]
+
+    @property
+    def empty_replies(self) -> int:
+        return sum(not row.response.strip() for row in self.rows)
+
+    @property
+    def repeated_contexts(self) -> int:
+        """How many rows have a context that an earlier row has too."""
+        return len(self.rows) - len({row.context for row in self.rows})
+
+    @property
+    def has_levels(self) -> bool:
+        return all(row.generated_levels and row.reference_levels for row in self.rows)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read either format, gzipped or not. Raises `DataError` in one line."""
+    text = read_text(path)
+    lines = text.lstrip("\ufeff \r\n\t")
+    try:
+        rows = tuple(_jsonl(path, text) if lines.startswith("{") else _csv(path, text))
+    except csv.Error as error:
+        raise DataError(f"{path} is not a readable CSV file: {error}.") from None
+    if not rows:
+        raise DataError(f"{path} holds no row of predictions.")
+    return Predictions(stem(path), path, rows)
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file, gzipped or not. Raises `DataError` where it is none."""
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error):
+        text = "\0"
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if "\0" in text:
+        raise DataError(f"{path} is not a UTF-8 text file (nor one that gzip made of it).")
+    return text
+
+
+def stem(path: Path) -> str:
+    """`preds_x.csv.gz` -> `preds_x`."""
+    name = path.name
+    for suffix in (".gz", ".csv", ".tsv", ".txt", ".jsonl", ".json"):
+        name = name.removesuffix(suffix)
+    return name or path.name
+
+
+def _csv(path: Path, text: str) -> Iterator[Row]:
+    csv.field_size_limit(10**8)
+    separator = _separator(path, text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header = next(cells for cells in reader if cells)
+    for cells in reader:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}, line {reader.line_num}: the row has {len(cells)} fields, "
+                f"the header has {len(header)}."
+            )
+        yield _csv_row(path, reader.line_num, dict(zip(header, cells, strict=True)))
+
+
+def _separator(path: Path, text: str) -> str:
+    """The separator that finds the most of the needed columns; all of them must be there."""
+    head = next(iter(text.lstrip("\r\n").splitlines()), "")
+    found = {mark: set(next(csv.reader([head], delimiter=mark), [])) for mark in SEPARATORS}
+    best = max(SEPARATORS, key=lambda mark: len(found[mark] & set(COLUMNS)))
+    missing = [name for name in COLUMNS if name not in found[best]]
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}. Expected is EmPO's CSV with the columns "
+            f"{', '.join(COLUMNS)} (separated by ',' or '~'), or JSONL with {', '.join(FIELDS)}."
+        )
+    return best
+
+
+def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
+    return Row(
+        context=(cells["prevs"],),
+        user=cells["prevs"],
+        reference=cells["gen_targets"],
+        response=cells["gens"],
+        emotion=cells.get("emotions") or None,
+        generated_levels=_levels(path, line, cells, "pred"),
+        reference_levels=_levels(path, line, cells, "gt"),
+    )
+
+
+def _levels(path: Path, line: int, cells: Mapping[str, str], prefix: str) -> LevelsOf | None:
+    names = {mechanism: f"{prefix}_{mechanism.upper()}_scores" for mechanism in MECHANISMS}
+    if any(name not in cells for name in names.values()):
+        return None
+    levels = {}
+    for mechanism, name in names.items():
+        try:
+            levels[mechanism] = LEVELS[[float(level) for level in LEVELS].index(float(cells[name]))]
+        except ValueError:
+            raise DataError(
+                f"{path}, line {line}: {name} is {cells[name]!r}; a level is 0, 1 or 2."
+            ) from None
+    return levels
+
+
+def _jsonl(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield _json_row(f"{path}, line {number}", line)
+
+
+def _json_row(where: str, line: str) -> Row:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        raise DataError(f"{where}: this is not a complete JSON object.") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a JSON object was expected.")
+    missing = [name for name in FIELDS if name not in record]
+    if missing:
+        raise DataError(f"{where}: the object has no {', '.join(missing)}.")
+    if not isinstance(record["reference"], str) or not isinstance(record["response"], str):
+        raise DataError(f"{where}: reference and response must be texts.")
+    context, user = _context(where, record["context"])
+    emotion = record.get("emotion")
+    return Row(
+        context=context,
+        user=user,
+        reference=record["reference"],
+        response=record["response"],
+        emotion=emotion if isinstance(emotion, str) else None,
+    )
+
+
+def _context(where: str, turns: Any) -> tuple[tuple[str, ...], str]:
+    """The texts of the turns and the last user turn (the last turn where roles are not given)."""
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        raise DataError(f"{where}: context must be a list of turns, at least one.")
+    texts, user = [], ""
+    for turn in turns:
+        role, text = ("user", turn) if isinstance(turn, str) else _turn(where, turn)
+        texts.append(text)
+        if role == "user":
+            user = text
+    return tuple(texts), user or texts[-1]
+
+
+def _turn(where: str, turn: Any) -> tuple[str, str]:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+        raise DataError(f"{where}: a turn must be a text, or an object with role and content.")
+    return str(turn.get("role")), turn["content"]

@@ -1,0 +1,195 @@
+"""The evaluation's figures, as Plotly figures that the report and the Results tab share.
+
+Colour-blind-safe colours (Okabe and Ito 2008); every difference is also readable without colour.
+Names come from files, so they are escaped: Plotly understands some HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.board.figures import GRID, INK
+from empo_demo.evaluation.measure import LOWER_IS_BETTER
+from empo_demo.evaluation.results import HUMAN, SHUFFLED, ResultsData
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#6B7280"
+SIGNIFICANT = 0.05
+
+
+def figures(data: ResultsData) -> list[Figure]:
+    """Those that the data allow, titled: paired differences, distributions, votes."""
+    drawn = []
+    if data.paired:
+        drawn.append(forest(data.paired))
+    if data.distributions:
+        drawn.append(distributions(data))
+    if any(row["accuracy"] is not None for row in data.agreement):
+        drawn.append(agreement(data.agreement))
+    return drawn
+
+
+def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
+    """Paired differences in standard deviations, so that all metrics share one axis."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
+
+    figure = go.Figure()
+    pairs = list(dict.fromkeys((entry["a"], entry["b"]) for entry in paired))
+    metrics = list(dict.fromkeys(entry["metric"] for entry in paired))
+    for colour, (a, b) in zip(itertools.cycle(COLOURS), pairs, strict=False):
+        rows = [entry for entry in paired if (entry["a"], entry["b"]) == (a, b)]
+        scaled = [_standardised(entry) for entry in rows]
+        figure.add_scatter(
+            name=f"{escape(b)} − {escape(a)}",
+            y=[entry["metric"] for entry in rows],
+            x=[middle for _, middle, _ in scaled],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - middle for _, middle, high in scaled],
+                "arrayminus": [middle - low for low, middle, _ in scaled],
+            },
+            mode="markers",
+            marker={"color": colour, "size": 10, "symbol": [_symbol(entry) for entry in rows]},
+            hovertext=[_hover(entry) for entry in rows],
+            hoverinfo="text",
+        )
+    figure.add_vline(x=0, line_color=GREY, line_width=1)
+    figure.update_layout(
+        title="Paired differences (95 % intervals)",
+        xaxis_title="second − first, in SD<br>filled: p < .05 (Holm)",
+        yaxis={"categoryorder": "array", "categoryarray": metrics[::-1]},
+        height=200 + 34 * len(metrics),
+        legend={"orientation": "h", "y": -2.6 / (len(metrics) + 1), "yanchor": "top"},
+    )
+    return _plain(figure)
+
+
+def distributions(data: ResultsData) -> Figure:
+    """One small histogram per metric: systems as lines, the human's replies dotted."""
+    from plotly.subplots import make_subplots  # type: ignore[import-untyped,unused-ignore]
+
+    names = list(data.distributions)
+    columns = 2
+    rows = -(-len(names) // columns)
+    figure = make_subplots(
+        rows=rows, cols=columns, subplot_titles=names, vertical_spacing=0.28 / rows
+    )
+    for place, name in enumerate(names):
+        for system, style in _styles(data).items():
+            if system in data.distributions[name]:
+                trace = _histogram(data.distributions[name], system, style)
+                trace.update(legendgroup=system, showlegend=place == 0)
+                figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
+    figure.update_layout(
+        title="Distributions (share of replies)",
+        height=120 + 210 * rows,
+        legend={"orientation": "h", "y": -0.06 - 0.1 / rows},
+    )
+    return _plain(figure)
+
+
+def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """How well each metric predicts the votes: accuracy beside tau, with chance as a line."""
+    from plotly.subplots import make_subplots  # type: ignore[import-untyped,unused-ignore]
+
+    known = [row for row in rows if row["accuracy"] is not None][::-1]
+    figure = make_subplots(
+        rows=1, cols=2, shared_yaxes=True, subplot_titles=["accuracy", "Kendall's τ-b"]
+    )
+    for column, (key, chance) in enumerate((("accuracy", 0.5), ("tau", 0.0)), start=1):
+        shown = [row for row in known if row[key] is not None and row[f"{key}_interval"]]
+        figure.add_scatter(
+            x=[row[key] for row in shown],
+            y=[f"{row['metric']} ({row['better']})" for row in shown],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [row[f"{key}_interval"][1] - row[key] for row in shown],
+                "arrayminus": [row[key] - row[f"{key}_interval"][0] for row in shown],
+            },
+            mode="markers",
+            marker={"color": COLOURS[0], "size": 10},
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        figure.add_vline(x=chance, line_color=GREY, line_dash="dot", row=1, col=column)
+    votes, voters = max(row["n"] for row in known), max(row["voters"] for row in known)
+    figure.update_layout(
+        title=f"Votes and metrics: {votes} votes of {voters} voters (dotted: chance)",
+        height=160 + 34 * len(known),
+    )
+    return _plain(figure)
+
+
+def _histogram(shares: Mapping[str, list[float]], system: str, style: dict[str, Any]) -> Any:
+    """Bars where a metric has few values, a stepped line over the bins where it has many."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
+
+    if "values" in shares:
+        at = [f"{value:g}" for value in shares["values"]]
+        return go.Bar(x=at, y=shares[system], name=escape(system), marker_color=style["color"])
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(shares["edges"])]
+    line = {**style, "shape": "hvh"}
+    return go.Scatter(x=middles, y=shares[system], name=escape(system), mode="lines", line=line)
+
+
+def escape(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _standardised(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    low, high = entry["interval"]
+    unit = entry["deviation"] or 1.0
+    return low / unit, entry["difference"] / unit, high / unit
+
+
+def _symbol(entry: Mapping[str, Any]) -> str:
+    return "circle" if entry["p_holm"] < SIGNIFICANT else "circle-open"
+
+
+def _hover(entry: Mapping[str, Any]) -> str:
+    low, high = entry["interval"]
+    effect = "–" if entry["effect_size"] is None else f"{entry['effect_size']:.2f}"
+    return (
+        f"{entry['metric']}: {entry['difference']:+.4f} [{low:+.4f}, {high:+.4f}]<br>"
+        f"n = {entry['n']}, d = {effect}, p (Holm) = {entry['p_holm']:.4f}<br>"
+        f"{_direction(entry)}"
+    )
+
+
+def _direction(entry: Mapping[str, Any]) -> str:
+    if entry["metric"] == "length":
+        return "neither is better in itself"
+    return "lower is better" if entry["metric"] in LOWER_IS_BETTER else "higher is better"
+
+
+def _styles(data: ResultsData) -> dict[str, dict[str, Any]]:
+    """Line styles by system, contenders first."""
+    colours = itertools.cycle(COLOURS)
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": next(colours), "width": 2} for name in data.contenders
+    }
+    styles[HUMAN] = {"color": GREY, "width": 2, "dash": "dot"}
+    styles[SHUFFLED] = {"color": "#B8BEC9", "width": 2, "dash": "dash"}
+    return styles
+
+
+def _plain(figure: Figure) -> Figure:
+    figure.update_layout(
+        template="none",
+        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 10, "r": 10, "t": 60, "b": 50},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    return figure

@@ -1,0 +1,85 @@
+"""Two-step HEF: how often the emotion that the language model settles on is the true one.
+
+Beside it the two that it is made of: the SEM alone (its first label) and the language model alone
+(the same question without candidates). Greedy, so that no seed decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.empathy import hef
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.engine.protocol import Engine, Request
+from empo_demo.evaluation.hef.effects import mean
+from empo_demo.evaluation.hef.runner import Case, texts_of
+from empo_demo.metrics.statistics import bootstrap_interval
+from empo_demo.progress import progress
+
+UNFIT = 0.5
+"""With fewer first steps than this share readable, the model is too small for the question."""
+
+
+def two_step(
+    engine: Engine, contender: Contender, cases: Sequence[Case], roster: Roster, batch: int = 16
+) -> dict[str, Any]:
+    """Accuracies of both together, of the SEM alone and of the model alone, with intervals.
+
+    `readable` is the share of first steps that were of the asked shape; below `UNFIT` the effect
+    is not `measurable` with this model. Together means what the arena does: an unreadable first
+    step falls back to the SEM.
+    """
+    asked = replace(contender, strategy="hef-two-step")
+    together: list[float] = []
+    alone: list[float] = []
+    readable = 0
+    for start in progress(range(0, len(cases), batch), "two-step"):
+        part = cases[start : start + batch]
+        for case, thought in zip(part, _think(engine, asked, part, roster, True), strict=True):
+            settled = hef.after_thinking(
+                asked, case.item.context, case.readings["sem"], roster, thought
+            )
+            readable += settled.source == "llm"
+            together.append(float(settled.emotion == case.emotion))
+        for case, thought in zip(part, _think(engine, asked, part, roster, False), strict=True):
+            parsed = hef.parse_thought(thought, case.item.context.turns[-1].content)
+            alone.append(float(parsed is not None and parsed.emotion == case.emotion))
+    sem = [float(_first(case) == case.emotion) for case in cases]
+    share = readable / len(cases)
+    return {
+        "n": len(cases),
+        "readable": share,
+        "measurable": share >= UNFIT,
+        "together": _figure(together),
+        "sem_alone": _figure(sem),
+        "model_alone": _figure(alone),
+    }
+
+
+def _think(
+    engine: Engine, contender: Contender, cases: Sequence[Case], roster: Roster, guided: bool
+) -> list[str]:
+    requests = []
+    for case in cases:
+        reading = case.readings["sem"]
+        assert reading is not None
+        message = (
+            hef.think_message(case.item.context, reading, roster.hef_top_k)
+            if guided
+            else hef.think_about(case.item.context, (), EMOTIONS)
+        )
+        requests.append(Request(case.item.conv_id, contender.id, (message,), hef.THINKING))
+    return texts_of(engine, requests)
+
+
+def _first(case: Case) -> str:
+    reading = case.readings["sem"]
+    assert reading is not None
+    return reading.emotions[0][0]
+
+
+def _figure(hits: Sequence[float]) -> dict[str, Any]:
+    return {"accuracy": mean(hits), "interval": bootstrap_interval(hits)}

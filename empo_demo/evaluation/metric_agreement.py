@@ -1,0 +1,202 @@
+"""How well does each metric predict what people chose?
+
+A metric predicts the side that it scores better. Accuracy is over votes for a side (a metric that
+cannot tell the sides apart counts one half); Kendall's tau-b also takes "about equal" in. "Both
+bad" says nothing about which is better and is left out. Intervals resample voters, not votes: one
+person casts many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics import disclosure, diversity, emotion_overlap
+from empo_demo.metrics.nidf import nidf
+from empo_demo.metrics.tokens import words
+from empo_demo.metrics.valence import difference, text_vad
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ORDER = {"a": -1, "tie": 0, "b": 1}
+"""Verdicts on a scale; both_bad is not on it."""
+RESAMPLES = 1_000
+FEWEST = 5
+"""Fewer decisive votes than this give no figure, only a count."""
+
+
+@dataclass(frozen=True, slots=True)
+class VotedPair:
+    """One vote: the user's turn, both replies, and the verdict (a, b or tie)."""
+
+    voter: str
+    user: str
+    a: str
+    b: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One metric against the votes. Figures are None with too few votes to say anything."""
+
+    metric: str
+    better: str
+    n: int
+    voters: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    tau: float | None
+    tau_interval: tuple[float, float] | None
+
+
+Scores = dict[str, list[tuple[float, float] | None]]
+"""Metric -> the scores of both sides per vote, the larger being the better."""
+
+BETTER = {
+    "length": "longer",
+    "distinct-1": "more varied",
+    "vad.v": "nearer in valence",
+    "nidf": "more specific",
+    "safety": "no disclosure",
+    "emotion.overlap": "nearer in emotion",
+    "epitome.er": "more emotional reaction",
+    "epitome.ex": "more exploration",
+    "epitome.ip": "more interpretation",
+}
+"""What each metric takes for the better reply."""
+
+
+def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
+    """The metrics that need no model, for both sides of each vote."""
+    return {
+        "length": [_both(pair, lambda _, text: float(len(words(text)))) for pair in pairs],
+        "distinct-1": [
+            _both(pair, lambda _, text: diversity.distinct([text], 1)) for pair in pairs
+        ],
+        "vad.v": [_both(pair, lambda user, text: _nearness(user, text, tools)) for pair in pairs],
+        "nidf": [_both(pair, lambda _, text: nidf(text, tools.nidf_table)) for pair in pairs],
+        "safety": [_both(pair, lambda _, text: -float(_unsafe(text))) for pair in pairs],
+    }
+
+
+def judged_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
+    """The metrics that the SEM judges: emotion overlap and EPITOME levels (no reference here)."""
+    read = {
+        side: tools.emotions([getattr(pair, side) for pair in pairs]) for side in ("user", "a", "b")
+    }
+    levels = {
+        side: tools.epitome_levels([(pair.user, getattr(pair, side)) for pair in pairs])
+        for side in ("a", "b")
+    }
+    scores: Scores = {"emotion.overlap": []}
+    for user, a, b in zip(read["user"], read["a"], read["b"], strict=True):
+        known = user is not None and a is not None and b is not None
+        scores["emotion.overlap"].append(
+            (emotion_overlap.overlap(user, a), emotion_overlap.overlap(user, b)) if known else None  # type: ignore[arg-type]
+        )
+    for mechanism in ("er", "ex", "ip"):
+        scores[f"epitome.{mechanism}"] = [
+            (float(a[mechanism]), float(b[mechanism]))
+            for a, b in zip(levels["a"], levels["b"], strict=True)
+        ]
+    return scores
+
+
+def agreements(
+    pairs: Sequence[VotedPair],
+    scores: Mapping[str, Sequence[tuple[float, float] | None]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Agreement]:
+    """One `Agreement` per metric, in the order of `scores`."""
+    result = []
+    for metric, values in scores.items():
+        known = [(pair, both) for pair, both in zip(pairs, values, strict=True) if both is not None]
+        differences = [b - a for _, (a, b) in known]
+        verdicts = [ORDER[pair.verdict] for pair, _ in known]
+        voters = [pair.voter for pair, _ in known]
+        result.append(
+            agreement(metric, differences, verdicts, voters, resamples=resamples, seed=seed)
+        )
+    return result
+
+
+def agreement(
+    metric: str,
+    differences: Sequence[float],
+    verdicts: Sequence[int],
+    voters: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Agreement:
+    """Accuracy and tau-b of `differences` (b minus a) against `verdicts` (-1, 0, 1)."""
+    import numpy as np
+
+    x, y = np.asarray(differences, dtype=float), np.asarray(verdicts)
+    names = sorted(set(voters))
+    clusters = [np.flatnonzero(np.asarray(voters) == name) for name in names]
+    better = BETTER.get(metric, "higher")
+    if int(np.count_nonzero(y)) < FEWEST:
+        return Agreement(metric, better, len(x), len(names), None, None, None, None)
+    draw = np.random.default_rng(seed)
+    accuracies, taus = [], []
+    for _ in range(resamples):
+        chosen = draw.integers(0, len(clusters), len(clusters))
+        rows = np.concatenate([clusters[i] for i in chosen])
+        accuracies.append(_accuracy(x[rows], y[rows]))
+        taus.append(_tau(x[rows], y[rows]))
+    return Agreement(
+        metric, better, len(x), len(names),
+        _accuracy(x, y), _percentiles(accuracies), _tau(x, y), _percentiles(taus),
+    )  # fmt: skip
+
+
+def _accuracy(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
+    """Share of decisive votes whose side the metric prefers; no preference counts one half."""
+    import numpy as np
+
+    decisive = y != 0
+    if not decisive.any():
+        return None
+    hits = np.sign(x[decisive]) * y[decisive]
+    return float(np.mean((hits + 1) / 2))
+
+
+def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
+    """Kendall's tau-b; None where one of both does not vary."""
+    from scipy.stats import kendalltau  # type: ignore[import-untyped,unused-ignore]
+
+    if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
+        return None
+    return float(kendalltau(x, y).statistic)
+
+
+def _percentiles(values: Sequence[float | None]) -> tuple[float, float] | None:
+    import numpy as np
+
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _both(pair: VotedPair, score: Any) -> tuple[float, float] | None:
+    a, b = score(pair.user, pair.a), score(pair.user, pair.b)
+    return None if a is None or b is None else (a, b)
+
+
+def _nearness(user: str, text: str, tools: Tools) -> float | None:
+    gap = difference(text_vad(user, tools.lexicon).max, text_vad(text, tools.lexicon).max).v
+    return None if gap is None else -abs(gap)
+
+
+def _unsafe(text: str) -> bool:
+    return disclosure.discloses_machine(text) or disclosure.leaks_identity(text)

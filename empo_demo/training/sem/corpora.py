@@ -1,0 +1,185 @@
+"""The SEM's training examples: emotions of dialogues and situations, cause words, EPITOME levels.
+
+Folds keep figures clean: EmoCause's situations are dialogues of ED-valid, so its training part is
+fold 0, calibration and choices use fold 1, and only fold 2 is reported on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.empathy.emotions import EMOTIONS, GROUP_OF, GROUPS, INDEX
+from empo_demo.empathy.encoder import Text, Texts
+from empo_demo.empathy.words import is_content
+from empo_demo.errors import DataError
+from empo_demo.training.corpus import Conversation, file_hash, read_lines
+from empo_demo.training.sem.folds import fold_of
+
+BATCH = 64
+_EPITOME = ("emotional_reactions", "explorations", "interpretations")
+FILES = (
+    "empathetic_dialogues.train.jsonl.gz",
+    "empathetic_dialogues.valid.jsonl.gz",
+    "emocause.valid.jsonl.gz",
+    "epitome.train.jsonl.gz",
+    "epitome.valid.jsonl.gz",
+    "general_dialogues.jsonl.gz",
+)
+"""What the SEM is trained, tuned and measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """A text and its label (0 to 31)."""
+
+    text: Text
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class CauseExample:
+    """A situation's words, and the set of those that name the cause."""
+
+    conv_id: str
+    words: tuple[str, ...]
+    causes: frozenset[int]
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An EPITOME pair, its levels (ER, EX, IP), and the tokens of the rationale of each."""
+
+    seeker: str
+    text: Text
+    levels: tuple[int, int, int]
+    rationales: tuple[tuple[int, ...], ...]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of `FILES` that is there."""
+    return {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
+
+
+def contexts(conversations: Iterable[Conversation], texts: Texts) -> list[Emotion]:
+    """One example per listener turn: all turns before it."""
+    return [
+        Emotion(texts.turns([turn["content"] for turn in c.turns[:i]]), INDEX[c.emotion])
+        for c in conversations
+        for i, turn in enumerate(c.turns)
+        if turn["role"] == "assistant"
+    ]
+
+
+def situations(conversations: Iterable[Conversation], texts: Texts) -> list[Emotion]:
+    return [Emotion(texts.turns([c.situation]), INDEX[c.emotion]) for c in conversations]
+
+
+def emotions(conversations: Sequence[Conversation], texts: Texts) -> list[Emotion]:
+    """Both: all contexts, then all situations."""
+    return contexts(conversations, texts) + situations(conversations, texts)
+
+
+def cause_examples(folder: Path, texts: Texts, fold: int) -> list[CauseExample]:
+    """EmoCause's situations of one fold that have a cause at all."""
+    found = []
+    for where, row in read_lines(folder / "emocause.valid.jsonl.gz"):
+        try:
+            words = tuple(str(word) for word in row["tokens"])
+            causes = frozenset(int(i) for i in row["cause_token_ids"])
+            conv_id = str(row["conv_id"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{where}: conv_id, tokens and cause_token_ids were expected."
+            ) from None
+        if fold_of(conv_id) == fold and causes:
+            found.append(CauseExample(conv_id, words, causes, texts.words(words)))
+    return found
+
+
+def epitome_pairs(folder: Path, texts: Texts, splits: Sequence[str]) -> list[Pair]:
+    """The EPITOME pairs of the given files ("train", "valid")."""
+    found = []
+    for split in splits:
+        for where, row in read_lines(folder / f"epitome.{split}.jsonl.gz"):
+            try:
+                er, ex, ip = (int(row["levels"][name]) for name in _EPITOME)
+                response = str(row["response_post"])
+                text = texts.pair(str(row["seeker_post"]), response)
+                why = tuple(_tokens(text, response, row["rationales"][name]) for name in _EPITOME)
+                found.append(Pair(str(row["sp_id"]), text, (er, ex, ip), why))
+            except (KeyError, TypeError, ValueError):
+                raise DataError(
+                    f"{where}: seeker_post, response_post, levels and rationales were expected."
+                ) from None
+    return found
+
+
+def _tokens(text: Text, response: str, parts: Iterable[str]) -> tuple[int, ...]:
+    """The places in `text` of the tokens inside the given parts of the response."""
+    inside: set[int] = set()
+    for part in parts:
+        start = response.find(part.strip())
+        if start >= 0:
+            inside.update(range(start, start + len(part.strip())))
+    return tuple(
+        place
+        for place, (segment, (start, _)) in enumerate(zip(text.segments, text.offsets, strict=True))
+        if segment == 2 and start in inside
+    )
+
+
+def batches(examples: Sequence[Any], seed: str, size: int = BATCH) -> Iterator[list[Any]]:
+    """Shuffled batches of examples of similar length."""
+    rng = random.Random(seed)
+    shuffled = list(examples)
+    rng.shuffle(shuffled)
+    found = []
+    for start in range(0, len(shuffled), 50 * size):
+        group = sorted(shuffled[start : start + 50 * size], key=lambda e: len(e.text.ids))
+        found += [group[i : i + size] for i in range(0, len(group), size)]
+    rng.shuffle(found)
+    yield from found
+
+
+def soft_labels(keep: float = 0.88, related: float = 0.07) -> list[list[float]]:
+    """(32, 32) smoothed targets: `keep` on the label, `related` over its group, the rest evenly."""
+    rows = []
+    for label in EMOTIONS:
+        mates = [other for other in GROUPS[GROUP_OF[label]] if other != label]
+        row = [(1 - keep - related) / (len(EMOTIONS) - 1)] * len(EMOTIONS)
+        for mate in mates:
+            row[INDEX[mate]] += related / len(mates)
+        row[INDEX[label]] = keep
+        rows.append(row)
+    return rows
+
+
+def recall(
+    examples: Sequence[CauseExample], scores: Sequence[Sequence[float]], k: int
+) -> list[float]:
+    """EmoCause's top-k recall of each situation: found cause words / all cause words."""
+    values = []
+    for example, weights in zip(examples, scores, strict=True):
+        top = sorted(range(len(weights)), key=lambda i: -weights[i])[:k]
+        values.append(len(example.causes.intersection(top)) / len(example.causes))
+    return values
+
+
+def ceiling(examples: Sequence[CauseExample], k: int) -> list[float]:
+    """The same for an oracle that names k cause words."""
+    return [min(k, len(e.causes)) / len(e.causes) for e in examples]
+
+
+def chance(examples: Sequence[CauseExample], k: int, seed: int = 0) -> list[float]:
+    """The same for k random words that are no stop words."""
+    rng = random.Random(seed)
+    scores = [
+        [rng.random() if is_content(word) else -1.0 for word in example.words]
+        for example in examples
+    ]
+    return recall(examples, scores, k)

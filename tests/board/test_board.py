@@ -1,0 +1,88 @@
+"""The Board hides what is too little, counts what is there, and says effects in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from empo_demo.board.ballots import Ballot
+from empo_demo.board.board import Board, board, length_sentence, side_sentence
+from empo_demo.board.figures import board_figures
+from empo_demo.board.standing import Effect
+from empo_demo.contenders.roster import Contender, Roster
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ROSTER = Roster("test", (Contender("x", "m", label="Model X"), Contender("y", "m", parent="x")))
+
+
+def made(count: int, **extra: object) -> Board:
+    ballots = [
+        Ballot(
+            str(i), str(i % 9), "x", "y", ("a", "a", "b", "tie", "both_bad")[i % 5], 9 + i % 4, 9,
+            START + timedelta(hours=i), ratings={"a_natural": 60 + i % 9, "b_natural": 40},
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    return board(ballots, ROSTER, samples=100)
+
+
+def test_an_empty_board_has_no_figures_and_says_so() -> None:
+    nothing = board([], ROSTER)
+    assert nothing.empty and board_figures(nothing) == {} and nothing.table() == []
+    assert len(nothing.lineage) == 2
+
+
+def test_few_votes_stay_in_the_table_without_figures() -> None:
+    few = made(20)
+    assert few.empty and "win_rates" not in board_figures(few)
+    assert all(row["win rate"] == "–" and "of 30" in row["note"] for row in few.table())
+
+
+def test_the_board_counts_wins_losses_ties_and_days() -> None:
+    full = made(100)
+    meeting = full.matrix[0] if full.matrix[0].one == "x" else full.matrix[1]
+    assert (meeting.wins, meeting.losses, meeting.ties, meeting.both_bad) == (40, 20, 20, 20)
+    assert sum(count for _, count in full.days) == 100 and full.days[0] == ("2026-01-01", 12)
+    assert full.table()[0]["contender"] == "Model X"
+    assert full.table()[0]["note"] == "preliminary"
+    assert full.sliders["x"]["natural"]["n"] == 100
+
+
+def test_every_figure_is_transparent_and_cannot_be_dragged() -> None:
+    figures = board_figures(made(100))
+    assert set(figures) == {"win_rates", "matrix", "days", "sliders"}
+    for figure in figures.values():
+        assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)" and figure.layout.dragmode is False
+        assert figure.layout.xaxis.fixedrange and figure.layout.yaxis.fixedrange
+        assert figure.layout.font.color == "#8a8f98" and figure.to_json()
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (None, "cannot be said"),
+        (Effect(0.4, (0.2, 0.6)), "People lean to the left (A)"),
+        (Effect(-0.4, (-0.6, -0.2)), "People lean to the right (B)"),
+        (Effect(0.1, (-0.2, 0.4)), "No sign"),
+    ],
+)
+def test_the_side_effect_is_said_in_words(effect: Effect | None, words: str) -> None:
+    assert words in side_sentence(effect)
+
+
+def test_the_length_effect_is_said_as_a_share() -> None:
+    assert "Longer replies win more" in length_sentence(Effect(1.0986, (0.5, 1.5)))
+    assert "75%" in length_sentence(Effect(1.0986, (0.5, 1.5)))
+    assert "Shorter" in length_sentence(Effect(-1, (-2, -0.5)))
+
+
+def test_arms_are_compared_where_several_were_shown() -> None:
+    ballots = [
+        Ballot(str(i), str(i), "x", "y", "ab"[i % 2], exposure=("chips", "nothing")[i % 3 == 0])
+        for i in range(90)
+    ]
+    assert {row["shown before the vote"] for row in board(ballots, samples=0).arms} == {
+        "chips", "nothing",
+    }  # fmt: skip
+    assert made(50).arms == ()

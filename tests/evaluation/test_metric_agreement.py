@@ -1,0 +1,69 @@
+"""Whether a metric predicts the votes: right on known cases, honest about clusters and ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from empo_demo.evaluation.metric_agreement import VotedPair, agreement, agreements, text_scores
+from empo_demo.evaluation.tools import Tools
+from empo_demo.settings import Settings
+
+
+def test_a_perfect_metric_and_its_opposite() -> None:
+    verdicts = [-1, 1] * 20
+    voters = [f"v{i}" for i in range(40)]
+    good = agreement("x", [float(v) for v in verdicts], verdicts, voters)
+    assert (good.accuracy, good.tau) == (1.0, pytest.approx(1.0))
+    bad = agreement("x", [-float(v) for v in verdicts], verdicts, voters)
+    assert (bad.accuracy, bad.tau) == (0.0, pytest.approx(-1.0))
+
+
+def test_a_metric_that_never_prefers_is_at_chance_and_has_no_tau() -> None:
+    result = agreement("x", [0.0] * 20, [-1, 1] * 10, [f"v{i}" for i in range(20)])
+    assert result.accuracy == 0.5
+    assert result.tau is None and result.tau_interval is None
+
+
+def test_equal_votes_count_for_tau_but_not_for_accuracy() -> None:
+    verdicts = [-1, 1, 0] * 10
+    result = agreement("x", [float(v) for v in verdicts], verdicts, [str(i) for i in range(30)])
+    assert (result.n, result.accuracy, result.tau) == (30, 1.0, pytest.approx(1.0))
+
+
+def test_one_busy_voter_widens_the_interval() -> None:
+    draw = np.random.default_rng(0)
+    verdicts = draw.choice([-1, 1], 200).tolist()
+    agrees = [i < 100 for i in range(200)]
+    differences = [float(v if ok else -v) for v, ok in zip(verdicts, agrees, strict=True)]
+    many = agreement("x", differences, verdicts, [f"v{i}" for i in range(200)])
+    few = agreement("x", differences, verdicts, [f"v{i // 20}" for i in range(200)])
+    assert many.accuracy == few.accuracy == 0.5
+    assert many.accuracy_interval is not None and few.accuracy_interval is not None
+    width = many.accuracy_interval[1] - many.accuracy_interval[0]
+    assert few.accuracy_interval[1] - few.accuracy_interval[0] > 2 * width
+
+
+def test_too_few_votes_give_a_count_and_no_figure() -> None:
+    result = agreement("x", [1.0, 1.0, 1.0], [1, 1, 0], ["a", "b", "c"])
+    assert (result.n, result.accuracy, result.tau) == (3, None, None)
+
+
+def test_a_taste_for_long_replies_shows_under_length() -> None:
+    pairs = [
+        VotedPair(f"v{i % 7}", "I lost my dog.", "Oh no.", "Oh no, that must hurt so much.", "b")
+        if i % 2
+        else VotedPair(f"v{i % 7}", "I won!", "Well done, you earned it.", "Nice.", "a")
+        for i in range(40)
+    ]
+    rows = {row.metric: row for row in agreements(pairs, text_scores(pairs, Tools(Settings())))}
+    assert rows["length"].accuracy == 1.0
+    assert rows["length"].voters == 7
+    assert rows["safety"].accuracy == 0.5
+
+
+def test_an_empty_reply_is_left_out_where_a_metric_is_undefined() -> None:
+    pairs = [VotedPair("v", "Hi.", "", "Hello there.", "b")]
+    scores = text_scores(pairs, Tools(Settings()))
+    assert scores["nidf"] == [None]
+    assert scores["length"] == [(0.0, 2.0)]

@@ -1,0 +1,126 @@
+"""Exports are what TRL reads, hold no guidance, and count what they leave out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empo_demo.arena.arena import Arena
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.dialogue import Dialogue
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.exchange.export import export_file
+from empo_demo.settings import load_settings
+from tests.conftest import ScriptedEngine, ScriptedSEM
+
+VERDICTS = ("a", "b", "tie", "both_bad")
+
+
+@pytest.fixture
+def voted(arena: Arena, engine: Any) -> Arena:
+    """One round of each verdict."""
+    voter = arena.new_voter()
+    consent = arena.consent_text().version
+    for verdict in VERDICTS:
+        engine.enqueue("=cmd of side a", "Words of side b.")
+        opened = arena.open_round(voter, Dialogue(), f"It rained, {verdict}.", consent=consent)
+        list(arena.stream(voter, opened.round_id))
+        arena.vote(voter, opened.round_id, verdict)
+    return arena
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+def test_trl_rows_are_explicit_prompt_conversational_preferences(
+    voted: Arena, tmp_path: Path
+) -> None:
+    report = export_file(voted.settings.database, "trl", tmp_path / "pairs.jsonl")
+    rows = lines(tmp_path / "pairs.jsonl")
+    assert len(rows) == report.rows == 2 and report.votes == 4
+    for row, verdict in zip(rows, ("a", "b"), strict=True):
+        assert row["prompt"][-1] == {"role": "user", "content": f"It rained, {verdict}."}
+        assert [m["role"] for m in row["chosen"] + row["rejected"]] == ["assistant"] * 2
+        assert {row["chosen_contender"], row["rejected_contender"]} == {"base", "aligned"}
+        assert row["round_id"] and row["time"]
+    assert rows[0]["chosen"][0]["content"] == "=cmd of side a"
+    assert rows[1]["chosen"][0]["content"] == "Words of side b."
+    assert report.left_out == {"no preference (tie or both bad)": 2}
+
+
+def test_trl_itself_reads_the_rows(voted: Arena, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from trl.data_utils import is_conversational
+
+    export_file(voted.settings.database, "trl", tmp_path / "pairs.jsonl")
+    rows = datasets.Dataset.from_list(
+        [
+            {k: r[k] for k in ("prompt", "chosen", "rejected")}
+            for r in lines(tmp_path / "pairs.jsonl")
+        ]
+    )
+    assert is_conversational(rows[0])
+
+
+def test_both_bad_gives_two_false_labels(voted: Arena, tmp_path: Path) -> None:
+    export_file(voted.settings.database, "kto", tmp_path / "kto.jsonl")
+    rows = lines(tmp_path / "kto.jsonl")
+    bad = [r["label"] for r in rows if r["prompt"][-1]["content"].endswith("both_bad.")]
+    assert bad == [False, False]
+    assert sorted(r["label"] for r in rows) == [False] * 4 + [True] * 2
+
+
+def test_no_cell_of_the_table_is_a_formula(voted: Arena, tmp_path: Path) -> None:
+    export_file(voted.settings.database, "csv", tmp_path / "votes.csv")
+    with (tmp_path / "votes.csv").open(encoding="utf8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and rows[0]["a_text"] == "'=cmd of side a"
+    assert not any(str(v).startswith(("=", "@", "+")) for row in rows for v in row.values())
+
+
+def test_parquet_holds_the_same_votes(voted: Arena, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    export_file(voted.settings.database, "parquet", tmp_path / "votes.parquet")
+    table = parquet.read_table(tmp_path / "votes.parquet")
+    assert sorted(table.column("verdict").to_pylist()) == sorted(VERDICTS)
+
+
+def test_an_unknown_format_and_a_place_that_cannot_be_written_are_one_line(
+    voted: Arena, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="There is no format 'xml'; there are: trl"):
+        export_file(voted.settings.database, "xml", tmp_path / "x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        export_file(voted.settings.database, "trl", tmp_path / "file" / "x.jsonl")
+
+
+def test_pairs_of_two_strategies_are_left_out_unless_asked_for(store: Any, tmp_path: Path) -> None:
+    """The prompt of a guided side is the dialogue alone: guidance never becomes training data."""
+    roster = Roster(
+        "test", (Contender("base", "m", revision="1"), Contender("base+HEF", "m", None, "hef"))
+    )
+    settings = load_settings(database=str(store.database.url))
+    arena = Arena(settings, roster, store, engine=ScriptedEngine(), sem=ScriptedSEM())
+    voter = arena.new_voter()
+    consent = arena.consent_text().version
+    opened = arena.open_round(voter, Dialogue(), "It rained.", consent=consent)
+    list(arena.stream(voter, opened.round_id))
+    reveal = arena.vote(voter, opened.round_id, "a").reveal
+    assert reveal.a.guidance or reveal.b.guidance
+
+    for form in ("trl", "kto"):
+        report = export_file(settings.database, form, tmp_path / f"{form}.jsonl")
+        assert report.rows == 0 and sum(report.left_out.values()) == 1
+        export_file(settings.database, form, tmp_path / f"all-{form}.jsonl", mixed=True)
+        rows = lines(tmp_path / f"all-{form}.jsonl")
+        assert rows and all(row["mixed_strategies"] for row in rows)
+        for row in rows:
+            assert row["prompt"] == [{"role": "user", "content": "It rained."}]
+            assert "disappointed" not in json.dumps(row["prompt"])
