@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
@@ -24,6 +26,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from empo_demo.empathy.sem import Reading
+
+
+def compare(
+    text: Annotated[str | None, typer.Argument(help="What the visitor says.")] = None,
+    dialogue: Annotated[
+        Path | None, typer.Option(help="A JSON file: a list of {role, content}.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of both replies.")] = 0,
+    left: Annotated[str, typer.Option(help="Contender on the left.")] = "base",
+    right: Annotated[str, typer.Option(help="Contender on the right.")] = "aligned",
+) -> None:
+    """Let two models answer the same dialogue, side by side."""
+    _run(text, dialogue, as_json=as_json, seed=seed, left=left, right=right)
 
 
 @dataclass
@@ -70,7 +86,7 @@ class Comparison:
         }
 
 
-def run(
+def _run(
     text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str, right: str
 ) -> None:
     """Load, stream and print; raise an `ArenaError` for anything that a person can mend."""

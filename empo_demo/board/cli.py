@@ -1,4 +1,4 @@
-"""`votes rank` and `votes ratings`: parse, call, print. Registered by `votes/cli.py`."""
+"""`votes rank`, `votes ratings`, `votes attention`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from empo_demo.votes.cli import Database, database_url
+
 if TYPE_CHECKING:
     from empo_demo.board.ballots import Ballot
     from empo_demo.board.standing import Effect, Ranking
 
 Input = Annotated[Path | None, typer.Option("--input", help="A file instead of the database.")]
-Database = Annotated[str | None, typer.Option("--database", help="A SQLAlchemy URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of the resampling.")]
 Samples = Annotated[int, typer.Option(help="How often voters are resampled.", min=0)]
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the `votes` app."""
     app.command("rank")(rank)
     app.command("ratings")(ratings)
+    app.command("attention")(attention)
 
 
 def rank(
@@ -60,6 +62,30 @@ def ratings(
         typer.echo(json.dumps(result.as_json()))
     else:
         sliders.show(result)
+
+
+def attention(
+    database: Database = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Each voter's hits on attention checks; nobody is left out because of them."""
+    from empo_demo.board.attention import as_json as rows
+    from empo_demo.board.attention import report
+    from empo_demo.votes.store import Store
+
+    store = Store.open(database_url(database), create=False)
+    found = report(store)
+    store.close()
+    if as_json:
+        typer.echo(json.dumps({"voters": rows(found)}))
+        return
+    for one in found:
+        low, high = one.interval
+        typer.echo(
+            f"{one.voter}  {one.passed} of {one.asked} checks ({one.rate:.0%}, {low:.0%} to "
+            f"{high:.0%})  {one.votes} votes{'  careless' if one.careless else ''}"
+        )
+    typer.echo(f"{len(found)} voters were asked.", err=True)
 
 
 def _ballots(source: Path | None, database: str | None) -> list[Ballot]:

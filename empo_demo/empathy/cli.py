@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
 
 from empo_demo.dialogue import Turn
 from empo_demo.errors import DataError, InvalidInput
@@ -18,6 +20,23 @@ from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
     from empo_demo.empathy.sem import Reading
+
+
+def analyze(
+    text: Annotated[str | None, typer.Argument(help="What the visitor says.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="JSONL to read (- for standard input).")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="JSONL to write (- for standard output).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Show which emotions and cause words the SEM finds in a text, or in a file of them."""
+    if source is not None:
+        analyze_file(source, output)
+    else:
+        analyze_text(text, as_json=as_json)
 
 
 def analyze_text(text: str | None, *, as_json: bool) -> None:

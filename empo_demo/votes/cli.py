@@ -7,29 +7,9 @@ from typing import Annotated
 
 import typer
 
-from empo_demo.board import cli as ranking_cli
-
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Database = Annotated[str | None, typer.Option(help="A SQLAlchemy URL; else EMPO_DATABASE.")]
-
-
-@app.command()
-def export(
-    output: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[
-        str, typer.Option("--format", help="trl, kto, csv, parquet, or jsonl (full records).")
-    ] = "trl",
-    database: Database = None,
-    mixed: Annotated[
-        bool, typer.Option("--mixed-strategies", help="Keep pairs with one guided side.")
-    ] = False,
-) -> None:
-    """Write the votes as preference pairs (trl), rated replies (kto) or a table."""
-    from empo_demo.exchange.export import export_file
-
-    report = export_file(_url(database), form, output, mixed=mixed)
-    typer.echo(f"{output}: {report}", err=True)
 
 
 @app.command()
@@ -43,7 +23,7 @@ def stats(
     from empo_demo.votes.stats import count
     from empo_demo.votes.store import Store
 
-    store = Store.open(_url(database), create=False)
+    store = Store.open(database_url(database), create=False)
     found = count(store).as_json()
     store.close()
     if as_json:
@@ -66,27 +46,10 @@ def hide(
     """Hide a round: it is never exported or counted."""
     from empo_demo.votes.store import Store
 
-    store = Store.open(_url(database), create=False)
+    store = Store.open(database_url(database), create=False)
     store.hide(round_id, reason)
     store.close()
     typer.echo(f"The round {round_id} is hidden.", err=True)
-
-
-@app.command("import")
-def import_records(
-    source: Annotated[Path, typer.Argument(help="A file of `votes export --format jsonl`.")],
-    database: Database = None,
-) -> None:
-    """Read full records from another arena; rounds that are there already are left alone."""
-    from empo_demo.exchange.records import import_file
-    from empo_demo.votes.store import Store
-
-    store = Store.open(_url(database))
-    report = import_file(store, source)
-    store.close()
-    for line in report.bad[:20]:
-        typer.echo(line, err=True)
-    typer.echo(f"{report}.", err=True)
 
 
 @app.command("list")
@@ -101,7 +64,7 @@ def list_rounds(
     from empo_demo.votes.stats import newest
     from empo_demo.votes.store import Store
 
-    store = Store.open(_url(database), create=False)
+    store = Store.open(database_url(database), create=False)
     found = newest(store, limit)
     store.close()
     if as_json:
@@ -113,33 +76,6 @@ def list_rounds(
 
 
 @app.command()
-def attention(
-    database: Database = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
-) -> None:
-    """Each voter's hits on attention checks; nobody is left out because of them."""
-    import json
-
-    from empo_demo.board.attention import as_json as rows
-    from empo_demo.board.attention import report
-    from empo_demo.votes.store import Store
-
-    store = Store.open(_url(database), create=False)
-    found = report(store)
-    store.close()
-    if as_json:
-        typer.echo(json.dumps({"voters": rows(found)}))
-        return
-    for one in found:
-        low, high = one.interval
-        typer.echo(
-            f"{one.voter}  {one.passed} of {one.asked} checks ({one.rate:.0%}, {low:.0%} to "
-            f"{high:.0%})  {one.votes} votes{'  careless' if one.careless else ''}"
-        )
-    typer.echo(f"{len(found)} voters were asked.", err=True)
-
-
-@app.command()
 def backup(
     output: Annotated[Path, typer.Argument(help="A new file; it becomes a SQLite database.")],
     database: Database = None,
@@ -148,7 +84,7 @@ def backup(
     from empo_demo.votes import backup as backups
     from empo_demo.votes.store import Store
 
-    store = Store.open(_url(database), create=False)
+    store = Store.open(database_url(database), create=False)
     votes = backups.backup(store, output)
     store.close()
     typer.echo(f"{output}: {votes:,} votes.", err=True)
@@ -163,39 +99,13 @@ def restore(
     from empo_demo.votes import backup as backups
     from empo_demo.votes.store import Store
 
-    store = Store.open(_url(database))
+    store = Store.open(database_url(database))
     votes = backups.restore(store, source)
     store.close()
     typer.echo(f"Restored: {votes:,} votes.", err=True)
 
 
-@app.command()
-def push(
-    repo: Annotated[str | None, typer.Option(help="owner/name; else EMPO_HUB_DATASET.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the files to be pushed are kept.")] = Path(
-        "pushed-votes"
-    ),
-    database: Database = None,
-) -> None:
-    """Publish votes older than 24 hours to a data set on the Hub, and take out withdrawn ones."""
-    from empo_demo.errors import SettingsError
-    from empo_demo.exchange import hub
-    from empo_demo.settings import load_settings
-    from empo_demo.votes.store import Store
-
-    repo = repo or load_settings().hub_dataset
-    if not repo:
-        raise SettingsError("No data set is named. Use --repo owner/name, or EMPO_HUB_DATASET.")
-    store = Store.open(_url(database), create=False)
-    report = hub.Pusher(store, repo, folder).push()
-    store.close()
-    typer.echo(f"{repo}: {report}.", err=True)
-
-
-ranking_cli.register(app)
-
-
-def _url(database: str | None) -> str:
+def database_url(database: str | None) -> str:
     from empo_demo.settings import load_settings
 
     return load_settings(database=database).database
