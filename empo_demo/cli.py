@@ -45,6 +45,21 @@ app.command("report")(evaluation.report)
 app.command("loop")(loop)
 
 
+@app.command("settings")
+def list_settings() -> None:
+    """List every variable: its name, what it holds now, and what it may hold."""
+    import re
+
+    from empo_demo.settings import Settings, load_settings
+
+    values = load_settings().model_dump()
+    values["secret"] = "(set)" if values["secret"] else None
+    values["database"] = re.sub(r"://([^:@/]+):[^@]*@", r"://\1:***@", values["database"])
+    for name, field in Settings.model_fields.items():
+        value = values[name]
+        typer.echo(f"EMPO_{name.upper()}={'' if value is None else value}\n    {field.description}")
+
+
 def main() -> None:
     """Run a command; show an `ArenaError` as one line and end with code 2."""
     from empo_demo.settings import unknown_variables

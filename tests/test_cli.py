@@ -1,0 +1,17 @@
+"""The terminal as a whole: what it lists, and that secrets stay out of it."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from empo_demo.cli import app
+from empo_demo.settings import Settings
+
+
+def test_settings_lists_every_variable_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPO_SECRET", "not for the screen")
+    monkeypatch.setenv("EMPO_DATABASE", "postgresql://voter:hunter2@host/votes")
+    said = CliRunner().invoke(app, ["settings"]).stdout
+    assert all(f"EMPO_{name.upper()}=" in said for name in Settings.model_fields)
+    assert "not for the screen" not in said and "hunter2" not in said
