@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,11 @@ class RemoteEngine:
         self._client = httpx.Client(
             timeout=httpx.Timeout(read, connect=CONNECT),
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(max_connections=None),
+            # A new connection for each reply, so that each can be cut by itself.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self._read = read
+        self._open_streams: set[_Stop] = set()
         self._penalty = True
         served = self._served()
         self._models = {c.id: _model_of(c, served, self._url) for c in contenders}
@@ -61,6 +64,9 @@ class RemoteEngine:
         return notes
 
     def close(self) -> None:
+        """End what is being asked at once, also where the server is silent."""
+        for stop in tuple(self._open_streams):
+            stop.set()
         self._client.close()
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
@@ -76,7 +82,8 @@ class RemoteEngine:
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         arrived: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        stop = threading.Event()
+        stop = _Stop()
+        self._open_streams.add(stop)
         pacer = Pacer(request.side for request in requests)
         for request in requests:
             threading.Thread(
@@ -91,15 +98,14 @@ class RemoteEngine:
                 yield from pacer.release()
         finally:
             stop.set()
+            self._open_streams.discard(stop)
 
-    def _run(
-        self, request: Request, arrived: queue.SimpleQueue[Event], stop: threading.Event
-    ) -> None:
+    def _run(self, request: Request, arrived: queue.SimpleQueue[Event], stop: _Stop) -> None:
         """One side, from asking to its end; whatever goes wrong becomes a `Failed`."""
         import httpx
 
         try:
-            for event in self._reply(request):
+            for event in self._reply(request, stop):
                 if stop.is_set():
                     return
                 arrived.put(event)
@@ -108,16 +114,17 @@ class RemoteEngine:
         except httpx.TimeoutException:
             arrived.put(Failed(request.side, "The model server did not answer in time; try again."))
         except httpx.HTTPError:
-            log.warning("The server's answer broke off", exc_info=True)
+            if not stop.is_set():
+                log.warning("The server's answer broke off", exc_info=True)
             arrived.put(Failed(request.side, "The model server cannot be reached; try again."))
         except Exception:
             log.exception("A reply could not be read")
             arrived.put(Failed(request.side, "The model server's answer could not be read."))
 
-    def _reply(self, request: Request) -> Iterator[Event]:
+    def _reply(self, request: Request, stop: _Stop) -> Iterator[Event]:
         started = time.perf_counter()
         text, pieces, reason = "", 0, "length"
-        with closing(self._open(request)) as response:
+        with closing(self._open(request, stop)) as response:
             for chunk in _chunks(response):
                 usage = chunk.get("usage") or {}
                 for choice in chunk.get("choices") or ():
@@ -132,13 +139,13 @@ class RemoteEngine:
         elapsed = (time.perf_counter() - started) * 1000
         yield Finished(request.side, _reason(reason, request), text, pieces, elapsed)
 
-    def _open(self, request: Request) -> httpx.Response:
+    def _open(self, request: Request, stop: _Stop) -> httpx.Response:
         """The streaming response, asked for once more where the server knows less than vLLM."""
         body = self._body(request, request.messages)
-        response = self._ask(body)
+        response = self._ask(body, stop)
         if response.status_code in (400, 422):
             simpler = self._simpler(request, body, _drain(response))
-            response = self._ask(simpler)
+            response = self._ask(simpler, stop)
         if response.status_code != 200:
             status = response.status_code
             raise EngineError(f"The model server answered {status}: {_short(_drain(response))}")
@@ -154,9 +161,12 @@ class RemoteEngine:
             return self._body(request, fold_system(request.messages))
         raise EngineError(f"The model server refused the request: {_short(complaint)}")
 
-    def _ask(self, body: dict[str, Any]) -> httpx.Response:
+    def _ask(self, body: dict[str, Any], stop: _Stop) -> httpx.Response:
         url = f"{self._url}/chat/completions"
-        return self._client.send(self._client.build_request("POST", url, json=body), stream=True)
+        asked = self._client.build_request(
+            "POST", url, json=body, extensions={"trace": stop.connected}
+        )
+        return self._client.send(asked, stream=True)
 
     def _body(self, request: Request, messages: Sequence[dict[str, str]]) -> dict[str, Any]:
         decoding = request.decoding
@@ -202,6 +212,42 @@ class RemoteEngine:
             raise EngineError(
                 f"What answers at {self._url} is no OpenAI-compatible server; correct EMPO_ENGINE."
             ) from None
+
+
+class _Stop:
+    """Ends the requests of one stream at once, also those that wait for a silent server.
+
+    Closing a response does not wake the thread that reads it; shutting its socket down does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._sockets: list[socket.socket] = []
+
+    def is_set(self) -> bool:
+        return self._stopped
+
+    def set(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for line in self._sockets:
+                _shut(line)
+
+    def connected(self, _event: str, info: dict[str, Any]) -> None:
+        """httpx's trace of a request: its events that open a connection return the stream."""
+        find = getattr(info.get("return_value"), "get_extra_info", None)
+        if find is not None:
+            line = find("socket")
+            with self._lock:
+                self._sockets.append(line)
+                if self._stopped:
+                    _shut(line)
+
+
+def _shut(line: socket.socket) -> None:
+    with suppress(OSError):  # it ended by itself
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _model_of(contender: Contender, served: Sequence[str], url: str) -> str:

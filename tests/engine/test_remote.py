@@ -154,6 +154,61 @@ def test_closing_the_stream_closes_the_responses(server: Server) -> None:
     assert server.closed == 2
 
 
+class SilentServer:
+    """Answers to /models; says `words` to a completion, then nothing more, and keeps the line."""
+
+    def __init__(self, words: bytes) -> None:
+        self.words = words
+        self.asked, self.left = threading.Semaphore(0), threading.Semaphore(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            line, _ = self._listener.accept()
+            threading.Thread(target=self._answer, args=(line,), daemon=True).start()
+
+    def _answer(self, line: socket.socket) -> None:
+        if line.recv(65536).startswith(b"GET"):
+            models = b'{"data": [{"id": "org/base"}, {"id": "lora"}]}'
+            line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + models)
+            line.close()
+            return
+        line.sendall(self.words)
+        self.asked.release()
+        while line.recv(65536):
+            pass
+        self.left.release()
+
+
+WORDS = json.dumps({"choices": [{"delta": {"content": "I am so sorry to hear that. "}}]})
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+FIRST_WORDS = f"{HEAD}data: {WORDS}\n\n".encode()
+
+
+def test_closing_the_stream_leaves_a_silent_server_at_once() -> None:
+    server = SilentServer(FIRST_WORDS)
+    stream = RemoteEngine(server.url, CONTENDERS).stream(pair())
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert all(server.left.acquire(timeout=2) for _ in pair())
+
+
+@pytest.mark.parametrize("words", [b"", FIRST_WORDS])
+def test_closing_the_engine_leaves_a_silent_server_at_once(words: bytes) -> None:
+    server = SilentServer(words)
+    engine = RemoteEngine(server.url, CONTENDERS)
+    events: list[Any] = []
+    reader = threading.Thread(target=lambda: events.extend(engine.stream(pair())), daemon=True)
+    reader.start()
+    assert all(server.asked.acquire(timeout=5) for _ in pair())
+    engine.close()
+    assert all(server.left.acquire(timeout=2) for _ in pair())
+    reader.join(5)
+    assert {event.side for event in events if isinstance(event, Failed)} == {"a", "b"}
+
+
 def test_one_side_that_fails_leaves_the_other_alone(server: Server) -> None:
     server.broken = "lora"
     events = list(RemoteEngine(server.url, CONTENDERS).stream(pair()))
