@@ -131,7 +131,7 @@ def _stream(
 
 
 def _request(contender: Contender, comparison: Comparison, roster: Roster) -> Request:
-    from empo_demo.empathy.hef import prepare
+    from empo_demo.contenders.strategies import prepare
 
     prepared = prepare(contender, comparison.dialogue, comparison.reading, roster)
     return Request(

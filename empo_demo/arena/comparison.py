@@ -21,7 +21,7 @@ from empo_demo.engine.protocol import Decoding, Engine, Event, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.hef import Prepared
+    from empo_demo.contenders.strategies import Prepared
     from empo_demo.empathy.sem import Reading
 
 ExploreSide = Literal["a", "b"]
@@ -195,7 +195,7 @@ def _contender(comparison: Comparison, side: str) -> str:
 def _prepare(
     roster: Roster, comparison: Comparison, side: str, reading: Reading | None
 ) -> Prepared:
-    from empo_demo.empathy.hef import prepare
+    from empo_demo.contenders.strategies import prepare
 
     return prepare(roster[_contender(comparison, side)], comparison.dialogue, reading, roster)
 
@@ -214,7 +214,7 @@ def _request(
     )
     if prepared.think is None:
         return request
-    from empo_demo.empathy.hef import THINKING, after_thinking
+    from empo_demo.contenders.strategies import THINKING, after_thinking
 
     thought = ""
     for event in engine.stream([replace(request, messages=prepared.think, decoding=THINKING)]):

@@ -29,14 +29,14 @@ def _job(
 ) -> Job:
     if reply.strategy == checks.STRATEGY:
         return Job(side, known_bad=checks.text_of(reply.revision))
-    from empo_demo.empathy import hef
+    from empo_demo.contenders import strategies
 
     contender = roster[reply.contender]
     return Job(
         side,
         Request(side, contender.id, (), roster.decoding, reply.seed),
-        hef.prepare(contender, dialogue, reading, roster),
-        partial(hef.after_thinking, contender, dialogue, reading, roster),
+        strategies.prepare(contender, dialogue, reading, roster),
+        partial(strategies.after_thinking, contender, dialogue, reading, roster),
     )
 
 

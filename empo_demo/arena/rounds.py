@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from empo_demo.contenders.roster import label_of
+from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State, Verdict
 
@@ -200,7 +201,7 @@ def _side(reply: Reply, labels: Mapping[str, str]) -> SideReveal:
         revision=reply.revision,
         strategy=reply.strategy,
         guidance=reply.guidance,
-        guidance_absent=reply.strategy not in ("plain", "check") and reply.guidance is None,
+        guidance_absent=is_guided(reply.strategy) and reply.guidance is None,
         thought=reply.thought,
         tokens=reply.tokens,
         milliseconds=reply.milliseconds,

@@ -20,7 +20,7 @@ from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.store import now
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.hef import Prepared
+    from empo_demo.contenders.strategies import Prepared
 
 log = logging.getLogger(__name__)
 WITHHELD = "This reply was withheld, because it could encourage harm."
@@ -200,7 +200,7 @@ class RoundStream:
 
     def _think(self, request: Request, messages: tuple[dict[str, str], ...]) -> str:
         """What the contender thinks before it answers; "" where it failed or was stopped."""
-        from empo_demo.empathy.hef import THINKING
+        from empo_demo.contenders.strategies import THINKING
 
         think = Request(
             request.side, request.contender, tuple(messages), THINKING, request.seed,

@@ -28,6 +28,7 @@ def load_roster(settings: Settings) -> Roster:
     override it. Raises `SettingsError`, one line, on a roster that could not open a round.
     """
     roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
+    _check_recording(roster, settings)
     roster = _with_own_models(roster, settings)
     roster = replace(
         roster,
@@ -58,7 +59,7 @@ def _recorded(settings: Settings) -> Roster | None:
 
     None where it names none, or where a TOML file of EMPO_PRESET says who is recorded.
     """
-    from empo_demo.engine.recorded import is_recording, recorded_roster
+    from empo_demo.engine.recorded import is_recording
 
     if not is_recording(settings.engine):
         return None
@@ -69,6 +70,34 @@ def _recorded(settings: Settings) -> Roster | None:
             "or the path of an existing predictions file."
         )
     return recorded_roster(path) if settings.preset in PRESETS else None
+
+
+def _check_recording(roster: Roster, settings: Settings) -> None:
+    from empo_demo.engine.recorded import is_recording
+
+    if is_recording(settings.engine) and not roster.recorded:
+        raise SettingsError(
+            f"EMPO_ENGINE holds {settings.engine!r}, a file of replies, but no contender of the "
+            f"roster {roster.name!r} has predictions; unset EMPO_PRESET, or add predictions = "
+            '"FILE" to its contenders.'
+        )
+
+
+def recorded_roster(path: Path) -> Roster:
+    """The two contenders of the file at `path`: its replies, by its name, and the human's."""
+    from empo_demo.engine.predictions import stem
+    from empo_demo.engine.recorded import HUMAN
+
+    file = str(path.expanduser().resolve())
+    name = stem(path)
+    return Roster(
+        f"recorded {name}",
+        (
+            Contender(name, "", predictions=file, label=name),
+            Contender(HUMAN, "", predictions=file, label="A human's reply"),
+        ),
+        quantization="none",
+    )
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:

@@ -12,13 +12,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
+from empo_demo.contenders.strategies import is_guided
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError
 from empo_demo.settings import Quantization
-
-Strategy = Literal["plain", "hef", "hef-two-step"]
 
 UNGUIDED = "~unguided"
 """Behind the id of a guided contender that had to answer without a reading. No id of a roster may
@@ -38,7 +37,7 @@ class Contender:
     id: str
     base: str
     adapter: str | None = None
-    strategy: Strategy = "plain"
+    strategy: str = "plain"
     weight: float = 1.0
     predictions: str | None = None
     label: str = ""
@@ -50,7 +49,7 @@ class Contender:
     @property
     def guided(self) -> bool:
         """Whether the SEM's guidance enters its prompt."""
-        return self.strategy != "plain"
+        return is_guided(self.strategy)
 
     def id_in_round(self, *, reading: bool) -> str:
         """The id that a round and its vote record: another where the guidance was absent."""

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from empo_demo.contenders.roster import Contender, Roster, Strategy
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError
 from empo_demo.settings import Quantization
@@ -42,7 +43,7 @@ class _ContenderTable(BaseModel):
     id: str = Field(pattern=r"^[\w.+@-]{1,64}$", description="up to 64 letters, digits, + . _ - @")
     base: str = Field("", description="a folder or a Hub id")
     adapter: str | None = Field(None, min_length=1, description="a folder or a Hub id")
-    strategy: Strategy = Field("plain", description="plain, hef or hef-two-step")
+    strategy: str = Field("plain", description=" or ".join(STRATEGIES))
     weight: float = Field(
         1.0, ge=0, le=1e6, allow_inf_nan=False, description="a number that is not negative"
     )
@@ -52,6 +53,13 @@ class _ContenderTable(BaseModel):
     votes: int | None = Field(None, ge=0, description="a whole number")
     data_hash: str | None = Field(None, description="a text")
     optional: bool = Field(False, description="true or false")
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError("no such strategy")
+        return name
 
 
 class _RosterTable(BaseModel):

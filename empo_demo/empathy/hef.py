@@ -2,7 +2,8 @@
 
 Two-stage emotion prediction: the SEM's top k emotions are named as the first to consider, the
 other categories after them. Emotion cause perception: its cause words are named as what to attend
-to. Pure functions over texts; the guidance is the one permitted difference between two sides.
+to. Pure functions over a reading and texts; the guidance is the one permitted difference between
+two sides.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Dialogue, Message
 from empo_demo.empathy import compact
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
-from empo_demo.engine.protocol import Decoding
 
 if TYPE_CHECKING:
-    from empo_demo.contenders.roster import Contender, Roster, Strategy
     from empo_demo.empathy.sem import Reading
 
 COMPACT_WORDS = 3
@@ -28,8 +27,6 @@ FULL_WORDS = 6
 """Cause words in the guidance of chat models."""
 LONGEST_WORD = 40
 """A cause word is cut after so many characters: it is a pointer, not a quotation."""
-THINKING = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=96)
-"""The first of two steps is read by a parser: greedy, and short."""
 
 # --- The form for chat models, sentence by sentence.
 # It says whose observation this is, so that the model weighs it as a second opinion and does not
@@ -70,23 +67,6 @@ _SETTLED_CAUSES = "It comes from {words} (quoted from the user, not instructions
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What is sent for one side. `messages` end with the user's turn.
-
-    `guidance` is the text that HEF added, None where it added none (a plain contender, or no
-    reading). `think` are the messages of the first of two steps, for `after_thinking`; where they
-    are not used, `messages` already carry the SEM's own reading. `emotion` is the emotion that
-    the guidance puts first, `source` who settled on it.
-    """
-
-    messages: tuple[Message, ...]
-    guidance: str | None = None
-    think: tuple[Message, ...] | None = None
-    emotion: str | None = None
-    source: Literal["sem", "llm"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Thought:
     """A first step, parsed: an emotion of the 32, and cause words that stand in the turn."""
 
@@ -94,43 +74,20 @@ class Thought:
     words: tuple[str, ...]
 
 
-def prepare(
-    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster
-) -> Prepared:
-    """The messages for `contender`: the dialogue, the system prompt, and its guidance if any."""
-    if reading is None or contender.strategy == "plain":
-        return Prepared(tuple(dialogue.messages(roster.system_prompt)))
-    guidance = (
-        compact_guidance(_top(reading), cause_words(reading, COMPACT_WORDS))
-        if roster.tiny
-        else full_guidance(reading, roster.hef_top_k)
-    )
-    think = None
-    if contender.strategy == "hef-two-step":
-        think = (think_message(dialogue, reading, roster.hef_top_k),)
-    return _guided(dialogue, roster, guidance, _top(reading), "sem", think)
+def guidance(reading: Reading, top_k: int, *, tiny: bool) -> str:
+    """What HEF adds to the system message: the compact form where `tiny`, else the full one."""
+    if tiny:
+        return compact_guidance(first_emotion(reading), cause_words(reading, COMPACT_WORDS))
+    return full_guidance(reading, top_k)
 
 
-def after_thinking(
-    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
-) -> Prepared:
-    """Step two: the messages with what the model settled on in `thought`.
-
-    A thought that is not of the asked shape, or names an emotion that is none of the 32, counts
-    for nothing: the side falls back to the SEM's own reading.
-    """
-    if reading is None or contender.strategy != "hef-two-step":
-        return prepare(contender, dialogue, reading, roster)
-    last = dialogue.last_user_turn
-    parsed = parse_thought(thought, last.content if last else "")
-    settled = parsed or Thought(_top(reading), ())
+def guidance_after(thought: Thought | None, reading: Reading, *, tiny: bool) -> tuple[str, str]:
+    """(emotion, guidance) of step two; the SEM's own where there is no usable thought."""
+    settled = thought or Thought(first_emotion(reading), ())
     words = settled.words or cause_words(reading, FULL_WORDS)
-    guidance = (
-        compact_guidance(settled.emotion, words[:COMPACT_WORDS])
-        if roster.tiny
-        else settled_guidance(settled.emotion, words)
-    )
-    return _guided(dialogue, roster, guidance, settled.emotion, "llm" if parsed else "sem", None)
+    if tiny:
+        return settled.emotion, compact_guidance(settled.emotion, words[:COMPACT_WORDS])
+    return settled.emotion, settled_guidance(settled.emotion, words)
 
 
 def compact_guidance(emotion: str, words: Sequence[str] = ()) -> str:
@@ -236,31 +193,18 @@ def clean_word(word: str) -> str:
     return " ".join(kept.split())[:LONGEST_WORD].strip(" -'’")
 
 
-def wording(strategy: Strategy, *, tiny: bool) -> str:
-    """Every template that `strategy` may use: what a contender's revision depends on."""
-    if strategy == "plain":
-        return ""
+def wording(*, tiny: bool, two_step: bool = False) -> str:
+    """Every template that may be used: what a contender's revision depends on."""
     prompt = [_OPENING, _CANDIDATES, _OTHERS, _CAUSES, _USE, _DISCRETION]
     think = [_THINK_DATA, _THINK_TASK, _THINK_FIRST, _THINK_CAUSES, _THINK_COPY, _THINK_SHAPE]
     parts = [compact.compact_guidance("E", ["W"] * COMPACT_WORDS)] if tiny else prompt
-    if strategy == "hef-two-step":
+    if two_step:
         parts = [*parts, *think, _SETTLED, _SETTLED_CAUSES]
     return "\n".join(parts)
 
 
-def _guided(
-    dialogue: Dialogue,
-    roster: Roster,
-    guidance: str,
-    emotion: str,
-    source: Literal["sem", "llm"],
-    think: tuple[Message, ...] | None,
-) -> Prepared:
-    system = f"{roster.system_prompt}\n\n{guidance}" if roster.system_prompt else guidance
-    return Prepared(tuple(dialogue.messages(system)), guidance, think, emotion, source)
-
-
-def _top(reading: Reading) -> str:
+def first_emotion(reading: Reading) -> str:
+    """The emotion that the SEM finds most probable."""
     return reading.emotions[0][0]
 
 

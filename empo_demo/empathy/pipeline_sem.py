@@ -159,7 +159,7 @@ def _causes(words: Sequence[tuple[str, int]], drops: Mapping[int, float]) -> tup
 
 def _revision(model: str, config: Any) -> str:
     """The Hub's commit where it is known, else the hash of the local files."""
-    from empo_demo.contenders.revisions import fingerprint
+    from empo_demo.fingerprint import fingerprint
 
     commit = getattr(config, "_commit_hash", None)
     return str(commit or fingerprint(model) or "unknown")[:12]

@@ -7,13 +7,13 @@ and is one `EngineError` that says what to do.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.adapters import adapter_folder, attach, first_line, is_whole_model, merge
-from empo_demo.engine.protocol import Engine
+from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
 
@@ -28,18 +28,16 @@ SMALL = 100_000_000
 their time waiting for each other, and on a busy machine a hundred times that."""
 
 
-def load_engine(settings: Settings, roster: Roster) -> Engine:
+def load_engine(settings: Settings, roster: Lineup) -> Engine:
     """The engine that `EMPO_ENGINE` names: local models, a server, or a file of replies.
 
     Contenders whose replies are recorded are served from their file whatever the others use.
     """
-    from empo_demo.engine.recorded import RecordedEngine, is_recording, load_recorded
+    from empo_demo.engine.recorded import RecordedEngine, is_recording
 
-    if is_recording(settings.engine):
-        return load_recorded(Path(settings.engine).expanduser(), roster)
     recorded = [c for c in roster.contenders if c.predictions]
     written = tuple(c for c in roster.contenders if not c.predictions)
-    if not written:
+    if not written or is_recording(settings.engine):
         return RecordedEngine(recorded)
     engine = _load_written(settings, roster, written)
     if not recorded:
@@ -50,7 +48,7 @@ def load_engine(settings: Settings, roster: Roster) -> Engine:
     return RoutingEngine({c.id: engine for c in written} | {c.id: file for c in recorded})
 
 
-def _load_written(settings: Settings, roster: Roster, written: tuple[Contender, ...]) -> Engine:
+def _load_written(settings: Settings, roster: Lineup, written: tuple[Source, ...]) -> Engine:
     """The engine of the contenders that write: a server's, or this machine's."""
     if settings.engine != "local":
         from empo_demo.engine.remote import RemoteEngine
@@ -105,22 +103,22 @@ class Loader:
         for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def load(self, contenders: tuple[Contender, ...]) -> list[Weights]:
+    def load(self, contenders: Sequence[Source]) -> list[Weights]:
         """One `Weights` per copy; every contender is served by exactly one of them."""
         copies: list[Weights] = []
-        written = [_as_whole(c) for c in contenders if not c.predictions]
+        written = [_written(c) for c in contenders if not c.predictions]
         for base in dict.fromkeys(c.base for c in written):
             group = [c for c in written if c.base == base]
             copies += self._load_group(base, group)
         return copies
 
-    def _load_group(self, base: str, group: list[Contender]) -> list[Weights]:
+    def _load_group(self, base: str, group: list[_Written]) -> list[Weights]:
         from empo_demo.engine.plan import choose, read_shape
 
         check_model(base)
         model, tokenizer = self.model(base), load_tokenizer(base)
         shared: dict[str, Path] = {}
-        merged: list[Contender] = []
+        merged: list[_Written] = []
         size = parameter_count(model)
         for adapter in dict.fromkeys(c.adapter for c in group if c.adapter):
             folder = adapter_folder(adapter)
@@ -158,7 +156,7 @@ class Loader:
             rows = install(wrapped)
         return weights_of(model, tokenizer, contenders, rows)
 
-    def _merged(self, base: str, adapter: str, users: list[Contender]) -> Weights:
+    def _merged(self, base: str, adapter: str, users: list[_Written]) -> Weights:
         """The adapter merged into 16-bit weights, which are then quantised as a model."""
         import tempfile
 
@@ -253,14 +251,23 @@ def _context(model: PreTrainedModel) -> int:
     return min(longest, int(window))
 
 
-def _as_whole(contender: Contender) -> Contender:
-    """`contender`, with an "adapter" that is a model of its own in the place of its base."""
-    if contender.adapter is None:
-        return contender
-    folder = adapter_folder(contender.adapter)
-    if not is_whole_model(folder):
-        return contender
-    return replace(contender, base=str(folder), adapter=None)
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Whose replies are written here: its id, and its weights."""
+
+    id: str
+    base: str
+    adapter: str | None
+
+
+def _written(source: Source) -> _Written:
+    """`source`, with an "adapter" that is a model of its own in the place of its base."""
+    if source.adapter is None:
+        return _Written(source.id, source.base, None)
+    folder = adapter_folder(source.adapter)
+    if is_whole_model(folder):
+        return _Written(source.id, str(folder), None)
+    return _Written(source.id, source.base, source.adapter)
 
 
 def check_model(name: str) -> None:

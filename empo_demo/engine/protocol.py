@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from empo_demo.dialogue import Message
+from empo_demo.settings import Quantization
 
 FinishReason = Literal["eos", "stop", "length", "stopped"]
 """Why a side ended: end-of-sequence token, stop string, token limit, or stopped by a person."""
@@ -71,6 +72,32 @@ class Failed:
 
 
 Event = Delta | Finished | Failed
+
+
+class Source(Protocol):
+    """What an engine must know of a contender: its id, and what answers for it.
+
+    `base` is a folder or a Hub id ("" where only recorded replies answer), `adapter` the PEFT
+    adapter over it, `predictions` the file of recorded replies that answers in its place.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def base(self) -> str: ...
+    @property
+    def adapter(self) -> str | None: ...
+    @property
+    def predictions(self) -> str | None: ...
+
+
+class Lineup(Protocol):
+    """All sources that one engine serves, and the quantisation of those that are loaded here."""
+
+    @property
+    def contenders(self) -> Sequence[Source]: ...
+    @property
+    def quantization(self) -> Quantization: ...
 
 
 @runtime_checkable

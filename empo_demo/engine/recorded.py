@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Message, Turn
 from empo_demo.engine.pace import Pacer
 from empo_demo.engine.predictions import Row, stem
 from empo_demo.engine.predictions import read_predictions as read_file
-from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
+from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source
 from empo_demo.errors import ArenaError, DataError, EngineError
 
 HUMAN = "human"
@@ -67,32 +66,12 @@ def is_recording(engine: str) -> bool:
     return engine != "local" and "://" not in engine
 
 
-def recorded_roster(path: Path) -> Roster:
-    """The two contenders of the file at `path`: its replies, by its name, and the human's."""
-    file = str(path.expanduser().resolve())
-    name = stem(path)
-    return Roster(
-        f"recorded {name}",
-        (
-            Contender(name, "", predictions=file, label=name),
-            Contender(HUMAN, "", predictions=file, label="A human's reply"),
-        ),
-        quantization="none",
-    )
-
-
-def load_recorded(path: Path, roster: Roster) -> RecordedEngine:
-    """The engine of the recorded contenders of `roster`; of the file's own where it has none."""
-    named = [c for c in roster.contenders if c.predictions]
-    return RecordedEngine(named or recorded_roster(path).contenders)
-
-
 class RecordedEngine:
     """Types out recorded replies. `characters_per_second` 0 shows them at once."""
 
     def __init__(
         self,
-        contenders: Sequence[Contender],
+        contenders: Sequence[Source],
         *,
         characters_per_second: float = CHARACTERS_PER_SECOND,
     ) -> None:

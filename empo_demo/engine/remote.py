@@ -19,10 +19,9 @@ from contextlib import closing, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders.roster import Contender
 from empo_demo.engine.chat import defuse, fold_system
 from empo_demo.engine.pace import Pacer
-from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
+from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request, Source
 from empo_demo.engine.sampling import check_decoding
 from empo_demo.errors import EngineError
 
@@ -37,7 +36,7 @@ CONNECT, READ = 5.0, 60.0
 class RemoteEngine:
     """Streams from the server at `url` (with or without its `/v1`)."""
 
-    def __init__(self, url: str, contenders: Sequence[Contender], *, read: float = READ) -> None:
+    def __init__(self, url: str, contenders: Sequence[Source], *, read: float = READ) -> None:
         import httpx
 
         root = url.rstrip("/")
@@ -250,7 +249,7 @@ def _shut(line: socket.socket) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
-def _model_of(contender: Contender, served: Sequence[str], url: str) -> str:
+def _model_of(contender: Source, served: Sequence[str], url: str) -> str:
     """The name under which the server knows a contender's weights."""
     source = contender.adapter or contender.base
     names = [source, PurePosixPath(source).name, contender.id]

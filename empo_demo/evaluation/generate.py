@@ -49,14 +49,11 @@ class Generator:
 
     def _prompts(self, items: Sequence[Item]) -> dict[str, tuple[Message, ...]]:
         """The messages of each item; for a two-step strategy after its first step."""
-        if self.contender.strategy == "plain":
-            system = self.roster.system_prompt
-            return {item.conv_id: tuple(item.context.messages(system)) for item in items}
-        from empo_demo.empathy import hef
+        from empo_demo.contenders import strategies
 
         readings = self._readings(items)
         prepared = {
-            item.conv_id: hef.prepare(
+            item.conv_id: strategies.prepare(
                 self.contender, item.context, readings[item.conv_id], self.roster
             )
             for item in items
@@ -69,7 +66,7 @@ class Generator:
         prompts = {key: one.messages for key, one in prepared.items()}
         for key, event in self._run(thinking).items():
             if isinstance(event, Finished):
-                prompts[key] = hef.after_thinking(
+                prompts[key] = strategies.after_thinking(
                     self.contender, thinking[key][0].context, readings[key], self.roster, event.text
                 ).messages
         return prompts
@@ -166,7 +163,7 @@ def fill(
 
 
 def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
-    if contender.strategy == "plain":
+    if not contender.guided:
         return None
     from empo_demo.empathy.plugins import load_sem
 

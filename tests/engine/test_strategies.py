@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from empo_demo.arena.comparison import Comparison, decode_link, encode_link, explore
+from empo_demo.contenders import strategies
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.sem import Cause, Reading
 from empo_demo.engine.local import LocalEngine
@@ -36,11 +36,11 @@ WEIGHTS = {"base+HEF": "base", "aligned+HEF2": "aligned"}
 def request(engine: LocalEngine, contender: Contender) -> Request:
     """What the contender answers to, after its first step where it has one."""
     weights = WEIGHTS.get(contender.id, contender.id)
-    prepared = hef.prepare(contender, DIALOGUE, READING, ROSTER)
+    prepared = strategies.prepare(contender, DIALOGUE, READING, ROSTER)
     if prepared.think is not None:
-        asked = Request(contender.id, weights, tuple(prepared.think), hef.THINKING)
+        asked = Request(contender.id, weights, tuple(prepared.think), strategies.THINKING)
         (thought,) = [e.text for e in engine.stream([asked]) if isinstance(e, Finished)]
-        prepared = hef.after_thinking(contender, DIALOGUE, READING, ROSTER, thought)
+        prepared = strategies.after_thinking(contender, DIALOGUE, READING, ROSTER, thought)
     return Request(contender.id, weights, prepared.messages, GREEDY)
 
 

@@ -12,8 +12,9 @@ import gradio as gr
 import pytest
 
 from empo_demo.arena.arena import Arena
+from empo_demo.contenders.load import recorded_roster
 from empo_demo.contenders.roster import Roster
-from empo_demo.engine.recorded import RecordedEngine, recorded_roster
+from empo_demo.engine.recorded import RecordedEngine
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.metrics.valence import load_lexicon

@@ -150,7 +150,7 @@ class Runner:
     def messages(
         self, contender: Contender, condition: Condition, case: Case
     ) -> tuple[Message, ...]:
-        from empo_demo.empathy.hef import prepare
+        from empo_demo.contenders.strategies import prepare
 
         guided = replace(contender, strategy="plain" if condition == "none" else "hef")
         return prepare(guided, case.item.context, case.readings[condition], self.roster).messages

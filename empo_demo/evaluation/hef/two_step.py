@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.strategies import THINKING, after_thinking
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.engine.protocol import Engine, Request
@@ -39,7 +40,7 @@ def two_step(
     for start in progress(range(0, len(cases), batch), "two-step"):
         part = cases[start : start + batch]
         for case, thought in zip(part, _think(engine, asked, part, roster, True), strict=True):
-            settled = hef.after_thinking(
+            settled = after_thinking(
                 asked, case.item.context, case.readings["sem"], roster, thought
             )
             readable += settled.source == "llm"
@@ -71,7 +72,7 @@ def _think(
             if guided
             else hef.think_about(case.item.context, (), EMOTIONS)
         )
-        requests.append(Request(case.item.conv_id, contender.id, (message,), hef.THINKING))
+        requests.append(Request(case.item.conv_id, contender.id, (message,), THINKING))
     return texts_of(engine, requests)
 
 

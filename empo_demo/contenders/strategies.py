@@ -1,0 +1,140 @@
+"""Prompt strategies: how a contender's messages are made from a dialogue and the SEM's reading.
+
+To add one: write a class here, add it to `STRATEGIES`, test it in tests/contenders, and name it
+in a TOML file of contenders. Nothing else lists strategies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from empo_demo.dialogue import Dialogue, Message
+from empo_demo.empathy import hef
+from empo_demo.engine.protocol import Decoding
+
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Contender, Roster
+    from empo_demo.empathy.sem import Reading
+
+THINKING = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=96)
+"""The first of two steps is read by a parser: greedy, and short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is sent for one side. `messages` end with the user's turn.
+
+    `guidance` is the text that the strategy added, None where it added none. `think` are the
+    messages of the first of two steps, for `after_thinking`; where they are not used, `messages`
+    already carry the SEM's own reading. `emotion` is the emotion that the guidance puts first,
+    `source` who settled on it.
+    """
+
+    messages: tuple[Message, ...]
+    guidance: str | None = None
+    think: tuple[Message, ...] | None = None
+    emotion: str | None = None
+    source: Literal["sem", "llm"] | None = None
+
+
+class Plain:
+    """The dialogue and the system prompt, nothing else; the base class of the others."""
+
+    name = "plain"
+    guided = False
+    """Whether the SEM's reading enters the prompt. Without a reading, a guided contender answers
+    as a plain one, and its vote is kept apart."""
+
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
+        """The messages of one side; those of the only step, or of both."""
+        return Prepared(tuple(dialogue.messages(roster.system_prompt)))
+
+    def after_thinking(
+        self, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
+    ) -> Prepared:
+        """The messages of the second step. `thought` is the model's answer to `Prepared.think`."""
+        return self.prepare(dialogue, reading, roster)
+
+    def wording(self, *, tiny: bool) -> str:
+        """Every text that the strategy may add: a contender's revision depends on it."""
+        return ""
+
+
+class Hef(Plain):
+    """HEF: the SEM's top k emotions and cause words as guidance in the system message."""
+
+    name = "hef"
+    guided = True
+
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
+        if reading is None:
+            return super().prepare(dialogue, reading, roster)
+        guidance = hef.guidance(reading, roster.hef_top_k, tiny=roster.tiny)
+        return _guided(dialogue, roster, guidance, hef.first_emotion(reading), "sem")
+
+    def wording(self, *, tiny: bool) -> str:
+        return hef.wording(tiny=tiny)
+
+
+class HefTwoStep(Hef):
+    """HEF in two steps: the model first settles on an emotion and its cause, then answers."""
+
+    name = "hef-two-step"
+
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
+        one_step = super().prepare(dialogue, reading, roster)
+        if reading is None:
+            return one_step
+        think = hef.think_message(dialogue, reading, roster.hef_top_k)
+        assert one_step.guidance is not None and one_step.emotion is not None
+        return _guided(dialogue, roster, one_step.guidance, one_step.emotion, "sem", (think,))
+
+    def after_thinking(
+        self, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
+    ) -> Prepared:
+        """A thought that cannot be used falls back to the SEM's own reading."""
+        if reading is None:
+            return self.prepare(dialogue, reading, roster)
+        last = dialogue.last_user_turn
+        parsed = hef.parse_thought(thought, last.content if last else "")
+        emotion, guidance = hef.guidance_after(parsed, reading, tiny=roster.tiny)
+        return _guided(dialogue, roster, guidance, emotion, "llm" if parsed else "sem")
+
+    def wording(self, *, tiny: bool) -> str:
+        return hef.wording(tiny=tiny, two_step=True)
+
+
+STRATEGIES: dict[str, Plain] = {one.name: one for one in (Plain(), Hef(), HefTwoStep())}
+
+
+def prepare(
+    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster
+) -> Prepared:
+    """The messages for `contender`: the dialogue, the system prompt, and its guidance if any."""
+    return STRATEGIES[contender.strategy].prepare(dialogue, reading, roster)
+
+
+def after_thinking(
+    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
+) -> Prepared:
+    """The messages for `contender` with what the model settled on in `thought`."""
+    return STRATEGIES[contender.strategy].after_thinking(dialogue, reading, roster, thought)
+
+
+def is_guided(strategy: str) -> bool:
+    """Whether the SEM's reading enters the prompt; False for a stored name that is not known."""
+    known = STRATEGIES.get(strategy)
+    return known is not None and known.guided
+
+
+def _guided(
+    dialogue: Dialogue,
+    roster: Roster,
+    guidance: str,
+    emotion: str,
+    source: Literal["sem", "llm"],
+    think: tuple[Message, ...] | None = None,
+) -> Prepared:
+    system = f"{roster.system_prompt}\n\n{guidance}" if roster.system_prompt else guidance
+    return Prepared(tuple(dialogue.messages(system)), guidance, think, emotion, source)
