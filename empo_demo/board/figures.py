@@ -1,21 +1,19 @@
-"""The Board's Plotly figures: transparent, without drag or zoom, legible in both themes."""
+"""The Board's Plotly figures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from empo_demo.board.board import Board
 from empo_demo.contenders.roster import label_of
+from empo_demo.plotting import INK, SERIES, error_bars, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
 
-INK = "#8a8f98"
-GRID = "rgba(128,128,128,.25)"
 MARK = "#5b7fa6"
 LOST_TO_WON = [[0, "#95602f"], [0.5, "#6b7076"], [1, "#456a94"]]
 """Opaque, and dark enough for white figures, so that both themes can read them."""
-HUES = ("#5b7fa6", "#b07a4a", "#6f9a6a", "#9a6f94", "#a3924f", "#5f9ea0")
 
 
 def board_figures(board: Board) -> dict[str, Figure]:
@@ -31,35 +29,6 @@ def board_figures(board: Board) -> dict[str, Figure]:
     return figures
 
 
-def _style(figure: Figure, height: int, **axes: dict[str, Any]) -> Figure:
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 8, "r": 24, "t": 16, "b": 44},
-        height=height,
-        dragmode=False,
-        legend={"orientation": "h", "y": -0.25},
-        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
-    )
-    plain = {"fixedrange": True, "gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
-    figure.update_xaxes(**{**plain, **axes.get("x", {})})
-    figure.update_yaxes(**{**plain, **axes.get("y", {})})
-    return figure
-
-
-def _error(values: list[float], intervals: list[tuple[float, float]]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for value, (_, high) in zip(values, intervals, strict=True)],
-        "arrayminus": [value - low for value, (low, _) in zip(values, intervals, strict=True)],
-        "color": INK,
-        "thickness": 1.5,
-    }
-
-
 def _win_rates(board: Board) -> Figure:
     import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
@@ -70,13 +39,15 @@ def _win_rates(board: Board) -> Figure:
     figure = go.Figure(
         go.Scatter(
             x=rates, y=names, mode="markers", marker={"size": 11, "color": MARK},
-            error_x=_error(rates, [(100 * low, 100 * high) for low, high in spans]),
+            error_x=error_bars(
+                rates, [(100 * low, 100 * high) for low, high in spans], color=INK, thickness=1.5
+            ),
             hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
         )
     )  # fmt: skip
     figure.add_vline(x=50, line={"color": INK, "dash": "dot", "width": 1})
     x = {"range": [0, 100], "ticksuffix": " %", "title": {"text": "rounds won, ties half"}}
-    return _style(figure, 90 + 44 * len(names), x=x)
+    return style(figure, height=90 + 44 * len(names), xaxis=x)
 
 
 def _matrix(board: Board) -> Figure:
@@ -99,7 +70,7 @@ def _matrix(board: Board) -> Figure:
     )  # fmt: skip
     y = {"autorange": "reversed", "showgrid": False}
     x = {"title": {"text": "against"}, "showgrid": False}
-    return _style(figure, 120 + 48 * len(names), y=y, x=x)
+    return style(figure, height=120 + 48 * len(names), xaxis=x, yaxis=y)
 
 
 def _days(board: Board) -> Figure:
@@ -108,7 +79,7 @@ def _days(board: Board) -> Figure:
     days, counts = zip(*board.days, strict=True)
     figure = go.Figure(go.Bar(x=list(days), y=list(counts), marker={"color": MARK}))
     y = {"title": {"text": "votes"}, "rangemode": "tozero"}
-    return _style(figure, 240, x={"type": "category"}, y=y)
+    return style(figure, height=240, xaxis={"type": "category"}, yaxis=y)
 
 
 def _sliders(board: Board) -> Figure:
@@ -121,9 +92,9 @@ def _sliders(board: Board) -> Figure:
         figure.add_trace(
             go.Scatter(
                 x=means, y=list(cells), name=label_of(name, board.labels), mode="markers",
-                marker={"size": 10, "color": HUES[number % len(HUES)]},
-                error_x=_error(means, spans),
+                marker={"size": 10, "color": SERIES[number % len(SERIES)]},
+                error_x=error_bars(means, spans, color=INK, thickness=1.5),
             )
         )  # fmt: skip
     x = {"range": [0, 100], "title": {"text": "mean rating, 0 to 100"}}
-    return _style(figure, 280, x=x)
+    return style(figure, height=280, xaxis=x, legend={"y": -0.25})

@@ -1,7 +1,7 @@
 """The evaluation's figures, as Plotly figures that the report and the Results tab share.
 
-Colour-blind-safe colours (Okabe and Ito 2008); every difference is also readable without colour.
-Names come from files, so they are escaped: Plotly understands some HTML.
+Every difference is also readable without colour. Names come from files, so they are escaped:
+Plotly understands some HTML.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.board.figures import GRID, INK
 from empo_demo.evaluation.measure import LOWER_IS_BETTER
 from empo_demo.evaluation.results import HUMAN, SHUFFLED, ResultsData
+from empo_demo.plotting import SERIES, error_bars, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6B7280"
 SIGNIFICANT = 0.05
+MARGIN = {"t": 60, "b": 50}
 
 
 def figures(data: ResultsData) -> list[Figure]:
@@ -42,33 +42,31 @@ def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
     figure = go.Figure()
     pairs = list(dict.fromkeys((entry["a"], entry["b"]) for entry in paired))
     metrics = list(dict.fromkeys(entry["metric"] for entry in paired))
-    for colour, (a, b) in zip(itertools.cycle(COLOURS), pairs, strict=False):
+    for colour, (a, b) in zip(itertools.cycle(SERIES), pairs, strict=False):
         rows = [entry for entry in paired if (entry["a"], entry["b"]) == (a, b)]
         scaled = [_standardised(entry) for entry in rows]
         figure.add_scatter(
             name=f"{escape(b)} − {escape(a)}",
             y=[entry["metric"] for entry in rows],
             x=[middle for _, middle, _ in scaled],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - middle for _, middle, high in scaled],
-                "arrayminus": [middle - low for low, middle, _ in scaled],
-            },
+            error_x=error_bars(
+                [middle for _, middle, _ in scaled], [(low, high) for low, _, high in scaled]
+            ),
             mode="markers",
             marker={"color": colour, "size": 10, "symbol": [_symbol(entry) for entry in rows]},
             hovertext=[_hover(entry) for entry in rows],
             hoverinfo="text",
         )
     figure.add_vline(x=0, line_color=GREY, line_width=1)
-    figure.update_layout(
+    return style(
+        figure,
         title="Paired differences (95 % intervals)",
         xaxis_title="second − first, in SD<br>filled: p < .05 (Holm)",
         yaxis={"categoryorder": "array", "categoryarray": metrics[::-1]},
         height=200 + 34 * len(metrics),
         legend={"orientation": "h", "y": -2.6 / (len(metrics) + 1), "yanchor": "top"},
+        margin=MARGIN,
     )
-    return _plain(figure)
 
 
 def distributions(data: ResultsData) -> Figure:
@@ -82,17 +80,18 @@ def distributions(data: ResultsData) -> Figure:
         rows=rows, cols=columns, subplot_titles=names, vertical_spacing=0.28 / rows
     )
     for place, name in enumerate(names):
-        for system, style in _styles(data).items():
+        for system, line in _lines(data).items():
             if system in data.distributions[name]:
-                trace = _histogram(data.distributions[name], system, style)
+                trace = _histogram(data.distributions[name], system, line)
                 trace.update(legendgroup=system, showlegend=place == 0)
                 figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
-    figure.update_layout(
+    return style(
+        figure,
         title="Distributions (share of replies)",
         height=120 + 210 * rows,
         legend={"orientation": "h", "y": -0.06 - 0.1 / rows},
+        margin=MARGIN,
     )
-    return _plain(figure)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -108,25 +107,23 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
         figure.add_scatter(
             x=[row[key] for row in shown],
             y=[f"{row['metric']} ({row['better']})" for row in shown],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [row[f"{key}_interval"][1] - row[key] for row in shown],
-                "arrayminus": [row[key] - row[f"{key}_interval"][0] for row in shown],
-            },
+            error_x=error_bars(
+                [row[key] for row in shown], [row[f"{key}_interval"] for row in shown]
+            ),
             mode="markers",
-            marker={"color": COLOURS[0], "size": 10},
+            marker={"color": SERIES[0], "size": 10},
             showlegend=False,
             row=1,
             col=column,
         )
         figure.add_vline(x=chance, line_color=GREY, line_dash="dot", row=1, col=column)
     votes, voters = max(row["n"] for row in known), max(row["voters"] for row in known)
-    figure.update_layout(
+    return style(
+        figure,
         title=f"Votes and metrics: {votes} votes of {voters} voters (dotted: chance)",
         height=160 + 34 * len(known),
+        margin=MARGIN,
     )
-    return _plain(figure)
 
 
 def _histogram(shares: Mapping[str, list[float]], system: str, style: dict[str, Any]) -> Any:
@@ -171,25 +168,12 @@ def _direction(entry: Mapping[str, Any]) -> str:
     return "lower is better" if entry["metric"] in LOWER_IS_BETTER else "higher is better"
 
 
-def _styles(data: ResultsData) -> dict[str, dict[str, Any]]:
+def _lines(data: ResultsData) -> dict[str, dict[str, Any]]:
     """Line styles by system, contenders first."""
-    colours = itertools.cycle(COLOURS)
+    colours = itertools.cycle(SERIES)
     styles: dict[str, dict[str, Any]] = {
         name: {"color": next(colours), "width": 2} for name in data.contenders
     }
     styles[HUMAN] = {"color": GREY, "width": 2, "dash": "dot"}
     styles[SHUFFLED] = {"color": "#B8BEC9", "width": 2, "dash": "dash"}
     return styles
-
-
-def _plain(figure: Figure) -> Figure:
-    figure.update_layout(
-        template="none",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 10, "r": 10, "t": 60, "b": 50},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    return figure

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.dialogue import Dialogue
 from empo_demo.metrics.diversity import distinct
 from empo_demo.metrics.valence import Lexicon, text_valence
+from empo_demo.plotting import SIDES, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-COLOURS = {"you": "#8a7f72", "reply": "#7d8597", "a": "#3a78b5", "b": "#ad6726"}
+COLOURS = {"you": "#8a7f72", "reply": "#7d8597", **SIDES}
 _WIDTH, _HEIGHT = 280, 96
 WORDS = (
     '<p class="quiet">Valence: how positive the words are, −1 to 1. Diversity: how many of a '
@@ -72,9 +73,10 @@ def figure(data: Series) -> Figure:
             textposition="inside", insidetextanchor="end", textangle=0,
             textfont={"size": 12, "color": "#ffffff"}, showlegend=False, row=2, col=1,
         )  # fmt: skip
-    drawn.update_layout(**layout(), height=340, bargap=0.25)
-    drawn.update_yaxes(**axis())
-    drawn.update_xaxes(**axis())
+    style(
+        drawn, height=340, bargap=0.25, showlegend=True, legend={"y": 1.14, "x": 0},
+        font={"size": 12}, margin={"l": 74, "r": 8, "t": 8, "b": 40},
+    )  # fmt: skip
     drawn.update_yaxes(range=[-1.08, 1.08], tickvals=[-1, 0, 1], title_text="valence", row=1, col=1)
     drawn.update_xaxes(title_text="turn", title_standoff=4, dtick=1, row=1, col=1)
     drawn.update_xaxes(
@@ -102,28 +104,6 @@ def _draw_valence(drawn: Any, data: Series) -> None:
                 x=[len(data.turns) + 1], y=[data.sides[side]], name=side.upper(), mode="markers",
                 marker={"symbol": symbol, "size": 12, "color": COLOURS[side]}, row=1, col=1,
             )  # fmt: skip
-
-
-def layout() -> dict[str, Any]:
-    """What every figure of the page shares: readable in light and dark, still on a phone."""
-    return {
-        "template": "none",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": "#8a8f98", "size": 12},
-        "margin": {"l": 74, "r": 8, "t": 8, "b": 40},
-        "dragmode": False,
-        "legend": {"orientation": "h", "y": 1.14, "x": 0},
-        "showlegend": True,
-    }
-
-
-def axis() -> dict[str, Any]:
-    return {
-        "gridcolor": "rgba(128,128,128,.25)",
-        "zerolinecolor": "rgba(128,128,128,.45)",
-        "fixedrange": True,
-    }
 
 
 def _valence_svg(data: Series) -> str:

@@ -53,9 +53,11 @@ def test_every_figure_is_transparent_and_cannot_be_dragged() -> None:
     figures = board_figures(made(100))
     assert set(figures) == {"win_rates", "matrix", "days", "sliders"}
     for figure in figures.values():
-        assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)" and figure.layout.dragmode is False
-        assert figure.layout.xaxis.fixedrange and figure.layout.yaxis.fixedrange
-        assert figure.layout.font.color == "#8a8f98" and figure.to_json()
+        shared = figure.layout.template.layout
+        assert shared.paper_bgcolor == "rgba(0,0,0,0)" and shared.dragmode is False
+        assert shared.xaxis.fixedrange and shared.yaxis.fixedrange
+        assert shared.font.color == "#8a8f98" and figure.to_json()
+        assert figure.layout.paper_bgcolor is None and figure.layout.dragmode is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""One look for all Plotly figures: transparent, still, legible on a light and on a dark page.
+
+`style(figure, …)` gives a figure the shared template and the layout of its own. Colours that
+tell series apart are colour-blind-safe (Okabe and Ito 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+INK = "#8a8f98"
+"""Text and marks: a grey with enough contrast on both pages."""
+GRID, ZERO_LINE = "rgba(128,128,128,.25)", "rgba(128,128,128,.45)"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SIDES = {"a": "#3a78b5", "b": "#ad6726"}
+"""The two sides of a round."""
+
+
+@lru_cache(maxsize=1)
+def template() -> Any:
+    """What every figure starts from. A figure's own layout goes before it."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "gridcolor": GRID, "zerolinecolor": ZERO_LINE, "fixedrange": True, "automargin": True,
+    }  # fmt: skip
+    return go.layout.Template(
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
+            "hoverlabel": {"font": {"family": "system-ui, sans-serif"}},
+            "colorway": SERIES,
+            "margin": {"l": 8, "r": 24, "t": 16, "b": 44},
+            "dragmode": False,
+            "legend": {"orientation": "h"},
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+def style(figure: Figure, **layout: Any) -> Figure:
+    """`figure` with the shared template and `layout`, which is what is its own."""
+    figure.update_layout(template=template(), **layout)
+    return figure
+
+
+def error_bars(
+    values: Sequence[float], intervals: Sequence[Sequence[float]], **line: Any
+) -> dict[str, Any]:
+    """Plotly's asymmetric error bars from (low, high) intervals around `values`."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for value, (_, high) in zip(values, intervals, strict=True)],
+        "arrayminus": [value - low for value, (low, _) in zip(values, intervals, strict=True)],
+        **line,
+    }
