@@ -20,6 +20,7 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Delta, Engine, Event, Finished, Request
 from empo_demo.errors import DataError, EngineError, InvalidInput
+from empo_demo.files import parse_json, read_text
 from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
@@ -178,12 +179,11 @@ def _dialogue(text: str | None, dialogue_file: Path | None) -> Dialogue:
 
 def _read_messages(path: Path) -> Sequence[dict[str, Any]]:
     try:
-        messages = json.loads(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except ValueError:
+        messages = parse_json(read_text(path))
+    except ValueError as error:
         raise DataError(
-            f"{path} is not JSON; it must hold a list of objects with 'role' and 'content'."
+            f"{path} cannot be used: {error}. It must hold a list of objects with 'role' and "
+            "'content'."
         ) from None
     if isinstance(messages, dict):
         messages = messages.get("turns", messages.get("messages"))

@@ -1,0 +1,102 @@
+"""Files that people hand in: read as UTF-8 text and as strict JSON, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from empo_demo.errors import DataError
+
+MAX_LINE = 4 * 2**20
+"""Longest line, in bytes, that is read as JSON: no record of ours comes near it."""
+MAX_DEPTH = 64
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, with or without a byte-order mark; raise `DataError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; raise `ValueError` with a plain reason.
+
+    Stricter than `json.loads`: no NaN or Infinity, no half of a surrogate pair (which no database
+    and no file can store), and at most `MAX_DEPTH` levels, so that nothing that walks the value
+    runs out of stack.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error.msg})") from None
+    _check(value)
+    return value
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each line that is not empty; a `ValueError` in place of a bad line.
+
+    Raises `DataError` where the file cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE):
+                number += 1
+                whole = line.endswith(b"\n") or len(line) < MAX_LINE
+                while not whole and not file.readline(MAX_LINE).endswith(b"\n"):
+                    whole = file.peek(1) == b""
+                if len(line) >= MAX_LINE:
+                    yield number, ValueError(f"it is longer than {MAX_LINE:,} bytes")
+                elif line.strip():
+                    yield number, _parsed(line)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_json(line.removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        return error
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no JSON number")
+
+
+def _check(value: Any) -> None:
+    """Refuse depth and lone surrogates, level by level."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, str):
+                _check_text(one)
+            elif isinstance(one, dict):
+                for key in one:
+                    _check_text(key)
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a surrogate pair (\\ud800 to \\udfff)") from None
