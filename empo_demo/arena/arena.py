@@ -36,7 +36,8 @@ from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import SIDES, Round, Side
-from empo_demo.votes.store import Ballot, Store, voter_id
+from empo_demo.votes.store import CastVote, Store, voter_id
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
@@ -219,11 +220,11 @@ class Arena:
         guards.check_ratings(ratings, "a")
         wanted = guards.check_round_id(round_id)
 
-        def fill(round_: Round) -> Ballot:
+        def fill(round_: Round) -> CastVote:
             chosen = self._goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
             kept = guards.check_ratings(ratings, chosen)
-            return Ballot(verdict, chosen, _digest(goes_on), dict(kept), comment)
+            return CastVote(verdict, chosen, _digest(goes_on), dict(kept), comment)
 
         try:
             self._rounds.flush(wanted)
@@ -335,8 +336,9 @@ class Arena:
         """The chosen side; drawn on a tie; never a known bad reply."""
         if round_.check_side is not None:
             return "b" if round_.check_side == "a" else "a"
-        if verdict in SIDES:
-            return verdict
+        preferred = VERDICTS[verdict].preferred
+        if preferred is not None:
+            return preferred
         return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
 
 

@@ -14,7 +14,8 @@ from empo_demo.arena.rounds import Notice
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.errors import InvalidInput, NotAllowed
 from empo_demo.votes import consent as consents
-from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES, VERDICTS
+from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.empathy.safety import Assessment
@@ -78,7 +79,7 @@ def check_dialogue(dialogue: Dialogue, text: str) -> Dialogue:
 
 
 def check_verdict(verdict: str) -> str:
-    if verdict not in VERDICTS:
+    if not isinstance(verdict, str) or verdict not in VERDICTS:
         shown = str(verdict)[:40]
         raise InvalidInput(f"There is no verdict {shown!r}; there are: {', '.join(VERDICTS)}.")
     return verdict

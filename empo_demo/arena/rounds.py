@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from empo_demo.contenders.roster import label_of
 from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
-from empo_demo.votes.models import SIDES, Reply, Round, Side, State, Verdict
+from empo_demo.votes.models import SIDES, Reply, Round, Side, State
+from empo_demo.votes.verdicts import Verdict
 
 if TYPE_CHECKING:
     from empo_demo.empathy.sem import Reading
@@ -187,7 +188,7 @@ def receipt_of(round_: Round, labels: Mapping[str, str], *, created: bool) -> Re
     return Receipt(
         receipt=vote.receipt,
         round_id=round_.id,
-        verdict=cast(Verdict, vote.verdict),
+        verdict=vote.verdict,
         reveal=reveal,
         created=created,
         reading=reading_of(round_),

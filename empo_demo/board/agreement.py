@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from empo_demo.board.ballots import VERDICTS, Ballot
+from empo_demo.board.ballots import Ballot
+from empo_demo.votes.verdicts import VERDICTS
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
@@ -55,9 +56,9 @@ def alpha(judgements: Iterable[tuple[Hashable, Hashable, float]], level: Level) 
 
 def of_ballots(ballots: Sequence[Ballot]) -> Agreement:
     """Agreement on the verdict of rounds that several voters judged (nominal)."""
+    code = {name: float(number) for number, name in enumerate(VERDICTS)}
     return alpha(
-        ((ballot.voter, ballot.round, float(VERDICTS.index(ballot.verdict))) for ballot in ballots),
-        "nominal",
+        ((ballot.voter, ballot.round, code[ballot.verdict]) for ballot in ballots), "nominal"
     )
 
 

@@ -19,8 +19,7 @@ from empo_demo.errors import DataError
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.store import Store
-
-VERDICTS = ("a", "b", "tie", "both_bad")
+from empo_demo.votes.verdicts import VERDICTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.board import agreement, ratings, standing
 from empo_demo.board.ballots import Ballot
 from empo_demo.contenders.roster import label_of
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
@@ -173,12 +174,14 @@ def _rate_sentence(what: str, rate: standing.Rate) -> str:
 def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for ballot in ballots:
-        if ballot.verdict in ("a", "b"):
-            won, lost = (ballot.a, ballot.b) if ballot.verdict == "a" else (ballot.b, ballot.a)
+        kind = VERDICTS[ballot.verdict]
+        if kind.preferred:
+            won, lost = (ballot.a, ballot.b) if kind.preferred == "a" else (ballot.b, ballot.a)
             counts[won, lost, "won"] += 1
         else:
-            counts[ballot.a, ballot.b, ballot.verdict] += 1
-            counts[ballot.b, ballot.a, ballot.verdict] += 1
+            how = "tie" if kind.outcome == 0 else ballot.verdict
+            counts[ballot.a, ballot.b, how] += 1
+            counts[ballot.b, ballot.a, how] += 1
     return tuple(
         Meeting(
             one, other, counts[one, other, "won"], counts[other, one, "won"],

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from empo_demo.board.ballots import Ballot
+from empo_demo.votes.verdicts import VERDICTS
 
 Array = npt.NDArray[np.float64]
 PHANTOM = 1.0
@@ -84,11 +85,11 @@ def design_of(
     length: bool = True,
     clusters: Sequence[Hashable] | None = None,
 ) -> Design:
-    """Arrays of the ballots that are not both-bad; clusters are the voters unless given.
+    """Arrays of the ballots whose verdict compares; clusters are the voters unless given.
 
     The side and length columns are left out where the data cannot tell them from the rest.
     """
-    kept = [i for i, ballot in enumerate(ballots) if ballot.verdict != "both_bad"]
+    kept = [i for i, ballot in enumerate(ballots) if VERDICTS[ballot.verdict].outcome is not None]
     rows = [ballots[i] for i in kept]
     names = [rows[j].voter if clusters is None else clusters[i] for j, i in enumerate(kept)]
     ids = tuple(sorted({side for ballot in ballots for side in (ballot.a, ballot.b)}))
@@ -100,7 +101,7 @@ def design_of(
         at_side, x = x.shape[1], np.column_stack([x, np.ones(len(rows))])
     if length and lengths is not None and _adds(x, lengths):
         at_length, x = x.shape[1], np.column_stack([x, lengths])
-    outcome = np.array([{"a": 1.0, "b": -1.0, "tie": 0.0}[row.verdict] for row in rows])
+    outcome = np.array([VERDICTS[row.verdict].outcome for row in rows], dtype=np.float64)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     members = np.array([numbers[name] for name in names], dtype=np.intp)
     return Design(ids, basis, x, outcome, members, at_side, at_length, bool((outcome == 0).any()))

@@ -15,6 +15,7 @@ import numpy as np
 
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.ranking import PHANTOM, Array, Design, Fit, bootstrap, design_of, fit
+from empo_demo.votes.verdicts import DECISIVE, VERDICTS
 
 Interval = tuple[float, float]
 Status = Literal["hidden", "preliminary", "settled"]
@@ -119,13 +120,13 @@ def rank(
     standings.sort(key=lambda one: (-(one.strength or 0.0), one.id))
     return Ranking(
         contenders=tuple(standings),
-        ties=_rate(ballots, "tie"),
+        ties=_rate([VERDICTS[one.verdict].outcome == 0 for one in ballots], ballots),
         nu=found.nu if found else None,
-        both_bad=_rate(ballots, "both_bad"),
+        both_bad=_rate([one.verdict == "both_bad" for one in ballots], ballots),
         position=_effect(found, drawn, design.position),
         length=_effect(found, drawn, design.length),
         votes=len(ballots),
-        decided=sum(ballot.verdict in ("a", "b") for ballot in ballots),
+        decided=sum(ballot.verdict in DECISIVE for ballot in ballots),
         voters=len({ballot.voter for ballot in ballots}),
     )
 
@@ -156,7 +157,7 @@ def _standing(
     name: str, number: int, ballots: Sequence[Ballot], found: Fit | None, drawn: Array | None
 ) -> Standing:
     own = [ballot for ballot in ballots if name in (ballot.a, ballot.b)]
-    judged = [ballot for ballot in own if ballot.verdict != "both_bad"]
+    judged = [ballot for ballot in own if VERDICTS[ballot.verdict].outcome is not None]
     wins = [_points(ballot, name) for ballot in judged]
     rate, interval = (
         clustered_rate(wins, [ballot.voter for ballot in judged]) if judged else (None, None)
@@ -168,14 +169,13 @@ def _standing(
         sandwich = (strength - _Z * error, strength + _Z * error)
         if drawn is not None:
             boot = _percentiles(_strengths(found.design, drawn)[:, number])
-    decided = sum(ballot.verdict in ("a", "b") for ballot in own)
+    decided = sum(ballot.verdict in DECISIVE for ballot in own)
     return Standing(name, len(own), decided, rate, interval, strength, boot, sandwich)
 
 
 def _points(ballot: Ballot, name: str) -> float:
-    if ballot.verdict == "tie":
-        return 0.5
-    return float((ballot.a if ballot.verdict == "a" else ballot.b) == name)
+    outcome = VERDICTS[ballot.verdict].outcome or 0.0
+    return (1 + (outcome if name == ballot.a else -outcome)) / 2
 
 
 def _strengths(design: Design, drawn: Array) -> Array:
@@ -190,11 +190,12 @@ def _effect(found: Fit | None, drawn: Array | None, column: int | None) -> Effec
     return Effect(estimate, interval if drawn is None else _percentiles(drawn[:, column]))
 
 
-def _rate(ballots: Sequence[Ballot], verdict: str) -> Rate:
-    hits = [float(ballot.verdict == verdict) for ballot in ballots]
+def _rate(hits: Sequence[bool], ballots: Sequence[Ballot]) -> Rate:
     if not hits:
         return Rate(0, 0, None, None)
-    rate, interval = clustered_rate(hits, [ballot.voter for ballot in ballots])
+    rate, interval = clustered_rate(
+        [float(hit) for hit in hits], [ballot.voter for ballot in ballots]
+    )
     return Rate(int(sum(hits)), len(hits), rate, interval)
 
 

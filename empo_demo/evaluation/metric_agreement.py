@@ -17,13 +17,14 @@ from empo_demo.metrics import disclosure, diversity, emotion_overlap
 from empo_demo.metrics.nidf import nidf
 from empo_demo.metrics.tokens import words
 from empo_demo.metrics.valence import difference, text_vad
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ORDER = {"a": -1, "tie": 0, "b": 1}
-"""Verdicts on a scale; both_bad is not on it."""
+ORDER = {name: -int(k.outcome) for name, k in VERDICTS.items() if k.outcome is not None}
+"""Verdicts on a scale from a to b; one that compares nothing is not on it."""
 RESAMPLES = 1_000
 FEWEST = 5
 """Fewer decisive votes than this give no figure, only a count."""

@@ -26,9 +26,10 @@ from empo_demo.votes.reasons import (
     reason_left_out,
 )
 from empo_demo.votes.store import Store
+from empo_demo.votes.verdicts import VERDICTS
 
 FORMATS = ("trl", "kto", "csv", "parquet", "jsonl")
-_OTHER = {"a": "b", "b": "a"}
+_OTHER: dict[str, str] = {"a": "b", "b": "a"}
 
 
 @dataclass
@@ -111,9 +112,10 @@ def voted_rounds(store: Store) -> Iterator[Round]:
 def _trl(round_: Round) -> list[dict[str, Any]]:
     """TRL's explicit-prompt conversational preference row; none for a tie or both bad."""
     vote = _vote(round_)
-    if vote.verdict not in _OTHER:
+    better = VERDICTS[vote.verdict].preferred
+    if better is None:
         return []
-    chosen, rejected = round_.reply(vote.verdict), round_.reply(_OTHER[vote.verdict])
+    chosen, rejected = round_.reply(better), round_.reply(_OTHER[better])
     return [
         {
             "prompt": _messages(round_),
@@ -123,7 +125,7 @@ def _trl(round_: Round) -> list[dict[str, Any]]:
             "rejected_contender": rejected.contender,
             "chosen_revision": chosen.revision,
             "rejected_revision": rejected.revision,
-            "chosen_side": vote.verdict,
+            "chosen_side": better,
             "mixed_strategies": mixed_strategies(round_),
             **_facts(round_),
         }
@@ -133,11 +135,7 @@ def _trl(round_: Round) -> list[dict[str, Any]]:
 def _kto(round_: Round) -> list[dict[str, Any]]:
     """TRL's unpaired rows: the better reply true, the other false; both bad gives two false."""
     vote = _vote(round_)
-    labels = {
-        "a": {"a": True, "b": False},
-        "b": {"a": False, "b": True},
-        "both_bad": {"a": False, "b": False},
-    }.get(vote.verdict, {})
+    labels = VERDICTS[vote.verdict].labels
     return [
         {
             "prompt": _messages(round_),

@@ -19,7 +19,6 @@ from empo_demo.errors import DataError
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import (
     SIDES,
-    VERDICTS,
     Base,
     Moment,
     Reply,
@@ -29,6 +28,7 @@ from empo_demo.votes.models import (
     Voter,
 )
 from empo_demo.votes.store import Store
+from empo_demo.votes.verdicts import VERDICTS
 
 _BATCH = 500
 

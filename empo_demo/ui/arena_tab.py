@@ -15,6 +15,7 @@ from empo_demo.ui.examples import Example, load_examples
 from empo_demo.ui.handlers import Handlers
 from empo_demo.ui.parts import Parts
 from empo_demo.ui.visitors import visitor_of
+from empo_demo.votes.verdicts import KINDS
 
 TINY = (
     "You are talking to a very small model (17 million parameters) that fits in this repository. "
@@ -30,12 +31,6 @@ SLIDERS = (
     "Addresses how I feel, specifically",
     "Natural in this conversation",
     "I would like to go on with it",
-)
-VOTES = (
-    ("vote_a", "1  A is better", "a"),
-    ("vote_tie", "2  About equal", "tie"),
-    ("vote_bad", "3  Both bad", "both_bad"),
-    ("vote_b", "4  B is better", "b"),
 )
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -87,8 +82,10 @@ def _conversation(arena: Arena, examples: list[Example]) -> tuple[dict[str, Any]
             found["pane_b"] = gr.HTML(elem_id="pane_b")
     found["message"] = gr.HTML(elem_id="message")
     with gr.Row(visible=False, elem_id="votebar") as found["votes"]:
-        for name, label, _ in VOTES:
-            found[name] = gr.Button(label, elem_id=name, min_width=60)
+        found["vote"] = tuple(
+            gr.Button(f"{key}  {kind.button}", elem_id=f"vote_{kind.name}", min_width=60)
+            for key, kind in enumerate(KINDS, start=1)
+        )
     found["reveal"] = gr.HTML(elem_id="reveal")
     found |= _rating()
     buttons = _examples(found, examples)
@@ -158,10 +155,8 @@ def _wire(p: Parts, h: Handlers) -> None:
     p.agree.click(h.agree, [p.session], outputs, **_PRIVATE)
     p.refuse.click(h.refuse, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": "votes", "concurrency_limit": 8}
-    for name, _, verdict in VOTES:
-        getattr(p, name).click(
-            partial(h.vote, verdict), [p.session], outputs, trigger_mode="once", **votes
-        )
+    for button, kind in zip(p.vote, KINDS, strict=True):
+        button.click(partial(h.vote, kind.name), [p.session], outputs, trigger_mode="once", **votes)
     p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)
 
 

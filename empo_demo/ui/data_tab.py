@@ -15,6 +15,7 @@ from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
+from empo_demo.votes.verdicts import noun_of
 
 log = logging.getLogger(__name__)
 FORMATS = {
@@ -22,7 +23,6 @@ FORMATS = {
     "Single rated replies (KTO, JSONL)": "kto",
     "Table (CSV)": "csv",
 }
-VERDICTS = {"a": "A better", "b": "B better", "tie": "about equal", "both_bad": "both bad"}
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -64,7 +64,7 @@ def tally(arena: Arena) -> str:
     except ArenaError as error:
         return highlights.message(str(error), error=True)
     rows = [("Rounds", sum(stats.rounds.values())), ("Votes", sum(stats.votes.values()))]
-    rows += [(f"… {VERDICTS.get(v, v)}", n) for v, n in sorted(stats.votes.items())]
+    rows += [(f"… {noun_of(v)}", n) for v, n in sorted(stats.votes.items())]
     rows += [("Voters", stats.voters), ("May be exported", stats.exportable)]
     rows += [(f"Left out: {reason}", n) for reason, n in stats.left_out.items() if n]
     body = "".join(f"<tr><td>{escape(name)}</td><td>{n:,}</td></tr>" for name, n in rows)
@@ -108,7 +108,7 @@ def own(arena: Arena, stored: Any) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(str(vote.get('receipt', '')))}</code></td>"
         f"<td>{escape(vote['dialogue'][-1]['content'][:90])}</td>"
-        f"<td>{escape(VERDICTS.get(str(vote.get('verdict')), str(vote.get('verdict'))))}</td></tr>"
+        f"<td>{escape(noun_of(str(vote.get('verdict'))))}</td></tr>"
         for vote in votes
     )
     return f'<table class="tally">{rows}</table>'

@@ -75,7 +75,7 @@ def _round_endpoints(arena: Arena) -> None:
     def vote(
         voter: str, round_id: str, verdict: str, ratings: dict | None = None, comment: str = ""
     ) -> dict:
-        """Vote a, b, tie or both_bad, once; the answer says who was who."""
+        """Vote (a, tie, both_bad or b) once; the answer says who was who."""
         return arena.vote(voter, round_id, verdict, ratings=ratings, comment=comment).as_json()
 
     @plainly

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import Notice, Receipt, SideReveal, Status
@@ -24,12 +25,6 @@ SIGNS = {
     "joy": "☀", "trust": "⚘", "fear": "≋", "surprise": "✧",
     "sadness": "☂", "disgust": "⊘", "anger": "⚡", "anticipation": "➹",
 }  # fmt: skip
-VERDICTS = {
-    "a": "You chose A",
-    "b": "You chose B",
-    "tie": "You found them about equal",
-    "both_bad": "You found both bad",
-}
 BEGIN = {
     False: "Write what happened to you, or choose an example.",
     True: "Take one of the recorded dialogues.",
@@ -145,13 +140,11 @@ def pane(side: Side, text: str, note: str = "", *, live: bool = False, chosen: b
 def reveal(receipt: Receipt, *, recorded: bool = False) -> str:
     """Who was who, in a sentence; what the SEM told a guided side; the receipt."""
     sides = {"a": receipt.reveal.a, "b": receipt.reveal.b}
-    if receipt.verdict in ("a", "b"):
-        told = f"{VERDICTS[receipt.verdict]}: {_who(sides[receipt.verdict])}."
+    kind = VERDICTS[receipt.verdict]
+    if kind.preferred:
+        told = f"{kind.said}: {_who(sides[kind.preferred])}."
     else:
-        told = (
-            f"{VERDICTS[receipt.verdict]}. The dialogue goes on with "
-            f"{receipt.reveal.chosen.upper()}."
-        )
+        told = f"{kind.said}. The dialogue goes on with {receipt.reveal.chosen.upper()}."
     rows = "".join(
         f'<li class="side-{name}"><span class="letter">{name.upper()}</span> '
         f"<span>{_who(side)}{_figures(side)}{_guidance(side)}</span></li>"

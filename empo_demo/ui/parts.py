@@ -24,10 +24,7 @@ class Parts:
     pane_a: gr.HTML
     pane_b: gr.HTML
     votes: gr.Row
-    vote_a: gr.Button
-    vote_tie: gr.Button
-    vote_bad: gr.Button
-    vote_b: gr.Button
+    vote: tuple[gr.Button, ...]
     reveal: gr.HTML
     rate: gr.Accordion
     ratings: tuple[gr.Slider, ...]

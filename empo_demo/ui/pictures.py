@@ -22,6 +22,7 @@ from empo_demo.ui import highlights, plots
 from empo_demo.ui.parts import Parts
 from empo_demo.ui.session import Session
 from empo_demo.votes.models import SIDES, Side
+from empo_demo.votes.verdicts import VERDICTS
 
 log = logging.getLogger(__name__)
 Changes = dict[Any, Any]
@@ -105,7 +106,7 @@ class Pictures:
         data = plots.series(view.dialogue, replies if show.plots else {}, self.lexicon)
         reading = voted.reading if voted and voted.reading else view.reading
         lines = {
-            "votable": "Read both, then vote (keys 1 to 4).",
+            "votable": f"Read both, then vote (keys 1 to {len(VERDICTS)}).",
             "void": f"{view.void_reason or ''} Nothing was counted; try it again.",
             "pending": "Your text is stored but was not answered yet. Press Retry.",
             "streaming": "This round is being answered, perhaps in another tab. Press Retry.",

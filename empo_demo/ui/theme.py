@@ -14,8 +14,7 @@ document.addEventListener("keydown", (event) => {
   const at = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName)) return;
-  const id = {1: "vote_a", 2: "vote_tie", 3: "vote_bad", 4: "vote_b"}[event.key];
-  const button = id && document.getElementById(id);
+  const button = document.querySelectorAll("#votebar button")[Number(event.key) - 1];
   if (button && button.offsetParent && !button.disabled) { event.preventDefault(); button.click(); }
 });
 </script>

@@ -26,11 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 Side = Literal["a", "b"]
-Verdict = Literal["a", "b", "tie", "both_bad"]
 State = Literal["pending", "streaming", "votable", "voted", "void"]
 
 SIDES: tuple[Side, ...] = ("a", "b")
-VERDICTS: tuple[Verdict, ...] = ("a", "b", "tie", "both_bad")
 RATINGS: tuple[str, ...] = ("appropriate", "emotion", "natural", "continue")
 """The paper's four sliders, 0–100: appropriate to the situation, addresses the emotion, natural
 in the context, would like to continue. A rating's key is `a_natural` or `b_natural`; a bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from empo_demo.votes.models import Round
+from empo_demo.votes.verdicts import VERDICTS, VerdictKind
 
 REASONS = (
     "no consent",
@@ -36,6 +37,12 @@ def mixed_strategies(round_: Round) -> bool:
     return round_.reply("a").strategy != round_.reply("b").strategy
 
 
+def passes(kind: VerdictKind, bad_side: str | None) -> bool:
+    """Whether a verdict finds the bad side of a check neither better nor equal."""
+    return kind.outcome != 0 and kind.preferred != bad_side
+
+
 def passed(round_: Round) -> bool:
-    """Whether the vote of a check round did not fall for its bad side, as better or as equal."""
-    return round_.vote is not None and round_.vote.verdict not in (round_.check_side, "tie")
+    """Whether the vote of a check round did not fall for its bad side."""
+    kind = VERDICTS.get(round_.vote.verdict) if round_.vote is not None else None
+    return kind is not None and passes(kind, round_.check_side)

@@ -22,11 +22,12 @@ from empo_demo.votes.database import Database
 from empo_demo.votes.filesystem import lost_on_restart
 from empo_demo.votes.keeping import EPHEMERAL_LIFE, Keeping, changed, now, voter_id
 from empo_demo.votes.models import Reply, Round, Vote
+from empo_demo.votes.verdicts import DECISIVE
 
 if TYPE_CHECKING:
     from empo_demo.settings import Settings
 
-__all__ = ["EPHEMERAL_LIFE", "Ballot", "RateLimit", "Store", "now", "voter_id"]
+__all__ = ["EPHEMERAL_LIFE", "CastVote", "RateLimit", "Store", "now", "voter_id"]
 NO_ROUND = (
     "There is no such round of yours. It may be another visitor's, or erased: open a new one."
 )
@@ -34,7 +35,7 @@ LEASE = timedelta(seconds=90)
 
 
 @dataclass(frozen=True, slots=True)
-class Ballot:
+class CastVote:
     """A vote to be cast. `chosen` is used where the verdict itself names no side."""
 
     verdict: str
@@ -211,7 +212,7 @@ class Store(Admission, Keeping):
     # Voting ---------------------------------------------------------------------------------
 
     def cast(
-        self, token: str, round_id: str, fill: Callable[[Round], Ballot]
+        self, token: str, round_id: str, fill: Callable[[Round], CastVote]
     ) -> tuple[Round, bool]:
         """Store the vote that `fill` makes of the round; return the round and whether it is new.
 
@@ -223,15 +224,15 @@ class Store(Admission, Keeping):
                 return found, False
             if found.state != "votable":
                 raise NotAllowed(_not_votable(found))
-            ballot, at = fill(found), now()
+            cast, at = fill(found), now()
             ready = found.ready_at or at
             shown = (at - (found.first_words_at or ready)).total_seconds()
             found.state = "voted"
             found.vote = Vote(
-                receipt=new_receipt(), verdict=ballot.verdict, chosen=ballot.chosen, created_at=at,
+                receipt=new_receipt(), verdict=cast.verdict, chosen=cast.chosen, created_at=at,
                 seconds=(at - ready).total_seconds(), seconds_shown=shown,
-                fast=shown < reading_seconds(found), ratings=ballot.ratings or None,
-                comment=ballot.comment, continued=ballot.continued,
+                fast=shown < reading_seconds(found), ratings=cast.ratings or None,
+                comment=cast.comment, continued=cast.continued,
             )  # fmt: skip
             return found, True
 
@@ -240,7 +241,7 @@ class Store(Admission, Keeping):
         with self.database.write() as session:
             found = self._own(session, token, round_id, lock=True)
             if found.vote is None:
-                raise NotAllowed("Rate a round after its vote: choose one of the four first.")
+                raise NotAllowed("Rate a round after its vote: choose one of the buttons first.")
             found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
             found.vote.comment = comment or found.vote.comment
 
@@ -249,7 +250,7 @@ class Store(Admission, Keeping):
         query = (
             select(Reply.contender, func.count())
             .join(Vote, Vote.round_id == Reply.round_id)
-            .where(Vote.verdict.in_(("a", "b")))
+            .where(Vote.verdict.in_(DECISIVE))
             .group_by(Reply.contender)
         )
         with self.database.read() as session:

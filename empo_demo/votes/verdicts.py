@@ -1,0 +1,56 @@
+"""The verdicts: what a visitor may say of two replies, and what follows from each.
+
+This table is the one place of a verdict. The buttons and their keys, the check of a vote, the
+ranking, the exports and all counts read it: a new verdict is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from empo_demo.votes.models import Side
+
+Verdict = str
+"""The name of a verdict, a key of `VERDICTS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictKind:
+    """One verdict. `name` is what is stored and exported.
+
+    `outcome` is what the ranking counts: 1 (a won), -1 (b won), 0 (a draw), or None where the
+    verdict compares nothing. `labels` are the KTO labels of the sides; a side without one makes
+    no row. `button`, `said` and `noun` are the words on the button, to the voter and in a table.
+    """
+
+    name: Verdict
+    button: str
+    said: str
+    noun: str
+    outcome: float | None
+    labels: Mapping[Side, bool] = field(default_factory=dict)
+
+    @property
+    def preferred(self) -> Side | None:
+        """The side that the verdict prefers, or None."""
+        return {1.0: "a", -1.0: "b"}.get(self.outcome or 0.0)  # type: ignore[return-value]
+
+
+KINDS = (
+    VerdictKind("a", "A is better", "You chose A", "A better", 1.0, {"a": True, "b": False}),
+    VerdictKind("tie", "About equal", "You found them about equal", "about equal", 0.0),
+    VerdictKind(
+        "both_bad", "Both bad", "You found both bad", "both bad", None, {"a": False, "b": False}
+    ),
+    VerdictKind("b", "B is better", "You chose B", "B better", -1.0, {"a": False, "b": True}),
+)
+"""All verdicts, in the order of their buttons; the keys 1, 2, 3 … press them."""
+VERDICTS: dict[Verdict, VerdictKind] = {kind.name: kind for kind in KINDS}
+DECISIVE = tuple(kind.name for kind in KINDS if kind.preferred)
+"""The verdicts that prefer a side."""
+
+
+def noun_of(name: str) -> str:
+    """The verdict's name in a table; an unknown one, from another version, as it is."""
+    return VERDICTS[name].noun if name in VERDICTS else name
