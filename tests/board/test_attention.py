@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
 from empo_demo.board.attention import report
+from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
-from empo_demo.votes.cli import app
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
@@ -79,9 +79,9 @@ def test_checks_are_counted_but_never_exported_as_preferences(tmp_path: Path) ->
 def test_the_report_in_the_terminal(tmp_path: Path) -> None:
     play(tmp_path, careless)
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
-    shown = CliRunner().invoke(app, ["attention", "--database", url])
+    shown = CliRunner().invoke(app, ["votes", "attention", "--database", url])
     assert "careless" in shown.stdout
-    (row,) = json.loads(CliRunner().invoke(app, ["attention", "--database", url, "--json"]).stdout)[
-        "voters"
-    ]
+    (row,) = json.loads(
+        CliRunner().invoke(app, ["votes", "attention", "--database", url, "--json"]).stdout
+    )["voters"]
     assert len(row["voter"]) == 12 and row["careless"]
