@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena import guards, opening
@@ -41,6 +41,7 @@ from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.feeling import Feeling
     from empo_demo.empathy.sem import SEM, Reading
     from empo_demo.settings import Settings
     from empo_demo.votes.stats import Stats
@@ -109,6 +110,12 @@ class Arena:
         if sem is None:
             raise NotAllowed("The emotion model is not available; the arena works without it.")
         return sem.read(dialogue.turns)
+
+    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
+        """The valence of each text (a reply, for example): by the SEM where it can, else VADER."""
+        from empo_demo.empathy.feeling import feelings
+
+        return feelings(self._backend.sem(patience=0.0), texts)
 
     # The voter ------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """`python -m empo_demo analyze`: one answer per JSON line, in order, batched for speed.
 
 A line is ``{"text"}``, ``{"turns": [{"role", "content"}, …]}``, ``{"tokens": […]}`` or
-``{"context", "response"}`` (a text, or turns of which the last user turn counts). A line that
-cannot be used is answered ``{"error": one line}`` and the rest goes on.
+``{"context", "response"}`` (a text, or turns of which the last user turn counts). A text and turns
+are answered with a whole reading (`Reading.as_json`: emotions, causes, valence, how sure), tokens
+with emotions and a weight each, a pair with EPITOME's levels. A line that cannot be used is
+answered ``{"error": one line}`` and the rest goes on.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from empo_demo.dialogue import Turn, clean_text
+from empo_demo.empathy.feeling import lexicon_feeling
 from empo_demo.empathy.sem import SEM, Reading
 from empo_demo.errors import ArenaError, InvalidInput
 
@@ -144,7 +147,18 @@ def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
 
 
 def _read_dialogues(sem: SEM, jobs: list[_Dialogue]) -> list[dict[str, Any]]:
-    return [reading.as_json() for reading in _readings(sem, [job.turns for job in jobs])]
+    readings = _readings(sem, [job.turns for job in jobs])
+    return [
+        (
+            reading if reading.feeling else replace(reading, feeling=lexicon_feeling(_said(job)))
+        ).as_json()
+        for job, reading in zip(jobs, readings, strict=True)
+    ]
+
+
+def _said(job: _Dialogue) -> str:
+    """The last user turn, which the reading is about."""
+    return next(turn.content for turn in reversed(job.turns) if turn.role == "user")
 
 
 def _readings(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:

@@ -82,9 +82,26 @@ def _print(text: str, reading: Reading) -> None:
         )
     console = Console()
     console.print(marked)
+    console.print(reading.certainty.words, style="bold", highlight=False)
     for label, probability in reading.emotions[:5]:
         bar = "█" * round(30 * probability)
         console.print(f"{label:>14} {probability:6.1%} {bar}", highlight=False)
+    console.print(_valence_line(reading), highlight=False)
+
+
+def _valence_line(reading: Reading) -> str:
+    """The valence with its spread, where it comes from, and the words that move it most."""
+    feeling = reading.feeling
+    if feeling is None:
+        return "valence: not read"
+    line = f"valence {feeling.valence:+.2f}"
+    if feeling.spread is not None:
+        line += f" ± {feeling.spread:.2f}"
+    if feeling.source == "vader":
+        line += " (by the words, VADER: this SEM reads no valence)"
+    moved = sorted(feeling.words, key=lambda word: -abs(word.by))[:3]
+    seen = [f"{w.text} {w.by:+.2f}" for w in moved if abs(w.by) >= feeling.visible]
+    return line + (f"; most by {', '.join(seen)}" if seen else "")
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class SemNet(nn.Module):
         self.encoder = encoder
         self.emotion = nn.Linear(size, len(EMOTIONS))
         self.cause = nn.Linear(size, 1)
+        self.affect = nn.Linear(size, 2)
+        self.push = nn.Linear(size, 1)
         self.grader = nn.ModuleList(copy.deepcopy(layer) for layer in self._own_layers())
         self.rationale = nn.Linear(size, len(MECHANISMS))
         self.pair = nn.Linear(4 * size, size)
@@ -74,6 +76,16 @@ class SemNet(nn.Module):
         """(batch, 32) logits from the mean over all tokens."""
         logits: torch.Tensor = self.emotion(self.dropout(_mean(hidden, mask)))
         return logits
+
+    def affects(self, hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+        """(batch, 2) valence and arousal in [-1, 1], from the mean over the last turn."""
+        affects: torch.Tensor = self.affect(self.dropout(last_turn(hidden, segments)))
+        return affects
+
+    def pushes(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens) how far each piece moves the valence."""
+        pushes: torch.Tensor = self.push(hidden).squeeze(-1)
+        return pushes
 
     def causes(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) logits: does this token name the cause?"""
@@ -232,6 +244,12 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
         line = str(error).split("\n")[0]
         raise EngineError(f"The emotion model in {folder} cannot be loaded: {line}.") from None
     return net.eval(), texts, dict(meta)
+
+
+def last_turn(hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    """(batch, dim) mean over the tokens of the last segment of each text."""
+    last = segments.max(1, keepdim=True).values
+    return _mean(hidden, (segments == last) & (last > 0))
 
 
 def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

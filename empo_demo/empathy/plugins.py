@@ -7,6 +7,7 @@ into a `SEMFailure`, on which a round goes on without guidance. Imports no model
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.feeling import Feeling, lexicon_feeling
 from empo_demo.errors import SEMFailure, SettingsError
 from empo_demo.settings import Settings, load_settings
 
@@ -37,6 +39,8 @@ MOST_HANGING = 4
 TOLERANCE = 1e-3
 """How far the probabilities' sum may be from 1."""
 TRIAL = Turn("user", "My best friend moved away last week and I miss her so much.")
+
+log = logging.getLogger(__name__)
 
 Factory = Callable[[Settings, str], "SEM"]
 
@@ -164,8 +168,27 @@ class Guarded:
         emotions = tuple(sorted(checked.emotions, key=lambda pair: -pair[1]))
         causes = tuple(sorted(checked.causes, key=lambda cause: cause.start))
         return replace(
-            checked, emotions=emotions, causes=causes, sem=f"{self.name}@{self.revision}"
+            checked,
+            emotions=emotions,
+            causes=causes,
+            sem=f"{self.name}@{self.revision}",
+            feeling=checked.feeling or lexicon_feeling(_last(turns)),
         )
+
+    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
+        """The valence of each text: the plugin's where it has one and gives it in form, else
+        VADER's."""
+        own = getattr(self.sem, "feelings", None)
+        if own is not None:
+            try:
+                found = self._timed(lambda: list(own(texts)), self.limit * max(1, len(texts)))
+                if isinstance(found, list) and len(found) == len(texts):
+                    faults = map(_feeling_fault, texts, found)
+                    if not any(faults):
+                        return found
+            except SEMFailure as error:
+                log.warning("%s VADER reads the valence instead.", error)
+        return [lexicon_feeling(text) for text in texts]
 
 
 def _fault(turns: Sequence[Turn], reading: object) -> str | None:
@@ -175,8 +198,13 @@ def _fault(turns: Sequence[Turn], reading: object) -> str | None:
     if not isinstance(reading, Reading):
         return f"answered with a {type(reading).__name__} instead of a Reading"
     try:
-        return _emotion_fault(dict(reading.emotions), len(reading.emotions)) or _cause_fault(
-            next((t.content for t in reversed(turns) if t.role == "user"), ""), reading
+        return (
+            _emotion_fault(dict(reading.emotions), len(reading.emotions))
+            or _cause_fault(_last(turns), reading)
+            or (_feeling_fault(_last(turns), reading.feeling) if reading.feeling else None)
+            or (
+                None if set(reading.likely) <= set(EMOTIONS) else "named unknown emotions as likely"
+            )
         )
     except (TypeError, ValueError, AttributeError) as error:
         return f"answered with a malformed Reading ({_reason(error)})"
@@ -204,6 +232,21 @@ def _cause_fault(text: str, reading: Reading) -> str | None:
         if not 0 <= cause.weight <= 1:
             return "gave a cause a weight outside 0 to 1"
     return None
+
+
+def _feeling_fault(text: str, feeling: Feeling) -> str | None:
+    numbers = [feeling.valence, *(n for n in (feeling.spread, feeling.arousal) if n is not None)]
+    if not all(math.isfinite(n) and -1 <= n <= 1 for n in numbers):
+        return "gave a valence outside -1 to 1"
+    for word in feeling.words:
+        inside = 0 <= word.start < word.end <= len(text)
+        if not inside or text[word.start : word.end] != word.text or not math.isfinite(word.by):
+            return "named a word of the valence that does not stand in the text"
+    return None
+
+
+def _last(turns: Sequence[Turn]) -> str:
+    return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
 
 
 def _factory(name: str, given: str) -> Factory:

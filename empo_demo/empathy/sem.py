@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from empo_demo.dialogue import Turn
+from empo_demo.empathy.certainty import Certainty, certainty
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.feeling import Feeling, Push
 from empo_demo.empathy.words import is_content, spans
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
@@ -43,20 +45,40 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All 32 (label, probability), most probable first, and the cause words in text order."""
+    """All 32 (label, probability), most probable first, and the cause words in text order.
+
+    `feeling` is how good the last user turn feels; `likely` are the labels, likeliest first, that
+    hold the right one in 90 % of cases (a conformal set), empty where the SEM knows none.
+    """
 
     emotions: tuple[tuple[str, float], ...]
     causes: tuple[Cause, ...]
     sem: str
     milliseconds: float
+    feeling: Feeling | None = None
+    likely: tuple[str, ...] = ()
+
+    @property
+    def valence(self) -> float | None:
+        """How good the last user turn feels, in [-1, 1]; None where nothing read it."""
+        return None if self.feeling is None else self.feeling.valence
+
+    @property
+    def certainty(self) -> Certainty:
+        return certainty(self.emotions)
 
     def as_json(self) -> dict[str, Any]:
+        sure = self.certainty
         return {
             "emotions": [{"label": label, "probability": p} for label, p in self.emotions],
             "causes": [
                 {"start": c.start, "end": c.end, "text": c.text, "weight": c.weight}
                 for c in self.causes
             ],
+            **(self.feeling.as_json() if self.feeling else {}),
+            "likely": list(self.likely),
+            "certainty": sure.words,
+            "abstains": sure.abstains,
         }
 
     @classmethod
@@ -67,7 +89,19 @@ class Reading:
             tuple(Cause(**c) for c in data["causes"]),
             str(data.get("sem", "")),
             float(data.get("milliseconds", 0.0)),
+            Feeling.from_json(data),
+            tuple(str(label) for label in data.get("likely", ())),
         )
+
+
+class _Row(NamedTuple):
+    """The heads' answers to one text: weights and pushes are per piece."""
+
+    emotions: np.ndarray
+    causes: list[float]
+    valence: float
+    arousal: float
+    pushes: list[float]
 
 
 @runtime_checkable
@@ -113,8 +147,23 @@ class EmbeddedSEM:
         rows = self._pass(texts)
         elapsed = (time.perf_counter() - started) * 1000 / max(1, len(contents))
         return [
-            Reading(_ranked(row), self._causes(turns, text, weights), self.label, elapsed)
-            for turns, text, (row, weights) in zip(contents, texts, rows, strict=True)
+            Reading(
+                _ranked(row.emotions),
+                self._causes(turns, text, row.causes),
+                self.label,
+                elapsed,
+                self._feeling(turns, text, row),
+                self._likely(row.emotions),
+            )
+            for turns, text, row in zip(contents, texts, rows, strict=True)
+        ]
+
+    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
+        """The valence of each text, alone; an empty one is neutral."""
+        inputs = [self.texts.turns([text]) for text in texts]
+        return [
+            self._feeling([text], tokens, row)
+            for text, tokens, row in zip(texts, inputs, self._pass(inputs), strict=True)
         ]
 
     def read_words(
@@ -123,10 +172,8 @@ class EmbeddedSEM:
         """For each list of ready tokens: ranked emotions, and a weight in [0, 1] per token."""
         texts = [self.texts.words(tokens) for tokens in sentences]
         return [
-            (_ranked(row), _per_token(tokens, text, weights))
-            for tokens, text, (row, weights) in zip(
-                sentences, texts, self._pass(texts), strict=True
-            )
+            (_ranked(row.emotions), _per_token(tokens, text, row.causes))
+            for tokens, text, row in zip(sentences, texts, self._pass(texts), strict=True)
         ]
 
     def emotions(self, dialogues: Sequence[Sequence[str]]) -> np.ndarray:
@@ -134,14 +181,14 @@ class EmbeddedSEM:
         import numpy as np
 
         rows = self._pass([self.texts.turns(turns) for turns in dialogues])
-        return np.stack([row for row, _ in rows]) if rows else np.zeros((0, len(EMOTIONS)))
+        return np.stack([row.emotions for row in rows]) if rows else np.zeros((0, len(EMOTIONS)))
 
     def causes(self, texts: Sequence[str]) -> list[tuple[Cause, ...]]:
         """The cause words of each text, in its order; never empty where it has a content word."""
         inputs = [self.texts.turns([text]) for text in texts]
         return [
-            self._causes([text], tokens, weights)
-            for text, tokens, (_, weights) in zip(texts, inputs, self._pass(inputs), strict=True)
+            self._causes([text], tokens, row.causes)
+            for text, tokens, row in zip(texts, inputs, self._pass(inputs), strict=True)
         ]
 
     def cause_weights(self, tokens: Sequence[str]) -> list[float]:
@@ -154,19 +201,43 @@ class EmbeddedSEM:
         scored = _by_word(turns[-1], len(turns), tokens, weights)
         return _choose(turns[-1], scored, float(self._meta["threshold"]))
 
-    def _pass(self, texts: Sequence[Text]) -> list[tuple[np.ndarray, list[float]]]:
-        """Emotion probabilities and a cause weight per piece, both from one forward pass."""
+    def _feeling(self, turns: Sequence[str], tokens: Text, row: _Row) -> Feeling:
+        text = turns[-1]
+        if len(turns) not in tokens.segments:
+            return Feeling(0.0, None, None, "sem")
+        words = _by_word(text, len(turns), tokens, row.pushes, sum)
+        pushes = tuple(Push(s, e, text[s:e], by) for s, e, by in words)
+        valence = min(1.0, max(-1.0, row.valence))
+        base, slope = self._meta.get("spread", (0.0, 0.0))
+        arousal = min(1.0, max(-1.0, row.arousal))
+        return Feeling(valence, base + slope * abs(valence), arousal, "sem", pushes)
+
+    def _likely(self, row: np.ndarray) -> tuple[str, ...]:
+        """The conformal set of 90 %: all labels at least so probable, and always the first."""
+        ranked = _ranked(row)
+        return tuple(
+            e for i, (e, p) in enumerate(ranked) if p >= self._meta.get("likely", 1.0) or not i
+        )
+
+    def _pass(self, texts: Sequence[Text]) -> list[_Row]:
+        """What all heads that read one text say, from one forward pass."""
         import torch
 
         rows: list[Any] = [None] * len(texts)
         temperature = float(self._meta["temperature"])
-        for part, ids, mask, _ in self._batches(texts):
+        for part, ids, mask, segments in self._batches(texts):
             hidden = self._net.hidden(ids, mask)
             logits = self._net.emotions(hidden, mask).double() / temperature
             emotions = torch.softmax(logits, -1).numpy()
             weights = self._net.causes(hidden).sigmoid().tolist()
+            affects = self._net.affects(hidden, segments).tolist()
+            pushes = self._net.pushes(hidden).tolist()
             for row, i in enumerate(part):
-                rows[i] = (emotions[row], weights[row][: len(texts[i].ids)])
+                count = len(texts[i].ids)
+                valence, arousal = affects[row]
+                rows[i] = _Row(
+                    emotions[row], weights[row][:count], valence, arousal, pushes[row][:count]
+                )
         return rows
 
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
@@ -230,20 +301,25 @@ def _ranked(row: np.ndarray) -> tuple[tuple[str, float], ...]:
 
 
 def _by_word(
-    text: str, turn: int, tokens: Text, weights: Sequence[float]
+    text: str,
+    turn: int,
+    tokens: Text,
+    values: Sequence[float],
+    join: Callable[[Sequence[float]], float] = max,
 ) -> list[tuple[int, int, float]]:
-    """(start, end, weight) of each word of turn number `turn`: its pieces' highest weight."""
+    """(start, end, value) of each word of turn number `turn`: `join` of its pieces' values."""
     words = spans(text)
-    scored = [0.0] * len(words)
+    pieces: list[list[float]] = [[] for _ in words]
     position = 0
-    for (start, end), segment, weight in zip(tokens.offsets, tokens.segments, weights, strict=True):
+    for (start, end), segment, value in zip(tokens.offsets, tokens.segments, values, strict=True):
         if segment != turn:
             continue
         while position < len(words) and words[position][1] <= start:
             position += 1
         if position < len(words) and words[position][0] < end:
-            scored[position] = max(scored[position], weight)
-    return [(start, end, score) for (start, end), score in zip(words, scored, strict=True)]
+            pieces[position].append(value)
+    joined = [float(join(own)) if own else 0.0 for own in pieces]
+    return [(start, end, value) for (start, end), value in zip(words, joined, strict=True)]
 
 
 def _per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> list[float]:

@@ -168,6 +168,8 @@ def _table(round_: Round) -> list[dict[str, Any]]:
         "show_chips": round_.show_chips,
         "show_plots": round_.show_plots,
         "emotion": _emotion(round_),
+        "valence": (round_.reading or {}).get("valence"),
+        "valence_source": (round_.reading or {}).get("valence_source"),
     }
     for side in SIDES:
         reply = round_.reply(side)

@@ -1,0 +1,37 @@
+"""How sure a reading is, in words: from the calibrated distribution over the 32 emotions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["sure", "fairly", "torn", "unsure"]
+SURE, FAIRLY = 0.6, 0.4
+"""The first label is named alone from this probability on."""
+TORN = 0.5
+"""Two labels are named together where they hold this much; below it the SEM abstains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """`kind`, and the sentence for people."""
+
+    kind: Kind
+    words: str
+
+    @property
+    def abstains(self) -> bool:
+        return self.kind == "unsure"
+
+
+def certainty(emotions: Sequence[tuple[str, float]]) -> Certainty:
+    """The certainty of ranked (label, probability) pairs."""
+    (first, p), (second, q), (third, _) = emotions[:3]
+    if p >= SURE:
+        return Certainty("sure", f"{first}, sure")
+    if p >= FAIRLY:
+        return Certainty("fairly", f"{first}, fairly sure")
+    if p + q >= TORN:
+        return Certainty("torn", f"unsure between {first} and {second}")
+    return Certainty("unsure", f"unsure: perhaps {first}, {second} or {third}")

@@ -1,0 +1,101 @@
+"""How good a text feels: valence and arousal, and how far each word moves the valence.
+
+The embedded SEM answers this itself, in the forward pass that reads the emotions. For a SEM that
+does not (a plugin), VADER's rules answer, and `Feeling.source` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.empathy.words import spans
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.sem import SEM
+
+VISIBLE = 0.02
+"""A word that moves valence by less is not worth showing."""
+
+
+MOST_LEFT_OUT = 64
+"""VADER reads the text again for each of so many words; later words get no push."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A word, `text` = content[start:end], and how far it moves the valence: below 0 pulls down."""
+
+    start: int
+    end: int
+    text: str
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Feeling:
+    """Valence in [-1, 1] (-1 very bad, 0 neutral), and what it is made of.
+
+    `spread` is one standard deviation: people's mean rating lies within valence ± spread in about
+    two of three texts. `arousal` goes from -1 (calm) to 1 (excited). Both are None from VADER.
+    `source` is "sem" or "vader". `words` are the words of the text, in its order.
+    """
+
+    valence: float
+    spread: float | None
+    arousal: float | None
+    source: str
+    words: tuple[Push, ...] = ()
+
+    @property
+    def visible(self) -> float:
+        """The least |push| that is worth showing."""
+        return VISIBLE
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "valence": self.valence,
+            "valence_spread": self.spread,
+            "arousal": self.arousal,
+            "valence_source": self.source,
+            "valence_words": [
+                {"start": w.start, "end": w.end, "text": w.text, "by": w.by} for w in self.words
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Feeling | None:
+        """What `as_json` gave; None where it holds no valence (rounds of earlier versions)."""
+        if data.get("valence") is None:
+            return None
+        return cls(
+            float(data["valence"]),
+            _number(data.get("valence_spread")),
+            _number(data.get("arousal")),
+            str(data.get("valence_source", "sem")),
+            tuple(Push(**word) for word in data.get("valence_words", ())),
+        )
+
+
+def lexicon_feeling(text: str) -> Feeling:
+    """The feeling of `text` by VADER's rules; a word's push is what changes without it."""
+    from empo_demo.metrics.valence import load_lexicon, text_valence
+
+    lexicon = load_lexicon()
+    whole = text_valence(text, lexicon)
+    words = tuple(
+        Push(start, end, text[start:end], whole - text_valence(text[:start] + text[end:], lexicon))
+        for start, end in spans(text)[:MOST_LEFT_OUT]
+    )
+    return Feeling(whole, None, None, "vader", words)
+
+
+def feelings(sem: SEM | None, texts: Sequence[str]) -> list[Feeling]:
+    """The feeling of each text, by the SEM where it can, else by VADER."""
+    own = getattr(sem, "feelings", None)
+    return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
