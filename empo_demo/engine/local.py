@@ -139,7 +139,7 @@ class LocalEngine:
         dropped = self._dropped(requests)
         for request in requests:
             batch = self.batch_of(request.contender)
-            row = batch.prepare(request, dropped)
+            row = batch.prepare(request, dropped[request.round])
             if batch.weights.rows is None and request.adapter_scale != 1.0:
                 row.fail(_NO_DIAL)
             current.rows.append((batch, row))
@@ -159,16 +159,19 @@ class LocalEngine:
                 log.exception("Joining failed")
                 self._fail(batch, rows, error)
 
-    def _dropped(self, requests: Sequence[Request]) -> int:
-        """The oldest exchanges that every side does without, so that all see the same history."""
-        counts = []
+    def _dropped(self, requests: Sequence[Request]) -> dict[str, int]:
+        """The oldest exchanges that all sides of a round go without, by round.
+
+        All sides of a round see the same history; other rounds of the call are not touched.
+        """
+        dropped: dict[str, int] = {}
         for request in requests:
             weights = self.batch_of(request.contender).weights
             limit = min(weights.context, weights.trained) - request.decoding.max_new_tokens
-            counts.append(dropped_exchanges(weights.tokenizer, request.messages, max(16, limit)))
-        dropped = max(counts, default=0)
-        if dropped:
-            log.info("The dialogue is too long for a model; %d exchanges are left out", dropped)
+            count = dropped_exchanges(weights.tokenizer, request.messages, max(16, limit))
+            dropped[request.round] = max(count, dropped.get(request.round, 0))
+        for count in filter(None, dropped.values()):
+            log.info("A dialogue is too long for a model; %d exchanges are left out", count)
         return dropped
 
     def _step(self) -> None:

@@ -33,7 +33,9 @@ class Decoding:
 class Request:
     """One side's job. `contender` is an id of the roster the engine was loaded with.
 
-    `adapter_scale` is the alignment dial: 0 is the base, 1 the adapter as trained.
+    `adapter_scale` is the alignment dial: 0 is the base, 1 the adapter as trained. Requests of
+    one `stream` call with the same `round` answer the same dialogue: where it is too long for one
+    of them, all of them go without the same old exchanges.
     """
 
     side: str
@@ -42,6 +44,7 @@ class Request:
     decoding: Decoding = field(default_factory=Decoding)
     seed: int = 0
     adapter_scale: float = 1.0
+    round: str = ""
 
 
 @dataclass(frozen=True, slots=True)

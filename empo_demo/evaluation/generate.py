@@ -86,6 +86,7 @@ class Generator:
                 messages=messages,
                 decoding=self.roster.decoding,
                 seed=seed_of(self.seed, item.conv_id),
+                round=key,
             )
             for key, (item, messages) in jobs.items()
         ]

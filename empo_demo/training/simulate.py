@@ -148,6 +148,7 @@ def _answers(
             messages=tuple(Dialogue().plus("user", texts[place]).messages(roster.system_prompt)),
             decoding=replace(roster.decoding),
             seed=seed + place,
+            round=str(place),
         )
         for place in places
         for name in contenders

@@ -244,3 +244,45 @@ def test_all_sides_leave_out_the_same_old_exchanges(exact_engine: LocalEngine) -
     plain, longer = (p[p.index("this is turn") :] for p in prompts)
     assert plain == longer and "turn 14" in plain and "turn 0," not in plain
     assert set(both) == {"a", "b"}
+
+
+def test_an_overlong_dialogue_shortens_no_other_of_its_batch(exact_engine: LocalEngine) -> None:
+    """What is left out of a long dialogue is left out of its own round only."""
+    from empo_demo.contenders.roster import Contender, Roster
+    from empo_demo.dialogue import Dialogue, Turn
+    from empo_demo.evaluation.dialogues import Item
+    from empo_demo.evaluation.generate import Generator
+
+    def item(name: str, turns: int) -> Item:
+        said = [
+            Turn("assistant" if i % 2 else "user", f"{name}: this is turn {i}, my friend")
+            for i in range(turns)
+        ]
+        return Item(name, Dialogue(tuple(said)), "", None)
+
+    contender = Contender("base", "m")
+    generator = Generator(exact_engine, Roster("test", (contender,), decoding=GREEDY), contender, 0)
+    items = [item("short", 1), item("middle", 3), item("long", 39)]
+    together = [reply for _, reply in generator.answer(items)]
+    alone = [reply for one in items for _, reply in generator.answer([one])]
+    assert together == alone and all(isinstance(reply, str) for reply in alone)
+
+
+def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None:
+    """All published replies are to ED's validation dialogues; none had to be shortened.
+
+    HEF's guidance stands in the system message and takes at most some 150 tokens.
+    """
+    from empo_demo.contenders.load import load_roster
+    from empo_demo.engine.loading import load_tokenizer
+    from empo_demo.evaluation.dialogues import read_items
+    from empo_demo.settings import load_settings
+
+    roster = load_roster(load_settings(preset="tiny"))
+    tokenizer = load_tokenizer(roster.contenders[0].base)
+    items = read_items(data_dir / "empathetic_dialogues.valid.jsonl.gz").items
+    lengths = [
+        len(encode_chat(tokenizer, item.context.messages(roster.system_prompt))) for item in items
+    ]
+    print(f"{len(items)} dialogues, longest prompt {max(lengths)} of 1024 tokens")
+    assert len(items) == 2768 and max(lengths) + 400 + roster.decoding.max_new_tokens < 1024

@@ -180,6 +180,7 @@ class Runner:
                 messages=messages,
                 decoding=self.roster.decoding,
                 seed=seed_of(self.seed, case.item.conv_id),
+                round=case.item.conv_id,
             )
             for messages, case in zip(prompts, cases, strict=True)
         ]

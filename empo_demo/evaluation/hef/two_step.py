@@ -72,7 +72,8 @@ def _think(
             if guided
             else hef.think_about(case.item.context, (), EMOTIONS)
         )
-        requests.append(Request(case.item.conv_id, contender.id, (message,), THINKING))
+        key = case.item.conv_id
+        requests.append(Request(key, contender.id, (message,), THINKING, round=key))
     return texts_of(engine, requests)
 
 
