@@ -9,9 +9,10 @@ from empo_demo.contenders.revisions import revision
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
+from empo_demo.engine.lease import on_zero_gpu
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError
-from empo_demo.settings import ASSETS, Settings
+from empo_demo.settings import ASSETS, Quantization, Settings
 
 PRESETS: dict[str, Path] = {
     "tiny": ASSETS / "contenders" / "tiny.toml",
@@ -34,12 +35,24 @@ def load_roster(settings: Settings) -> Roster:
         roster,
         hef_top_k=settings.hef_top_k,
         sem=settings.sem,
-        quantization=settings.quantization or roster.quantization,
+        quantization=_quantization(settings, roster),
         system_prompt=settings.system_prompt or roster.system_prompt,
     )
     check_contenders(roster.contenders, where=f"The roster {roster.name!r}")
     revised = tuple(replace(c, revision=revision(c, roster)) for c in roster.contenders)
     return replace(roster, contenders=revised)
+
+
+def _quantization(settings: Settings, roster: Roster) -> Quantization:
+    """What EMPO_QUANTIZATION or the roster asks for; on ZeroGPU, whose cards have room, none."""
+    if not on_zero_gpu():
+        return settings.quantization or roster.quantization
+    if settings.quantization not in (None, "none"):
+        raise SettingsError(
+            f"EMPO_QUANTIZATION holds {settings.quantization!r}, but on ZeroGPU models run in "
+            "16 bit (48 GB are there): unset it, or choose a Space with a GPU of its own."
+        )
+    return "none"
 
 
 def _preset_path(preset: str) -> Path:

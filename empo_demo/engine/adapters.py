@@ -44,16 +44,14 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
     from peft import PeftModel
 
     wrapped: Any = None
+    # Left to itself, PEFT reads onto the GPU wherever one is.
+    where: dict[str, Any] = {"torch_device": str(model.device), "autocast_adapter_dtype": False}
     for name, folder in folders.items():
         with _fitting(folder, str(model.name_or_path)):
             if wrapped is None:
-                wrapped = PeftModel.from_pretrained(
-                    model, str(folder), adapter_name=name, autocast_adapter_dtype=False
-                )
+                wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=name, **where)
             else:
-                found = wrapped.load_adapter(
-                    str(folder), adapter_name=name, autocast_adapter_dtype=False
-                )
+                found = wrapped.load_adapter(str(folder), adapter_name=name, **where)
                 if found.missing_keys:
                     raise ValueError(f"it lacks weights for {found.missing_keys[0]}")
     return wrapped.eval()

@@ -1,35 +1,72 @@
-"""Engines on a leased GPU: on a ZeroGPU Space each round borrows the device for its own length.
+"""Engines on a leased GPU: on a ZeroGPU Space each round borrows a card for its own length.
 
-The Space finds `_on_lease` by its decorator when the app starts, so the app's entry point imports
-this module before it launches. Anywhere else the decorator changes nothing.
+ZeroGPU wants `spaces` imported before torch, a decorated function found when the page is launched,
+and the models on "cuda" by then. The app's entry point imports this module first, which does the
+first two; the page loads the models before its launch. Anywhere else nothing changes.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.protocol import Event, Request
+from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 
 if TYPE_CHECKING:
-    from empo_demo.engine.local import LocalEngine
+    from transformers import PreTrainedModel
 
-_BASE_SECONDS, _SECONDS_PER_TOKEN = 15, 0.12
+    from empo_demo.engine.local import LocalEngine
+    from empo_demo.engine.weights import Weights
+
+log = logging.getLogger(__name__)
+_START, _LOAD = 5.0, 2e9
+"""Seconds that a fresh worker takes to start, and bytes of weights a second that it then loads."""
+_STEP, _MARGIN = 0.06, 1.5
+"""Seconds for a token until rounds were measured, and how much more than measured is asked for."""
+_SAID = {
+    "No GPU was available": "All GPUs are in use at the moment; try again in a minute.",
+    "GPU task aborted": "The GPU was taken away before the replies were complete; try again.",
+    "maximum allowed": "The replies of this model take longer than ZeroGPU lends a GPU; the "
+    "Space needs a GPU of its own, or a smaller max_new_tokens.",
+    "quota": "Your free GPU time is used up. Log in to Hugging Face for more, or come back later.",
+    "GPU limit": "The free GPU time is used up. Log in to Hugging Face, or come back later.",
+    "runs limit": "Your free GPU time is used up; come back later.",
+    "credits": "Too many of your rounds run at once; wait until one has ended.",
+}
 _leased: LocalEngine | None = None
 """The engine of this process. A lease forks, so the engine cannot be an argument of the call."""
+_bytes = 0
+_steps: deque[float] = deque(maxlen=16)
 
 Streaming = Callable[[Sequence[Request]], Iterator[Event]]
 
 
 def on_zero_gpu() -> bool:
-    return bool(os.environ.get("SPACES_ZERO_GPU"))
+    """Whether this is a ZeroGPU Space, read as `spaces` itself reads it."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def place(model: PreTrainedModel, device: str) -> None:
+    """Move a model that was read into main memory; on ZeroGPU only, elsewhere it is there.
+
+    ZeroGPU's emulated "cuda" exists in the main thread alone, and transformers reads in others.
+    """
+    if on_zero_gpu():
+        model.to(device)  # type: ignore[arg-type]
 
 
 def seconds(requests: Sequence[Request]) -> int:
-    """How long a lease the round needs: both sides are written together, so the longer counts."""
+    """How long a lease the round needs: both sides are written together, so the longer counts.
+
+    Less is more: a visitor whose quota is smaller than what is asked for gets no lease.
+    """
     longest = max((request.decoding.max_new_tokens for request in requests), default=0)
-    return int(_BASE_SECONDS + _SECONDS_PER_TOKEN * longest)
+    step = max(_steps, default=_STEP)
+    return round(_START + _bytes / _LOAD + _MARGIN * step * longest)
 
 
 def _gpu(function: Streaming) -> Streaming:
@@ -44,6 +81,10 @@ def _gpu(function: Streaming) -> Streaming:
 
 @_gpu
 def _on_lease(requests: Sequence[Request]) -> Iterator[Event]:
+    """Runs in the forked worker, where several threads of a parent's thread pool would hang."""
+    import torch
+
+    torch.set_num_threads(1)
     if _leased is not None:
         yield from _leased.stream(requests)
 
@@ -51,16 +92,41 @@ def _on_lease(requests: Sequence[Request]) -> Iterator[Event]:
 class LeasedEngine:
     """A `LocalEngine` whose rounds run on a lease: one for both sides of a round."""
 
-    def __init__(self, engine: LocalEngine) -> None:
-        global _leased
+    def __init__(self, engine: LocalEngine, copies: Sequence[Weights]) -> None:
+        global _leased, _bytes
         self._engine = _leased = engine
+        weights = (weight for copy in copies for weight in copy.model.parameters())
+        _bytes = sum(weight.numel() * weight.element_size() for weight in weights)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         self._engine.check(requests)
-        return _on_lease(list(requests))
+        return self._stream(list(requests))
+
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """The worker's events; where there is no lease, or it ends early, a `Failed` per side."""
+        missing = {request.side for request in requests}
+        try:
+            with closing(_on_lease(requests)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if not isinstance(event, Delta):
+                        missing.discard(event.side)
+                    if isinstance(event, Finished) and event.tokens:
+                        _steps.append(event.milliseconds / 1000 / event.tokens)
+                    yield event
+        except Exception as error:
+            log.warning("The lease failed: %s", error)
+            for side in sorted(missing):
+                yield Failed(side, _sentence(error))
 
     def describe(self) -> dict[str, str]:
         return {**self._engine.describe(), "lease": "ZeroGPU"}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+
+def _sentence(error: Exception) -> str:
+    """What a visitor is told; `spaces` raises Gradio errors, whose text is in `message`."""
+    said = str(getattr(error, "message", error))
+    known = (words for part, words in _SAID.items() if part in said)
+    return next(known, "The GPU could not be borrowed; try again in a minute.")

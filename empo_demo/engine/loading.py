@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.adapters import adapter_folder, attach, first_line, is_whole_model, merge
+from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
@@ -54,14 +55,13 @@ def _load_written(settings: Settings, roster: Lineup, written: tuple[Source, ...
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
-    from empo_demo.engine.lease import LeasedEngine, on_zero_gpu
     from empo_demo.engine.local import LocalEngine
 
     device = pick_device(settings.device, roster.quantization)
     loader = Loader(device, roster.quantization, settings.adapter_plan)
     copies = loader.load(written)
     engine = LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
-    return LeasedEngine(engine) if on_zero_gpu() else engine
+    return LeasedEngine(engine, copies) if on_zero_gpu() else engine
 
 
 def pick_device(wanted: str, quantization: Quantization = "none") -> str:
@@ -153,7 +153,9 @@ class Loader:
         rows = None
         if folders:
             wrapped = attach(model, {names[a]: folder for a, folder in folders.items()})
+            place(model, self.device)
             rows = install(wrapped)
+        place(model, self.device)
         return weights_of(model, tokenizer, contenders, rows)
 
     def _merged(self, base: str, adapter: str, users: list[_Written]) -> Weights:
@@ -166,6 +168,7 @@ class Loader:
             model = self.model(scratch)
         own = folder if (folder / "tokenizer_config.json").is_file() else None
         tokenizer = load_tokenizer(str(own) if own else base)
+        place(model, self.device)
         return weights_of(model, tokenizer, {user.id: None for user in users}, None)
 
     def model(self, name: str) -> PreTrainedModel:
@@ -175,7 +178,10 @@ class Loader:
 
         from empo_demo.engine.attention import speed_up
 
-        options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": self.device}
+        options: dict[str, Any] = {
+            "dtype": torch.bfloat16,
+            "device_map": "cpu" if on_zero_gpu() else self.device,
+        }
         if self.quantization == "nf4":
             options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
                 load_in_4bit=True,

@@ -15,6 +15,7 @@ import gradio as gr
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Roster
+from empo_demo.engine.lease import on_zero_gpu
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
@@ -49,7 +50,12 @@ def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
     start_pushing(store, settings)
     page = build(arena, lexicon)
     page.queue(max_size=64, default_concurrency_limit=16, api_open=True)
-    threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True).start()
+    loading = threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True)
+    if on_zero_gpu():
+        # Only this thread sees ZeroGPU's "cuda", and the launch packs what lies there.
+        loading.run()
+    else:
+        loading.start()
     page.launch(**launch_options(), prevent_thread_lock=True)
     if block:
         page.block_thread()
