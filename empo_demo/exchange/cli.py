@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from empo_demo.votes.cli import Database, database_url
+from empo_demo.votes.cli import Database, database_url, say_bad
 
 
 def register(app: typer.Typer) -> None:
@@ -43,11 +43,14 @@ def import_records(
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database))
-    report = import_file(store, source)
-    store.close()
-    for line in report.bad[:20]:
-        typer.echo(line, err=True)
-    typer.echo(f"{report}.", err=True)
+    try:
+        report = import_file(store, source)
+    finally:
+        store.close()
+    say_bad(report.bad)
+    typer.echo(f"{source}: {report}.", err=True)
+    if report.bad and not report.good:
+        raise typer.Exit(2)
 
 
 def push(

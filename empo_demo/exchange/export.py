@@ -189,7 +189,7 @@ def _table(round_: Round) -> list[dict[str, Any]]:
 
 def _record(round_: Round) -> list[dict[str, Any]]:
     """All columns, as `votes import` reads them; texts are masked."""
-    from empo_demo.exchange.records import record_of
+    from empo_demo.votes.record import record_of
 
     record = record_of(round_)
     for turn in record["round"]["dialogue"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -96,13 +97,24 @@ def restore(
     database: Database = None,
 ) -> None:
     """Replace the database's content by a backup's; withdrawn votes stay withdrawn."""
-    from empo_demo.votes import backup as backups
+    from empo_demo.votes import restore as restoring
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database))
-    votes = backups.restore(store, source)
-    store.close()
-    typer.echo(f"Restored: {votes:,} votes.", err=True)
+    try:
+        report = restoring.restore(store, source)
+    finally:
+        store.close()
+    say_bad(report.bad)
+    typer.echo(f"{source}: {report}.", err=True)
+
+
+def say_bad(bad: Sequence[str]) -> None:
+    """Name what was left out of what came in, one line each, the first twenty."""
+    for line in bad[:20]:
+        typer.echo(line, err=True)
+    if len(bad) > 20:
+        typer.echo(f"… and {len(bad) - 20:,} more.", err=True)
 
 
 def database_url(database: str | None) -> str:

@@ -19,9 +19,10 @@ from empo_demo.exchange import hub
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.records import import_file
 from empo_demo.settings import load_settings
-from empo_demo.votes.backup import backup, restore
+from empo_demo.votes.backup import backup
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.restore import restore
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
@@ -65,9 +66,9 @@ def test_full_records_come_back_through_an_import_once(both: Arena, tmp_path: Pa
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda r: r.pop("round"), "must be an object"),
+        (lambda r: r.pop("round"), "round is missing"),
         (lambda r: r["replies"].pop(), "sides a and b"),
-        (lambda r: r["round"].update(seed=None), "rounds.seed is missing"),
+        (lambda r: r["round"].update(seed=None), "round.seed"),
         (lambda r: r["round"].update(created_at="yesterday"), "no time"),
         (lambda r: r["vote"].update(verdict="c"), "verdict"),
         (lambda r: r.update(vote=None), "do not fit"),
@@ -101,7 +102,7 @@ def test_withdrawn_votes_do_not_come_back(both: Arena, tmp_path: Path) -> None:
     assert both.delete_my_data(voter) == 1
     report = import_file(both.store, tmp_path / "records.jsonl")
     assert (report.new, report.known, report.withdrawn) == (0, 1, 1)
-    assert restore(both.store, tmp_path / "backup.sqlite3") == 1
+    assert restore(both.store, tmp_path / "backup.sqlite3").votes == 1
     assert both.my_votes(voter) == [] and both.my_votes(other)[0]["round_id"] == kept
     assert both.stats().withdrawn == 1
 

@@ -1,0 +1,327 @@
+"""What a stored round may be: one model for everything that brings rounds in from outside.
+
+`votes import`, `votes restore` and the merge of a data set check each round here before it is
+stored. The rules are those that the arena sets a visitor, so that nothing that comes in can
+break an export, the Board or the page. A record is
+`{"round": {…}, "replies": [{…}, {…}], "vote": {…} | null}`; times are ISO 8601.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import inspect
+
+from empo_demo.dialogue import Dialogue
+from empo_demo.errors import DataError, InvalidInput
+from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote
+from empo_demo.votes.verdicts import VERDICTS
+
+FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+"""No round is older than the arena."""
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{str(value)[:40]!r} is no time (ISO 8601)") from None
+    if found.tzinfo is None:
+        raise ValueError(f"the time {value!r} lacks its zone")
+    if not FIRST <= found <= datetime.now(UTC) + timedelta(days=1):
+        raise ValueError(f"the time {str(value)[:40]} is before {FIRST.year} or in the future")
+    return found.astimezone(UTC)
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("it holds a character that cannot be stored (U+0000 or a surrogate)")
+    return text
+
+
+def _scalars(value: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are stored: texts, numbers, switches and lists of texts."""
+    for key, one in value.items():
+        many = one if isinstance(one, list) else [one]
+        if not all(item is None or isinstance(item, str | int | float) for item in many):
+            raise ValueError(f"{key[:40]!r} is neither a text, a number nor a list of texts")
+        if any(isinstance(item, float) and abs(item) > 1e9 for item in many):
+            raise ValueError(f"{key[:40]!r} is out of range")
+        for text in (key, *(item for item in many if isinstance(item, str))):
+            _storable(text)
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Text = Annotated[str, StringConstraints(max_length=40_000), AfterValidator(_storable)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_storable),
+]
+RoundId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Place = Annotated[int, Field(ge=0, le=40_000)]
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Signed = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
+Settings = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_scalars)]
+Slider = Annotated[int | float, Field(ge=0, le=100)]
+
+
+class _Strict(BaseModel):
+    """No value is converted into another type, and no key is unknown."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TurnRecord(_Strict):
+    role: Literal["user", "assistant"]
+    content: Text
+
+
+class EmotionRecord(_Strict):
+    label: Name
+    probability: Share
+
+
+class CauseRecord(_Strict):
+    start: Place
+    end: Place
+    text: Text
+    weight: Seconds
+
+
+class PushRecord(_Strict):
+    """A word of the last turn, and how far it moves the valence."""
+
+    start: Place
+    end: Place
+    text: Text
+    by: Seconds
+
+
+class ReadingRecord(BaseModel):
+    """What the SEM read in the last turn of the user. Keys of other versions are dropped."""
+
+    model_config = ConfigDict(strict=True)
+
+    emotions: Annotated[list[EmotionRecord], Field(min_length=3, max_length=100)]
+    causes: Annotated[list[CauseRecord], Field(max_length=1000)]
+    sem: Text = ""
+    milliseconds: Seconds = 0.0
+    valence: Signed | None = None
+    valence_spread: Seconds | None = None
+    arousal: Signed | None = None
+    valence_source: Name | None = None
+    valence_words: Annotated[list[PushRecord], Field(max_length=10_000)] = []
+    likely: Annotated[list[Name], Field(max_length=100)] = []
+    certainty: Text | None = None
+    abstains: bool | None = None
+
+
+class RoundRecord(_Strict):
+    """The columns of `rounds`."""
+
+    id: RoundId
+    voter: Digest
+    state: State
+    created_at: Moment
+    first_words_at: Moment | None = None
+    ready_at: Moment | None = None
+    ephemeral: bool
+    consent: Digest | None = None
+    dialogue: list[TurnRecord]
+    origin: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,16}$")]
+    example: Name | None = None
+    parent: RoundId | None = None
+    retry_of: RoundId | None = None
+    seed: Seed
+    decoding: Settings
+    system_prompt: Text
+    roster: Name
+    engine: Settings | None = None
+    app_version: Annotated[str, StringConstraints(pattern=r"^[\w.+-]{1,32}$")]
+    reading: ReadingRecord | None = None
+    sem_error: Text | None = None
+    exposure: Literal["all", "after-vote", "randomised"]
+    show_chips: bool
+    show_plots: bool
+    crisis: bool
+    personal: bool
+    identity: bool
+    english: bool
+    check_side: Side | None = None
+    void_reason: Text | None = None
+    hidden_reason: Text | None = None
+    owner: Name | None = None
+    lease_until: Moment | None = None
+    pushed_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _dialogue_keeps_its_rules(self) -> Self:
+        try:
+            found = Dialogue.from_messages([turn.model_dump() for turn in self.dialogue])
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        if not found.turns or found.turns[-1].role != "user":
+            raise ValueError("the dialogue must end with a turn of the user")
+        return self
+
+
+class ReplyRecord(_Strict):
+    """The columns of `replies`; `round_id` may be left out."""
+
+    round_id: RoundId | None = None
+    side: Side
+    contender: Name
+    revision: Text
+    strategy: Annotated[str, StringConstraints(pattern=r"^[\w.+-]{1,32}$")]
+    seed: Seed
+    guidance: Text | None = None
+    thought: Text | None = None
+    text: Text | None = None
+    tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    milliseconds: Seconds | None = None
+    reason: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,16}$")] | None = None
+    error: Text | None = None
+
+
+class VoteRecord(_Strict):
+    """The columns of `votes`; `id` gives the order of votes and may be left out."""
+
+    id: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    round_id: RoundId | None = None
+    receipt: Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]{5}-[0-9A-Z]{5}$")]
+    verdict: str
+    chosen: Side
+    created_at: Moment
+    seconds: Seconds
+    seconds_shown: Seconds
+    fast: bool
+    ratings: dict[str, Slider] | None = None
+    comment: Text = ""
+    continued: Digest
+
+    @model_validator(mode="after")
+    def _verdict_and_sliders_exist(self) -> Self:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"the verdict must be one of {', '.join(VERDICTS)}")
+        for key in self.ratings or {}:
+            side, _, dimension = key.partition("_")
+            if side not in SIDES or dimension not in RATINGS:
+                raise ValueError(f"there is no slider {key[:40]!r}")
+        return self
+
+
+class Record(BaseModel):
+    """One round with its two replies and, once it is voted on, its vote. Other keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    round: RoundRecord
+    replies: list[ReplyRecord]
+    vote: VoteRecord | None = None
+
+    @classmethod
+    def check(cls, value: Any) -> Self:
+        """The record in a parsed JSON value; raise `DataError` with the first thing wrong."""
+        return check(cls, value)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if sorted(reply.side for reply in self.replies) != list(SIDES):
+            raise ValueError("a round must have the replies of the sides a and b")
+        vote = self.vote
+        ids = {reply.round_id for reply in self.replies} | {vote.round_id if vote else None}
+        if ids - {None, self.round.id}:
+            raise ValueError("its replies or its vote are another round's")
+        if (self.round.state == "voted") != (vote is not None):
+            raise ValueError("its state and its vote do not fit")
+        if vote is not None:
+            if any(not (reply.text or "").strip() for reply in self.replies):
+                raise ValueError("a round with a vote must have both replies' texts")
+            preferred = VERDICTS[vote.verdict].preferred or vote.chosen
+            if preferred != vote.chosen and not self.round.check_side:
+                raise ValueError("its verdict and the side chosen do not fit")
+        return self
+
+    def as_round(self, *, vote_id: bool = False) -> Round:
+        """The rows to be stored; `vote_id` keeps the vote's place in the order of votes."""
+        made = Round(**self.round.model_dump(exclude_unset=True))
+        made.replies = [Reply(**reply.model_dump(exclude={"round_id"})) for reply in self.replies]
+        if self.vote is not None:
+            left = {"round_id"} if vote_id else {"round_id", "id"}
+            made.vote = Vote(**self.vote.model_dump(exclude=left))
+        return made
+
+
+class VoterRecord(_Strict):
+    """The columns of `voters`."""
+
+    id: Digest
+    created_at: Moment
+    user: Name | None = None
+
+
+class TombstoneRecord(_Strict):
+    """The columns of `tombstones`."""
+
+    round_id: RoundId
+    at: Moment
+    published: bool
+
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def check(model: type[Part], value: Any) -> Part:
+    """`value` as `model`; raise `DataError` with the first thing that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise DataError(_first(error)) from None
+
+
+def record_of(round_: Round) -> dict[str, Any]:
+    """All that is stored of a round, as a JSON value that `Record.check` takes."""
+    return {
+        "round": _columns(round_),
+        "replies": [_columns(reply) for reply in round_.replies],
+        "vote": _columns(round_.vote) if round_.vote is not None else None,
+    }
+
+
+def _columns(row: Base) -> dict[str, Any]:
+    values = {column.key: getattr(row, column.key) for column in inspect(type(row)).columns}
+    return {
+        key: value.isoformat() if isinstance(value, datetime) else value
+        for key, value in values.items()
+    }
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, in plain words, with the place where it is."""
+    one = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in one["loc"])
+    if one["type"] == "model_type" and len(one["loc"]) < 2:
+        return "a record must be an object with the keys round, replies and vote"
+    known = {"missing": "is missing", "extra_forbidden": "is no column of a stored round"}
+    if one["type"] in known:
+        return f"{place} {known[one['type']]}"
+    said = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{place}: {said}" if place else said
