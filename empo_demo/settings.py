@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     adapter_plan: Literal["auto", "shared", "merged"] = Field(
         "auto", description="auto, shared or merged"
     )
+    force_adapter: bool = Field(
+        False, description="true or false; true accepts an adapter of another base model"
+    )
     database: str = Field(
         "sqlite:///votes.sqlite3", description="a SQLAlchemy URL (sqlite:///… or postgresql://…)"
     )

@@ -1,35 +1,90 @@
-"""PEFT adapters: found, fitted to a base, merged. What does not fit is one `EngineError`."""
+"""PEFT adapters: found, and attached to a base. What does not fit is one `EngineError`."""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.engine.protocol import Source
 from empo_demo.errors import EngineError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_OTHERS = ["*/*", "consolidated*"]
+"""Other copies of the same weights, in folders or in a trainer's own format."""
 
 
-def adapter_folder(name: str) -> Path:
-    """The folder of an adapter, fetched from the Hub where it is a Hub id."""
+def adapter_here(name: str) -> Path | None:
+    """The folder of an adapter that is on this machine; None where the Hub may have it."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.is_absolute() or name.count("/") != 1:
         raise EngineError(f"There is no adapter at {name}: give a PEFT folder, or a Hub id.")
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"):
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder of an adapter, fetched from the Hub where it is not on this machine."""
+    return adapter_here(name) or _fetch(name, "adapter")
+
+
+def model_here(name: str) -> Path | None:
+    """The folder of a model that is on this machine."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    if name.count("/") > 1 or path.is_absolute():
+        return None
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model, fetched from the Hub where it is not on this machine."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _fetch(name, "model")
+
+
+def half_type(device: str) -> str:
+    """The 16-bit type of a device: GPUs before compute capability 8.0 only emulate bfloat16."""
+    import torch
+
+    from empo_demo.engine.lease import on_zero_gpu
+
+    if not device.startswith("cuda") or on_zero_gpu():
+        return "bfloat16"
+    old = torch.cuda.get_device_capability(device) < (8, 0)
+    return "float16" if old else "bfloat16"
+
+
+def _fetch(name: str, kind: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS))
     except Exception as error:
         raise EngineError(
-            f"The adapter {name} is neither a folder here nor to be had from the Hub: "
+            f"The {kind} {name} is neither a folder here nor to be had from the Hub: "
             f"{first_line(error)} Check the name and the connection, or download it first."
         ) from None
 
@@ -39,15 +94,37 @@ def is_whole_model(folder: Path) -> bool:
     return not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file()
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Whose replies are written here: its id, and its weights."""
+
+    id: str
+    base: str
+    adapter: str | None
+
+
+def written_by(source: Source) -> Written:
+    """`source`, with an "adapter" that is a model of its own in the place of its base."""
+    if source.adapter is None:
+        return Written(source.id, source.base, None)
+    folder = adapter_here(source.adapter)
+    if folder is not None and is_whole_model(folder):
+        return Written(source.id, str(folder), None)
+    return Written(source.id, source.base, source.adapter)
+
+
 def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
-    """`model` with the adapters in `folders` by name, loaded by PEFT in the type they have."""
+    """`model` with the adapters in `folders` by name, loaded by PEFT in the type they have.
+
+    They are loaded onto the model's own device: PEFT's default is the first GPU that it finds.
+    """
     from peft import PeftModel
 
     wrapped: Any = None
     # Left to itself, PEFT reads onto the GPU wherever one is.
     where: dict[str, Any] = {"torch_device": str(model.device), "autocast_adapter_dtype": False}
     for name, folder in folders.items():
-        with _fitting(folder, str(model.name_or_path)):
+        with fitting(folder, str(model.name_or_path)):
             if wrapped is None:
                 wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=name, **where)
             else:
@@ -57,45 +134,85 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
     return wrapped.eval()
 
 
-def merge(base: str, folder: Path, out: Path) -> None:
-    """Write base plus adapter as one 16-bit model to `out`; resizes the vocabulary first.
-
-    Merging before quantising keeps what merging into 4-bit weights would round away.
-    """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    rows = _vocabulary(folder)
-    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(rows)
-    with _fitting(folder, base):
-        wrapped = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
-    try:
-        merged = wrapped.merge_and_unload()
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise EngineError(
-            f"The adapter {folder} cannot be merged into its base: {first_line(error)} "
-            "Train it without that, or merge it where it was trained."
-        ) from None
-    try:
-        merged.save_pretrained(out)
-    except OSError as error:
-        raise EngineError(
-            f"The merged copy of {folder.name} cannot be written to {out.parent}: "
-            f"{error.strerror or error}. Free some space, or set TMPDIR to a larger disk."
-        ) from None
-
-
 def first_line(error: BaseException) -> str:
     """What an error of a library says in its first line, as a sentence."""
     line = " ".join(str(error).strip().split("\n")[0].split())[:300]
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
+_FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host's or the device's memory is full. PyTorch has a class only for the GPU's."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _FULL)
+
+
+def check_base(folder: Path, base: str, *, force: bool = False) -> None:
+    """Refuse an adapter that says it was trained on another model than `base`, unless `force`.
+
+    Names are compared by their last part, since the same model may lie in a folder or on the Hub.
+    """
+    from empo_demo.engine.plan import read_config
+
+    trained_on = str(read_config(folder).get("base_model_name_or_path") or "")
+    if force or not trained_on or _last_part(trained_on) in _names_of(base):
+        return
+    raise EngineError(
+        f"The adapter {folder} was trained on {trained_on}, not on {base}. Give the base that it "
+        "was trained on; if this is the same model under another name, set EMPO_FORCE_ADAPTER=1 "
+        "(--force-adapter)."
+    )
+
+
+def _names_of(base: str) -> set[str]:
+    """The names by which `base` may be known: its own, and what its configuration says."""
+    names = {_last_part(base)}
+    try:
+        config = json.loads((Path(base).expanduser() / "config.json").read_text(encoding="utf8"))
+        names.add(_last_part(str(config.get("_name_or_path") or base)))
+    except (OSError, ValueError):
+        pass
+    return names
+
+
+def _last_part(name: str) -> str:
+    """`owner/Model`, `/a/Model/` and the Hub's cache folder of it all become `model`."""
+    cached = re.search(r"models--[^/]*?--([^/]+)/snapshots/", f"{name}/")
+    return (cached[1] if cached else Path(name).name).lower()
+
+
+def check_tokens(adapter: Path, tokenizer: PreTrainedTokenizerBase, *, force: bool) -> None:
+    """Refuse an adapter that was saved with a tokenizer of other tokens than its base's.
+
+    More tokens behind the base's own do no harm: only the base's tokenizer is used.
+    """
+    if force or not (adapter / "tokenizer_config.json").is_file():
+        return
+    from transformers import AutoTokenizer
+
+    try:
+        own = AutoTokenizer.from_pretrained(adapter).get_vocab()
+    except (OSError, ValueError) as error:
+        log.warning("The tokenizer beside %s cannot be read: %s", adapter, first_line(error))
+        return
+    known = tokenizer.get_vocab()
+    other = next((t for t, number in own.items() if known.get(t, number) != number), None)
+    if other is not None:
+        raise EngineError(
+            f"The adapter {adapter} was saved with another tokenizer than its base's: the token "
+            f"{other!r} is {own[other]} there and {known[other]} here. Give the adapter that was "
+            "trained on this base, or set EMPO_FORCE_ADAPTER=1 (--force-adapter) to use the "
+            "base's tokenizer."
+        )
+
+
 @contextmanager
-def _fitting(folder: Path, base: str) -> Iterator[None]:
+def fitting(folder: Path, base: str) -> Iterator[None]:
     """Turn PEFT's complaints and its warning of missing weights into one `EngineError`."""
     try:
         with warnings.catch_warnings(record=True) as heard:
@@ -105,7 +222,14 @@ def _fitting(folder: Path, base: str) -> Iterator[None]:
         for warning in heard:
             if "missing adapter keys" in str(warning.message):
                 raise ValueError("it lacks weights for some of its layers")
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError,
+    ) as error:  # fmt: skip
+        if is_out_of_memory(error):
+            raise EngineError(
+                f"The memory is full while loading the adapter {folder}: {first_line(error)} "
+                "Use EMPO_QUANTIZATION=nf4, EMPO_ADAPTER_PLAN=merged, or fewer contenders."
+            ) from None
         reason = _shapes(str(error)) or first_line(error)
         raise EngineError(
             f"The adapter {folder} does not fit the base model {base}: {reason} "
@@ -117,15 +241,3 @@ def _shapes(message: str) -> str | None:
     """The first mismatch of PyTorch's list of mismatches."""
     lines = [line.strip() for line in message.split("\n") if "size mismatch" in line]
     return f"{lines[0][:300].rstrip('.')}." if lines else None
-
-
-def _vocabulary(folder: Path) -> int | None:
-    """Rows of the adapter's own embedding, where it replaces it."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("adapter_model*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                if "embed_tokens" in name and "lora_" not in name:
-                    return int(tensors.get_slice(name).get_shape()[0])
-    return None

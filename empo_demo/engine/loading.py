@@ -6,21 +6,38 @@ and is one `EngineError` that says what to do.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import adapter_folder, attach, first_line, is_whole_model, merge
+from empo_demo.engine.adapters import (
+    Written,
+    adapter_folder,
+    attach,
+    check_base,
+    check_tokens,
+    first_line,
+    half_type,
+    is_out_of_memory,
+    model_folder,
+    written_by,
+)
+from empo_demo.engine.copies import MergedCopy
 from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
+from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
+from empo_demo.engine.shapes import context_of, model_shape
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from empo_demo.engine.budget import Budget
     from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -49,19 +66,51 @@ def load_engine(settings: Settings, roster: Lineup) -> Engine:
     return RoutingEngine({c.id: engine for c in written} | {c.id: file for c in recorded})
 
 
-def _load_written(settings: Settings, roster: Lineup, written: tuple[Source, ...]) -> Engine:
+def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source]) -> Engine:
     """The engine of the contenders that write: a server's, or this machine's."""
     if settings.engine != "local":
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
+    from empo_demo.engine.budget import check, free_memory, table
     from empo_demo.engine.local import LocalEngine
 
-    device = pick_device(settings.device, roster.quantization)
-    loader = Loader(device, roster.quantization, settings.adapter_plan)
+    replan = partial(plan_of, settings, lineup, written)
+    budget = replan()
+    free = free_memory(budget.device)
+    log.info("The plan of what is loaded:\n%s", table(budget, free))
+    check(budget, free, replan)
+    loader = Loader(
+        budget.device, lineup.quantization, settings.adapter_plan,
+        force_adapter=settings.force_adapter,
+    )  # fmt: skip
     copies = loader.load(written)
+    loader.notes["KV cache"] = size(budget.kv_bytes(free.device))
     engine = LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
     return LeasedEngine(engine, copies) if on_zero_gpu() else engine
+
+
+def plan_of(
+    settings: Settings,
+    lineup: Lineup,
+    written: Sequence[Source],
+    *,
+    quantization: Quantization | None = None,
+    override: Override | None = None,
+    first: int | None = None,
+) -> Budget:
+    """The budget of `written` under `settings`, or under settings that differ as given."""
+    from empo_demo.engine.budget import make_budget
+
+    quantization = quantization or lineup.quantization
+    return make_budget(
+        written[:first],
+        quantization,
+        device=pick_device(settings.device, quantization),
+        rounds=settings.max_concurrent_rounds,
+        override=override or settings.adapter_plan,
+        new_tokens=lineup.decoding.max_new_tokens,
+    )
 
 
 def pick_device(wanted: str, quantization: Quantization = "none") -> str:
@@ -92,12 +141,14 @@ class Loader:
 
     device: str
     quantization: Quantization
-    override: Any = "auto"
+    override: Override = "auto"
+    force_adapter: bool = False
 
     def __post_init__(self) -> None:
         from transformers.utils import logging as transformers_logging
 
         self.notes: dict[str, str] = {"device": self.device, "quantisation": self.quantization}
+        self.dtype = half_type(self.device)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         # bitsandbytes asks for an optional package on some CPUs and falls back by itself.
         for name in ("bitsandbytes", "bitsandbytes.backends.cpu.ops"):
@@ -106,108 +157,123 @@ class Loader:
     def load(self, contenders: Sequence[Source]) -> list[Weights]:
         """One `Weights` per copy; every contender is served by exactly one of them."""
         copies: list[Weights] = []
-        written = [_written(c) for c in contenders if not c.predictions]
+        written = [written_by(c) for c in contenders if not c.predictions]
         for base in dict.fromkeys(c.base for c in written):
-            group = [c for c in written if c.base == base]
-            copies += self._load_group(base, group)
+            copies += self._load_group(base, [c for c in written if c.base == base])
         return copies
 
-    def _load_group(self, base: str, group: list[_Written]) -> list[Weights]:
-        from empo_demo.engine.plan import choose, read_shape
+    def merged_copy(self, base: str, adapter: str) -> MergedCopy:
+        """The kept copy of base and adapter, made or not. Fetches both from the Hub."""
+        return MergedCopy(
+            model_folder(base), adapter_folder(adapter), self.quantization, self.dtype
+        )
 
+    def merged_adapters(self, written: Sequence[Written]) -> list[tuple[str, str]]:
+        """(base, adapter) of those that are merged into copies of their own."""
+        pairs = dict.fromkeys((w.base, w.adapter) for w in written if w.adapter)
+        return [(b, a) for b, a in pairs if a and self._plan(b, a, written) == "merged"]
+
+    def _load_group(self, base: str, group: list[Written]) -> list[Weights]:
+        """The base with the adapters that share it, if anyone needs it, and the merged copies."""
         check_model(base)
-        model, tokenizer = self.model(base), load_tokenizer(base)
-        shared: dict[str, Path] = {}
-        merged: list[_Written] = []
-        size = parameter_count(model)
-        for adapter in dict.fromkeys(c.adapter for c in group if c.adapter):
-            folder = adapter_folder(adapter)
-            choice = choose(read_shape(folder), size, self.quantization, self.override)
-            users = [c for c in group if c.adapter == adapter]
-            self.notes[f"adapter {users[0].id}"] = f"{choice.plan}: {choice.reason}"
-            log.info("Adapter %s: %s, because %s", adapter, choice.plan, choice.reason)
-            if choice.plan == "shared":
-                shared[adapter] = folder
-            else:
-                merged += users
-        names = {adapter: f"a{i}" for i, adapter in enumerate(shared)}
-        rest = {c.id: names.get(c.adapter or "") for c in group if c not in merged}
+        merged = [adapter for _, adapter in self.merged_adapters(group)]
+        sharing = [one for one in group if one.adapter not in merged]
         copies = []
-        if rest:
-            copies.append(self._shared(model, tokenizer, rest, shared, names))
-        for adapter in dict.fromkeys(c.adapter for c in merged if c.adapter):
-            users = [c for c in merged if c.adapter == adapter]
+        if sharing:
+            copies.append(self._shared(base, sharing))
+        for adapter in merged:
+            users = [one.id for one in group if one.adapter == adapter]
             copies.append(self._merged(base, adapter, users))
         return copies
 
-    def _shared(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        contenders: dict[str, str | None],
-        folders: dict[str, Path],
-        names: dict[str, str],
-    ) -> Weights:
+    def _plan(self, base: str, adapter: str, written: Sequence[Written]) -> Plan:
+        """Shared or merged; raises on an adapter of another base."""
+        folder = adapter_folder(adapter)
+        check_base(folder, base, force=self.force_adapter)
+        merged = model_shape(base).held(self.quantization)
+        choice = choose(read_shape(folder), merged, self.quantization, self.override)
+        user = next(one.id for one in written if one.adapter == adapter)
+        self.notes[f"adapter {user}"] = f"{choice.plan}: {choice.reason}"
+        log.info("Adapter %s: %s, because %s", adapter, choice.plan, choice.reason)
+        return choice.plan
+
+    def _shared(self, base: str, users: list[Written]) -> Weights:
         from empo_demo.engine.lora import install
 
+        adapters = dict.fromkeys(one.adapter for one in users if one.adapter)
+        names = {adapter: f"a{i}" for i, adapter in enumerate(adapters)}
+        model, tokenizer = self.model(base), load_tokenizer(base)
         rows = None
-        if folders:
-            wrapped = attach(model, {names[a]: folder for a, folder in folders.items()})
+        if names:
+            folders = {name: adapter_folder(adapter) for adapter, name in names.items()}
+            for folder in folders.values():
+                check_tokens(folder, tokenizer, force=self.force_adapter)
+            wrapped = attach(model, folders)
             place(model, self.device)
             rows = install(wrapped)
         place(model, self.device)
-        return weights_of(model, tokenizer, contenders, rows)
+        served = {one.id: names.get(one.adapter or "") for one in users}
+        return weights_of(model, tokenizer, served, rows)
 
-    def _merged(self, base: str, adapter: str, users: list[_Written]) -> Weights:
+    def _merged(self, base: str, adapter: str, users: list[str]) -> Weights:
         """The adapter merged into 16-bit weights, which are then quantised as a model."""
-        import tempfile
-
-        folder = adapter_folder(adapter)
-        with tempfile.TemporaryDirectory(prefix="empo-merged-") as scratch:
-            merge(base, folder, Path(scratch))
-            model = self.model(scratch)
-        own = folder if (folder / "tokenizer_config.json").is_file() else None
-        tokenizer = load_tokenizer(str(own) if own else base)
+        folder = self.merged_copy(base, adapter).make(self.model)
+        model = self.model(str(folder))
         place(model, self.device)
-        return weights_of(model, tokenizer, {user.id: None for user in users}, None)
+        return weights_of(model, load_tokenizer(str(folder)), dict.fromkeys(users), None)
 
     def model(self, name: str) -> PreTrainedModel:
-        """The model `name`, quantised and placed."""
+        """The model `name`, quantised and placed; one that was saved quantised stays as it is."""
         import torch
-        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+        from transformers import AutoModelForCausalLM
 
         from empo_demo.engine.attention import speed_up
 
         options: dict[str, Any] = {
-            "dtype": torch.bfloat16,
+            "dtype": getattr(torch, self.dtype),
             "device_map": "cpu" if on_zero_gpu() else self.device,
         }
-        if self.quantization == "nf4":
-            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=torch.bfloat16,
-            )
-        elif self.quantization == "int8":
-            options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        if not _is_quantised(Path(name)):
+            options |= self._quantised()
         try:
             model = AutoModelForCausalLM.from_pretrained(name, **options)
-        except torch.OutOfMemoryError:
-            raise EngineError(
-                f"The model {name} does not fit into the memory of {self.device}; "
-                "use EMPO_QUANTIZATION=nf4, a smaller model, or a larger GPU."
-            ) from None
-        except MemoryError:
-            raise EngineError(
-                f"The model {name} does not fit into this machine's memory; "
-                "use EMPO_QUANTIZATION=nf4 or a smaller model."
-            ) from None
         except Exception as error:
-            # Whatever a library finds wrong with the files: it has many kinds of errors for that.
+            # Libraries have many kinds of errors for what is wrong with the files.
             log.debug("Loading failed", exc_info=True)
+            if is_out_of_memory(error):
+                place = (
+                    "this machine's memory" if self.device == "cpu" else f"{self.device}'s memory"
+                )
+                raise EngineError(
+                    f"The model {name} does not fit into the memory of {place}; use "
+                    "EMPO_QUANTIZATION=nf4, a smaller model, fewer contenders, or a larger machine."
+                ) from None
             raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
         speed_up(model)
         return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+
+    def _quantised(self) -> dict[str, Any]:
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        if self.quantization == "nf4":
+            config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=getattr(torch, self.dtype),
+            )
+        elif self.quantization == "int8":
+            config = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        else:
+            return {}
+        return {"quantization_config": config}
+
+
+def _is_quantised(folder: Path) -> bool:
+    try:
+        return "quantization_config" in json.loads((folder / "config.json").read_text("utf8"))
+    except (OSError, ValueError):
+        return False
 
 
 def weights_of(
@@ -225,7 +291,10 @@ def weights_of(
     listed = ends if isinstance(ends, list) else [ends]
     # A role tag or padding written by the model ends its turn, as the end-of-sequence token does.
     every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
-    context = _context(model)
+    context = context_of(model.config)
+    if getattr(model.config, "layer_types", None) is None:
+        # Within its window, sliding attention is plain attention.
+        model.config.sliding_window = None
     small = model.device.type == "cpu" and parameter_count(model) < SMALL
     return Weights(
         model=model,
@@ -239,41 +308,6 @@ def weights_of(
         hybrid=getattr(model.config, "layer_types", None) is not None,
         threads=1 if small else 0,
     )
-
-
-def _context(model: PreTrainedModel) -> int:
-    """The longest prompt and reply together.
-
-    Never longer than a sliding window, within which sliding attention is plain attention: so one
-    kind of cache and mask serves all layers.
-    """
-    config = model.config
-    longest = int(getattr(config, "max_position_embeddings", None) or 4096)
-    window = getattr(config, "sliding_window", None)
-    if not window:
-        return longest
-    if getattr(config, "layer_types", None) is None:
-        config.sliding_window = None
-    return min(longest, int(window))
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """Whose replies are written here: its id, and its weights."""
-
-    id: str
-    base: str
-    adapter: str | None
-
-
-def _written(source: Source) -> _Written:
-    """`source`, with an "adapter" that is a model of its own in the place of its base."""
-    if source.adapter is None:
-        return _Written(source.id, source.base, None)
-    folder = adapter_folder(source.adapter)
-    if is_whole_model(folder):
-        return _Written(source.id, str(folder), None)
-    return _Written(source.id, source.base, source.adapter)
 
 
 def check_model(name: str) -> None:

@@ -7,6 +7,7 @@ decide the speed; memory decides whether the models fit at all.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,7 @@ from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
 
 Plan = Literal["shared", "merged"]
-BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
-"""Bytes per weight as held: NF4 has a scale per 64 weights beside its four bits."""
+Override = Literal["auto", "shared", "merged"]
 _REPLACES = "the adapter replaces whole modules"
 
 
@@ -53,7 +53,8 @@ def read_shape(folder: Path) -> AdapterShape:
     from safetensors import safe_open
 
     config = read_config(folder)
-    lora = replaced = 0
+    lora = 0
+    replaced: dict[str, int] = {}
     for file in sorted(folder.glob("adapter_model*.safetensors")):
         try:
             with safe_open(file, framework="pt") as tensors:
@@ -63,18 +64,28 @@ def read_shape(folder: Path) -> AdapterShape:
                         size *= side
                     if "lora_" in name:
                         lora += size
-                    else:
-                        replaced += size
+                    elif ".original_module." not in name:
+                        replaced[whole_module(name)] = size
         except Exception as error:
             raise EngineError(f"The adapter file {file} cannot be read: {error}.") from None
-    if not lora + replaced:
+    if not lora and not replaced:
         raise EngineError(
             f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
         )
-    return AdapterShape(lora, replaced, config.get("base_model_name_or_path"), _obstacle(config))
+    return AdapterShape(
+        lora,
+        sum(replaced.values()),
+        config.get("base_model_name_or_path"),
+        obstacle_to_share(config),
+    )
 
 
-def _obstacle(config: dict[str, Any]) -> str | None:
+def whole_module(name: str) -> str:
+    """The weight that a whole module of an adapter replaces; PEFT may save it under two names."""
+    return re.sub(r"\.modules_to_save(\.\w+)?\.", ".", name)
+
+
+def obstacle_to_share(config: dict[str, Any]) -> str | None:
     """What makes an adapter more than `B A x`, which is all that is applied per row."""
     if config.get("peft_type", "LORA") != "LORA":
         return f"the adapter is of the kind {config['peft_type']}"
@@ -91,6 +102,16 @@ def _obstacle(config: dict[str, Any]) -> str | None:
     return None
 
 
+def obstacle_to_merge(config: dict[str, Any]) -> str | None:
+    """What makes an adapter more than `B A` over single weights: only PEFT can merge it then."""
+    if config.get("peft_type", "LORA") != "LORA":
+        return f"the adapter is of the kind {config['peft_type']}"
+    marks = ("use_dora", "lora_bias", "use_qalora", "target_parameters", "layer_replication",
+             "trainable_token_indices", "alora_invocation_tokens", "arrow_config")  # fmt: skip
+    found = [mark for mark in marks if config.get(mark)]
+    return f"the adapter uses {found[0]}" if found else None
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's adapter_config.json."""
     try:
@@ -104,18 +125,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def choose(
     shape: AdapterShape,
-    base_weights: int,
+    merged: float,
     quantization: Quantization,
-    override: Literal["auto", "shared", "merged"] = "auto",
+    override: Override = "auto",
 ) -> Choice:
     """The plan with fewer bytes read per step, unless `override` says otherwise.
 
     Shared: base once and the adapter's 16-bit weights beside it. Merged: the base a second time,
-    quantised. Raises `EngineError` where `override` asks for what cannot be.
+    quantised, which takes `merged` bytes. Raises `EngineError` where `override` asks for what
+    cannot be.
     """
-    held = BYTES[quantization]
     shared = 2.0 * (shape.lora + shape.replaced)
-    merged = held * base_weights
     if override == "shared" and not shape.shareable:
         raise EngineError(
             f"EMPO_ADAPTER_PLAN holds 'shared', but {shape.obstacle or _REPLACES}, "
@@ -126,11 +146,12 @@ def choose(
     if not shape.shareable:
         return Choice("merged", shape.obstacle or _REPLACES, shared, merged)
     if shared <= merged:
-        reason = f"the adapter adds {_size(shared)}, a copy would add {_size(merged)}"
+        reason = f"the adapter adds {size(shared)}, a copy would add {size(merged)}"
         return Choice("shared", reason, shared, merged)
-    reason = f"a {quantization} copy adds {_size(merged)}, the adapter {_size(shared)}"
+    reason = f"a {quantization} copy adds {size(merged)}, the adapter {size(shared)}"
     return Choice("merged", reason, shared, merged)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes in words: GB of 10^9."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -95,12 +95,14 @@ class Source(Protocol):
 
 
 class Lineup(Protocol):
-    """All sources that one engine serves, and the quantisation of those that are loaded here."""
+    """All sources that one engine serves, and how those that are loaded here are held and drawn."""
 
     @property
     def contenders(self) -> Sequence[Source]: ...
     @property
     def quantization(self) -> Quantization: ...
+    @property
+    def decoding(self) -> Decoding: ...
 
 
 @runtime_checkable

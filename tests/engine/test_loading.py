@@ -49,8 +49,10 @@ def replies(engine: Any, *contenders: str, **options: Any) -> dict[str, str]:
     return {e.side: e.text for e in engine.stream(requests) if isinstance(e, Finished)}
 
 
-def engine_of(base: Path, adapter: Path, plan: str = "auto", bits: Any = "none") -> LocalEngine:
-    loader = Loader("cpu", bits, plan)
+def engine_of(
+    base: Path, adapter: Path, plan: Any = "auto", bits: Any = "none", force: bool = False
+) -> LocalEngine:
+    loader = Loader("cpu", bits, plan, force)
     copies = loader.load(
         (Contender("base", str(base)), Contender("aligned", str(base), str(adapter)))
     )
@@ -170,13 +172,12 @@ def test_a_lora_on_the_embedding_is_merged(tiny_folder: Path, tmp_path: Path) ->
 
 
 def test_the_plan_weighs_bytes_per_step() -> None:
-    weights_7b = 7_242_000_000
-    empo = choose(AdapterShape(2_684_000_000, 262_000_000, None), weights_7b, "nf4")
-    usual = choose(AdapterShape(42_000_000, 0, None), weights_7b, "nf4")
+    copy_7b = 4.45e9
+    empo = choose(AdapterShape(2_684_000_000, 262_000_000, None), copy_7b, "nf4")
+    usual = choose(AdapterShape(42_000_000, 0, None), copy_7b, "nf4")
     assert (empo.plan, usual.plan) == ("merged", "shared")
-    assert empo.merged_bytes == pytest.approx(4.1e9, rel=0.02)
     assert empo.shared_bytes == pytest.approx(5.9e9, rel=0.02)
-    huge = choose(AdapterShape(2_684_000_000, 0, None), weights_7b, "nf4")
+    huge = choose(AdapterShape(2_684_000_000, 0, None), copy_7b, "nf4")
     assert huge.plan == "merged" and "GB" in huge.reason
 
 
@@ -215,7 +216,7 @@ def test_a_base_and_an_adapter_that_do_not_fit_are_one_sentence(
     tiny_folder: Path, adapter_folder: Path, tmp_path: Path, plan: str, make: Any
 ) -> None:
     with pytest.raises(EngineError, match="does not fit the base model") as caught:
-        engine_of(make(tiny_folder, tmp_path / "other"), adapter_folder, plan)
+        engine_of(make(tiny_folder, tmp_path / "other"), adapter_folder, plan, force=True)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
 
 

@@ -1,0 +1,329 @@
+"""What serving a line-up takes, computed before a byte is loaded, against what is free.
+
+GPU: weights, adapters, the KV cache of the rounds that run together, one prefill's activations,
+and CUDA's own. Host: what loading passes through. Disk: merged copies that are not there yet
+(downloads are not counted). On a CPU the device's memory is the host's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
+from empo_demo.engine.adapters import Written, written_by
+from empo_demo.engine.copies import is_prepared
+from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.plan import Override, choose, size
+from empo_demo.engine.protocol import Source
+from empo_demo.engine.shapes import ModelShape, adapter_shape, model_shape
+from empo_demo.errors import EngineError
+from empo_demo.settings import Quantization
+
+CUDA_BYTES = 0.6e9
+"""CUDA's context, cuBLAS workspaces and the allocator's rounding. An assumption, not measured."""
+HOST_BYTES = 2.5e9
+"""The process itself beside a GPU: Python, torch with CUDA, the SEM and the page. Assumed."""
+MERGE_BYTES = 1.5e9
+"""Two shards of a merge and one layer in fp32; measured by tests/engine/test_merging.py."""
+CPU_LOAD = {"nf4": 1.6, "int8": 1.6, "none": 1.1}
+"""Peak of loading on a CPU as a multiple of the 16-bit weights: quantising passes through them.
+Measured at 0.6 billion weights: 1,829 MB for 1,128 MB."""
+FIRST_ROUND = 4096
+"""Tokens per side for which one round must always find room."""
+ROWS = 2
+"""Rows of a round: its two sides."""
+
+Plan = Literal["base", "shared", "merged"]
+Replan = Callable[..., "Budget"]
+"""The budget with other settings: `quantization`, `override`, or only the `first` n sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One contender's part. `shared` and `merged` are what its adapter would add either way."""
+
+    id: str
+    base: str
+    adapter: str | None
+    plan: Plan
+    reason: str = ""
+    shared: float = 0.0
+    merged: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy of weights on the device, in bytes."""
+
+    name: str
+    weights: float
+    adapters: float
+    shape: ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """All figures are bytes. `fixed` is what is held whether or not anyone writes."""
+
+    members: tuple[Member, ...]
+    copies: tuple[Copy, ...]
+    device: str
+    quantization: Quantization
+    rounds: int
+    disk: float
+    kv_round: float = 0.0
+    kv_first: float = 0.0
+    activations: float = 0.0
+    host: float = 0.0
+
+    @property
+    def weights(self) -> float:
+        return sum(copy.weights for copy in self.copies)
+
+    @property
+    def adapters(self) -> float:
+        return sum(copy.adapters for copy in self.copies)
+
+    @property
+    def own(self) -> float:
+        """CUDA's own."""
+        return CUDA_BYTES if self.device.startswith("cuda") else 0.0
+
+    @property
+    def fixed(self) -> float:
+        return self.weights + self.adapters + self.activations + self.own
+
+    @property
+    def least(self) -> float:
+        """With one round of `FIRST_ROUND` tokens per side."""
+        return self.fixed + self.kv_first
+
+    @property
+    def most(self) -> float:
+        """With all rounds at their longest."""
+        return self.fixed + self.rounds * self.kv_round
+
+    def kv_bytes(self, free: float | None) -> int:
+        """The bound of the KV cache: all that is left, at most what all rounds could fill."""
+        wanted = self.rounds * self.kv_round
+        return int(wanted if free is None else max(0.0, min(wanted, free - self.fixed)))
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Free bytes; None where it cannot be asked (a GPU that is leased by the call)."""
+
+    device: float | None
+    host: float
+    disk: float
+
+
+def make_budget(
+    sources: Sequence[Source],
+    quantization: Quantization,
+    *,
+    device: str,
+    rounds: int,
+    override: Override = "auto",
+    new_tokens: int = 512,
+) -> Budget:
+    """The budget of `sources`; recorded ones cost nothing.
+
+    `new_tokens` is the longest reply. Raises `EngineError` where a model or adapter cannot be
+    found. Of Hub models only the configurations are fetched.
+    """
+    written = [written_by(source) for source in sources if not source.predictions]
+    members: list[Member] = []
+    copies: list[Copy] = []
+    disk = scratch = 0.0
+    for base in dict.fromkeys(one.base for one in written):
+        shape = model_shape(base)
+        held = shape.held(quantization)
+        group = [_member(one, shape, quantization, override) for one in written if one.base == base]
+        members += group
+        shared = {m.adapter: m.shared for m in group if m.plan == "shared"}
+        if any(member.plan != "merged" for member in group):
+            copies.append(Copy(base, held, sum(shared.values()), shape))
+        merged = {m.adapter: m for m in group if m.plan == "merged"}
+        copies += [Copy(str(adapter), held, 0.0, shape) for adapter in merged]
+        for adapter in merged:
+            if not is_prepared(base, str(adapter), quantization, device):
+                disk += held
+                scratch = max(scratch, 2.0 * shape.weights * (quantization != "none"))
+    shapes = [(copy.shape, _tokens(copy.shape, new_tokens)) for copy in copies]
+    return Budget(
+        tuple(members),
+        tuple(copies),
+        device,
+        quantization,
+        rounds,
+        disk=disk + scratch,
+        kv_round=max((ROWS * s.kv * t for s, t in shapes), default=0.0),
+        kv_first=max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
+        activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
+        host=_host(copies, quantization, device, merging=disk > 0),
+    )
+
+
+def free_memory(device: str) -> Free:
+    """What is free now. On a CPU the device's memory is the host's."""
+    import psutil
+
+    from empo_demo.engine.copies import root
+
+    host = float(psutil.virtual_memory().available)
+    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        host = min(host, limit - used + (_cgroup("memory.stat", "inactive_file") or 0.0))
+    disk = float(shutil.disk_usage(root()).free)
+    if device.startswith("cuda"):
+        if on_zero_gpu():
+            return Free(None, host, disk)
+        import torch
+
+        return Free(float(torch.cuda.mem_get_info(device)[0]), host, disk)
+    return Free(host, host, disk)
+
+
+def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
+    """Raise `EngineError`, with the numbers and what would fit, where the budget does not fit.
+
+    `replan` computes the budget of other settings, by which the remedies are found.
+    """
+    lacks = []
+    if free.device is not None and budget.least > free.device:
+        lacks.append(
+            f"{size(budget.least)} on {budget.device} (weights {size(budget.weights)}, adapters "
+            f"{size(budget.adapters)}, one round {size(budget.kv_first + budget.activations)}, "
+            f"CUDA {size(budget.own)}), of which {size(free.device)} are free"
+        )
+    if budget.host > free.host:
+        lacks.append(f"{size(budget.host)} of this machine's memory, of which {size(free.host)} "
+                     "are free")  # fmt: skip
+    if budget.disk > free.disk:
+        lacks.append(
+            f"{size(budget.disk)} of disk for merged copies, of which {size(free.disk)} are free "
+            "(HF_ASSETS_CACHE may name a larger disk)"
+        )
+    if not lacks:
+        return
+    known = list(_remedies(budget, free, replan)) if replan else []
+    advice = f"What would fit: {'; '.join(known)}" if known else (
+        "No setting makes these models fit; use a larger machine, or EMPO_PRESET=small"
+    )  # fmt: skip
+    raise EngineError(f"These contenders need {'; and '.join(lacks)}. {advice}.")
+
+
+def fits(budget: Budget, free: Free) -> bool:
+    """Whether `check` would let it pass."""
+    return (
+        (free.device is None or budget.least <= free.device)
+        and budget.host <= free.host
+        and budget.disk <= free.disk
+    )
+
+
+def table(budget: Budget, free: Free) -> str:
+    """The plan as lines of text, for the log and the terminal."""
+    lines = [f"{'contender':<18} {'plan':<7} {'shared adds':>12} {'merged adds':>12}"]
+    for m in budget.members:
+        costs = ("-", "-") if m.adapter is None else (size(m.shared), size(m.merged))
+        lines.append(f"{m.id[:18]:<18} {m.plan:<7} {costs[0]:>12} {costs[1]:>12}")
+    held = [
+        ("weights", budget.weights), ("adapters", budget.adapters),
+        ("activations", budget.activations), ("CUDA itself", budget.own),
+        (f"KV, {budget.rounds} rounds", budget.rounds * budget.kv_round),
+    ]  # fmt: skip
+    lines.append(f"On {budget.device}: " + ", ".join(f"{name} {size(n)}" for name, n in held))
+    kv = budget.kv_bytes(free.device)
+    there = "unknown" if free.device is None else size(free.device)
+    lines.append(
+        f"needed at least {size(budget.least)}, for all rounds {size(budget.most)}, free {there}; "
+        f"the KV cache may take {size(kv)}"
+    )
+    lines.append(f"Host memory {size(budget.host)} of {size(free.host)} free; "
+                 f"disk {size(budget.disk)} of {size(free.disk)} free")  # fmt: skip
+    return "\n".join(lines)
+
+
+def as_json(budget: Budget, free: Free) -> dict[str, Any]:
+    """The plan in bytes, for `contenders --json`."""
+    names = ("weights", "adapters", "activations", "own", "least", "most", "host", "disk")
+    return {
+        "device": budget.device,
+        **{name: round(getattr(budget, name)) for name in names},
+        "kv_bytes": budget.kv_bytes(free.device),
+        "free": {"device": free.device, "host": free.host, "disk": free.disk},
+        "fits": fits(budget, free),
+        "contenders": [
+            {"id": m.id, "plan": m.plan, "reason": m.reason,
+             "shared_bytes": round(m.shared), "merged_bytes": round(m.merged)}
+            for m in budget.members
+        ],
+    }  # fmt: skip
+
+
+def _member(
+    one: Written, shape: ModelShape, quantization: Quantization, override: Override
+) -> Member:
+    if one.adapter is None:
+        return Member(one.id, one.base, None, "base")
+    merged = shape.held(quantization)
+    choice = choose(adapter_shape(one.adapter, shape), merged, quantization, override)
+    return Member(
+        one.id, one.base, one.adapter, choice.plan, choice.reason, choice.shared_bytes, merged
+    )
+
+
+def _tokens(shape: ModelShape, new_tokens: int) -> int:
+    """The most tokens of a row: what a dialogue may hold, at four characters a token."""
+    return min(shape.context, MAX_TURNS * MAX_TEXT // 4 + new_tokens)
+
+
+def _host(
+    copies: Sequence[Copy], quantization: Quantization, device: str, *, merging: bool
+) -> float:
+    merge = MERGE_BYTES if merging and _large(copies) else 0.0
+    if device != "cpu":
+        return HOST_BYTES + merge
+    held = sum(copy.weights + copy.adapters for copy in copies)
+    passed = max((CPU_LOAD[quantization] * 2.0 * copy.shape.weights for copy in copies), default=0)
+    return held + max(passed, merge)
+
+
+def _large(copies: Sequence[Copy]) -> bool:
+    return any(2.0 * copy.shape.weights > MERGE_BYTES for copy in copies)
+
+
+def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
+    """Settings under which the plan would fit, as sentences' parts."""
+    tries: list[tuple[str, dict[str, Any]]] = [
+        ("EMPO_QUANTIZATION=nf4", {"quantization": "nf4"}),
+        ("EMPO_ADAPTER_PLAN=shared", {"override": "shared"}),
+        ("EMPO_ADAPTER_PLAN=merged", {"override": "merged"}),
+        ("only the first two contenders", {"first": 2}),
+        ("only the first two contenders with EMPO_QUANTIZATION=nf4",
+         {"first": 2, "quantization": "nf4"}),
+    ]  # fmt: skip
+    for words, change in tries:
+        try:
+            other = replan(**change)
+        except EngineError:
+            continue
+        if fits(other, free):
+            yield f"{words} ({size(other.least)})"
+
+
+def _cgroup(file: str, key: str = "") -> float | None:
+    """A figure of the container's memory accounting (cgroup v2), in bytes."""
+    try:
+        text = Path("/sys/fs/cgroup", file).read_text()
+        if key:
+            text = next(line.split()[1] for line in text.splitlines() if line.split()[0] == key)
+        return float(text)
+    except (OSError, ValueError, StopIteration, IndexError):
+        return None

@@ -1,0 +1,169 @@
+"""Merged copies of models, kept between starts.
+
+A copy lies in the Hub's asset cache under a key of what it is made of: base, adapter,
+quantisation and 16-bit type. It is written beside and renamed, so it is there as a whole or not at
+all; a list of its files' sizes tells a damaged one, which is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.engine.adapters import adapter_here, first_line, half_type, model_here
+from empo_demo.engine.merging import Report, merge, weight_files
+from empo_demo.errors import EngineError
+from empo_demo.fingerprint import fingerprint
+from empo_demo.settings import Quantization
+
+log = logging.getLogger(__name__)
+MANIFEST = "empo-copy.json"
+_FORMAT = 1
+Load = Callable[[str], Any]
+"""Loads the model in a folder, quantised."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedCopy:
+    """The merged copy of one adapter; `folder` says where it lies or would lie."""
+
+    base: Path
+    adapter: Path
+    quantization: Quantization
+    dtype: str = "bfloat16"
+
+    @property
+    def folder(self) -> Path:
+        parts = [
+            _FORMAT, fingerprint(str(self.base)), fingerprint(str(self.adapter)),
+            self.quantization, self.dtype,
+        ]  # fmt: skip
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return root() / f"{self.adapter.name[:40]}-{self.quantization}-{key}"
+
+    def find(self) -> Path | None:
+        """The copy's folder where the copy is there and whole."""
+        folder = self.folder
+        try:
+            sizes = json.loads((folder / MANIFEST).read_text(encoding="utf8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        for name, size in sizes.items():
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != size:
+                log.warning("The merged copy %s is damaged (%s); it is made again.", folder, name)
+                return None
+        return folder
+
+    def disk_bytes(self) -> int:
+        """The most disk that making it takes, in bytes: 16-bit weights, and the copy itself."""
+        whole = sum(file.stat().st_size for file in weight_files(self.base))
+        return round(whole * (1.0 if self.quantization == "none" else 1.6))
+
+    def make(self, load: Load, report: Report | None = None) -> Path:
+        """The folder of the copy, which is made where it is not there yet."""
+        found = self.find()
+        if found is not None:
+            return found
+        folder = self.folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder.parent)
+        self._check_disk(folder.parent)
+        scratch = folder.parent / f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        try:
+            whole, ready = scratch / "16-bit", scratch / "ready"
+            merge(self.base, self.adapter, whole, report=report)
+            if self.quantization == "none" or not _quantise(load, whole, ready):
+                ready = whole
+            sizes = {file.name: file.stat().st_size for file in ready.iterdir() if file.is_file()}
+            (ready / MANIFEST).write_text(json.dumps({"files": sizes}), encoding="utf8")
+            if self.find() is None:
+                _replace(ready, folder)
+        except OSError as error:
+            raise EngineError(
+                f"The merged copy of {self.adapter.name} cannot be written to {folder.parent}: "
+                f"{error.strerror or error}. Free some space, or set HF_ASSETS_CACHE to a larger "
+                "disk."
+            ) from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return folder
+
+    def _check_disk(self, folder: Path) -> None:
+        needed, free = self.disk_bytes(), shutil.disk_usage(folder).free
+        if free < needed:
+            raise EngineError(
+                f"The merged copy of {self.adapter.name} needs {needed / 1e9:.1f} GB of disk while "
+                f"it is made, but {folder} has {free / 1e9:.1f} GB free; free some space, or set "
+                "HF_ASSETS_CACHE to a larger disk."
+            )
+
+
+def is_prepared(base: str, adapter: str, quantization: Quantization, device: str) -> bool:
+    """Whether the merged copy is there; False also where base or adapter are not downloaded."""
+    here = model_here(base), adapter_here(adapter)
+    if here[0] is None or here[1] is None:
+        return False
+    return MergedCopy(here[0], here[1], quantization, half_type(device)).find() is not None
+
+
+def root() -> Path:
+    """Where the copies lie: the Hub's cache for what other programs derive from its files."""
+    from huggingface_hub import cached_assets_path
+
+    return Path(cached_assets_path("empo-arena", "merged", "copies"))
+
+
+def _quantise(load: Load, whole: Path, ready: Path) -> bool:
+    """Save the quantised model to `ready`; False where transformers cannot save such a model."""
+    from safetensors import SafetensorError
+
+    try:
+        load(str(whole)).save_pretrained(ready)
+    except SafetensorError as error:
+        raise OSError(first_line(error)) from None
+    except (NotImplementedError, ValueError, TypeError) as error:
+        log.warning("The quantised copy cannot be saved, so it is kept unquantised: %s", error)
+        shutil.rmtree(ready, ignore_errors=True)
+        return False
+    for file in whole.iterdir():
+        if not file.name.startswith(("model", "config.json", "generation_config")):
+            shutil.copyfile(file, ready / file.name)
+    return True
+
+
+def _replace(ready: Path, folder: Path) -> None:
+    """Put `ready` in the place of `folder`, which is absent or damaged."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        ready.rename(folder)
+    except OSError:
+        # Another process may have finished the same copy meanwhile.
+        if not (folder / MANIFEST).is_file():
+            raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a process that is gone has left half-written."""
+    for scratch in folder.glob(".*.*.*"):
+        process = scratch.name.rsplit(".", 2)[1]
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

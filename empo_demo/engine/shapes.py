@@ -1,0 +1,166 @@
+"""What a model and an adapter weigh, from their configuration alone: nothing is downloaded whole.
+
+The model is built on PyTorch's meta device, where tensors have a shape and no bytes, so the count
+is exact for every architecture that transformers knows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empo_demo.engine.adapters import adapter_here, first_line
+from empo_demo.engine.plan import AdapterShape, obstacle_to_share, read_config, read_shape
+from empo_demo.errors import EngineError
+from empo_demo.settings import Quantization
+
+BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
+"""Bytes per weight of a linear layer as held: NF4 has an fp32 scale per 64 weights beside its four
+bits. Embeddings, head and norms stay at 2 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Counts of one model. `linear` weights shrink by quantisation, `rest` stay 16-bit.
+
+    `kv` is bytes of keys and values per token and row, in 16 bit; `context` the most tokens of a
+    row. `modules` maps a linear or embedding module to (inputs, outputs).
+    """
+
+    linear: int
+    rest: int
+    kv: int
+    context: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    modules: dict[str, tuple[int, int]]
+
+    @property
+    def weights(self) -> int:
+        return self.linear + self.rest
+
+    def held(self, quantization: Quantization) -> float:
+        """Bytes of the weights in the device's memory."""
+        return self.linear * BYTES[quantization] + 2.0 * self.rest
+
+    def read_per_step(self, quantization: Quantization) -> float:
+        """Bytes that a decoding step reads: linear layers and head, of the embeddings a row."""
+        return self.linear * BYTES[quantization] + 2.0 * self.vocabulary * self.hidden
+
+    def activations(self, rows: int, tokens: int) -> float:
+        """Bytes at the widest place of a prefill: residuals, the MLP's two products, one layer
+        of dequantised weights, and the last token's logits in fp32."""
+        wide = 2.0 * rows * tokens * (4 * self.hidden + 3 * self.intermediate)
+        layer = 2.0 * max((a * b for a, b in self.modules.values()), default=0)
+        return wide + layer + 8.0 * rows * self.vocabulary
+
+
+def model_shape(name: str) -> ModelShape:
+    """The shape of a folder's or a Hub model. Raises `EngineError` where it has no configuration.
+
+    Of a Hub model only config.json is fetched.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:
+        raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
+    return shape_of(config)
+
+
+def shape_of(config: Any) -> ModelShape:
+    """The shape of the model that a transformers configuration describes."""
+    key = str(config.to_json_string(use_diff=False))
+    if key not in _SHAPES:
+        _SHAPES[key] = _measure(config)
+    return _SHAPES[key]
+
+
+def context_of(config: Any) -> int:
+    """The longest prompt and reply together.
+
+    Never longer than a sliding window, within which sliding attention is plain attention: so one
+    kind of cache and mask serves all layers.
+    """
+    longest = int(getattr(config, "max_position_embeddings", None) or 4096)
+    window = getattr(config, "sliding_window", None)
+    return min(longest, int(window)) if window else longest
+
+
+def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
+    """The shape of an adapter: from its files where they are here, else from its configuration.
+
+    Of a Hub adapter only adapter_config.json is fetched.
+    """
+    folder = adapter_here(name)
+    if folder is not None:
+        return read_shape(folder)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        folder = Path(hf_hub_download(name, "adapter_config.json")).parent
+    except Exception as error:
+        raise EngineError(
+            f"The adapter {name} is neither a folder here nor to be had from the Hub: "
+            f"{first_line(error)} Check the name and the connection, or download it first."
+        ) from None
+    return shape_from_config(read_config(folder), base)
+
+
+def shape_from_config(config: dict[str, Any], base: ModelShape) -> AdapterShape:
+    """Count an adapter's weights by its configuration and the layers of its base."""
+    targets, whole = config.get("target_modules") or (), config.get("modules_to_save") or ()
+    rank = int(config.get("r") or 8)
+    lora = sum(rank * sum(sides) for path, sides in base.modules.items() if named(path, targets))
+    replaced = sum(a * b for path, (a, b) in base.modules.items() if named(path, whole))
+    return AdapterShape(
+        lora, replaced, config.get("base_model_name_or_path"), obstacle_to_share(config)
+    )
+
+
+def named(module: str, targets: Any) -> bool:
+    """Whether PEFT would adapt `module`: a regular expression, or ends of names."""
+    if isinstance(targets, str):
+        return targets != "all-linear" and re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+_SHAPES: dict[str, ModelShape] = {}
+
+
+def _measure(config: Any) -> ModelShape:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise EngineError(f"The model's configuration is of no use: {first_line(error)}") from None
+    head = model.get_output_embeddings()
+    linear, modules = 0, {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.dim() != 2:
+            continue
+        modules[path] = (int(weight.shape[1]), int(weight.shape[0]))
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            linear += weight.numel()
+    text = config.get_text_config()
+    heads = int(text.num_attention_heads)
+    groups = int(getattr(text, "num_key_value_heads", None) or heads)
+    width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    return ModelShape(
+        linear=linear,
+        rest=sum(parameter.numel() for parameter in model.parameters()) - linear,
+        kv=2 * int(text.num_hidden_layers) * groups * width * 2,
+        context=context_of(text),
+        hidden=int(text.hidden_size),
+        intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        vocabulary=int(text.vocab_size),
+        modules=modules,
+    )
