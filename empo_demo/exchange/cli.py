@@ -1,4 +1,4 @@
-"""`votes export`, `votes import`, `votes push`: parse, call, print."""
+"""`votes export`, `import`, `push` and `pull`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("import")(import_records)
     app.command("push")(push)
+    app.command("pull")(pull)
 
 
 def export(
@@ -61,15 +62,37 @@ def push(
     database: Database = None,
 ) -> None:
     """Publish votes older than 24 hours to a data set on the Hub, and take out withdrawn ones."""
-    from empo_demo.errors import SettingsError
     from empo_demo.exchange import hub
-    from empo_demo.settings import load_settings
     from empo_demo.votes.store import Store
 
-    repo = repo or load_settings().hub_dataset
-    if not repo:
-        raise SettingsError("No data set is named. Use --repo owner/name, or EMPO_HUB_DATASET.")
+    repo = _repository(repo)
     store = Store.open(database_url(database), create=False)
     report = hub.Pusher(store, repo, folder).push()
     store.close()
     typer.echo(f"{repo}: {report}.", err=True)
+
+
+def pull(
+    repo: Annotated[str | None, typer.Option(help="owner/name; else EMPO_HUB_DATASET.")] = None,
+    database: Database = None,
+) -> None:
+    """Bring pushed votes back from a data set on the Hub; withdrawn ones stay withdrawn."""
+    from empo_demo.exchange import hub
+    from empo_demo.votes.store import Store
+
+    repo = _repository(repo)
+    store = Store.open(database_url(database))
+    report = hub.Pusher(store, repo, Path()).pull()
+    store.close()
+    say_bad(report.bad)
+    typer.echo(f"{repo}: {report}.", err=True)
+
+
+def _repository(named: str | None) -> str:
+    from empo_demo.errors import SettingsError
+    from empo_demo.settings import load_settings
+
+    repo = named or load_settings().hub_dataset
+    if not repo:
+        raise SettingsError("No data set is named. Use --repo owner/name, or EMPO_HUB_DATASET.")
+    return repo

@@ -1,27 +1,30 @@
-"""Pushes to a data set on the Hub: off by default, a day late, and reversible.
+"""Votes in a data set on the Hub: pushed a day late, taken out again, and restored from there.
 
 Each process appends to one file of its own. A round is marked as pushed only after its commit is
 confirmed, so what a restart interrupts is pushed again; readers take the last row of a
-`round_id`. Withdrawn rounds are taken out of the data set, whose history is then squashed.
+`round_id`. Withdrawn rounds are taken out of the data set, whose history is then squashed. An
+empty database, as after the restart of a Space, gets back what the data set holds.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import rows_of
-from empo_demo.votes.keeping import now
+from empo_demo.exchange.records import Imported, import_file
+from empo_demo.votes.keeping import now, published_voter
 from empo_demo.votes.models import Round, Tombstone, Vote
 from empo_demo.votes.reasons import reason_left_out
 from empo_demo.votes.store import Store
@@ -34,6 +37,7 @@ WAIT = timedelta(hours=24)
 EVERY_MINUTES = 15
 FOLDER = "data"
 TOMBSTONES = "tombstones.jsonl"
+Result = TypeVar("Result")
 
 
 class Future(Protocol):
@@ -131,6 +135,49 @@ def take_out(store: Store, api: Api, repo: str) -> int:
     return len(withdrawn)
 
 
+def pull(store: Store, api: Api, repo: str) -> Imported:
+    """Import what the data set holds and the database does not; withdrawn rounds stay away.
+
+    The voters in it are hashes of the stored ones: `Keeping.adopt` gives a returning voter theirs
+    back. What is there already is left as it is, so a pull may be repeated.
+    """
+    names = list(api.list_repo_files(repo, repo_type="dataset"))
+
+    def lines(name: str) -> list[str]:
+        path = Path(api.hf_hub_download(repo, name, repo_type="dataset"))
+        return [line for line in path.read_text("utf8").split("\n") if line.strip()]
+
+    if TOMBSTONES in names:
+        store.bury({name for name in map(_round_id, lines(TOMBSTONES)) if name is not None})
+    rows: dict[str | None, str] = {}
+    for name in sorted(names):
+        if name.startswith(f"{FOLDER}/") and name.endswith(".jsonl"):
+            rows |= {_round_id(line): _restored(line) for line in lines(name)}
+    with tempfile.TemporaryDirectory(prefix="empo-pull-") as folder:
+        path = Path(folder) / "records.jsonl"
+        path.write_text("\n".join(rows.values()), encoding="utf8")
+        return import_file(store, path)
+
+
+def last_push(store: Store) -> datetime | None:
+    """When votes were last pushed. Of restored ones, the earliest time at which they can be."""
+    with store.database.read() as session:
+        return session.scalar(select(func.max(Round.pushed_at)))
+
+
+def age_of_push(store: Store, settings: Settings) -> str:
+    """A sentence for the page on where the votes are kept beside the database; "" if nowhere."""
+    if settings.hub_dataset is None:
+        return ""
+    last = last_push(store)
+    if last is None:
+        return f"Nothing was pushed to {settings.hub_dataset} yet: votes go there after a day."
+    minutes = max(0, int((now() - last).total_seconds() // 60))
+    age = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+    age = f"{minutes // 1440} days" if minutes >= 2880 else age
+    return f"The last push to {settings.hub_dataset} was {age} ago; votes go there after a day."
+
+
 class Pusher:
     """Pushes of one process: one file, one scheduler, made when the first push is due."""
 
@@ -138,10 +185,32 @@ class Pusher:
         self._store, self._repo = store, repo
         self._outbox = Outbox(store, folder)
         self._scheduler: Scheduler | None = None
+        self._turn = threading.Lock()
+        self._to_restore = store.is_empty()
 
     def push(self) -> Pushed:
         """Push once and wait; raise `StorageError` in plain words where the Hub refuses."""
-        return _plain(self._push, self._repo)
+        with self._turn:
+            return _plain(self._push, f"The votes could not be pushed to {self._repo}")
+
+    def pull(self) -> Imported:
+        """Import what the data set holds; raise `StorageError` where it cannot be read."""
+        from huggingface_hub import HfApi
+
+        return _plain(
+            lambda: pull(self._store, HfApi(), self._repo),
+            f"The votes in {self._repo} could not be read",
+        )
+
+    def restore(self) -> None:
+        """Fill a database that was empty at the start, once; the next push tries again."""
+        if not self._to_restore:
+            return
+        try:
+            log.info("%s: %s", self._repo, self.pull())
+            self._to_restore = False
+        except StorageError as error:
+            log.warning("%s", error)
 
     def start(self) -> threading.Thread:
         """Push every quarter of an hour, in a daemon thread; failures are logged and retried."""
@@ -152,10 +221,13 @@ class Pusher:
     def _run(self) -> None:
         pause = threading.Event()
         while True:
+            self.restore()
             try:
                 log.info("%s: %s", self._repo, self.push())
             except StorageError as error:
                 log.warning("%s", error)
+            except Exception:
+                log.exception("A push failed; the next one is in %d minutes", EVERY_MINUTES)
             pause.wait(EVERY_MINUTES * 60)
 
     def _push(self) -> Pushed:
@@ -174,12 +246,13 @@ class Pusher:
 
 
 def start_pushing(store: Store, settings: Settings) -> Pusher | None:
-    """Push in the background where EMPO_HUB_DATASET names a data set; else None."""
+    """Restore an empty database, then push in the background, where EMPO_HUB_DATASET is set."""
     if settings.hub_dataset is None:
         return None
     place = store.database.path
     folder = (place.parent if place else Path.cwd()) / "pushed-votes"
     pusher = Pusher(store, settings.hub_dataset, folder)
+    pusher.restore()
     pusher.start()
     return pusher
 
@@ -194,26 +267,37 @@ def _scrub(store: Store, folder: Path) -> None:
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf8")
 
 
-def _plain(push: Callable[[], Pushed], repo: str) -> Pushed:
+def _plain(act: Callable[[], Result], trouble: str) -> Result:
+    """`act()`; what the Hub or the network says becomes one `StorageError`."""
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return push()
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        return act()
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise StorageError(
-            f"The votes could not be pushed to {repo} ({first}). They are kept; check the name "
-            "and HF_TOKEN, and push again."
+            f"{trouble} ({first}). Nothing is lost; check the name and HF_TOKEN, and try again."
         ) from error
 
 
 def _published(record: dict[str, Any]) -> dict[str, Any]:
     """A record as it is published: the voter a hash of a hash, no Hub name, no owner."""
-    import hashlib
-
-    voter = hashlib.sha256(f"export {record['round']['voter']}".encode()).hexdigest()
+    voter = published_voter(record["round"]["voter"])
     record["round"] |= {"voter": voter, "owner": None, "lease_until": None}
     return {"round_id": record["round"]["id"], **record}
+
+
+def _restored(line: str) -> str:
+    """A published line as a record to import, marked as pushed; a broken one as it is."""
+    try:
+        record = json.loads(line)
+        record.pop("round_id")
+        voted = datetime.fromisoformat(record["vote"]["created_at"])
+        record["round"]["pushed_at"] = (voted + WAIT).isoformat()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _round_id(line: str) -> str | None:

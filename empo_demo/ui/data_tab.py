@@ -12,6 +12,7 @@ import gradio as gr
 
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
+from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
@@ -71,7 +72,7 @@ def tally(arena: Arena) -> str:
     warnings = "".join(highlights.message(line, error=True) for line in stats.warnings)
     return (
         f'{warnings}<section class="card"><h3>Counted</h3><table class="tally">{body}</table>'
-        "</section>"
+        f"<p>{escape(age_of_push(arena.store, arena.settings))}</p></section>"
     )
 
 

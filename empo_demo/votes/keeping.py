@@ -24,6 +24,11 @@ def voter_id(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def published_voter(voter: str) -> str:
+    """The hash under which a stored voter's rounds are published, and restored."""
+    return hashlib.sha256(f"export {voter}".encode()).hexdigest()
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -38,8 +43,41 @@ class Keeping:
 
     database: Database
 
+    def is_empty(self) -> bool:
+        """Whether there is no round, nor one that was withdrawn."""
+        with self.database.read() as session:
+            kept = session.scalar(select(Round.id).limit(1))
+            return kept is None and session.scalar(select(Tombstone.round_id).limit(1)) is None
+
+    def bury(self, round_ids: set[str]) -> None:
+        """Remember rounds that were withdrawn elsewhere, so that no import brings them back."""
+        with self.database.write() as session:
+            known = set(session.scalars(select(Tombstone.round_id)))
+            session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
+            at = now()
+            for name in round_ids - known:
+                session.add(Tombstone(round_id=name, at=at, published=False))
+
+    def adopt(self, token: str) -> int:
+        """Give a returning voter the rounds that were restored from a data set; say how many."""
+        voter = voter_id(token)
+        restored = published_voter(voter)
+        with self.database.read() as session:
+            if session.get(Voter, restored) is None:
+                return 0
+        with self.database.write() as session:
+            if session.get(Voter, voter) is None:
+                session.add(Voter(id=voter, created_at=now()))
+                session.flush()
+            moved = session.execute(
+                update(Round).where(Round.voter == restored).values(voter=voter)
+            )
+            session.execute(delete(Voter).where(Voter.id == restored))
+            return changed(moved)
+
     def erase_voter(self, token: str) -> int:
         """Erase all that is stored of a voter; return how many rounds that were."""
+        self.adopt(token)
         voter, at = voter_id(token), now()
         with self.database.write() as session:
             query = select(Round.id, Round.pushed_at, Round.ephemeral).where(Round.voter == voter)

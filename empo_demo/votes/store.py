@@ -117,7 +117,8 @@ class Store(Admission, Keeping):
             return session.scalars(query).one_or_none()
 
     def rounds_of(self, token: str) -> list[Round]:
-        """All of the voter's rounds, oldest first."""
+        """All of the voter's rounds, oldest first, restored ones too."""
+        self.adopt(token)
         query = select(Round).where(Round.voter == voter_id(token)).order_by(Round.created_at)
         with self.database.read() as session:
             return list(session.scalars(query))

@@ -1,0 +1,239 @@
+"""A stand-in for the Hugging Face Hub's HTTP API, for tests: repositories in memory, LFS included.
+
+`huggingface_hub` talks to it through HF_ENDPOINT, so nothing of the client is replaced. Binary
+files are refused in a commit unless they came through LFS, as the Hub does. Every request is kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0" * 40
+
+
+@dataclass
+class Repository:
+    """The files of one repository, and for a Space what is set on it."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+    restarts: int = 0
+    polls: int = 0
+    squashed: int = 0
+
+
+@dataclass
+class Hub:
+    """All repositories by `type/owner/name`, and the requests as (method, path, body)."""
+
+    url: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    down: bool = False
+    stage: str = "RUNNING"
+    refuse: dict[str, int] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        """What sends a process's `huggingface_hub` here."""
+        return {
+            "HF_ENDPOINT": self.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
+        }  # fmt: skip
+
+    def paths(self, method: str) -> list[str]:
+        return [path for asked, path, _ in self.requests if asked == method]
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        status, headers, content = self._route(method, path, body)
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return status, headers, raw
+
+    def _route(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], Any]:
+        for part, status in self.refuse.items():
+            if part in path:
+                return status, {}, {"error": "refused"}
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        if path == "/api/validate-yaml":
+            return 200, {}, {"errors": [], "warnings": []}
+        if match := re.fullmatch(r"/lfs/(\w+)", path):
+            self.objects[match[1]] = body
+            return 200, {}, {}
+        if match := re.fullmatch(r"/(?:(space|dataset)s/)?(.+)\.git/info/lfs/objects/(\w+)", path):
+            return self._lfs(json.loads(body), match[3])
+        if match := re.fullmatch(r"/(space|dataset)s/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            return self._file(f"{match[1]}/{match[2]}", match[3])
+        if match := re.fullmatch(r"/api/(space|dataset)s/([^/]+/[^/]+)(?:/(.*))?", path):
+            name = f"{match[1]}/{match[2]}"
+            if name not in self.repositories:
+                return 404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"}
+            return self._repository(self.repositories[name], method, match[3] or "", body, name)
+        return 404, {}, {"error": f"the stand-in has no {path}"}
+
+    def _create(self, asked: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        name = f"{asked['type']}/{asked['organization']}/{asked['name']}"
+        url = f"{self.url}/{asked['type']}s/{asked['organization']}/{asked['name']}"
+        if name in self.repositories:
+            return 409, {}, {"error": "You already created this repo", "url": url}
+        made = self.repositories[name] = Repository({".gitattributes": b"*.safetensors lfs\n"})
+        made.hardware = asked.get("hardware")
+        made.variables = {v["key"]: v["value"] for v in asked.get("variables", ())}
+        made.secrets = {v["key"]: v["value"] for v in asked.get("secrets", ())}
+        return 200, {}, {"url": url}
+
+    def _lfs(self, asked: dict[str, Any], what: str) -> tuple[int, dict[str, str], Any]:
+        if what == "verify":
+            return 200, {}, {}
+        objects: list[dict[str, Any]] = []
+        for wanted in asked["objects"]:
+            found: dict[str, Any] = {"oid": wanted["oid"], "size": wanted["size"]}
+            if wanted["oid"] not in self.objects:
+                found["actions"] = {"upload": {"href": f"{self.url}/lfs/{wanted['oid']}"}}
+            objects.append(found)
+        return 200, {}, {"transfer": "basic", "objects": objects}
+
+    def _file(self, name: str, path: str) -> tuple[int, dict[str, str], Any]:
+        held = self.repositories.get(name)
+        if held is None or path not in held.files:
+            return 404, {"X-Error-Code": "EntryNotFound"}, {"error": "not found"}
+        content = held.files[path]
+        digest = hashlib.sha1(content).hexdigest()
+        return 200, {"ETag": f'"{digest}"', "X-Repo-Commit": digest}, content
+
+    def _repository(
+        self, held: Repository, method: str, rest: str, body: bytes, name: str
+    ) -> tuple[int, dict[str, str], Any]:
+        if rest.startswith("preupload/"):
+            return 200, {}, {"files": [_mode(held, f) for f in json.loads(body)["files"]]}
+        if rest.startswith("commit/"):
+            return self._commit(held, body.decode(), name)
+        if rest.startswith("tree/"):
+            return (
+                200,
+                {},
+                [
+                    {"type": "file", "path": path, "size": len(c), "oid": _oid(c)}
+                    for path, c in held.files.items()
+                ],
+            )
+        if rest.startswith("super-squash/"):
+            held.squashed += 1
+            return 200, {}, {}
+        if rest in ("variables", "secrets"):
+            kept = held.variables if rest == "variables" else held.secrets
+            if method == "POST":
+                given = json.loads(body)
+                kept[given["key"]] = given["value"]
+            shown = {k: {"key": k, "value": v} for k, v in kept.items()}
+            return 200, {}, shown
+        if rest in ("restart", "runtime", "hardware"):
+            return 200, {}, self._runtime(held, rest, body)
+        return 200, {}, {"id": name.partition("/")[2], "sha": COMMIT, "siblings": []}
+
+    def _runtime(self, held: Repository, rest: str, body: bytes) -> dict[str, Any]:
+        if rest == "restart":
+            held.restarts, held.polls = held.restarts + 1, 0
+        elif rest == "hardware":
+            held.hardware = json.loads(body)["flavor"]
+        else:
+            held.polls += 1
+        stage = "BUILDING" if held.polls < 2 else self.stage
+        return {"stage": stage, "hardware": {"current": None, "requested": held.hardware}}
+
+    def _commit(self, held: Repository, body: str, name: str) -> tuple[int, dict[str, str], Any]:
+        for line in body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                content = base64.b64decode(value["content"])
+                if _binary(content):
+                    return 400, {}, {"error": f"{value['path']} is binary: use LFS or Xet"}
+                held.files[value["path"]] = content
+            elif operation["key"] == "lfsFile":
+                held.files[value["path"]] = self.objects[value["oid"]]
+            elif operation["key"] != "header":
+                held.files.pop(value["path"])
+        kind, _, repo = name.partition("/")
+        url = f"{self.url}/{kind}s/{repo}/commit/{COMMIT}"
+        return 200, {}, {"commitUrl": url, "commitOid": COMMIT}
+
+
+def _binary(content: bytes) -> bool:
+    return b"\0" in content[:512]
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _mode(held: Repository, file: dict[str, Any]) -> dict[str, Any]:
+    lfs = _binary(base64.b64decode(file["sample"])) or file["size"] > 10_000_000
+    found = held.files.get(file["path"])
+    oid = None
+    if found is not None:
+        oid = hashlib.sha256(found).hexdigest() if lfs else _oid(found)
+    mode = "lfs" if lfs else "regular"
+    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+
+
+@contextmanager
+def running() -> Iterator[Hub]:
+    """A hub on a port of the system's choice."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _any(self) -> None:
+            body = self._body()
+            path = unquote(urlsplit(self.path).path)
+            if hub.down:
+                self.close_connection = True
+                self.connection.close()
+                return
+            hub.requests.append((self.command, path, body))
+            status, headers, content = hub.answer(self.command, path, body)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def _body(self) -> bytes:
+            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b""
+            while size := int(self.rfile.readline().strip(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _any
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
