@@ -20,7 +20,7 @@ from empo_demo.evaluation import cli as evaluation
 from empo_demo.exchange import cli as exchange
 from empo_demo.training import cli as training
 from empo_demo.training.loop import loop
-from empo_demo.ui.cli import serve
+from empo_demo.ui.cli import page_app, serve
 from empo_demo.votes.cli import app as votes_app
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.add_typer(votes_app, name="votes", help="Export, import, count, rank and bac
 app.add_typer(training.train_app, name="train", help="Train the models: base, SFT, DPO, SEM.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
 app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")
+app.add_typer(page_app, name="page", help="Record what the page shows at first.")
 app.command("serve")(serve)
 app.command("compare")(compare)
 app.command("analyze")(analyze)

@@ -41,6 +41,7 @@ from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.epitome import Epitome
     from empo_demo.empathy.feeling import Feeling
     from empo_demo.empathy.sem import SEM, Reading
     from empo_demo.settings import Settings
@@ -116,6 +117,11 @@ class Arena:
         from empo_demo.empathy.feeling import feelings
 
         return feelings(self._backend.sem(patience=0.0), texts)
+
+    def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
+        """EPITOME's levels of each (context, reply); empty where the SEM gives none."""
+        judge = getattr(self._backend.sem(), "epitome", None)
+        return list(judge(pairs)) if judge is not None else []
 
     # The voter ------------------------------------------------------------------------------
 

@@ -1,10 +1,15 @@
-"""`serve`: the page, as `python app.py` starts it."""
+"""`serve` starts the page as `python app.py` does; `page …` records what it shows at first."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+page_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+REHEARSED = "I failed my driving test again, and my father was sitting in the back the whole time."
 
 
 def serve(
@@ -22,3 +27,62 @@ def serve(
     from empo_demo.ui.page import launch
 
     launch(load_settings())
+
+
+@page_app.command("rehearsal")
+def rehearsal(
+    seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 1,
+    text: Annotated[str, typer.Option(help="What the person says.")] = REHEARSED,
+    output: Annotated[Path | None, typer.Option(help="Instead of the one in assets.")] = None,
+) -> None:
+    """Record the first screen's round from the embedded pair."""
+    import tempfile
+
+    from empo_demo.arena.arena import Arena
+    from empo_demo.contenders.load import load_roster
+    from empo_demo.empathy.plugins import load_sem
+    from empo_demo.engine.loading import load_engine
+    from empo_demo.settings import load_settings
+    from empo_demo.ui.rehearsal import REHEARSAL, record
+    from empo_demo.votes.store import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings(database=f"sqlite:///{folder}/votes.sqlite3", seed=seed)
+        roster = load_roster(settings)
+        store = Store.of(settings)
+        engine, sem = load_engine(settings, roster), load_sem(settings)
+        found = record(Arena(settings, roster, store, engine=engine, sem=sem), text)
+        store.close()
+    _write(output or REHEARSAL, found)
+    for side, reply in found["replies"].items():
+        typer.echo(f"{side} ({found['contenders'][side]['contender']}): {reply}")
+
+
+@page_app.command("people")
+def people(
+    data: Annotated[Path, typer.Argument(help="empathetic_dialogues.valid.jsonl.gz")],
+    limit: Annotated[int | None, typer.Option(help="At most so many dialogues.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Instead of the one in assets.")] = None,
+) -> None:
+    """Measure how people reply: the pale bands behind the plots. Figures only, no text."""
+    from empo_demo.empathy.sem import EmbeddedSEM
+    from empo_demo.evaluation.dialogues import read_items
+    from empo_demo.metrics.valence import load_lexicon, text_valence
+    from empo_demo.ui.people import PEOPLE, measure
+
+    items = read_items(data, limit).items
+    whole = [item.context.plus("assistant", item.reference) for item in items]
+    lexicon, sem = load_lexicon(), EmbeddedSEM()
+    found = measure(
+        whole,
+        {
+            "vader": lambda texts: [text_valence(text, lexicon) for text in texts],
+            "sem": lambda texts: [feeling.valence for feeling in sem.feelings(texts)],
+        },
+    )
+    _write(output or PEOPLE, found)
+    typer.echo(json.dumps(found))
+
+
+def _write(path: Path, found: object) -> None:
+    path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf8")

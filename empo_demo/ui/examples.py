@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.settings import ASSETS
@@ -31,3 +32,16 @@ def load_examples() -> list[Example]:
             )
         )
     return found
+
+
+@cache
+def examples() -> tuple[Example, ...]:
+    """All examples, read once."""
+    return tuple(load_examples())
+
+
+def next_example(title: str) -> Example:
+    """The one after `title` in the list; the first one after none."""
+    known = examples()
+    titles = [example.title for example in known]
+    return known[(titles.index(title) + 1) % len(known) if title in titles else 0]

@@ -30,6 +30,7 @@ from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Delta, Finished
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
+from empo_demo.ui.panes import pane
 from empo_demo.ui.pictures import FRAME, GENERAL
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ def _panes(
             note += f" · told: {told.guidance}"
         elif told.guidance_absent:
             note += " · without guidance: the SEM did not answer"
-        changes[component] = highlights.pane(
+        changes[component] = pane(
             "a" if side == "a" else "b", texts[side], note, live=not ended[side]
         )
     return changes

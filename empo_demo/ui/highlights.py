@@ -1,4 +1,4 @@
-"""Dialogues, replies, readings and notices as HTML.
+"""Dialogues, readings and notices as HTML.
 
 Everything that a person or a model wrote passes `html.escape`; class names and colours come from
 fixed sets. Pure functions: records in, markup out.
@@ -10,150 +10,172 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.ui.examples import examples as known_examples
+from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:
-    from empo_demo.arena.rounds import Notice, Receipt, SideReveal, Status
+    from empo_demo.arena.rounds import Notice, Status
+    from empo_demo.empathy.feeling import Feeling
     from empo_demo.empathy.sem import Cause, Reading
-    from empo_demo.votes.models import Side
 
-CHIPS = 3
 SIGNS = {
     "joy": "☀", "trust": "⚘", "fear": "≋", "surprise": "✧",
     "sadness": "☂", "disgust": "⊘", "anger": "⚡", "anticipation": "➹",
 }  # fmt: skip
-BEGIN = {
-    False: "Write what happened to you, or choose an example.",
-    True: "Take one of the recorded dialogues.",
-}
-"""How to begin, by whether the replies are recorded ones."""
-GO_ON = {
-    False: "Write on below: both models see the reply that you chose.",
-    True: "Go on with the next dialogue.",
-}
-_LEGEND = "".join(
-    f'<span class="chip g-{group}"><i aria-hidden="true">{SIGNS[group]}</i> {group}</span>'
-    for group in GROUPS
-)
+STEPS = ("read", "write", "vote")
+ENGLISH = texts_of("en")
+
+
+def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> str:
+    """The three steps of a round, `now` being one of `STEPS`; None shows none."""
+    if now is None:
+        return ""
+    place = STEPS.index(now)
+    rows = ""
+    for i, name in enumerate(STEPS):
+        kind = "done" if i < place else "now" if i == place else "next"
+        current = ' aria-current="step"' if i == place else ""
+        rows += f'<li class="{kind}"{current}>{escape(say(f"steps.{name}"))}</li>'
+    tag = f'<span class="tag">{escape(say("steps.rehearsal"))}</span>' if rehearsal else ""
+    label = escape(say("steps.label"))
+    return f'<div class="step-row"><ol class="steps" aria-label="{label}">{rows}</ol>{tag}</div>'
+
+
+def examples(say: Texts = ENGLISH, *, current: str = "", busy: bool = False) -> str:
+    """The situations to try, one button each; none can be pressed while a round is `busy`."""
+    buttons = "".join(
+        f'<button type="button" class="example" data-i="{i}" lang="en" '
+        f'aria-pressed="{str(one.title == current).lower()}"{" disabled" if busy else ""}>'
+        f"{escape(one.title)}</button>"
+        for i, one in enumerate(known_examples())
+    )
+    label = escape(say("examples.label"))
+    return f'<div class="example-row" role="group" aria-label="{label}">{buttons}</div>'
 
 
 def thread(
     dialogue: Dialogue,
     readings: Sequence[Reading | None],
-    valences: Sequence[float],
-    *,
-    recorded: bool = False,
+    feelings: Sequence[Feeling | None],
+    say: Texts = ENGLISH,
 ) -> str:
     """The conversation so far. `readings` has one entry per turn (None where it is not shown)."""
     if not dialogue.turns:
-        return (
-            f'<div class="thread empty"><p>{BEGIN[recorded]} Two models will answer, side by side. '
-            "You will not know which is which until you have voted.</p></div>"
-        )
+        return ""
     rows = []
-    for turn, reading, valence in zip(dialogue.turns, readings, valences, strict=True):
+    for turn, reading, feeling in zip(dialogue.turns, readings, feelings, strict=True):
         if turn.role == "user":
             causes = reading.causes if reading else ()
-            body = f'<p dir="auto">{marked(turn.content, causes)}</p>'
+            body = f'<p dir="auto">{marked(turn.content, causes, feeling, say)}</p>'
             if reading:
-                body += chips(reading, valence)
-            rows.append(f'<li class="turn user"><b class="who">You</b><div>{body}</div></li>')
+                body += f'<p class="said">{in_words(reading, say)}</p>'
+            who, kind = say("who.you"), "user"
         else:
-            body = f'<p dir="auto">{_lines(turn.content)}</p>'
-            rows.append(f'<li class="turn reply"><b class="who">Reply</b><div>{body}</div></li>')
+            body = f'<p dir="auto" lang="en">{lines(turn.content)}</p>'
+            who, kind = say("who.reply"), "reply"
+        rows.append(
+            f'<li class="turn {kind}"><b class="who">{escape(who)}</b><div>{body}</div></li>'
+        )
     return f'<ol class="thread">{"".join(rows)}</ol>'
 
 
-def marked(text: str, causes: Sequence[Cause]) -> str:
-    """`text` with its cause words underlined, the more the higher their weight."""
-    parts, position = [], 0
+def marked(
+    text: str, causes: Sequence[Cause], feeling: Feeling | None = None, say: Texts = ENGLISH
+) -> str:
+    """`text` with its cause words underlined, the more the higher their weight.
+
+    Each mark says on hover, focus and touch what it means. Words that moved the valence carry a
+    class that shows while the plot is pointed at.
+    """
+    spans: list[tuple[int, int, str]] = []
+    position = 0
     for cause in causes:
-        if cause.start < position or cause.end > len(text):
+        if cause.start < position or cause.end > len(text) or cause.end <= cause.start:
             continue
-        parts.append(_lines(text[position : cause.start]))
-        level = 1 + sum(cause.weight >= bound for bound in (0.35, 0.65))
-        title = f"cause word, weight {cause.weight:.2f}"
-        word = _lines(text[cause.start : cause.end])
-        parts.append(f'<mark class="cause w{level}" title="{title}">{word}</mark>')
+        level = f"w{1 + sum(cause.weight >= bound for bound in (0.35, 0.65))}"
+        word = text[cause.start : cause.end]
+        why = escape(say("cause.why", word=word, strength=say(f"cause.{level}")))
+        tag = (
+            f'<mark class="cause {level}{_push(feeling, cause.start, cause.end)}" tabindex="0" '
+            f'data-why="{why}" aria-description="{why}">'
+        )
+        spans.append((cause.start, cause.end, tag))
         position = cause.end
-    return "".join(parts) + _lines(text[position:])
+    taken = [(start, end) for start, end, _ in spans]
+    for push in feeling.words if feeling else ():
+        free = all(push.end <= start or push.start >= end for start, end in taken)
+        kind = _push(feeling, push.start, push.end)
+        if free and kind:
+            spans.append((push.start, push.end, f'<span class="{kind.strip()}">'))
+    return tagged(text, spans)
 
 
-def chips(reading: Reading, valence: float | None = None) -> str:
-    """The likeliest emotions with their probabilities, and how positive the words are."""
-    shown = "".join(
-        f'<span class="chip g-{GROUP_OF[label]}" title="{GROUP_OF[label]}">'
-        f'<i aria-hidden="true">{SIGNS[GROUP_OF[label]]}</i> {label} <b>{p:.0%}</b></span>'
-        for label, p in reading.emotions[:CHIPS]
+def tagged(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
+    """`text` escaped, with an opening tag of ours around each (start, end); none may overlap."""
+    parts, position = [], 0
+    for start, end, tag in sorted(spans):
+        if start < position or end > len(text):
+            continue
+        name = tag[1:].split(" ", 1)[0]
+        parts.append(f"{lines(text[position:start])}{tag}{lines(text[start:end])}</{name}>")
+        position = end
+    return "".join(parts) + lines(text[position:])
+
+
+def _push(feeling: Feeling | None, start: int, end: int) -> str:
+    """The class of a word that moved the valence of its text, if it did."""
+    if feeling is None:
+        return ""
+    by = sum(w.by for w in feeling.words if w.start < end and w.end > start)
+    return "" if abs(by) < feeling.visible else " push up" if by > 0 else " push down"
+
+
+def in_words(reading: Reading, say: Texts = ENGLISH) -> str:
+    """The emotion as one would say it, with the sign and colour of its group."""
+    group = GROUP_OF[reading.emotions[0][0]]
+    quiet = " unsure" if reading.certainty.abstains else ""
+    return (
+        f'<span class="chip g-{group}{quiet}" title="{escape(say(f"group.{group}"))}">'
+        f'<i aria-hidden="true">{SIGNS[group]}</i> {escape(say.certainty(reading))}</span>'
     )
-    words = "" if valence is None else f'<span class="value">valence {valence:+.2f}</span>'
-    return f'<div class="chips">{shown}{words}</div>'
 
 
-def heard(reading: Reading | None, *, hidden: bool = False, written: bool = True) -> str:
-    """The panel "What was heard": bars of the first emotions, the cause words, the legend.
+def heard(
+    reading: Reading | None,
+    say: Texts = ENGLISH,
+    *,
+    hidden: bool = False,
+    written: bool = True,
+) -> str:
+    """The panel "What was heard": the emotion in words, the cause words, the bars as detail.
 
     Without a reading it says why: nothing `written` yet, `hidden` until the vote, or no answer.
     """
+    head = f'<section class="card heard"><h3>{escape(say("heard.title"))}</h3>'
     if reading is None:
-        why = "The emotion model did not answer this time; the round goes on without it."
-        if not written:
-            why = "Emotions and cause words appear here once you have written something."
-        elif hidden:
-            why = "Shown after your vote, so that it cannot sway you."
-        head = '<section class="card heard"><h3>What was heard</h3>'
-        return f'{head}<p class="quiet">{why}</p></section>'
+        why = "heard.unwritten" if not written else "heard.hidden" if hidden else "heard.failed"
+        return f'{head}<p class="quiet">{escape(say(why))}</p></section>'
     bars = "".join(
-        f'<li><span class="name">{label}</span><span class="bar g-{GROUP_OF[label]}">'
-        f'<span style="width:{100 * p:.1f}%"></span></span><span class="value">{p:.0%}</span></li>'
+        f'<li><span class="name">{escape(say.emotion(label))}</span><span class="bar '
+        f'g-{GROUP_OF[label]}"><span style="width:{100 * p:.1f}%"></span></span>'
+        f'<span class="value">{p:.0%}</span></li>'
         for label, p in reading.emotions[:5]
     )
-    words = ", ".join(
-        f'<mark class="cause w2" title="weight {c.weight:.2f}">{escape(c.text)}</mark>'
-        for c in reading.causes
+    words = ", ".join(f"<b>{lines(cause.text)}</b>" for cause in reading.causes)
+    legend = "".join(
+        f'<span class="chip g-{group}"><i aria-hidden="true">{SIGNS[group]}</i> '
+        f"{escape(say(f'group.{group}'))}</span>"
+        for group in GROUPS
     )
     return (
-        f'<section class="card heard"><h3>What was heard</h3><ul class="bars">{bars}</ul>'
-        f'<p class="words">Words that carry it: {words or "none"}</p>'
-        f'<details><summary>What the colours mean</summary><div class="chips">{_LEGEND}</div>'
-        '<p class="quiet">The emotion model guesses; its per cents say how sure it is. Underlined '
-        "words are those it takes for the cause.</p></details></section>"
-    )
-
-
-def pane(side: Side, text: str, note: str = "", *, live: bool = False, chosen: bool = False) -> str:
-    """One side's reply. `note` is a word on its state, beneath the text."""
-    caret = '<span class="caret" aria-hidden="true"></span>' if live else ""
-    body = f'<p dir="auto">{_lines(text)}{caret}</p>' if text or live else ""
-    small = f'<p class="note">{escape(note)}</p>' if note else ""
-    tick = " chosen" if chosen else ""
-    return (
-        f'<article class="pane side-{side}{tick}" aria-busy="{str(live).lower()}">'
-        f'<h3><span class="letter">{side.upper()}</span> Side {side.upper()}</h3>{body}{small}'
-        "</article>"
-    )
-
-
-def reveal(receipt: Receipt, *, recorded: bool = False) -> str:
-    """Who was who, in a sentence; what the SEM told a guided side; the receipt."""
-    sides = {"a": receipt.reveal.a, "b": receipt.reveal.b}
-    kind = VERDICTS[receipt.verdict]
-    if kind.preferred:
-        told = f"{kind.said}: {_who(sides[kind.preferred])}."
-    else:
-        told = f"{kind.said}. The dialogue goes on with {receipt.reveal.chosen.upper()}."
-    rows = "".join(
-        f'<li class="side-{name}"><span class="letter">{name.upper()}</span> '
-        f"<span>{_who(side)}{_figures(side)}{_guidance(side)}</span></li>"
-        for name, side in sides.items()
-    )
-    return (
-        f'<section class="card reveal" role="status"><h3>{told}</h3><ul>{rows}</ul>'
-        f'<p class="quiet">Receipt <code>{escape(receipt.receipt)}</code>. Your votes are under '
-        f"Data. {GO_ON[recorded]}</p></section>"
+        f'{head}<p class="big">{in_words(reading, say)}</p>'
+        f'<p class="words">{escape(say("heard.words"))} {words or escape(say("heard.none"))}</p>'
+        f'<details><summary>{escape(say("heard.bars"))}</summary><ul class="bars">{bars}</ul>'
+        f'<p class="quiet">{escape(say("heard.note"))}</p></details>'
+        f"<details><summary>{escape(say('heard.legend'))}</summary>"
+        f'<div class="chips">{legend}</div></details></section>'
     )
 
 
@@ -168,15 +190,21 @@ def notices(found: Sequence[Notice]) -> str:
         )
         kind = "crisis" if notice.kind == "crisis" else "hint"
         cards.append(
-            f'<section class="card notice {kind}" role="alert"><h3>{escape(notice.title)}</h3>'
-            f"<p>{_lines(notice.text)}</p>{f'<ul>{links}</ul>' if links else ''}</section>"
+            f'<section class="card notice {kind}" role="alert" lang="en">'
+            f"<h3>{escape(notice.title)}</h3>"
+            f"<p>{lines(notice.text)}</p>{f'<ul>{links}</ul>' if links else ''}</section>"
         )
     return "".join(cards)
 
 
-def consent(text: str) -> str:
-    """The consent card's text."""
-    return f'<div class="consent-text"><h3>Before you write</h3>{paragraphs(text)}</div>'
+def consent(text: str, say: Texts = ENGLISH) -> str:
+    """Two sentences, and the whole text one tap away."""
+    return (
+        f'<div class="consent-text"><h3>{escape(say("consent.heading"))}</h3>'
+        f"<p>{escape(say('consent.short'))}</p><details><summary>"
+        f'{escape(say("consent.whole"))}</summary><div lang="en">{paragraphs(text)}</div>'
+        "</details></div>"
+    )
 
 
 def paragraphs(text: str) -> str:
@@ -184,49 +212,26 @@ def paragraphs(text: str) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in text.splitlines() if line.strip())
 
 
-def message(text: str, *, error: bool = False) -> str:
-    """One line on what is going on or what went wrong."""
+def message(text: str, *, error: bool = False, keys: str = "") -> str:
+    """One line on what is going on or what went wrong; `keys` is hidden where there are none."""
     if not text:
         return ""
     role, kind = ("alert", "error") if error else ("status", "state")
-    return f'<p class="message {kind}" role="{role}">{escape(text)}</p>'
+    hint = f' <span class="keys">{escape(keys)}</span>' if keys else ""
+    return f'<p class="message {kind}" role="{role}">{escape(text)}{hint}</p>'
 
 
-def badge(status: Status) -> str:
+def badge(status: Status, say: Texts = ENGLISH) -> str:
     """The state of the models, and that the embedded ones are tiny."""
-    words = {"loading": "models are loading…", "ready": "ready", "failed": "models not available"}
-    name = "tiny" if status.tiny else "own models"
+    name = say("badge.tiny" if status.tiny else "badge.own")
     title = "; ".join(f"{key}: {value}" for key, value in status.details.items())
     return (
         f'<span class="badge {status.state}" title="{escape(title or status.message)}">'
-        f'<i></i>{name}<span class="state"> · {words[status.state]}</span></span>'
+        f'<i></i>{escape(name)}<span class="state"> · '
+        f"{escape(say(f'badge.{status.state}'))}</span></span>"
     )
 
 
-def _who(side: SideReveal) -> str:
-    return f"<b>{escape(side.label or side.contender)}</b>"
-
-
-def _figures(side: SideReveal) -> str:
-    name = escape(side.contender.removesuffix(UNGUIDED))
-    revision = f' <span class="quiet">({name}, {escape(side.revision[:12])}'
-    tokens = f", {side.tokens} tokens" if side.tokens else ""
-    return f"{revision}{tokens})</span>"
-
-
-def _guidance(side: SideReveal) -> str:
-    if side.guidance_absent:
-        return (
-            '<p class="quiet">It would have been guided by the emotion model, which did not '
-            "answer: it answered without.</p>"
-        )
-    if not side.guidance:
-        return ""
-    return (
-        "<details><summary>What the emotion model told it</summary>"
-        f'<p class="guidance">{_lines(side.guidance)}</p></details>'
-    )
-
-
-def _lines(text: str) -> str:
+def lines(text: str) -> str:
+    """`text` escaped, its line breaks kept."""
     return escape(text).replace("\n", "<br>")

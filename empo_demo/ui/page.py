@@ -30,12 +30,15 @@ from empo_demo.ui import (
     results_tab,
 )
 from empo_demo.ui.middleware import Guard
-from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET
-from empo_demo.ui.theme import HEAD, STYLE, TOGGLE, theme
+from empo_demo.ui.parts import Labels
+from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, Session
+from empo_demo.ui.texts import texts_of
+from empo_demo.ui.theme import HEAD, LANGUAGE, LOOK, MARK, TOGGLE, theme
 from empo_demo.ui.visitors import LOGIN
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
+TABS = ("arena", "explore", "board", "results", "data", "about")
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -65,12 +68,13 @@ def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
 def launch_options() -> dict[str, Any]:
     """How the page is served: nothing that phones home, nothing that is not used."""
     from starlette.middleware import Middleware
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
 
     on_space = os.environ.get("SYSTEM") == "spaces"
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space else "127.0.0.1"),
         "theme": theme(),
-        "css_paths": [STYLE],
         "head": HEAD,
         "footer_links": [],
         "run_history": False,
@@ -83,6 +87,7 @@ def launch_options() -> dict[str, Any]:
         "strict_cors": True,
         "app_kwargs": {
             "middleware": [Middleware(Guard)],
+            "routes": [Mount("/look", StaticFiles(directory=LOOK))],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
@@ -92,37 +97,54 @@ def launch_options() -> dict[str, Any]:
 
 def build(arena: Arena, lexicon: Any) -> gr.Blocks:
     """Header, tabs and endpoints over one arena."""
+    say, labels = texts_of("en"), Labels()
     with gr.Blocks(title="EmPO Arena", analytics_enabled=False) as page:
         session = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
         with gr.Row(elem_classes="head-row"):
-            gr.Markdown("# EmPO Arena")
+            gr.HTML(MARK, elem_id="brand")
             badge = gr.HTML(elem_id="badge")
             if LOGIN in os.environ:
                 gr.LoginButton(size="sm", min_width=120)
+            switch = gr.Button(say("language.switch"), size="sm", min_width=36, elem_id="language")
             toggle = gr.Button("◐", size="sm", min_width=36, elem_id="toggle")
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Arena", id="arena"):
-                handlers = arena_tab.build(arena, lexicon, session, badge)
-            with gr.Tab("Explore", id="explore"):
+            tabs = {
+                name: labels.add(gr.Tab(say(f"tab.{name}"), id=name), f"tab.{name}", "label")
+                for name in TABS
+            }
+            with tabs["arena"]:
+                handlers = arena_tab.build(arena, session, badge, labels)
+            with tabs["explore"]:
                 explore_tab.build(arena, page)
-            with gr.Tab("Board", id="board") as board:
-                board_tab.build(arena, board)
-            with gr.Tab("Results", id="results") as results:
-                results_tab.build(arena.settings, results)
-            with gr.Tab("Data", id="data") as data:
-                data_tab.build(arena, session, data)
-            with gr.Tab("About", id="about"):
+            with tabs["board"]:
+                board_tab.build(arena, tabs["board"])
+            with tabs["results"]:
+                results_tab.build(arena.settings, tabs["results"])
+            with tabs["data"]:
+                data_tab.build(arena, session, tabs["data"])
+            with tabs["about"]:
                 about_tab.build(arena, lexicon)
         endpoints.build(arena)
+        labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
-        page.load(handlers.restore, [session], handlers.parts.all(), **_PRIVATE)
+        outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))
+
+        def restore(stored: Any, request: gr.Request) -> dict[Any, Any]:
+            return handlers.restore(stored, (request.headers or {}).get("accept-language", "en"))
+
+        for event in (
+            page.load(restore, [session], outputs, **_PRIVATE),
+            switch.click(handlers.switch, [session], outputs, **_PRIVATE),
+        ):
+            event.then(None, [session], None, js=LANGUAGE, api_visibility="private")
         timer = gr.Timer(1.5)
 
-        def watch() -> dict[Any, Any]:
+        def watch(stored: Any) -> dict[Any, Any]:
             done = arena.status().state != "loading"
-            return {badge: handlers.badge(), timer: gr.update(active=not done)}
+            shown = handlers.badge(Session.read(stored))
+            return {badge: shown, timer: gr.update(active=not done)}
 
-        timer.tick(watch, None, [badge, timer], **_PRIVATE)
+        timer.tick(watch, [session], [badge, timer], **_PRIVATE)
     return page
 
 

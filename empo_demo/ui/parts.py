@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import gradio as gr
+
+from empo_demo.ui.texts import Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,8 @@ class Parts:
 
     session: gr.BrowserState
     badge: gr.HTML
+    examples: gr.HTML
+    steps: gr.HTML
     consent: gr.Column
     agree: gr.Button
     refuse: gr.Button
@@ -26,11 +31,12 @@ class Parts:
     votes: gr.Row
     vote: tuple[gr.Button, ...]
     reveal: gr.HTML
+    next: gr.Button
+    keep: gr.Button
     rate: gr.Accordion
     ratings: tuple[gr.Slider, ...]
     comment: gr.Textbox
     rate_save: gr.Button
-    examples: gr.Column
     box: gr.Textbox
     send: gr.Button
     pick: gr.Dropdown
@@ -39,7 +45,6 @@ class Parts:
     new: gr.Button
     heard: gr.HTML
     plots: gr.HTML
-    plot: gr.Plot
 
     def all(self) -> list[Any]:
         """Every component, as `outputs` of a handler that may change any of them."""
@@ -48,3 +53,25 @@ class Parts:
             value = getattr(self, entry.name)
             flat += value if isinstance(value, tuple) else [value]
         return flat
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is written on components that no round changes, for a change of language."""
+
+    _entries: list[tuple[Any, str, Callable[[Texts], Any]]] = field(default_factory=list)
+
+    def add(self, component: Any, words: str | Callable[[Texts], Any], on: str = "value") -> Any:
+        """Remember that the property `on` of `component` says `words`, a key or a function."""
+        read = words if callable(words) else (lambda say: say(words))
+        self._entries.append((component, on, read))
+        return component
+
+    def components(self) -> list[Any]:
+        return list(dict.fromkeys(component for component, _, _ in self._entries))
+
+    def changes(self, say: Texts) -> dict[Any, Any]:
+        found: dict[Any, dict[str, Any]] = {}
+        for component, on, read in self._entries:
+            found.setdefault(component, {})[on] = read(say)
+        return {component: gr.update(**values) for component, values in found.items()}

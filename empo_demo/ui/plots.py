@@ -1,176 +1,225 @@
-"""Valence and diversity: a small inline SVG while text streams, a Plotly figure when it ends.
+"""Valence and diversity of a round, each as a sentence and an inline SVG.
 
-A Plotly figure per token costs seconds of browser time; an SVG string costs nothing. Both draw
-the same series: the user's turns, the replies that went on, and the two sides of the round.
+Valence: one line of the person, two of the sides, which fork at the current turn; people's
+replies as a pale band. Diversity: the share of new words over the dialogue so far, beside
+people's; from the second reply on, because a first reply has nothing to repeat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from html import escape
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.metrics.diversity import distinct
-from empo_demo.metrics.valence import Lexicon, text_valence
-from empo_demo.plotting import SIDES, style
+from empo_demo.empathy.feeling import Feeling
+from empo_demo.metrics.diversity import count_words, distinct
+from empo_demo.ui.people import Band, diversity_band, reply_band
+from empo_demo.ui.texts import Texts
+from empo_demo.votes.models import SIDES, Side
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-COLOURS = {"you": "#8a7f72", "reply": "#7d8597", **SIDES}
-_WIDTH, _HEIGHT = 280, 96
-WORDS = (
-    '<p class="quiet">Valence: how positive the words are, −1 to 1. Diversity: how many of a '
-    "side’s words, and pairs of words, over the dialogue were new.</p>"
-)
+REACH = {"vader": 1.0, "sem": 0.6}
+"""The valence at the ends of the axis: people's mean ratings, which the SEM tells, stay inside."""
+CLOSE, NEUTRAL = 0.25, 0.15
+"""In shares of `REACH`: a difference below the one is close, a valence below the other neutral."""
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 52, 268, 12, 126
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Valence in [-1, 1] at each turn; distinct-1/2 of each side over the dialogue."""
+    """`turns` are (role, feeling) in order; `sides` the feelings of the round's two replies.
 
-    turns: tuple[tuple[str, float], ...]
-    sides: dict[str, float]
-    diversity: dict[str, tuple[float | None, float | None]]
+    `shares` are the sides' shares of new words in [0, 1], empty before the second reply.
+    """
+
+    turns: tuple[tuple[str, Feeling], ...]
+    sides: Mapping[Side, Feeling] = field(default_factory=dict)
+    shares: Mapping[Side, float] = field(default_factory=dict)
+    words: int = 0
 
 
-def series(dialogue: Dialogue, replies: Mapping[Any, str], lexicon: Lexicon) -> Series:
-    """The figures of a dialogue and the replies of its open round (may be empty)."""
-    turns = tuple((turn.role, text_valence(turn.content, lexicon)) for turn in dialogue.turns)
+def series(
+    dialogue: Dialogue,
+    feelings: Sequence[Feeling],
+    replies: Mapping[Side, str],
+    reply_feelings: Mapping[Side, Feeling],
+) -> Series:
+    """The figures of a dialogue, one feeling per turn, and of the replies of its open round."""
     said = [turn.content for turn in dialogue.turns if turn.role == "assistant"]
-    texts = {side: [*said, text] for side, text in replies.items() if text}
-    return Series(
-        turns,
-        {side: text_valence(replies[side], lexicon) for side in texts},
-        {side: (distinct(said, 1), distinct(said, 2)) for side, said in texts.items()},
-    )
+    shares: dict[Side, float] = {}
+    words = 0
+    if said:
+        for side, text in replies.items():
+            if text:
+                shares[side] = distinct([*said, text], 1) or 0.0
+                words = max(words, count_words([*said, text]))
+    roles = (turn.role for turn in dialogue.turns)
+    return Series(tuple(zip(roles, feelings, strict=True)), dict(reply_feelings), shares, words)
 
 
-def svg(data: Series) -> str:
-    """Both plots as inline SVG with the figures in words beneath."""
+def plots(data: Series, say: Texts) -> str:
+    """Both plots; nothing where there is nothing to tell."""
+    parts = [_valence(data, say), _diversity(data, say)]
+    return "".join(parts)
+
+
+def _valence(data: Series, say: Texts) -> str:
+    if not data.turns:
+        return ""
+    people = ""
+    if any(feeling.source == "vader" for _, feeling in data.turns):
+        people = f'<p class="quiet">{escape(say("valence.vader"))}</p>'
     return (
-        '<section class="card plots"><h3>Valence</h3>'
-        f"{_valence_svg(data)}<p class='quiet'>How positive the words are, −1 to 1. "
-        f"{_valence_words(data)}</p>"
-        f"<h3>Diversity</h3>{_diversity_rows(data)}"
-        "<p class='quiet'>How many of its words (and word pairs) were new.</p></section>"
+        f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
+        f'<p class="told">{escape(valence_sentence(data, say))}</p>{_fold(say, "valence")}'
+        f'<div class="chart">{_valence_svg(data, say)}{_legend(data, say)}'
+        f'<p class="quiet">{escape(say("valence.touch"))}</p>{people}</div></section>'
     )
 
 
-def figure(data: Series) -> Figure:
-    """The same as a Plotly figure, drawn once a turn has ended: valence above, diversity below."""
-    from plotly.subplots import make_subplots
-
-    drawn = make_subplots(rows=2, cols=1, row_heights=[0.55, 0.45], vertical_spacing=0.24)
-    _draw_valence(drawn, data)
-    names = ("new words", "new pairs")
-    for side, values in data.diversity.items():
-        drawn.add_bar(
-            x=[value if value is not None else 0.0 for value in values], y=names,
-            orientation="h", name=f"{side.upper()} ", marker={"color": COLOURS[side]},
-            text=["–" if value is None else f"{value:.2f}" for value in values],
-            textposition="inside", insidetextanchor="end", textangle=0,
-            textfont={"size": 12, "color": "#ffffff"}, showlegend=False, row=2, col=1,
-        )  # fmt: skip
-    style(
-        drawn, height=340, bargap=0.25, showlegend=True, legend={"y": 1.14, "x": 0},
-        font={"size": 12}, margin={"l": 74, "r": 8, "t": 8, "b": 40},
-    )  # fmt: skip
-    drawn.update_yaxes(range=[-1.08, 1.08], tickvals=[-1, 0, 1], title_text="valence", row=1, col=1)
-    drawn.update_xaxes(title_text="turn", title_standoff=4, dtick=1, row=1, col=1)
-    drawn.update_xaxes(
-        range=[0, 1], title_text="share that was new", title_standoff=4, row=2, col=1
-    )
-    return drawn
+def valence_sentence(data: Series, say: Texts) -> str:
+    """What the picture says: where each side stands beside the person."""
+    person = next(feeling for role, feeling in reversed(data.turns) if role == "user")
+    if not data.sides:
+        kind = "neutral" if abs(_share_of(person)) < NEUTRAL else _good(person.valence)
+        return say(f"valence.person.{kind}") + "."
+    mine = _share_of(person)
+    kinds = {side: _against(_share_of(felt) - mine) for side, felt in data.sides.items()}
+    if len(kinds) == 2 and len(set(kinds.values())) == 1:
+        return say(f"valence.both.{kinds['a']}") + "."
+    return "; ".join(say(f"valence.{kind}", side=s.upper()) for s, kind in kinds.items()) + "."
 
 
-def _draw_valence(drawn: Any, data: Series) -> None:
-    numbers = range(1, len(data.turns) + 1)
-    for role, name, symbol, colour in (
-        ("user", "you", "circle", COLOURS["you"]),
-        ("assistant", "reply", "diamond", COLOURS["reply"]),
-    ):
-        points = [(n, v) for n, (r, v) in zip(numbers, data.turns, strict=True) if r == role]
-        if points:
-            drawn.add_scatter(
-                x=[p[0] for p in points], y=[p[1] for p in points], name=name,
-                mode="lines+markers", line={"color": colour, "width": 1.5},
-                marker={"symbol": symbol, "size": 9}, row=1, col=1,
-            )  # fmt: skip
-    for side, symbol in (("a", "square"), ("b", "triangle-up")):
-        if side in data.sides:
-            drawn.add_scatter(
-                x=[len(data.turns) + 1], y=[data.sides[side]], name=side.upper(), mode="markers",
-                marker={"symbol": symbol, "size": 12, "color": COLOURS[side]}, row=1, col=1,
-            )  # fmt: skip
+def _against(difference: float) -> str:
+    if abs(difference) < CLOSE:
+        return "close"
+    return "brighter" if difference > 0 else "darker"
 
 
-def _valence_svg(data: Series) -> str:
-    count = max(2, len(data.turns) + (1 if data.sides else 0))
+def _share_of(feeling: Feeling) -> float:
+    """The valence as a share of the axis, in [-1, 1]."""
+    return max(-1.0, min(1.0, feeling.valence / REACH.get(feeling.source, 1.0)))
 
-    def place(number: int, value: float) -> tuple[float, float]:
-        x = 10 + number * (_WIDTH - 20) / (count - 1) if count > 1 else _WIDTH / 2
-        return x, _HEIGHT / 2 - value * (_HEIGHT / 2 - 8)
 
-    user = [place(n, v) for n, (role, v) in enumerate(data.turns) if role == "user"]
-    reply = [place(n, v) for n, (role, v) in enumerate(data.turns) if role == "assistant"]
-    shapes = [
-        f'<line x1="4" x2="{_WIDTH - 4}" y1="{_HEIGHT / 2}" y2="{_HEIGHT / 2}" class="zero"/>'
-    ]
-    shapes += [_line(user, COLOURS["you"]), _line(reply, COLOURS["reply"])]
-    shapes += [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS["you"]}"/>' for x, y in user
-    ]
-    shapes += [_diamond(x, y) for x, y in reply]
-    for side, value in data.sides.items():
-        x, y = place(len(data.turns), value)
-        shapes.append(_side_mark(side, x, y))
-    label = "Valence per turn: " + _valence_words(data)
+def _good(value: float) -> str:
+    return "good" if value > 0 else "bad"
+
+
+def _fold(say: Texts, name: str) -> str:
+    """On a phone the picture is behind a switch, and the sentence stays."""
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}" '
-        f'class="spark">{"".join(shapes)}</svg>'
+        f'<label class="fold"><input type="checkbox" name="{name}"> '
+        f"{escape(say('plots.show'))}</label>"
     )
 
 
-def _valence_words(data: Series) -> str:
-    said = []
-    user = [v for role, v in data.turns if role == "user"]
-    if user:
-        said.append(f"● you {user[-1]:+.2f}")
-    marks = {"a": "■ A", "b": "▲ B"}
-    said += [f"{marks[side]} {value:+.2f}" for side, value in data.sides.items()]
-    return " · ".join(said)
+def _valence_svg(data: Series, say: Texts) -> str:
+    count = len(data.turns) + 1
+    places = [_LEFT + 22 + (_RIGHT - _LEFT - 40) * i / max(1, count - 1) for i in range(count)]
+    shapes = [_axis(say)]
+    for i in [*range(1, len(data.turns), 2), *([len(data.turns)] if data.sides else [])]:
+        before = data.turns[i - 1][1]
+        shapes.append(_band(places[i], reply_band(before.valence, before.source), before.source))
+    person: list[tuple[float, float]] = []
+    replies: list[tuple[float, float]] = []
+    figures: list[str] = []
+    for place, (role, feeling) in zip(places, data.turns, strict=False):
+        (person if role == "user" else replies).append((place, _y(_share_of(feeling))))
+        name = say("valence.you") if role == "user" else say("who.reply")
+        figures.append(say("valence.figure", name=name, value=f"{feeling.valence:+.1f}"))
+    for side, feeling in data.sides.items():
+        path = [*(replies or person[-1:]), (places[-1], _y(_share_of(feeling)))]
+        shapes.append(_line(path, f"side-{side}"))
+        shapes.append(_mark(side, *path[-1]))
+        name = say("side", side=side.upper())
+        figures.append(say("valence.figure", name=name, value=f"{feeling.valence:+.1f}"))
+    shapes.append(_line(person, "you"))
+    shapes += [f'<circle class="you" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>' for x, y in person]
+    shapes += [f'<circle class="reply" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in replies]
+    label = escape(say("valence.alt", figures=", ".join(figures)))
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}" tabindex="0" '
+        f'class="spark vplot">{"".join(shapes)}</svg>'
+    )
 
 
-def _diversity_rows(data: Series) -> str:
-    if not data.diversity:
-        return '<p class="quiet">Appears with the first reply.</p>'
-    rows = []
-    for side, (one, two) in data.diversity.items():
-        for name, value in (("words", one), ("pairs", two)):
-            share = value or 0.0
-            shown = "–" if value is None else f"{value:.2f}"
-            rows.append(
-                f'<li><span class="name">{side.upper()} {name}</span>'
-                f'<span class="bar side-{side}"><span style="width:{100 * share:.0f}%"></span>'
-                f'</span><span class="value">{shown}</span></li>'
-            )
-    return f'<ul class="bars">{"".join(rows)}</ul>'
+def _axis(say: Texts) -> str:
+    rows = (("valence.high", _TOP), ("valence.mid", _y(0)), ("valence.low", _BOTTOM))
+    words = "".join(
+        f'<text x="{_LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">{escape(say(key))}</text>'
+        for key, y in rows
+    )
+    return (
+        f'{words}<line class="zero" x1="{_LEFT}" x2="{_WIDTH}" y1="{_y(0):.0f}" y2="{_y(0):.0f}"/>'
+    )
 
 
-def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
+def _band(x: float, band: Band | None, source: str) -> str:
+    if band is None:
+        return ""
+    low, high = (_share_of(Feeling(end, None, None, source)) for end in band)
+    top, bottom = _y(high), _y(low)
+    return (
+        f'<rect class="people" x="{x - 20:.1f}" y="{top:.1f}" width="40" '
+        f'height="{max(3.0, bottom - top):.1f}" rx="6"/>'
+    )
+
+
+def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+    return f'<polyline class="{kind}" points="{path}"/>'
 
 
-def _diamond(x: float, y: float) -> str:
-    return f'<path d="M{x:.1f} {y - 5:.1f} l5 5 l-5 5 l-5 -5 z" fill="{COLOURS["reply"]}"/>'
-
-
-def _side_mark(side: str, x: float, y: float) -> str:
+def _mark(side: str, x: float, y: float) -> str:
     if side == "a":
-        return (
-            f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="{COLOURS["a"]}"/>'
-        )
-    return f'<path d="M{x:.1f} {y - 6:.1f} l6 11 h-12 z" fill="{COLOURS["b"]}"/>'
+        return f'<rect class="side-a" x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12"/>'
+    return f'<path class="side-b" d="M{x:.1f} {y - 7:.1f} l8 13 h-16 z"/>'
+
+
+def _legend(data: Series, say: Texts) -> str:
+    entries = [("●", "you", say("valence.you"))]
+    entries += [(m, f"side-{s}", s.upper()) for m, s in (("■", "a"), ("▲", "b")) if s in data.sides]
+    if data.sides:
+        entries.append(("▬", "people", say("valence.people")))
+    return '<p class="legend" aria-hidden="true">' + "".join(
+        f'<span class="{kind}"><i>{mark}</i> {escape(name)}</span>' for mark, kind, name in entries
+    ) + "</p>"  # fmt: skip
+
+
+def _diversity(data: Series, say: Texts) -> str:
+    if not data.shares:
+        return ""
+    band = diversity_band(data.words)
+    rows = "".join(
+        _share(side, data.shares[side], band, say) for side in SIDES if side in data.shares
+    )
+    return (
+        f'<section class="card plot"><h3>{escape(say("diversity.title"))}</h3>'
+        f'<p class="told">{escape(diversity_sentence(data, say))}</p>{_fold(say, "diversity")}'
+        f'<div class="chart"><ul class="shares">{rows}</ul>'
+        f'<p class="quiet">{escape(say("diversity.note"))}</p></div></section>'
+    )
+
+
+def diversity_sentence(data: Series, say: Texts) -> str:
+    """Whether the sides repeat themselves more than people do at this length."""
+    band = diversity_band(data.words) or (0.0, 1.0)
+    said = []
+    for side, share in data.shares.items():
+        kind = "less" if share < band[0] else "more" if share > band[1] else "same"
+        said.append(say(f"diversity.{kind}", side=side.upper()))
+    return "; ".join(said) + "."
+
+
+def _share(side: str, share: float, band: Band | None, say: Texts) -> str:
+    label = escape(say("diversity.row", side=side.upper(), share=f"{share:.0%}"))
+    range_ = ""
+    if band:
+        low, high = (100 * end for end in band)
+        range_ = f'<span class="people" style="left:{low:.0f}%;width:{high - low:.0f}%"></span>'
+    dot = f'<span class="dot" style="left:{100 * share:.0f}%"></span>'
+    return f'<li class="side-{side}"><span class="bar">{range_}{dot}</span>{label}</li>'
+
+
+def _y(value: float) -> float:
+    return _TOP + (_BOTTOM - _TOP) * (1 - value) / 2

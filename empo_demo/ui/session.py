@@ -21,13 +21,14 @@ REFUSED = "refused"
 @dataclass(frozen=True, slots=True)
 class Session:
     """`consent` is the version agreed to, `refused`, or empty while undecided; `warned` marks the
-    text whose personal data was pointed out."""
+    text whose personal data was pointed out; `language` is the one chosen or asked for."""
 
     voter: str = ""
     consent: str = ""
     round: str = ""
     example: str = ""
     warned: str = ""
+    language: str = ""
     draft: tuple[dict[str, str], ...] = field(default=())
 
     @classmethod
@@ -37,7 +38,7 @@ class Session:
             return cls()
         texts = {
             name: stored[name][:256]
-            for name in ("voter", "consent", "round", "example", "warned")
+            for name in ("voter", "consent", "round", "example", "warned", "language")
             if isinstance(stored.get(name), str)
         }
         draft = stored.get("draft")

@@ -1,4 +1,8 @@
-"""Colours, fonts and keys: neutral warm greys, bundled and system fonts, no request to anyone."""
+"""The look: colours, type, keys. Everything is bundled; no request to anyone.
+
+The mark is two voices whose overlap is what was understood. Fraunces (OFL, see
+`assets/page/fraunces-LICENSE.txt`) speaks where people do; the system's font does the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ import gradio as gr
 
 from empo_demo.settings import ASSETS
 
-STYLE = ASSETS / "page" / "style.css"
+LOOK = ASSETS / "page"
+"""The folder that the page is allowed to fetch from."""
+MARK = '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
 
 HEAD = """
+<link rel="icon" type="image/svg+xml" href="look/mark.svg">
+<link rel="stylesheet" href="look/style.css">
 <script>
 document.addEventListener("keydown", (event) => {
   const at = event.target;
@@ -20,26 +28,27 @@ document.addEventListener("keydown", (event) => {
 </script>
 """
 TOGGLE = "() => { document.body.classList.toggle('dark'); }"
+LANGUAGE = "(session) => { document.documentElement.lang = session.language || 'en'; }"
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's plain theme on a warm grey, with fonts that every machine has."""
+    """Gradio's plain theme in the arena's colours, with fonts that every machine has."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.stone,
         neutral_hue=gr.themes.colors.stone,
-        radius_size=gr.themes.sizes.radius_md,
+        radius_size=gr.themes.sizes.radius_lg,
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
     ).set(
-        body_background_fill="#faf8f5",
-        body_background_fill_dark="#1b1917",
+        body_background_fill="#fbf6f1",
+        body_background_fill_dark="#1a1419",
         block_border_width="0px",
         block_background_fill="transparent",
         block_background_fill_dark="transparent",
-        button_primary_background_fill="#44403c",
-        button_primary_background_fill_hover="#292524",
+        button_primary_background_fill="#6b2452",
+        button_primary_background_fill_hover="#531a3f",
         button_primary_text_color="#ffffff",
-        button_primary_background_fill_dark="#d6d3d1",
-        button_primary_background_fill_hover_dark="#f5f5f4",
-        button_primary_text_color_dark="#1c1917",
+        button_primary_background_fill_dark="#e3a9cb",
+        button_primary_background_fill_hover_dark="#f2c6de",
+        button_primary_text_color_dark="#2a1220",
     )

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import aliased
 
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import Reply, Round, Vote
 from empo_demo.votes.reasons import REASONS, passed, reason_left_out
 from empo_demo.votes.store import Store
+from empo_demo.votes.verdicts import VERDICTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,41 @@ def newest(store: Store, limit: int) -> list[dict[str, Any]]:
         for round_ in found
         if round_.vote is not None
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class PairVotes:
+    """The kept votes between two contenders: how many preferred `one`, `other`, or neither."""
+
+    one: int
+    other: int
+    neither: int
+
+    @property
+    def votes(self) -> int:
+        return self.one + self.other + self.neither
+
+
+def pair_votes(store: Store, one: str, other: str) -> PairVotes:
+    """How all votes between `one` and `other` went, whichever side they sat on.
+
+    Votes without consent, attention checks and what a moderator hid are left out.
+    """
+    left, right = aliased(Reply), aliased(Reply)
+    query = (
+        select(left.contender, Vote.verdict, func.count())
+        .join(Round, Round.id == Vote.round_id)
+        .join(left, (left.round_id == Round.id) & (left.side == "a"))
+        .join(right, (right.round_id == Round.id) & (right.side == "b"))
+        .where(left.contender.in_((one, other)), right.contender.in_((one, other)))
+        .where(left.contender != right.contender, Round.consent.is_not(None))
+        .where(Round.check_side.is_(None), Round.hidden_reason.is_(None))
+        .group_by(left.contender, Vote.verdict)
+    )
+    counts: Counter[str | None] = Counter()
+    with store.database.read() as session:
+        for on_a, verdict, number in session.execute(query):
+            preferred = VERDICTS[verdict].preferred if verdict in VERDICTS else None
+            on_b = other if on_a == one else one
+            counts[{"a": on_a, "b": on_b}.get(preferred or "")] += number
+    return PairVotes(counts[one], counts[other], counts[None])

@@ -101,7 +101,7 @@ def visitor(chromium: Any, served: Served, faults: list[str]) -> Iterator[Any]:
         ),
     )
     page.goto(served.url)
-    page.wait_for_selector("#agree")
+    page.wait_for_selector("#badge .badge.ready")
     yield page
     context.close()
     assert faults == []

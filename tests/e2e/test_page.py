@@ -14,14 +14,16 @@ pytestmark = pytest.mark.browser
 TEXT = "I failed my driving test again."
 
 
-def agree(page: Any) -> None:
-    page.click("#agree")
-    expect(page.locator("#consent")).to_be_hidden()
-
-
 def send(page: Any, text: str = TEXT) -> None:
+    """The first text asks whether it may be kept, and goes on by itself."""
     page.fill("#box textarea", text)
     page.click("#send")
+    if "agreed" not in page.context.__dict__:
+        page.click("#agree")
+        page.context.__dict__["agreed"] = True
+        expect(page.locator("#consent")).to_be_hidden()
+    # The first screen's own round is gone, with its vote bar.
+    expect(page.locator(".tag")).to_have_count(0, timeout=15000)
 
 
 def voted(page: Any) -> None:
@@ -33,7 +35,6 @@ def voted(page: Any) -> None:
 
 
 def test_a_visitor_plays_a_round_with_the_keyboard_and_goes_on(visitor: Any) -> None:
-    agree(visitor)
     send(visitor)
     voted(visitor)
     expect(visitor.locator(".reveal h3")).to_contain_text("You chose B")
@@ -41,17 +42,16 @@ def test_a_visitor_plays_a_round_with_the_keyboard_and_goes_on(visitor: Any) -> 
     expect(visitor.locator("#pane_b .pane.chosen")).to_be_visible()
     expect(visitor.locator(".chip").first).to_contain_text("disappointed")
     expect(visitor.locator("mark.cause").first).to_have_text("I")
-    expect(visitor.locator(".js-plotly-plot")).to_be_visible(timeout=15000)
+    expect(visitor.locator(".vplot")).to_be_visible()
     send(visitor, "It rained, too.")
     voted(visitor)
     expect(visitor.locator("li.turn")).to_have_count(3)
 
 
 def test_keys_do_nothing_before_both_replies_are_there(visitor: Any, served: Served) -> None:
-    agree(visitor)
     served.engine.enqueue(" ".join(["word"] * 60), " ".join(["word"] * 60))
     send(visitor)
-    expect(visitor.locator("#pane_a .pane p").first).to_contain_text("word", timeout=15000)
+    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word", timeout=15000)
     visitor.locator("h1").first.click()
     visitor.keyboard.press("1")
     expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
@@ -60,38 +60,64 @@ def test_keys_do_nothing_before_both_replies_are_there(visitor: Any, served: Ser
 
 def test_nothing_is_sent_before_the_visitor_has_chosen(visitor: Any, served: Served) -> None:
     before = len(served.engine.requests)
-    send(visitor)
-    expect(visitor.locator(".message.error")).to_contain_text("may be kept")
+    visitor.fill("#box textarea", TEXT)
+    visitor.click("#send")
+    expect(visitor.locator("#consent")).to_be_visible()
+    expect(visitor.locator("#consent")).to_contain_text("May your words be kept?")
     assert len(served.engine.requests) == before
     assert visitor.input_value("#box textarea") == TEXT
+    visitor.click("#refuse")
+    expect(visitor.locator("#pane_a .pane .text")).to_have_text("I am sorry to hear that.")
+    assert served.arena.store.has_ephemeral()
+
+
+def test_one_click_on_an_example_and_the_replies_write_themselves(visitor: Any) -> None:
+    expect(visitor.locator("#votebar")).to_be_visible()
+    expect(visitor.locator(".tag")).to_contain_text("nothing counts")
+    visitor.locator(".example", has_text="Old dog").click()
+    expect(visitor.locator("li.turn")).to_have_count(3, timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    visitor.click("#vote_b")
+    expect(visitor.locator(".reveal")).to_contain_text("was not kept")
+    visitor.click("#next")
+    expect(visitor.locator("li.turn")).to_have_count(1)
+    expect(visitor.locator(".reveal")).to_have_count(0)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+
+
+def test_the_rehearsal_can_be_voted_on_and_counts_nowhere(visitor: Any, served: Served) -> None:
+    votes = sum(served.arena.stats().votes.values())
+    visitor.click("#vote_b")
+    expect(visitor.locator(".reveal")).to_contain_text("the aligned model")
+    assert sum(served.arena.stats().votes.values()) == votes
 
 
 def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Served) -> None:
     nasty = "<img src=x onerror=window.pwned=1> ${window.pwned=1} **b** ![i](http://x/y.png)"
     reply = "<script>window.pwned=1</script> <|assistant|> {{7*7}} [l](javascript:alert(1))"
     served.engine.enqueue(reply, reply)
-    agree(visitor)
-    send(visitor, nasty)
+    visitor.fill("#box textarea", nasty)
+    visitor.click("#send")
+    visitor.click("#agree")
     # The address in it is pointed out first, and the text stays where it is.
     expect(visitor.locator("#notices")).to_contain_text("a link", timeout=15000)
     assert visitor.input_value("#box textarea") == nasty
     visitor.click("#send")
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
-    expect(visitor.locator("li.turn.user p")).to_have_text(nasty)
-    expect(visitor.locator("#pane_a .pane p").first).to_have_text(reply)
+    expect(visitor.locator("li.turn.user p").first).to_have_text(nasty)
+    expect(visitor.locator("#pane_a .pane .text")).to_have_text(reply)
     assert visitor.evaluate("window.pwned") is None
     assert visitor.locator(".thread img, .pane img, .pane script").count() == 0
 
 
 def test_a_reload_finds_its_round_again(visitor: Any, faults: list[str]) -> None:
-    agree(visitor)
     send(visitor, "My sister is coming home.")
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
     said = "I am sorry to hear that."
-    expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
+    expect(visitor.locator("#pane_a .pane .text")).to_have_text(said)
     visitor.reload()
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
-    expect(visitor.locator("#pane_a .pane p").first).to_have_text(said)
+    expect(visitor.locator("#pane_a .pane .text")).to_have_text(said)
     voted(visitor)
     # The reload itself cuts the open event stream, which Gradio's front end reports as an error.
     cut = ("signal is aborted", "Connection errored out")
@@ -101,9 +127,8 @@ def test_a_reload_finds_its_round_again(visitor: Any, faults: list[str]) -> None
 def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
     long = " ".join(f"word{n}" for n in range(200))
     served.engine.enqueue(long, long)
-    agree(visitor)
     send(visitor)
-    expect(visitor.locator("#pane_a .pane p").first).to_contain_text("word5", timeout=15000)
+    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word5", timeout=15000)
     visitor.click("#stop")
     expect(visitor.locator("#pane_a .note")).to_have_text("stopped", timeout=15000)
     expect(visitor.locator("#vote_a")).to_be_visible()
@@ -112,7 +137,6 @@ def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
 
 def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: Served) -> None:
     served.engine.enqueue("Fine.", RuntimeError("The model broke off with an error; try again."))
-    agree(visitor)
     send(visitor)
     expect(visitor.locator("#message")).to_contain_text("Nothing was counted", timeout=15000)
     expect(visitor.locator("#votebar")).to_be_hidden()
@@ -121,7 +145,6 @@ def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: 
 
 
 def test_help_is_offered_before_a_reply_to_crisis_language_and_stays(visitor: Any) -> None:
-    agree(visitor)
     send(visitor, "I want to kill myself tonight.")
     expect(visitor.locator(".notice.crisis a").first).to_be_visible(timeout=15000)
     expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
@@ -132,7 +155,7 @@ def test_a_phone_shows_no_horizontal_bar(chromium: Any, served: Served) -> None:
     context = chromium.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
     page.goto(served.url)
-    agree(page)
+    page.wait_for_selector("#badge .badge.ready")
     send(page)
     voted(page)
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -141,7 +164,6 @@ def test_a_phone_shows_no_horizontal_bar(chromium: Any, served: Served) -> None:
 
 
 def test_every_tab_is_as_wide_as_the_first(visitor: Any) -> None:
-    agree(visitor)
     first = visitor.locator("#tabs").bounding_box()["width"]
     for name in ("Explore", "Board", "Results", "Data", "About"):
         visitor.get_by_role("tab", name=name, exact=True).click()
@@ -149,12 +171,11 @@ def test_every_tab_is_as_wide_as_the_first(visitor: Any) -> None:
 
 
 def test_a_pane_has_its_border_on_all_four_sides(visitor: Any) -> None:
-    agree(visitor)
     send(visitor)
     pane = visitor.locator("#pane_a .pane")
     expect(pane).to_be_visible(timeout=15000)
-    for side, width in {"top": "3px", "right": "1px", "bottom": "1px", "left": "1px"}.items():
-        expect(pane).to_have_css(f"border-{side}-width", width)
+    for side in ("top", "right", "bottom", "left"):
+        expect(pane).to_have_css(f"border-{side}-width", "1px")
     expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
 
 
@@ -187,7 +208,6 @@ def test_a_client_plays_a_round_and_no_byte_before_the_vote_names_a_contender(
 def test_no_byte_that_the_page_gets_before_the_vote_names_a_side(
     visitor: Any, served: Served
 ) -> None:
-    agree(visitor)
     served.sent.clear()
     send(visitor)
     expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)

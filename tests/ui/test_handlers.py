@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from empo_demo.contenders.roster import Roster
 from empo_demo.engine.recorded import RecordedEngine
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
-from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.ui import arena_tab, data_tab
+from empo_demo.ui.examples import examples
 from empo_demo.ui.handlers import Handlers
+from empo_demo.ui.parts import Labels
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
 from empo_demo.votes.store import Store
@@ -33,7 +35,7 @@ NASTY = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) \u202eevil $$x$$"
 
 def handlers_of(arena: Arena) -> Handlers:
     with gr.Blocks():
-        return arena_tab.build(arena, load_lexicon(), gr.BrowserState({}), gr.HTML())
+        return arena_tab.build(arena, gr.BrowserState({}), gr.HTML(), Labels())
 
 
 @pytest.fixture
@@ -68,10 +70,65 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
 
 
-def test_nothing_is_sent_before_consent_is_given_or_refused(handlers: Handlers) -> None:
-    page = merged(handlers.send(TEXT, {}))
-    assert set(page) == {handlers.parts.message}
-    assert "First choose" in page[handlers.parts.message]
+def test_nothing_is_sent_before_consent_is_given_or_refused(
+    handlers: Handlers, engine: Any
+) -> None:
+    p = handlers.parts
+    asked = merged(handlers.send(TEXT, {}))
+    assert asked[p.consent]["visible"] and p.box not in asked, "the text stays in the box"
+    assert engine.requests == [] and handlers.arena.stats().rounds == {}
+    agreed = merged(handlers.agree(TEXT, {}))
+    assert not agreed[p.consent]["visible"] and agreed[p.votes]["visible"]
+    assert agreed[p.session]["consent"] == handlers.arena.consent_text().version
+    handlers.vote("a", agreed[p.session])
+    assert handlers.arena.stats().exportable == 1
+
+
+def test_an_example_plays_without_consent_and_is_not_kept(handlers: Handlers) -> None:
+    p = handlers.parts
+    page = merged(handlers.choose(4, {}))
+    assert page[p.votes]["visible"] and examples()[4].text.split()[-1] in page[p.thread]
+    voted = handlers.vote("b", page[p.session])
+    assert "was not kept" in voted[p.reveal] and voted[p.keep]["visible"]
+    assert handlers.arena.stats().exportable == 0
+    assert handlers.arena.store.has_ephemeral()
+    assert handlers.arena.end_visit(page[p.session]["voter"]) == 1
+    following = merged(handlers.next(page[p.session]))
+    assert following[p.session]["example"] == examples()[5].title
+
+
+def test_an_example_that_is_none_is_refused(handlers: Handlers, engine: Any) -> None:
+    for place in (99, -1, "x", None, True):
+        page = merged(handlers.choose(place, {}))
+        assert "no such example" in page[handlers.parts.message]
+    assert engine.requests == []
+
+
+def test_the_first_screen_is_a_round_to_rehearse_that_counts_nowhere(
+    handlers: Handlers, engine: Any
+) -> None:
+    p = handlers.parts
+    page = handlers.restore({})
+    assert page[p.votes]["visible"] and "recorded" in page[p.steps]
+    before = shown([v for k, v in page.items() if k is not p.badge]).lower()
+    assert "aligned" not in before and "base model" not in before
+    voted = handlers.vote("b", page[p.session])
+    assert "You chose B" in voted[p.reveal] and "the aligned model" in voted[p.pane_b]
+    assert handlers.arena.stats().rounds == {} and engine.requests == []
+
+
+def test_the_page_speaks_the_language_of_the_browser_and_the_one_chosen(
+    handlers: Handlers,
+) -> None:
+    p = handlers.parts
+    german = handlers.restore({}, "de-AT,de;q=0.9,en;q=0.8")
+    assert german[p.session]["language"] == "de" and german[p.send]["value"] == "Senden"
+    assert "beschämt" in german[p.heard] and german[p.send]["interactive"]
+    english = handlers.switch(german[p.session])
+    assert english[p.session]["language"] == "en" and english[p.send]["value"] == "Send"
+    again = handlers.restore(english[p.session], "de")
+    assert again[p.session]["language"] == "en", "what was chosen goes before the browser"
+    assert handlers.restore({"language": "xx"}, "fr")[p.session]["language"] == "en"
 
 
 def test_personal_data_is_pointed_out_before_it_is_sent(handlers: Handlers) -> None:
@@ -132,14 +189,14 @@ def test_a_fault_of_ours_tells_no_more_than_that(
         raise RuntimeError("secret of base-weights")
 
     monkeypatch.setattr(handlers.arena, "vote", fault)
-    page = handlers.vote("a", visitor(handlers))
+    page = handlers.vote("a", {**visitor(handlers), "round": "0" * 32})
     assert GENERAL in page[handlers.parts.message] and "secret" not in shown(list(page.values()))
 
 
 def test_a_session_that_the_browser_made_up_is_a_new_visit(handlers: Handlers) -> None:
     for stored in (None, 7, {"voter": ["x"]}, {"draft": [{"role": "king"}]}, {"round": "x" * 999}):
         page = handlers.restore(stored)
-        assert not page[handlers.parts.pair]["visible"]
+        assert "recorded" in page[handlers.parts.steps], "the first screen"
 
 
 def test_waiting_rounds_are_told(handlers: Handlers, engine: Any) -> None:
@@ -179,11 +236,14 @@ def test_recorded_replies_are_voted_on_blind_and_exported(recording: Arena, tmp_
     start = handlers.restore(visitor(handlers))
     assert start[p.pick]["choices"] == ["1. My cat ran away.", "2. The race."]
     frames = list(handlers.recorded(start[p.session], place=1))
-    before = shown([v for frame in frames for v in frame.values()])
-    assert "human" not in before.lower().replace("human 1.", "") and "replies" not in before
+    before = re.sub("<[^>]*>", "", shown([v for frame in frames for v in frame.values()]))
+    before = before.lower().replace("human 1.", "").replace("people\\u2019s replies", "")
+    assert "human" not in before and "replies" not in before
     page = merged(frames)
-    assert "won!" in page[p.thread] and "race." in page[p.thread]
-    assert {"Human 1." in page[p.pane_a], "Human 1." in page[p.pane_b]} == {True, False}
+    said = re.sub("<[^>]*>", "", page[p.thread])
+    assert "I won!" in said and "The race." in said
+    replies = [re.sub("<[^>]*>", "", page[pane]) for pane in (p.pane_a, p.pane_b)]
+    assert {"Human 1." in reply for reply in replies} == {True, False}
     voted = handlers.vote("a", page[p.session])
     assert "human" in voted[p.reveal].lower() and "next dialogue" in voted[p.reveal]
     export_file(recording.settings.database, "trl", tmp_path / "pairs.jsonl")
