@@ -33,6 +33,7 @@ app = typer.Typer(
 exchange.register(votes_app)
 board.register(votes_app)
 app.add_typer(votes_app, name="votes", help="Export, import, count, rank and back up votes.")
+app.add_typer(exchange.space_app, name="space", help="Put the arena on a Hugging Face Space.")
 app.add_typer(training.train_app, name="train", help="Train the models: base, SFT, DPO, SEM.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
 app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")

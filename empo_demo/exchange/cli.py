@@ -1,4 +1,4 @@
-"""`votes export`, `import`, `push` and `pull`: parse, call, print."""
+"""`votes export`, `import`, `push` and `pull`, and `space deploy`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,56 @@ from typing import Annotated
 import typer
 
 from empo_demo.votes.cli import Database, database_url, say_bad
+
+space_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@space_app.callback()
+def _space() -> None:
+    """Keeps `deploy` a command of its own, though it is the only one."""
+
+
+@space_app.command()
+def deploy(
+    to: Annotated[str, typer.Option(help="The Space: owner/name.")],
+    hardware: Annotated[
+        str | None, typer.Option(help="zero-a10g, cpu-basic, t4-small, …; else as it is.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set that the Space pushes its votes to.")
+    ] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a variable of the Space.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+) -> None:
+    """Put this checkout on a Hugging Face Space and wait until it runs; prints its address."""
+    from empo_demo.errors import SettingsError
+    from empo_demo.exchange import space
+
+    pairs = [text.partition("=") for text in variable or ()]
+    wrong = [name for name, equals, _ in pairs if not name or not equals]
+    if wrong:
+        raise SettingsError(f"--set holds {wrong[0]!r}; it may hold NAME=VALUE.")
+    variables = {name: value for name, _, value in pairs}
+    wanted = space.plan(
+        to, hardware=hardware, dataset=dataset, private=private, variables=variables
+    )
+    for line in wanted.lines():
+        typer.echo(line, err=True)
+    if dry_run:
+        return
+    address = space.deploy(wanted)
+    if space.lacks_token(wanted):
+        typer.echo(
+            f"The Space needs a secret HF_TOKEN that may write to {dataset}: set it at "
+            f"{address}/settings, or in {space.TOKEN} here and deploy again.",
+            err=True,
+        )
+    typer.echo(address)
 
 
 def register(app: typer.Typer) -> None:
