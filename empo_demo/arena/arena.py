@@ -36,6 +36,7 @@ from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import SIDES, Round, Side
+from empo_demo.votes.record import record_of
 from empo_demo.votes.store import CastVote, Store, voter_id
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -137,6 +138,20 @@ class Arena:
         """All that the voter's votes say, oldest first."""
         rounds = self.store.rounds_of(guards.check_token(voter))
         return [own_vote(round_, self._labels()) for round_ in rounds if round_.vote]
+
+    def my_data(self, voter: str) -> list[dict[str, Any]]:
+        """Every round that is stored of the voter, as it is stored, oldest first.
+
+        A round without a vote is given without what would say who answers: it is still blind.
+        """
+        rounds = self.store.rounds_of(guards.check_token(voter))
+        return [record_of(one) if one.vote else _blind(one) for one in rounds]
+
+    def withdraw(self, voter: str, round_id: str) -> None:
+        """Erase one round of the voter with its vote; `NotFound` where there is none of theirs."""
+        round_ = self._own(guards.check_token(voter), round_id)
+        self._rounds.forget({round_.id})
+        self.store.erase_round(voter, round_.id)
 
     def delete_my_data(self, voter: str) -> int:
         """Erase all rounds and votes of the voter; return how many rounds that were."""
@@ -353,6 +368,22 @@ class Arena:
         if preferred is not None:
             return preferred
         return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
+
+
+def _blind(round_: Round) -> dict[str, Any]:
+    """A round without a vote, for its voter."""
+    return {
+        "round": {
+            "id": round_.id,
+            "state": round_.state,
+            "created_at": round_.created_at.isoformat(),
+            "ephemeral": round_.ephemeral,
+            "consent": round_.consent,
+            "dialogue": round_.dialogue,
+        },
+        "replies": [{"side": reply.side, "text": reply.text} for reply in round_.replies],
+        "vote": None,
+    }
 
 
 def _digest(dialogue: Dialogue) -> str:

@@ -1,88 +1,145 @@
-"""The Board tab: how the contenders stand, with intervals, and a table under each plot.
+"""The Board tab: how the contenders stand, from the first vote on.
 
 It is never beside a running dialogue: how others voted would sway the next vote.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
+from empo_demo.board.standing import HIDDEN_BELOW
+from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights, tables
+from empo_demo.ui.session import Session
+from empo_demo.ui.texts import Texts, texts_of
 
-PLOTS = (
-    ("win_rates", "Win rates, with 95 % intervals over voters"),
-    ("matrix", "Who wins against whom"),
-    ("days", "Votes per day"),
-    ("sliders", "Ratings in detail"),
-)
+if TYPE_CHECKING:
+    from empo_demo.board.board import Board
+    from empo_demo.board.standing import Standing
+
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_DAYS = 60
 
 
-def build(arena: Arena, tab: gr.Tab) -> None:
+def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     """Lay the tab out; it draws itself when it is opened and every 20 s while it is open."""
-    said = gr.HTML(elem_id="board-words")
-    slots: dict[str, tuple[gr.Column, gr.Plot, gr.HTML]] = {}
-    for name, title in PLOTS:
-        with gr.Column(visible=False) as column:
-            gr.Markdown(f"### {title}")
-            plot = gr.Plot(show_label=False, container=False)
-            table = gr.HTML()
-        slots[name] = (column, plot, table)
-    outputs = [said, *(component for slot in slots.values() for component in slot)]
+    words = gr.HTML(elem_id="board-words")
     timer = gr.Timer(20, active=False)
 
-    def draw() -> dict[Any, Any]:
-        return _draw(arena, said, slots)
+    def draw(stored: Any) -> str:
+        return drawn(arena, texts_of(Session.read(stored).language))
 
-    tab.select(lambda: {**draw(), timer: gr.update(active=True)}, None, [*outputs, timer],
-               **_PRIVATE)  # fmt: skip
-    timer.tick(draw, None, outputs, **_PRIVATE)
+    def opened(stored: Any) -> dict[Any, Any]:
+        return {words: draw(stored), timer: gr.update(active=True)}
+
+    tab.select(opened, [session], [words, timer], **_PRIVATE)
+    timer.tick(draw, [session], [words], **_PRIVATE)
 
 
-def _draw(
-    arena: Arena, said: gr.HTML, slots: dict[str, tuple[gr.Column, gr.Plot, gr.HTML]]
-) -> dict[Any, Any]:
+def drawn(arena: Arena, say: Texts) -> str:
+    """The whole tab as markup, or why there is none."""
     from empo_demo.board.ballots import ballots_of_store
     from empo_demo.board.board import board
-    from empo_demo.board.figures import board_figures
 
     try:
         found = board(ballots_of_store(arena.store), arena.roster)
     except ArenaError as error:
-        return {said: highlights.message(str(error), error=True)}
-    figures = board_figures(found)
-    rows = {
-        "win_rates": found.table(),
-        "matrix": found.matrix_table(),
-        "days": found.days_table(),
-        "sliders": found.sliders_table(),
-    }
-    changes: dict[Any, Any] = {said: _words(found)}
-    for name, (column, plot, table) in slots.items():
-        changes[column] = gr.update(visible=name in figures)
-        if name in figures:
-            changes[plot] = figures[name]
-            changes[table] = tables.of_rows(rows[name])
-    return changes
-
-
-def _words(found: Any) -> str:
-    few = (
-        "<p>Not enough votes yet: a contender's figures appear from 30 decisive votes on, and "
-        "count as preliminary below 300.</p>"
-        if found.empty
-        else ""
-    )
-    # Effects of a handful of votes would read as findings.
-    said = () if found.empty else found.sentences
-    sentences = "".join(highlights.paragraphs(sentence) for sentence in said)
-    arms = tables.of_rows(found.arms)
-    lineage = tables.of_rows(found.lineage)
+        return highlights.message(str(error), error=True)
+    if not found.ranking.votes:
+        return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
+    detail = "".join(
+        f"<h4>{escape(say(f'board.{name}'))}</h4>{tables.of_rows(rows)}"
+        for name, rows in (
+            ("figures", found.table()), ("matrix", found.matrix_table()),
+            ("ratings", found.sliders_table()), ("arms", found.arms), ("lineage", found.lineage),
+        )
+        if rows
+    )  # fmt: skip
+    said = "".join(f"<li>{escape(line)}</li>" for line in found.sentences)
     return (
-        f'<section class="card"><h3>How the contenders stand</h3>{few}{sentences}{arms}{lineage}'
-        "</section>"
+        f'<section class="card"><h3>{escape(say("board.title"))}</h3>{standings(found, say)}'
+        f'<p class="quiet">{escape(say("board.note"))}</p></section>'
+        f'<div class="board-pair"><section class="card"><h3>{escape(say("board.matrix"))}</h3>'
+        f'{matrix(found, say)}</section><section class="card"><h3>{escape(say("board.days"))}</h3>'
+        f'{days(found, say)}<ul class="plain" lang="en">{said}</ul></section></div>'
+        f'<section class="card"><details><summary>{escape(say("board.all"))}</summary>{detail}'
+        "</details></section>"
+    )
+
+
+def standings(found: Board, say: Texts) -> str:
+    """One row per contender: its win rate on a line with its interval, and what is missing."""
+    rows = "".join(_standing(one, found.labels, say) for one in found.ranking.contenders)
+    return f'<ul class="standings">{rows}</ul>'
+
+
+def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
+    name = escape(say.contender(one.id, label_of(one.id, labels)))
+    missing = max(0, HIDDEN_BELOW - one.decided)
+    note = say("board.missing", n=missing) if missing else say("board.votes", n=one.votes)
+    if one.win_rate is None or one.win_rate_interval is None:
+        return (
+            f'<li class="provisional"><b>{name}</b><span class="track"></span>'
+            f"<span>–</span><small>{escape(note)}</small></li>"
+        )
+    low, high = (100 * end for end in one.win_rate_interval)
+    kind = ' class="provisional"' if missing else ""
+    span = f"{one.win_rate:.0%} ({low:.0f}–{high:.0f} %)"
+    return (
+        f'<li{kind}><b>{name}</b><span class="track"><span class="span" style="left:{low:.1f}%;'
+        f'width:{high - low:.1f}%"></span><span class="dot" style="left:{100 * one.win_rate:.1f}%">'
+        f"</span></span><span>{span}</span><small>{escape(note)}</small></li>"
+    )
+
+
+def matrix(found: Board, say: Texts) -> str:
+    """Who wins against whom: the row's share of the rounds, and how many there were."""
+    ids = [one.id for one in found.ranking.contenders]
+    names = {name: escape(say.contender(name, label_of(name, found.labels))) for name in ids}
+    cells = {(one.one, one.other): one for one in found.matrix}
+    body = ""
+    for row in ids:
+        line = ""
+        for column in ids:
+            met = cells.get((row, column))
+            if met is None or met.share is None:
+                line += '<td class="none">·</td>'
+                continue
+            games = met.wins + met.losses + met.ties
+            weight = min(1.0, games / HIDDEN_BELOW) * abs(met.share - 0.5) * 80
+            kind = "won" if met.share > 0.5 else "lost"
+            line += (
+                f'<td class="{kind}" style="--w:{weight:.0f}%">{met.share:.0%}'
+                f"<small> {games}</small></td>"
+            )
+        body += f'<tr><th scope="row">{names[row]}</th>{line}</tr>'
+    head = "".join(f'<th scope="col">{names[name]}</th>' for name in ids)
+    return (
+        f'<div class="frame" tabindex="0"><table class="tally matrix"><thead><tr><td></td>{head}'
+        f'</tr></thead><tbody>{body}</tbody></table></div><p class="quiet">'
+        f"{escape(say('board.matrix.note'))}</p>"
+    )
+
+
+def days(found: Board, say: Texts) -> str:
+    """Votes per day as a small line."""
+    counts = found.days[-_DAYS:]
+    if not counts:
+        return ""
+    most, step = max(n for _, n in counts), 300 / max(1, len(counts) - 1)
+    first = 0 if len(counts) > 1 else 150
+    points = [(first + i * step, 52 - 44 * n / most) for i, (_, n) in enumerate(counts)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points)
+    label = escape(
+        say("board.days.alt", first=counts[0][0], last=counts[-1][0], most=most, n=counts[-1][1])
+    )
+    return (
+        f'<svg viewBox="-6 0 312 60" class="days" role="img" aria-label="{label}">'
+        f'<polyline points="{line}"/>{dots}</svg><p class="quiet">{label}</p>'
     )

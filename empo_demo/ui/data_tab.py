@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from html import escape
@@ -14,8 +15,11 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
+from empo_demo.ui.highlights import ENGLISH
+from empo_demo.ui.parts import Labels
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
+from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.votes.verdicts import noun_of
 
 log = logging.getLogger(__name__)
@@ -24,32 +28,47 @@ FORMATS = {
     "Single rated replies (KTO, JSONL)": "kto",
     "Table (CSV)": "csv",
 }
+WITHDRAW = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-round]');
+  if (button) trigger('select', {index: button.dataset.round});
+});
+"""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
-def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
+def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -> None:
     """Lay the tab out; it counts afresh whenever it is opened."""
+    say = texts_of("en")
     with gr.Row():
         with gr.Column():
+            labels.add(gr.HTML(_mine_title(say)), _mine_title)
+            mine = gr.HTML(elem_id="mine", js_on_load=WITHDRAW)
+            show = gr.Button(say("data.show"), elem_id="show_mine")
+            sure = gr.Checkbox(label=say("data.sure"))
+            erase = gr.Button(say("data.delete"), elem_id="delete_mine", variant="stop")
+            erased = gr.HTML(elem_id="erased")
+        with gr.Column():
             counts = gr.HTML(elem_id="counts")
-            gr.Markdown("### Download\nEvery vote that may be published, without who cast it.")
-            form = gr.Radio(list(FORMATS), value=next(iter(FORMATS)), show_label=False)
-            make = gr.Button("Prepare the file", elem_id="prepare")
+            labels.add(gr.HTML(_download_title(say)), _download_title)
+            form = gr.Radio(list(FORMATS), value=next(iter(FORMATS)), label="Format")
+            make = gr.Button(say("data.prepare"), elem_id="prepare")
             file = gr.DownloadButton("Download", visible=False, elem_id="download")
             said = gr.HTML()
-        with gr.Column():
-            gr.Markdown(
-                "### Your votes\nTied together by a random token in this browser: they are "
-                "pseudonymous, not anonymous."
-            )
-            mine = gr.HTML(elem_id="mine")
-            show = gr.Button("Show my votes", elem_id="show_mine")
-            sure = gr.Checkbox(label="Yes, delete everything that this browser wrote")
-            erase = gr.Button("Delete my data", elem_id="delete_mine", variant="stop")
-            erased = gr.HTML(elem_id="erased")
-    tab.select(lambda: tally(arena), None, [counts], **_PRIVATE)
+    for component, key, on in (
+        (show, "data.show", "value"), (sure, "data.sure", "label"),
+        (erase, "data.delete", "value"), (make, "data.prepare", "value"),
+        (file, "data.download", "value"),
+    ):  # fmt: skip
+        labels.add(component, key, on)
+
+    def withdrawn(stored: Any, event: gr.EventData) -> dict[Any, Any]:
+        return withdraw(arena, stored, getattr(event, "index", None), mine, erased)
+
+    tab.select(lambda stored: tally(arena, _say(stored)), [session], [counts], **_PRIVATE)
     make.click(lambda name: prepare(arena, name, file, said), [form], [file, said], **_PRIVATE)
     show.click(lambda stored: own(arena, stored), [session], [mine], **_PRIVATE)
+    mine.select(withdrawn, [session], [mine, erased], **_PRIVATE)
     erase.click(
         lambda stored, yes: delete(arena, stored, yes, mine, erased, session),
         [session, sure],
@@ -58,7 +77,22 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     )
 
 
-def tally(arena: Arena) -> str:
+def _say(stored: Any) -> Texts:
+    return texts_of(Session.read(stored).language)
+
+
+def _mine_title(say: Texts) -> str:
+    return (
+        f'<h3>{escape(say("data.mine"))}</h3><p class="quiet">{escape(say("data.mine.note"))}</p>'
+    )
+
+
+def _download_title(say: Texts) -> str:
+    note = escape(say("data.download.note"))
+    return f'<h3>{escape(say("data.download"))}</h3><p class="quiet">{note}</p>'
+
+
+def tally(arena: Arena, say: Texts = ENGLISH) -> str:
     """Counts of rounds and votes as a table, and what the storage warns of."""
     try:
         stats = arena.stats()
@@ -70,8 +104,9 @@ def tally(arena: Arena) -> str:
     rows += [(f"Left out: {reason}", n) for reason, n in stats.left_out.items() if n]
     body = "".join(f"<tr><td>{escape(name)}</td><td>{n:,}</td></tr>" for name, n in rows)
     warnings = "".join(highlights.message(line, error=True) for line in stats.warnings)
+    title = escape(say("data.counted"))
     return (
-        f'{warnings}<section class="card"><h3>Counted</h3><table class="tally">{body}</table>'
+        f'{warnings}<section class="card"><h3>{title}</h3><table class="tally">{body}</table>'
         f"<p>{escape(age_of_push(arena.store, arena.settings))}</p></section>"
     )
 
@@ -99,34 +134,59 @@ def prepare(arena: Arena, name: str, file: Any, said: Any) -> dict[Any, Any]:
 
 
 def own(arena: Arena, stored: Any) -> str:
-    """The visitor's own votes."""
+    """Everything that is stored of the visitor: each round in words, raw, and to be withdrawn."""
+    session = Session.read(stored)
+    say = texts_of(session.language)
     try:
-        votes = arena.my_votes(Session.read(stored).voter)
+        records = arena.my_data(session.voter)
     except ArenaError as error:
         return highlights.message(str(error), error=True)
-    if not votes:
-        return highlights.message("No votes yet.")
-    rows = "".join(
-        f"<tr><td><code>{escape(str(vote.get('receipt', '')))}</code></td>"
-        f"<td>{escape(vote['dialogue'][-1]['content'][:90])}</td>"
-        f"<td>{escape(noun_of(str(vote.get('verdict'))))}</td></tr>"
-        for vote in votes
+    if not records:
+        return highlights.message(say("data.mine.none"))
+    return "".join(_record(record, say) for record in records)
+
+
+def _record(record: dict[str, Any], say: Texts) -> str:
+    round_, vote = record["round"], record["vote"]
+    raw = escape(json.dumps(record, indent=1, ensure_ascii=False, default=str))
+    verdict = say.verdict(vote["verdict"], "noun") if vote else round_["state"]
+    number = f"<code>{escape(vote['receipt'])}</code> · " if vote else ""
+    kept = say("data.unkept" if round_["ephemeral"] else "data.kept")
+    return (
+        f'<article class="mine"><p lang="en">{escape(round_["dialogue"][-1]["content"])}</p>'
+        f'<p class="quiet">{number}{escape(verdict)} · {escape(kept)}</p>'
+        f"<details><summary>{escape(say('data.raw'))}</summary><pre lang='en' tabindex='0'>{raw}"
+        f'</pre><button type="button" data-round="{escape(round_["id"])}">'
+        f"{escape(say('data.withdraw'))}</button></details></article>"
     )
-    return f'<table class="tally">{rows}</table>'
+
+
+def withdraw(arena: Arena, stored: Any, round_id: Any, mine: Any, erased: Any) -> dict[Any, Any]:
+    """Erase one round with its vote, and list what is left."""
+    session = Session.read(stored)
+    say = texts_of(session.language)
+    try:
+        arena.withdraw(session.voter, str(round_id))
+    except ArenaError as error:
+        return {erased: highlights.message(str(error), error=True)}
+    told = say("data.withdrawn", receipt=str(round_id)[:8])
+    return {mine: own(arena, stored), erased: highlights.message(told)}
 
 
 def delete(
     arena: Arena, stored: Any, sure: bool, mine: Any, erased: Any, session: Any
 ) -> dict[Any, Any]:
     """Erase what this browser's token wrote, and give the browser a new token."""
+    before = Session.read(stored)
+    say = texts_of(before.language)
     if not sure:
-        return {erased: highlights.message("Tick the box above first.", error=True)}
+        return {erased: highlights.message(say("data.tick"), error=True)}
     try:
-        count = arena.delete_my_data(Session.read(stored).voter)
+        count = arena.delete_my_data(before.voter)
     except ArenaError as error:
         return {erased: highlights.message(str(error), error=True)}
     return {
         mine: "",
-        erased: highlights.message(f"{count} rounds and their votes were deleted."),
-        session: Session(voter=arena.new_voter()).store(),
+        erased: highlights.message(say("data.deleted", n=count)),
+        session: Session(voter=arena.new_voter(), language=before.language).store(),
     }

@@ -128,6 +128,17 @@ def _own_endpoints(arena: Arena) -> None:
         return arena.my_votes(voter)
 
     @plainly
+    def my_data(voter: str) -> list:
+        """Everything that is stored of the token, as it is stored, oldest first."""
+        return arena.my_data(voter)
+
+    @plainly
+    def withdraw_vote(voter: str, round_id: str) -> str:
+        """Erase one round of the token with its vote."""
+        arena.withdraw(voter, round_id)
+        return "withdrawn"
+
+    @plainly
     def delete_my_data(voter: str) -> int:
         """Erase all rounds and votes of the token; answers how many rounds."""
         return arena.delete_my_data(voter)
@@ -137,7 +148,15 @@ def _own_endpoints(arena: Arena) -> None:
         """Erase at once what was written without consent; else it is erased within the hour."""
         return arena.end_visit(voter)
 
-    for call in (new_voter, consent, my_votes, delete_my_data, end_visit):
+    for call in (
+        new_voter,
+        consent,
+        my_votes,
+        my_data,
+        withdraw_vote,
+        delete_my_data,
+        end_visit,
+    ):
         gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
 
 

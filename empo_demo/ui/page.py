@@ -117,11 +117,11 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             with tabs["explore"]:
                 explore_tab.build(arena, page)
             with tabs["board"]:
-                board_tab.build(arena, tabs["board"])
+                board_tab.build(arena, session, tabs["board"])
             with tabs["results"]:
-                results_tab.build(arena.settings, tabs["results"])
+                results_tab.build(arena.settings, session, tabs["results"], labels)
             with tabs["data"]:
-                data_tab.build(arena, session, tabs["data"])
+                data_tab.build(arena, session, tabs["data"], labels)
             with tabs["about"]:
                 about_tab.build(arena, lexicon)
         endpoints.build(arena)

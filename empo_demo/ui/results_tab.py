@@ -1,4 +1,4 @@
-"""The Results tab: the paper's table for the shipped models, and what votes say of the metrics."""
+"""The Results tab: five sentences and a picture, then the paper's table, then everything."""
 
 from __future__ import annotations
 
@@ -8,26 +8,37 @@ import gradio as gr
 
 from empo_demo.errors import ArenaError
 from empo_demo.settings import Settings
-from empo_demo.ui import highlights, tables
+from empo_demo.ui import findings, highlights, tables
+from empo_demo.ui.parts import Labels
+from empo_demo.ui.session import Session
+from empo_demo.ui.texts import Texts, texts_of
 
 MOST_FIGURES = 4
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def build(settings: Settings, tab: gr.Tab) -> None:
-    """Lay the tab out; it is computed when it is opened."""
+def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -> None:
+    """Lay the tab out; it is computed when it is opened, the figures when they are."""
+    say = texts_of("en")
     said = gr.HTML(elem_id="results-words")
-    plots = [gr.Plot(show_label=False, container=False, visible=False) for _ in range(MOST_FIGURES)]
+    fold = labels.add(
+        gr.Accordion(say("result.all"), open=False, elem_id="results-all"), "result.all", "label"
+    )
+    with fold:
+        everything = gr.HTML()
+        plots = [
+            gr.Plot(show_label=False, container=False, visible=False) for _ in range(MOST_FIGURES)
+        ]
 
-    def draw() -> dict[Any, Any]:
-        return _draw(settings, said, plots)
+    def draw(stored: Any) -> dict[Any, Any]:
+        return _words(settings, said, texts_of(Session.read(stored).language))
 
-    tab.select(draw, None, [said, *plots], **_PRIVATE)
+    tab.select(draw, [session], [said], **_PRIVATE)
+    fold.expand(lambda: _everything(settings, everything, plots), None, [everything, *plots],
+                **_PRIVATE)  # fmt: skip
 
 
-def _draw(settings: Settings, said: gr.HTML, plots: list[gr.Plot]) -> dict[Any, Any]:
-    from empo_demo.evaluation.charts import figures
-    from empo_demo.evaluation.report import paper_table
+def _words(settings: Settings, said: gr.HTML, say: Texts) -> dict[Any, Any]:
     from empo_demo.evaluation.results import results
 
     try:
@@ -35,10 +46,28 @@ def _draw(settings: Settings, said: gr.HTML, plots: list[gr.Plot]) -> dict[Any, 
     except ArenaError as error:
         return {said: highlights.message(str(error), error=True)}
     notes = "".join(highlights.paragraphs(line) for line in data.notices)
-    table = tables.of_lines(["", *data.systems], paper_table(data)) if data.systems else ""
-    changes: dict[Any, Any] = {
-        said: f'<section class="card"><h3>The paper’s figures</h3>{table}{notes}</section>'
+    if not data.systems:
+        return {said: f'<section class="card">{notes}</section>'}
+    items = "".join(f"<li>{highlights.lines(line)}</li>" for line in findings.sentences(data, say))
+    return {
+        said: f'<section class="card"><h3>{highlights.lines(say("result.title"))}</h3>'
+        f'<div class="findings"><ol>{items}</ol>{findings.picture(data, say)}</div></section>'
+        f'<section class="card"><h3>{highlights.lines(say("result.paper"))}</h3>'
+        f'{findings.table(data, say)}<div class="quiet">{notes}</div></section>'
     }
+
+
+def _everything(settings: Settings, everything: gr.HTML, plots: list[gr.Plot]) -> dict[Any, Any]:
+    from empo_demo.evaluation.charts import figures
+    from empo_demo.evaluation.report import paper_table
+    from empo_demo.evaluation.results import results
+
+    try:
+        data = results(settings)
+    except ArenaError as error:
+        return {everything: highlights.message(str(error), error=True)}
+    table = tables.of_lines(["", *data.systems], paper_table(data)) if data.systems else ""
+    changes: dict[Any, Any] = {everything: table}
     drawn = figures(data)[:MOST_FIGURES] if data.systems else []
     for place, plot in enumerate(plots):
         there = place < len(drawn)

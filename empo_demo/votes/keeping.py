@@ -91,6 +91,24 @@ class Keeping:
             session.execute(delete(Voter).where(Voter.id == voter))
             return len(found)
 
+    def erase_round(self, token: str, round_id: str) -> bool:
+        """Erase one round of a voter, with its vote; whether it was there.
+
+        As with `erase_voter`, a round that was kept leaves a tombstone. Rounds that went on from it
+        stay: their dialogue is their own.
+        """
+        own = (Round.id == round_id, Round.voter == voter_id(token))
+        with self.database.write() as session:
+            found = session.execute(select(Round.pushed_at, Round.ephemeral).where(*own)).first()
+            if found is None:
+                return False
+            pushed_at, ephemeral = found
+            if not ephemeral:
+                published = pushed_at is not None
+                session.add(Tombstone(round_id=round_id, at=now(), published=published))
+            session.execute(delete(Round).where(*own))
+            return True
+
     def purge(self, *, token: str | None = None) -> int:
         """Erase rounds without consent: all of the voter `token`, else those an hour old."""
         before = now() - EPHEMERAL_LIFE

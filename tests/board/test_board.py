@@ -8,7 +8,6 @@ import pytest
 
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.board import Board, board, length_sentence, side_sentence
-from empo_demo.board.figures import board_figures
 from empo_demo.board.standing import Effect
 from empo_demo.contenders.roster import Contender, Roster
 
@@ -29,13 +28,13 @@ def made(count: int, **extra: object) -> Board:
 
 def test_an_empty_board_has_no_figures_and_says_so() -> None:
     nothing = board([], ROSTER)
-    assert nothing.empty and board_figures(nothing) == {} and nothing.table() == []
+    assert nothing.empty and nothing.table() == []
     assert len(nothing.lineage) == 2
 
 
 def test_few_votes_stay_in_the_table_without_figures() -> None:
     few = made(20)
-    assert few.empty and "win_rates" not in board_figures(few)
+    assert few.empty
     assert all(row["win rate"] == "–" and "of 30" in row["note"] for row in few.table())
 
 
@@ -47,17 +46,6 @@ def test_the_board_counts_wins_losses_ties_and_days() -> None:
     assert full.table()[0]["contender"] == "Model X"
     assert full.table()[0]["note"] == "preliminary"
     assert full.sliders["x"]["natural"]["n"] == 100
-
-
-def test_every_figure_is_transparent_and_cannot_be_dragged() -> None:
-    figures = board_figures(made(100))
-    assert set(figures) == {"win_rates", "matrix", "days", "sliders"}
-    for figure in figures.values():
-        shared = figure.layout.template.layout
-        assert shared.paper_bgcolor == "rgba(0,0,0,0)" and shared.dragmode is False
-        assert shared.xaxis.fixedrange and shared.yaxis.fixedrange
-        assert shared.font.color == "#8a8f98" and figure.to_json()
-        assert figure.layout.paper_bgcolor is None and figure.layout.dragmode is None
 
 
 @pytest.mark.parametrize(

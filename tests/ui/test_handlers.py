@@ -21,7 +21,7 @@ from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
 from empo_demo.ui import arena_tab, data_tab
 from empo_demo.ui.examples import examples
-from empo_demo.ui.handlers import Handlers
+from empo_demo.ui.handlers import Handlers, _mark
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
@@ -258,3 +258,26 @@ def test_a_place_that_the_list_has_not_draws_a_dialogue(recording: Arena) -> Non
         assert merged(handlers.recorded(visitor(handlers), place=place))[handlers.parts.votes][
             "visible"
         ]
+
+
+def test_everything_stored_of_me_is_shown_and_one_vote_can_be_withdrawn(
+    handlers: Handlers,
+) -> None:
+    p, arena = handlers.parts, handlers.arena
+    first = merged(handlers.send(NASTY, {**visitor(handlers), "warned": _mark(NASTY)}))
+    session = first[p.session]
+    handlers.vote("a", session)
+    second = merged(handlers.send("It rained, too.", session))[p.session]
+    listed = data_tab.own(arena, second)
+    assert "<img" not in listed and "&lt;img" in listed and "It rained, too." in listed
+    unvoted = arena.my_data(session["voter"])[1]
+    assert unvoted["vote"] is None and "contender" not in json.dumps(unvoted)
+    stranger = {**session, "voter": arena.new_voter()}
+    mine, erased = gr.HTML(render=False), gr.HTML(render=False)
+    refused = data_tab.withdraw(arena, stranger, session["round"], mine, erased)
+    assert "no such round" in refused[erased] and len(arena.my_data(session["voter"])) == 2
+    left = data_tab.withdraw(arena, session, session["round"], mine, erased)
+    assert left[mine].count("<article") == 1 and "It rained, too." in left[mine]
+    assert "keep its words" in left[erased], "the later round's dialogue holds the earlier turn"
+    assert arena.store.tombstones() == {session["round"]}
+    assert arena.stats().votes == {}

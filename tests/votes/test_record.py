@@ -21,7 +21,6 @@ from empo_demo.arena.arena import Arena
 from empo_demo.board.attention import report as attention
 from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
-from empo_demo.board.figures import board_figures
 from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue, Turn
 from empo_demo.empathy.feeling import Feeling, Push
@@ -81,7 +80,6 @@ def all_doors(url: str, folder: Path) -> None:
     store = Store.open(url)
     try:
         found = board(ballots_of_store(store), samples=20)
-        assert all(figure.to_json() for figure in board_figures(found).values())
         for table in (found.table(), found.matrix_table(), found.days_table()):
             json.dumps(table)
         found.sliders_table()

@@ -1,0 +1,167 @@
+"""What the shipped evaluation says, in sentences and one picture, made from its figures alone.
+
+A difference counts where it stands after Holm's correction; everything else is said to be open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import floor, log10
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.ui.texts import Texts
+
+if TYPE_CHECKING:
+    from empo_demo.evaluation.results import ResultsData
+
+LEVEL = 0.05
+BASE, ALIGNED = "base", "aligned"
+CLOSER = {
+    "bertscore.f1": 1, "emotion.overlap": 1, "vad.v": -1,
+    "diff-epitome.er": -1, "diff-epitome.ip": -1, "diff-epitome.ex": -1,
+}  # fmt: skip
+"""Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
+DRAWN = ("length", "distinct-1", "nidf", *CLOSER)
+_WIDTH, _ROW, _LEFT = 640, 30, 250
+
+
+def significant(value: float) -> str:
+    """The value with two significant digits; whole numbers stay whole."""
+    if value == 0:
+        return "0"
+    digits = max(0, 1 - floor(log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def between(data: ResultsData) -> dict[str, Mapping[str, Any]]:
+    """The paired differences aligned − base, by metric."""
+    return {e["metric"]: e for e in data.paired if (e["a"], e["b"]) == (BASE, ALIGNED)}
+
+
+def sentences(data: ResultsData, say: Texts) -> list[str]:
+    """Five sentences; none where the two models were not compared."""
+    found = between(data)
+    if not {"length", "distinct-1", "nidf"} <= set(found):
+        return []
+    said = [_changed(found[name], name, say) for name in ("length", "distinct-1", "nidf")]
+    compared = [name for name in CLOSER if name in found]
+    groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
+    for name in compared:
+        groups[_side(found[name], CLOSER[name])].append(say(f"metric.{name}"))
+    parts = [
+        say(f"result.{kind}", what=_listed(names, say)) for kind, names in groups.items() if names
+    ]
+    said.append(" ".join(parts))
+    stand = sum(entry["p_holm"] < LEVEL for entry in found.values())
+    most = max(entry["n"] for entry in found.values())
+    said.append(say("result.measured", n=f"{most:,}", stand=stand, all=len(found)))
+    return said
+
+
+def _side(entry: Mapping[str, Any], better: int) -> str:
+    if entry["p_holm"] >= LEVEL:
+        return "open"
+    return "closer" if entry["difference"] * better > 0 else "farther"
+
+
+def _changed(entry: Mapping[str, Any], name: str, say: Texts) -> str:
+    kind = "same"
+    if entry["p_holm"] < LEVEL:
+        kind = "more" if entry["difference"] > 0 else "less"
+    one, other = entry["mean_b"], entry["mean_a"]
+    if name == "distinct-1":
+        return say(f"result.{name}.{kind}", one=f"{one:.0%}", other=f"{other:.0%}")
+    return say(f"result.{name}.{kind}", one=significant(one), other=significant(other))
+
+
+def _listed(names: Sequence[str], say: Texts) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {say('and')} {names[-1]}"
+
+
+def picture(data: ResultsData, say: Texts) -> str:
+    """What alignment changed: one interval per metric, in standard deviations."""
+    found = between(data)
+    rows = [(name, found[name]) for name in DRAWN if name in found]
+    scaled = [_scaled(entry) for _, entry in rows]
+    if not scaled:
+        return ""
+    reach = max(0.1, *(abs(end) for low, _, high in scaled for end in (low, high))) * 1.1
+    height = _ROW * len(rows) + 34
+    zero = _at(0, reach)
+    shapes = [f'<line class="zero" x1="{zero:.0f}" x2="{zero:.0f}" y1="4" y2="{height - 30}"/>']
+    for place, ((name, entry), (low, middle, high)) in enumerate(zip(rows, scaled, strict=True)):
+        y = _ROW * place + 20
+        kind = "stands" if entry["p_holm"] < LEVEL else "open"
+        shapes.append(
+            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">'
+            f"{escape(say(f'metric.{name}'))}</text>"
+            f'<line class="{kind}" x1="{_at(low, reach):.1f}" x2="{_at(high, reach):.1f}" '
+            f'y1="{y}" y2="{y}"/><circle class="{kind}" cx="{_at(middle, reach):.1f}" '
+            f'cy="{y}" r="6"/>'
+        )
+    shapes.append(
+        f'<text x="{_LEFT}" y="{height - 6}">{escape(say("result.less"))}</text>'
+        f'<text x="{_WIDTH - 6}" y="{height - 6}" text-anchor="end">'
+        f"{escape(say('result.more'))}</text>"
+    )
+    label = escape(say("result.picture"))
+    return (
+        f'<figure class="forest"><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{label}">{"".join(shapes)}</svg>'
+        f'<figcaption class="quiet">{label} {escape(say("result.caption"))}</figcaption></figure>'
+    )
+
+
+def _scaled(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    unit = entry["deviation"] or 1.0
+    low, high = entry["interval"]
+    return low / unit, entry["difference"] / unit, high / unit
+
+
+def _at(value: float, reach: float) -> float:
+    return _LEFT + (_WIDTH - _LEFT - 10) * (value + reach) / (2 * reach)
+
+
+def table(data: ResultsData, say: Texts) -> str:
+    """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
+    from empo_demo.evaluation.present import LINES, look_up
+    from empo_demo.evaluation.report import SERIES_OF
+
+    rows = ""
+    for label, path, _ in LINES:
+        key = f"line.{label}"
+        values = {name: look_up(system, path) for name, system in data.systems.items()}
+        if key not in say.words or all(value is None for value in values.values()):
+            continue
+        spans = {
+            name: system.get("intervals", {}).get(SERIES_OF.get(path, ""))
+            for name, system in data.systems.items()
+        }
+        ends = [end for span in spans.values() if span for end in span]
+        cells = "".join(_cell(values[name], spans[name], ends) for name in data.systems)
+        rows += f'<tr><th scope="row">{escape(say(key))}</th>{cells}</tr>'
+    head = "".join(
+        f'<th scope="col">{escape(say.words.get(f"system.{name}", name))}</th>'
+        for name in data.systems
+    )
+    return (
+        f'<div class="frame" tabindex="0"><table class="tally figures"><thead><tr><td></td>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(value: float | None, span: Sequence[float] | None, ends: Sequence[float]) -> str:
+    if value is None:
+        return "<td>–</td>"
+    text = f"{value:,.0f}" if float(value).is_integer() else significant(value)
+    if not span or max(ends) == min(ends):
+        return f"<td>{text}</td>"
+    low, high = ((end - min(ends)) / (max(ends) - min(ends)) * 100 for end in span)
+    words = f"{significant(span[0])} – {significant(span[1])}"
+    return (
+        f'<td title="{words}">{text}<span class="interval" aria-hidden="true">'
+        f'<span style="left:{low:.0f}%;width:{max(2.0, high - low):.0f}%"></span></span></td>'
+    )

@@ -1,0 +1,74 @@
+"""The Board and the Results in words and markup: from the first vote on, and from the figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from empo_demo.arena.arena import Arena
+from empo_demo.evaluation.results import RESULTS, read
+from empo_demo.ui import board_tab, findings
+from empo_demo.ui.texts import texts_of
+from empo_demo.votes import consent
+from empo_demo.votes.stats import pair_votes
+
+SAY = texts_of("en")
+
+
+def play(arena: Arena, verdict: str) -> None:
+    voter = arena.new_voter()
+    opened = arena.open_round(
+        voter, dialogue=empty(), text="I lost my keys.", consent=consent.VERSION
+    )
+    list(arena.stream(voter, opened.round_id))
+    arena.vote(voter, opened.round_id, verdict)
+
+
+def empty() -> Any:
+    from empo_demo.dialogue import Dialogue
+
+    return Dialogue()
+
+
+def test_the_board_shows_the_first_vote_as_provisional_with_what_is_missing(arena: Arena) -> None:
+    assert "No vote yet" in board_tab.drawn(arena, SAY)
+    play(arena, "a")
+    markup = board_tab.drawn(arena, SAY)
+    assert markup.count('<li class="provisional">') == 2
+    assert "provisional: 29 more votes to go" in markup and "Votes per day" in markup
+    assert ("side" in markup and "matters" in markup) or "length" in markup
+
+
+def test_the_pair_is_counted_whichever_side_it_sat_on(arena: Arena) -> None:
+    for verdict in ("a", "b", "tie", "both_bad", "a"):
+        play(arena, verdict)
+    found = pair_votes(arena.store, "base", "aligned")
+    turned = pair_votes(arena.store, "aligned", "base")
+    assert found.votes == 5 and found.neither == 2
+    assert (found.one, found.other) == (turned.other, turned.one)
+    assert pair_votes(arena.store, "base", "nobody").votes == 0
+
+
+def test_five_sentences_and_a_picture_come_from_the_figures() -> None:
+    data = read(RESULTS)
+    said = findings.sentences(data, SAY)
+    assert len(said) == 5
+    assert said[0] == "The aligned model says more: 13 words a reply, the base 11."
+    assert "closer to people in wording" in said[3] and "not shown" in said[3]
+    assert "<svg" in findings.picture(data, SAY)
+    turned = [{**entry, "p_holm": 0.9} for entry in data.paired]
+    unsure = findings.sentences(replace(data, paired=turned), SAY)
+    assert (
+        "are as long as" in unsure[0]
+        and "closer to people in wording" not in unsure[3].split("not shown")[0]
+    )
+    assert findings.sentences(replace(data, paired=[]), SAY) == []
+
+
+def test_figures_have_two_significant_digits_and_readable_names() -> None:
+    assert [findings.significant(v) for v in (12.52, 0.2672, 0.0106, 2768.4, 0.0)] == [
+        "13", "0.27", "0.011", "2,768", "0",
+    ]  # fmt: skip
+    table = findings.table(read(RESULTS), SAY)
+    assert "Words per reply" in table and "diff-ER" not in table and 'class="interval"' in table
+    assert "people, wrong dialogue" in table
