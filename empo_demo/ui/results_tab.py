@@ -31,18 +31,18 @@ def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Lab
         ]
 
     def draw(stored: Any) -> dict[Any, Any]:
-        return _words(settings, said, texts_of(Session.read(stored).language))
+        return _words(said, texts_of(Session.read(stored).language))
 
     tab.select(draw, [session], [said], **_PRIVATE)
     fold.expand(lambda: _everything(settings, everything, plots), None, [everything, *plots],
                 **_PRIVATE)  # fmt: skip
 
 
-def _words(settings: Settings, said: gr.HTML, say: Texts) -> dict[Any, Any]:
-    from empo_demo.evaluation.results import results
+def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
+    from empo_demo.evaluation.results import RESULTS, read
 
     try:
-        data = results(settings)
+        data = read(RESULTS)
     except ArenaError as error:
         return {said: highlights.message(str(error), error=True)}
     notes = "".join(highlights.paragraphs(line) for line in data.notices)
