@@ -33,7 +33,9 @@ class Settings(BaseSettings):
     aligned: str | None = Field(None, description="aligned model: an adapter or a model")
     quantization: Quantization | None = Field(None, description="nf4, int8 or none")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    engine: str = Field("local", description="local, the URL of a server, or a predictions file")
+    engine: str = Field(
+        "local", description="local, URLs of servers (commas between), or a predictions file"
+    )
     adapter_plan: Literal["auto", "shared", "merged"] = Field(
         "auto", description="auto, shared or merged"
     )

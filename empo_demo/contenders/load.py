@@ -79,7 +79,7 @@ def _recorded(settings: Settings) -> Roster | None:
     path = Path(settings.engine).expanduser()
     if not path.is_file():
         raise SettingsError(
-            f"EMPO_ENGINE holds {settings.engine!r}; it may hold local, the URL of a server, "
+            f"EMPO_ENGINE holds {settings.engine!r}; it may hold local, URLs of servers, "
             "or the path of an existing predictions file."
         )
     return recorded_roster(path) if settings.preset in PRESETS else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,3 +248,149 @@ def test_the_dial_is_refused_for_an_adapter_behind_a_server(server: Server) -> N
 def test_no_server_is_one_sentence() -> None:
     with pytest.raises(EngineError, match="No server answers at"):
         RemoteEngine("http://127.0.0.1:9", CONTENDERS)
+
+
+class Misbehaving(SilentServer):
+    """Says `words` to each completion and ends the connection; `names` are its models."""
+
+    def __init__(self, words: bytes, *names: str, hang: bool = False) -> None:
+        self.names, self.hang, self.answered = names or ("org/base", "lora"), hang, 0
+        super().__init__(words)
+
+    def _answer(self, line: socket.socket) -> None:
+        if line.recv(65536).startswith(b"GET"):
+            models = json.dumps({"data": [{"id": name} for name in self.names]}).encode()
+            line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + models)
+        else:
+            self.answered += 1
+            line.sendall(self.words)
+            if self.hang:
+                line.recv(1)
+        line.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            super()._accept()
+
+    def away(self) -> None:
+        """Stop to listen, as a server that was stopped."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def stream_of(*chunks: dict[str, Any] | str, done: bool = True) -> bytes:
+    lines = [c if isinstance(c, str) else json.dumps(c) for c in chunks]
+    lines += ["[DONE]"] if done else []
+    return (HEAD + "".join(f"data: {line}\n\n" for line in lines)).encode()
+
+
+def said(text: str, model: str = "", reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return {"choices": [choice]} | ({"model": model} if model else {})
+
+
+GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (b"<html>502 Bad Gateway</html>", "cannot be reached|broke off"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Welcome to nginx</html>", "no OpenAI-style stream"),
+        (stream_of("{{{ not json"), "no OpenAI-style stream"),
+        (stream_of("[1, 2]"), "no OpenAI-style stream"),
+        (stream_of({"choices": [{"delta": {"content": ["x"]}}]}), "no OpenAI-style stream"),
+        (stream_of({"choices": "x"}), "no OpenAI-style stream"),
+        (stream_of(said("I am so"), done=False), "broke off in mid-reply"),
+        (FIRST_WORDS.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1), "broke"),
+        (stream_of({"error": {"message": "out of memory"}}), "broke off: .*out of memory"),
+        (stream_of(said("Hi", "org/base-dpo", "stop")), "Another model than"),
+        (stream_of(said("Hi", "gpt-9", "stop")), "Another model than"),
+    ],
+)
+def test_what_a_server_may_do_wrong_is_a_sentence_for_each_side(words: bytes, told: str) -> None:
+    names = ("org/base", "lora", "org/base-dpo")
+    events = list(RemoteEngine(Misbehaving(words, *names).url, CONTENDERS).stream(pair()))
+    failed = {event.side: event.error for event in events if isinstance(event, Failed)}
+    assert set(failed) == {"a", "b"}
+    assert all(re.search(told, error) and "Traceback" not in error for error in failed.values())
+
+
+def test_a_server_that_hangs_is_left_after_its_patience() -> None:
+    started = time.monotonic()
+    for words in (b"", FIRST_WORDS):
+        engine = RemoteEngine(Misbehaving(words, hang=True).url, CONTENDERS, read=0.4)
+        failed = [event for event in engine.stream(pair()) if isinstance(event, Failed)]
+        assert len(failed) == 2 and all("did not answer in time" in f.error for f in failed)
+    assert time.monotonic() - started < 10
+
+
+def test_a_model_that_is_named_more_exactly_is_the_one_that_was_asked() -> None:
+    words = stream_of(said("I am sorry.", "org/base@main", "stop"))
+    (server,) = [Misbehaving(words, "org/base")]
+    engine = RemoteEngine(server.url, CONTENDERS[:1])
+    *_, last = engine.stream([Request("a", "base", SAD, GREEDY)])
+    assert isinstance(last, Finished) and last.text == "I am sorry."
+
+
+@pytest.mark.parametrize("words", [b"", b"garbage", stream_of(said("Hi", "gpt-9", "stop"))])
+def test_another_server_answers_where_one_fails_before_its_first_word(words: bytes) -> None:
+    bad, good = Misbehaving(words), Misbehaving(GOOD)
+    engine = RemoteEngine(f"{bad.url}, {good.url}/v1", CONTENDERS, look=60)
+    ends = [event for event in engine.stream(pair()) if isinstance(event, Finished)]
+    assert [end.text for end in ends] == ["I am sorry."] * 2
+    tried = bad.answered
+    assert tried >= 1 and bad.url in engine.describe()["do not answer"]
+    list(engine.stream(pair()))
+    assert bad.answered == tried, "a server that failed is asked last"
+
+
+def test_no_other_server_goes_on_with_a_reply_that_was_begun() -> None:
+    broken, good = Misbehaving(stream_of(said("I am so"), done=False)), Misbehaving(GOOD)
+    engine = RemoteEngine(f"{broken.url},{good.url}", CONTENDERS[:1], look=60)
+    events = list(engine.stream([Request("a", "base", SAD, GREEDY)]))
+    assert isinstance(events[-1], Failed) and good.answered == 0
+
+
+def test_a_server_that_answers_again_is_asked_again() -> None:
+    shaky, good = Misbehaving(b""), Misbehaving(GOOD)
+    engine = RemoteEngine(f"{shaky.url},{good.url}", CONTENDERS, look=0.3)
+    list(engine.stream(pair()))
+    assert shaky.url in engine.describe()["do not answer"]
+    shaky.words = GOOD
+    deadline = time.monotonic() + 10
+    while "do not answer" in engine.describe() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    before = shaky.answered
+    list(engine.stream(pair()))
+    assert shaky.answered > before
+    engine.close()
+
+
+def test_a_server_that_goes_away_is_noticed_before_a_visitor_does() -> None:
+    first, second = Misbehaving(GOOD), Misbehaving(GOOD)
+    engine = RemoteEngine(f"{first.url},{second.url}", CONTENDERS, look=0.05)
+    first.away()
+    await_note(engine, first.url)
+    assert len([e for e in engine.stream(pair()) if isinstance(e, Finished)]) == 2
+    assert first.answered == 0
+    engine.close()
+
+
+def await_note(engine: RemoteEngine, url: str) -> None:
+    deadline = time.monotonic() + 10
+    while url not in engine.describe().get("do not answer", "") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert url in engine.describe()["do not answer"]
+
+
+def test_merged_copies_may_lie_on_two_servers_and_a_missing_one_is_named() -> None:
+    base, aligned = Misbehaving(GOOD, "org/base"), Misbehaving(GOOD, "lora")
+    engine = RemoteEngine(f"{base.url},{aligned.url}", CONTENDERS)
+    assert len([e for e in engine.stream(pair()) if isinstance(e, Finished)]) == 2
+    assert (base.answered, aligned.answered) == (1, 1)
+    aligned.away()
+    with pytest.raises(EngineError, match=f"No server answers at {aligned.url}"):
+        RemoteEngine(f"{base.url},{aligned.url}", CONTENDERS)
+    spare = RemoteEngine(f"{base.url},{aligned.url}", CONTENDERS[:1])
+    assert aligned.url in spare.describe()["do not answer"]

@@ -1,0 +1,235 @@
+"""One OpenAI-compatible server: what it serves, whether it answers, and its replies as events.
+
+Knows the protocol's HTTP and nothing of sides that wait for each other. What another server could
+do better raises `Unavailable`; what no server would do otherwise, a plain `EngineError`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.engine.chat import defuse, fold_system
+from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
+from empo_demo.errors import EngineError
+
+if TYPE_CHECKING:
+    import httpx
+
+log = logging.getLogger(__name__)
+CHECK = 5.0
+"""Seconds to wait for a connection, and for the list of models."""
+_NOT_OPENAI = (
+    "The model server sent something that is no OpenAI-style stream; check that EMPO_ENGINE names "
+    "a server that streams /v1/chat/completions."
+)
+Trace = Callable[[str, dict[str, Any]], None]
+
+
+class Unavailable(EngineError):
+    """The server did not answer, or not usably: another one may."""
+
+
+class ModelServer:
+    """The server at `url` (with or without its `/v1`), asked through `client`."""
+
+    def __init__(self, url: str, client: httpx.Client) -> None:
+        root = url.strip().rstrip("/")
+        self.url = root if root.endswith("/v1") else f"{root}/v1"
+        self.models: list[str] = []
+        self.healthy = True
+        self.busy = 0
+        self.penalty = True
+        self._client = client
+
+    def look(self) -> None:
+        """Read the list of models; raise `EngineError`, and be unhealthy, where there is none."""
+        import httpx
+
+        self.healthy = False
+        try:
+            answer = self._client.get(f"{self.url}/models", timeout=CHECK)
+            answer.raise_for_status()
+            self.models = [str(model["id"]) for model in answer.json()["data"]]
+        except httpx.HTTPStatusError as error:
+            raise EngineError(
+                f"The server at {self.url} answered {error.response.status_code} to /models; "
+                "EMPO_ENGINE must be the URL of an OpenAI-compatible server "
+                "(its key goes into OPENAI_API_KEY)."
+            ) from None
+        except httpx.TimeoutException:
+            raise EngineError(
+                f"The server at {self.url} did not answer to /models within {CHECK:.0f} s; wait "
+                "until it has loaded its model, or restart it."
+            ) from None
+        except httpx.HTTPError:
+            raise EngineError(
+                f"No server answers at {self.url}; start it, or correct EMPO_ENGINE."
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise EngineError(
+                f"What answers at {self.url} is no OpenAI-compatible server; correct EMPO_ENGINE."
+            ) from None
+        self.healthy = True
+
+    def model_of(self, contender: Source) -> str | None:
+        """The name under which the server knows a contender's weights; None where it does not."""
+        return next((name for name in names_of(contender) if name in self.models), None)
+
+    def reply(self, request: Request, model: str, trace: Trace) -> Iterator[Event]:
+        """`Delta`s and a `Finished`; `trace` sees the connection, so that it can be cut."""
+        import httpx
+
+        self.busy += 1
+        try:
+            yield from self._reply(request, model, trace)
+        except httpx.TimeoutException:
+            raise Unavailable("The model server did not answer in time; try again.") from None
+        except httpx.RemoteProtocolError:
+            raise Unavailable("The model server broke off in mid-reply; try again.") from None
+        except httpx.HTTPError:
+            raise Unavailable("The model server cannot be reached; try again.") from None
+        finally:
+            self.busy -= 1
+
+    def _reply(self, request: Request, model: str, trace: Trace) -> Iterator[Event]:
+        started = time.perf_counter()
+        text, pieces, reason = "", 0, ""
+        with closing(self._open(request, model, trace)) as response:
+            for chunk in _chunks(response):
+                self._check_model(model, chunk.get("model"))
+                piece, reason = _content(chunk, reason)
+                piece = piece if text else piece.lstrip()
+                if piece:
+                    text, pieces = text + piece, pieces + 1
+                    yield Delta(request.side, piece)
+                pieces = (chunk.get("usage") or {}).get("completion_tokens") or pieces
+        if not reason:
+            raise Unavailable("The model server broke off in mid-reply; try again.")
+        elapsed = (time.perf_counter() - started) * 1000
+        yield Finished(request.side, _reason(reason, request), text, pieces, elapsed)
+
+    def _check_model(self, asked: str, said: object) -> None:
+        """Raise where another model answers: its reply would be counted for the wrong one."""
+        if not isinstance(said, str) or said in ("", asked):
+            return
+        alike = said.startswith(asked) or PurePosixPath(said).name == PurePosixPath(asked).name
+        if said in self.models or not alike:
+            # The names stay in the log: a visitor must not learn which model a side is.
+            log.error("%s: %r was asked, %r answered", self.url, asked, said)
+            raise Unavailable(
+                "Another model than the one asked for answered; serve each contender's weights "
+                "under a name of its own (the log has the names)."
+            )
+
+    def _open(self, request: Request, model: str, trace: Trace) -> httpx.Response:
+        """The streaming response, asked for once more where the server knows less than vLLM."""
+        body = self._body(request, model, request.messages)
+        response = self._ask(body, trace)
+        if response.status_code in (400, 422):
+            simpler = self._simpler(request, body, _drain(response))
+            response = self._ask(simpler, trace)
+        if response.status_code != 200:
+            status = response.status_code
+            kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
+            raise kind(f"The model server answered {status}: {_short(_drain(response))}")
+        return response
+
+    def _simpler(self, request: Request, body: dict[str, Any], complaint: str) -> dict[str, Any]:
+        """`body` without what the server complains of; raises where that is something else."""
+        # OpenAI's own interface has no repetition penalty, and some templates no system role.
+        if "repetition_penalty" in complaint and "repetition_penalty" in body:
+            self.penalty = False
+            return self._body(request, body["model"], request.messages)
+        if "system" in complaint.lower() and request.messages[0]["role"] == "system":
+            return self._body(request, body["model"], fold_system(request.messages))
+        raise EngineError(f"The model server refused the request: {_short(complaint)}")
+
+    def _ask(self, body: dict[str, Any], trace: Trace) -> httpx.Response:
+        url = f"{self.url}/chat/completions"
+        asked = self._client.build_request("POST", url, json=body, extensions={"trace": trace})
+        return self._client.send(asked, stream=True)
+
+    def _body(
+        self, request: Request, model: str, messages: Sequence[dict[str, str]]
+    ) -> dict[str, Any]:
+        decoding = request.decoding
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{**m, "content": defuse(m["content"], ())} for m in messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_tokens": decoding.max_new_tokens,
+            "seed": request.seed % 2**31,
+        }
+        if decoding.stop:
+            body["stop"] = list(decoding.stop)
+        if self.penalty and decoding.repetition_penalty != 1.0:
+            body["repetition_penalty"] = decoding.repetition_penalty
+        return body
+
+
+def names_of(contender: Source) -> list[str]:
+    """The names under which a server may know a contender's weights."""
+    source = contender.adapter or contender.base
+    return [source, PurePosixPath(source).name, contender.id]
+
+
+def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream, to its `[DONE]`."""
+    found = False
+    for line in response.iter_lines():
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or not data:
+            continue
+        found = True
+        if data == "[DONE]":
+            return
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            raise Unavailable(_NOT_OPENAI) from None
+        if not isinstance(chunk, dict):
+            raise Unavailable(_NOT_OPENAI)
+        if "error" in chunk:
+            raise Unavailable(f"The model server broke off: {_short(json.dumps(chunk['error']))}")
+        yield chunk
+    if not found:
+        raise Unavailable(_NOT_OPENAI)
+
+
+def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
+    """The text that a chunk adds, and why the reply has ended, "" where it has not."""
+    text = ""
+    try:
+        for choice in chunk.get("choices") or ():
+            text += (choice.get("delta") or {}).get("content") or ""
+            reason = str(choice.get("finish_reason") or reason)
+    except (AttributeError, TypeError):
+        raise Unavailable(_NOT_OPENAI) from None
+    return text, reason
+
+
+def _drain(response: httpx.Response) -> str:
+    """What a refusing response says; closes it."""
+    with closing(response):
+        return response.read().decode("utf8", "replace")
+
+
+def _reason(reason: str, request: Request) -> FinishReason:
+    """OpenAI's `stop` is an end token or a stop string; which one, it does not say."""
+    if reason == "length":
+        return "length"
+    return "stop" if request.decoding.stop else "eos"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())[:200]
+    return line if line.endswith((".", "!", "?")) else f"{line}."
