@@ -13,7 +13,7 @@ import typer
 
 from empo_demo.arena.compare import compare
 from empo_demo.board import cli as board
-from empo_demo.contenders.cli import contenders
+from empo_demo.contenders import cli as contenders
 from empo_demo.empathy.cli import analyze
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation import cli as evaluation
@@ -34,6 +34,7 @@ exchange.register(votes_app)
 board.register(votes_app)
 app.add_typer(votes_app, name="votes", help="Export, import, count, rank and back up votes.")
 app.add_typer(exchange.space_app, name="space", help="Put the arena on a Hugging Face Space.")
+app.add_typer(contenders.app, name="contenders")
 app.add_typer(training.train_app, name="train", help="Train the models: base, SFT, DPO, SEM.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
 app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")
@@ -41,7 +42,6 @@ app.add_typer(page_app, name="page", help="Record what the page shows at first."
 app.command("serve")(serve)
 app.command("compare")(compare)
 app.command("analyze")(analyze)
-app.command("contenders")(contenders)
 app.command("score")(evaluation.score)
 app.command("report")(evaluation.report)
 app.command("loop")(loop)

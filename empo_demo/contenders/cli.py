@@ -1,30 +1,130 @@
-"""`contenders`: list who can be drawn for a side."""
+"""`contenders`: list who can be drawn for a side, and prepare what their models need."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from empo_demo.contenders.roster import Roster
+    from empo_demo.settings import Settings
+
+app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+Force = Annotated[
+    bool, typer.Option("--force-adapter", help="Accept an adapter of another base model.")
+]
 
 
-def contenders(as_json: AsJson = False) -> None:
-    """List who can be drawn for a side, with the exact revision that enters each vote."""
+@app.callback()
+def contenders(context: typer.Context, as_json: AsJson = False) -> None:
+    """List who can be drawn for a side, with the revision that enters each vote, and the plan.
+
+    The plan says what loading them takes of GPU, memory and disk; nothing is loaded for it.
+    """
+    if context.invoked_subcommand is not None:
+        return
     import json
 
     from empo_demo.contenders.load import load_roster
     from empo_demo.contenders.roster import as_json as contenders_json
     from empo_demo.settings import load_settings
 
-    listing = contenders_json(load_roster(load_settings()))
+    settings = load_settings()
+    roster = load_roster(settings, fitting=True)
+    listing = contenders_json(roster)
+    lines, listing["plan"] = _plan(settings, roster)
+    prepared = {row["id"]: row["prepared"] for row in listing["plan"].get("contenders", ())}
+    for row in listing["contenders"]:
+        row["prepared"] = prepared.get(row["id"])
     if as_json:
         typer.echo(json.dumps(listing, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "strategy", "weight", "revision")
+    table = Table("id", "strategy", "weight", "revision", "merged copy")
+    words = {True: "prepared", False: "not yet", None: "-"}
     for row in listing["contenders"]:
-        table.add_row(row["id"], row["strategy"], f"{row['weight']:g}", row["revision"])
+        table.add_row(
+            row["id"], row["strategy"], f"{row['weight']:g}", row["revision"],
+            words[row["prepared"]],
+        )  # fmt: skip
     Console().print(table)
+    typer.echo(lines)
+
+
+@app.command()
+def prepare(as_json: AsJson = False, force_adapter: Force = False) -> None:
+    """Make the merged copies of models ahead of time, so that the app starts at once."""
+    import json
+
+    from empo_demo.contenders.load import load_roster
+    from empo_demo.engine.adapters import written_by
+    from empo_demo.engine.loading import Loader, pick_device
+    from empo_demo.settings import load_settings
+
+    settings = load_settings(force_adapter=force_adapter or None)
+    roster = load_roster(settings, fitting=True)
+    device = pick_device(settings.device, roster.quantization)
+    loader = Loader(
+        device, roster.quantization, settings.adapter_plan, force_adapter=settings.force_adapter
+    )
+    written = [written_by(c) for c in roster.contenders if not c.predictions]
+    made = {}
+    for base, adapter in loader.merged_adapters(written):
+        copy = loader.merged_copy(base, adapter)
+        found = copy.find()
+        with _bar(f"Merging {copy.adapter.name[:40]}") as report:
+            folder = found or copy.make(loader.model, report)
+        made[adapter] = str(folder)
+        typer.echo(f"{adapter}: {'was there' if found else 'made'}, {folder}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps({"copies": made}, ensure_ascii=False))
+    elif not made:
+        typer.echo("There is nothing to prepare: no adapter is merged into a copy of its own.")
+
+
+def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
+    """The plan of what would be loaded here: as lines, and as JSON."""
+    from empo_demo.engine.recorded import is_recording
+    from empo_demo.errors import ArenaError
+
+    written = [c for c in roster.contenders if not c.predictions]
+    if settings.engine != "local" or is_recording(settings.engine) or not written:
+        return "Nothing is loaded here.", {}
+    from rich.console import Console
+
+    try:
+        with Console(stderr=True).status("Planning…"):
+            from empo_demo.engine.budget import as_json, free_memory, table
+            from empo_demo.engine.loading import plan_of
+
+            budget = plan_of(settings, roster, written)
+            free = free_memory(budget.device)
+    except ArenaError as error:
+        return f"There is no plan: {error}", {"error": str(error)}
+    return table(budget, free), as_json(budget, free)
+
+
+def _bar(title: str) -> Any:
+    """A progress bar on stderr; entering it gives the function that moves it."""
+    from collections.abc import Iterator
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def bar() -> Iterator[Any]:
+        columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(title, total=None)
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            yield report
+
+    return bar()

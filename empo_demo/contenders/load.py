@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +12,28 @@ from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_ro
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.lease import on_zero_gpu
 from empo_demo.engine.protocol import Decoding
-from empo_demo.errors import SettingsError
+from empo_demo.errors import EngineError, SettingsError
 from empo_demo.settings import ASSETS, Quantization, Settings
 
+RECORDED = "empo-recorded"
+"""The preset whose files lie in the folder that EMPO_ENGINE names."""
 PRESETS: dict[str, Path] = {
     "tiny": ASSETS / "contenders" / "tiny.toml",
+    "small": ASSETS / "contenders" / "small.toml",
     "empo-7b": ASSETS / "contenders" / "empo-7b.toml",
+    RECORDED: ASSETS / "contenders" / "empo-recorded.toml",
 }
+log = logging.getLogger(__name__)
 CHAT_DECODING = Decoding(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=200)
 """For models brought by EMPO_BASE: chat models write longer than the tiny one."""
 
 
-def load_roster(settings: Settings) -> Roster:
-    """The roster that `settings` name, with revisions.
+def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
+    """The roster that `settings` name, with revisions; `fitting`: without what does not fit here.
 
     EMPO_PRESET chooses it; EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
-    override it. Raises `SettingsError`, one line, on a roster that could not open a round.
+    override it. Whether optional contenders fit is computed with torch, and only where it is
+    asked for. Raises `SettingsError`, one line, on a roster that could not open a round.
     """
     roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
     _check_recording(roster, settings)
@@ -38,6 +45,8 @@ def load_roster(settings: Settings) -> Roster:
         quantization=_quantization(settings, roster),
         system_prompt=settings.system_prompt or roster.system_prompt,
     )
+    if fitting:
+        roster = _with_what_fits(roster, settings)
     check_contenders(roster.contenders, where=f"The roster {roster.name!r}")
     revised = tuple(replace(c, revision=revision(c, roster)) for c in roster.contenders)
     return replace(roster, contenders=revised)
@@ -68,12 +77,14 @@ def _preset_path(preset: str) -> Path:
 
 
 def _recorded(settings: Settings) -> Roster | None:
-    """The contenders of the predictions file that EMPO_ENGINE names.
+    """The contenders of the file, or of the preset's files in the folder, that EMPO_ENGINE names.
 
-    None where it names none, or where a TOML file of EMPO_PRESET says who is recorded.
+    None where it names neither, or where a TOML file of EMPO_PRESET says who is recorded.
     """
     from empo_demo.engine.recorded import is_recording
 
+    if settings.preset == RECORDED:
+        return _published(settings)
     if not is_recording(settings.engine):
         return None
     path = Path(settings.engine).expanduser()
@@ -83,6 +94,25 @@ def _recorded(settings: Settings) -> Roster | None:
             "or the path of an existing predictions file."
         )
     return recorded_roster(path) if settings.preset in PRESETS else None
+
+
+def _published(settings: Settings) -> Roster:
+    """The preset of published replies, with those of its files that the user's folder holds."""
+    folder = Path(settings.engine).expanduser()
+    known = "EMPO_PRESET=empo-recorded needs EMPO_ENGINE to name the folder of the EmPO authors'"
+    if not folder.is_dir():
+        raise SettingsError(
+            f"{known} prediction files (github.com/justtherightsize/empo, folder predictions); "
+            f"it holds {settings.engine!r}."
+        )
+    try:
+        return read_roster(PRESETS[RECORDED], files=folder)
+    except SettingsError:
+        raise SettingsError(
+            f"{known} prediction files, but {folder} holds none of them; download at least "
+            "preds_dlr1e6m1000_zephyr-7b-sft-full124_d270_epi.txt from "
+            "github.com/justtherightsize/empo, folder predictions."
+        ) from None
 
 
 def _check_recording(roster: Roster, settings: Settings) -> None:
@@ -111,6 +141,33 @@ def recorded_roster(path: Path) -> Roster:
         ),
         quantization="none",
     )
+
+
+def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
+    """`roster` without those optional contenders whose models do not fit this machine.
+
+    The last are left out first. All stay where it cannot be told: on a leased GPU, at a server,
+    and where the models' configurations cannot be had. The tiny models fit everywhere.
+    """
+    optional = [c for c in roster.contenders if c.optional]
+    if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
+        return roster
+    from empo_demo.engine.budget import fits, free_memory
+    from empo_demo.engine.loading import plan_of
+
+    kept = list(roster.contenders)
+    try:
+        while optional:
+            budget = plan_of(settings, roster, [c for c in kept if not c.predictions])
+            if fits(budget, free_memory(budget.device)):
+                break
+            left_out = optional.pop()
+            kept.remove(left_out)
+            log.warning("The contender %s is left out: its model does not fit.", left_out.id)
+    except EngineError as error:
+        log.warning("Whether all contenders fit is not known: %s", error)
+        return roster
+    return replace(roster, contenders=tuple(kept))
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:

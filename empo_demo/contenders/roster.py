@@ -31,7 +31,8 @@ class Contender:
     """One who can be drawn for a side. `adapter` is None for the base weights.
 
     A retrained adapter carries its lineage: `parent` (contender id), `votes` (how many it was
-    trained on) and `data_hash` (of its training pairs).
+    trained on) and `data_hash` (of its training pairs). An `optional` one takes part only where
+    its adapter is there and its weights fit.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Contender:
     revision: str = ""
     votes: int | None = None
     data_hash: str | None = None
+    optional: bool = False
 
     @property
     def guided(self) -> bool:

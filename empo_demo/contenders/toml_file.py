@@ -75,16 +75,17 @@ class _RosterTable(BaseModel):
     contenders: list[_ContenderTable] = Field(description="[[contenders]] tables")
 
 
-def read_roster(path: Path) -> Roster:
+def read_roster(path: Path, *, files: Path | None = None) -> Roster:
     """The roster that the file at `path` lists, without revisions.
 
-    A contender marked `optional` is left out where its adapter does not exist.
+    Predictions lie in the folder `files`, by default beside `path`. A contender marked `optional`
+    is left out where its adapter or its predictions do not exist.
     """
     table = _parse(path, _read(path))
     folder = path.resolve().parent
     contenders = []
     for row in table.contenders:
-        contender = _contender(row, folder, path)
+        contender = _contender(row, folder, path, files or folder)
         if contender is not None:
             contenders.append(contender)
     check_contenders(contenders, where=str(path))
@@ -167,7 +168,8 @@ def contender_toml(contender: Contender, folder: Path) -> str:
             continue
         if name in ("base", "adapter", "predictions"):
             value = _relative(value, folder)
-        lines.append(f"{name} = {_quoted(value) if isinstance(value, str) else value}")
+        written = _quoted(value) if isinstance(value, str) else str(value).lower()
+        lines.append(f"{name} = {written}")
     return "\n".join(lines) + "\n"
 
 
@@ -215,20 +217,23 @@ def write_file(path: Path, text: str) -> None:
         raise SettingsError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
-def _contender(row: _ContenderTable, folder: Path, path: Path) -> Contender | None:
+def _contender(row: _ContenderTable, folder: Path, path: Path, files: Path) -> Contender | None:
     where = f"{path}, contender {row.id!r},"
     if not row.base and not row.predictions:
         raise SettingsError(f"{where} has no base; give a folder or a Hub id.")
-    contender = Contender(**row.model_dump(exclude={"optional"}))
+    contender = Contender(**row.model_dump())
     if row.predictions:
-        file = folder / Path(row.predictions).expanduser()
+        file = files / Path(row.predictions).expanduser()
         if not file.is_file():
+            if row.optional:
+                return None
             raise SettingsError(f"{where} names the predictions {file}, but there is no such file.")
         contender = replace(contender, predictions=str(file.resolve()))
     if row.base:
         contender = replace(contender, base=resolve_model(row.base, folder, where))
     if row.adapter:
-        if row.optional and not (folder / row.adapter).is_dir():
+        on_hub = "/" in row.adapter and _HUB_ID.fullmatch(row.adapter)
+        if row.optional and not (folder / row.adapter).is_dir() and not on_hub:
             return None
         contender = replace(contender, adapter=resolve_model(row.adapter, folder, where))
     return contender

@@ -71,7 +71,7 @@ def half_type(device: str) -> str:
 
     from empo_demo.engine.lease import on_zero_gpu
 
-    if not device.startswith("cuda") or on_zero_gpu():
+    if not device.startswith("cuda") or on_zero_gpu() or not torch.cuda.is_available():
         return "bfloat16"
     old = torch.cuda.get_device_capability(device) < (8, 0)
     return "float16" if old else "bfloat16"
@@ -138,6 +138,19 @@ def first_line(error: BaseException) -> str:
     """What an error of a library says in its first line, as a sentence."""
     line = " ".join(str(error).strip().split("\n")[0].split())[:300]
     return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def release(wrapped: Any) -> None:
+    """Drop PEFT's own LoRA weights, once the layers hold them as they compute with them."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    for layer in wrapped.modules():
+        if isinstance(layer, LoraLayer):
+            parts: list[Any] = [*layer.lora_A.values(), *layer.lora_B.values()]
+            for part in parts:
+                empty = part.weight.new_empty(0)
+                part.weight = torch.nn.Parameter(empty, requires_grad=False)
 
 
 _FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")

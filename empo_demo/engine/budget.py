@@ -53,6 +53,8 @@ class Member:
     reason: str = ""
     shared: float = 0.0
     merged: float = 0.0
+    prepared: bool | None = None
+    """Whether its merged copy is kept from before; None where there is none to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,11 @@ def make_budget(
     for base in dict.fromkeys(one.base for one in written):
         shape = model_shape(base)
         held = shape.held(quantization)
-        group = [_member(one, shape, quantization, override) for one in written if one.base == base]
+        group = [
+            _member(one, shape, quantization, override, device)
+            for one in written
+            if one.base == base
+        ]
         members += group
         shared = {m.adapter: m.shared for m in group if m.plan == "shared"}
         if any(member.plan != "merged" for member in group):
@@ -151,7 +157,7 @@ def make_budget(
         merged = {m.adapter: m for m in group if m.plan == "merged"}
         copies += [Copy(str(adapter), held, 0.0, shape) for adapter in merged]
         for adapter in merged:
-            if not is_prepared(base, str(adapter), quantization, device):
+            if not merged[adapter].prepared:
                 disk += held
                 scratch = max(scratch, 2.0 * shape.weights * (quantization != "none"))
     shapes = [(copy.shape, _tokens(copy.shape, new_tokens)) for copy in copies]
@@ -260,23 +266,29 @@ def as_json(budget: Budget, free: Free) -> dict[str, Any]:
         "free": {"device": free.device, "host": free.host, "disk": free.disk},
         "fits": fits(budget, free),
         "contenders": [
-            {"id": m.id, "plan": m.plan, "reason": m.reason,
-             "shared_bytes": round(m.shared), "merged_bytes": round(m.merged)}
+            {
+                "id": m.id, "plan": m.plan, "reason": m.reason, "prepared": m.prepared,
+                "shared_bytes": round(m.shared), "merged_bytes": round(m.merged),
+            }
             for m in budget.members
         ],
     }  # fmt: skip
 
 
 def _member(
-    one: Written, shape: ModelShape, quantization: Quantization, override: Override
+    one: Written, shape: ModelShape, quantization: Quantization, override: Override, device: str
 ) -> Member:
     if one.adapter is None:
         return Member(one.id, one.base, None, "base")
     merged = shape.held(quantization)
     choice = choose(adapter_shape(one.adapter, shape), merged, quantization, override)
+    prepared = None
+    if choice.plan == "merged":
+        prepared = is_prepared(one.base, one.adapter, quantization, device)
     return Member(
-        one.id, one.base, one.adapter, choice.plan, choice.reason, choice.shared_bytes, merged
-    )
+        one.id, one.base, one.adapter, choice.plan, choice.reason, choice.shared_bytes, merged,
+        prepared,
+    )  # fmt: skip
 
 
 def _tokens(shape: ModelShape, new_tokens: int) -> int:

@@ -24,6 +24,7 @@ from empo_demo.engine.adapters import (
     half_type,
     is_out_of_memory,
     model_folder,
+    release,
     written_by,
 )
 from empo_demo.engine.copies import MergedCopy
@@ -211,6 +212,7 @@ class Loader:
             wrapped = attach(model, folders)
             place(model, self.device)
             rows = install(wrapped)
+            release(wrapped)
         place(model, self.device)
         served = {one.id: names.get(one.adapter or "") for one in users}
         return weights_of(model, tokenizer, served, rows)

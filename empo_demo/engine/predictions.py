@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ COLUMNS = ("gens", "gen_targets", "prevs")
 SEPARATORS = (",", "~")
 FIELDS = ("context", "reference", "response")
 """The keys that a line of our JSONL must have."""
+_TURN = re.compile(r"<\|(user|assistant)\|>\n(.*?)</s>", re.DOTALL)
 LevelsOf = dict[str, int]
 """EPITOME levels 0-2 by mechanism: er, ex, ip."""
 
@@ -140,7 +142,7 @@ def _separator(path: Path, text: str) -> str:
 
 def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
     return Row(
-        context=(cells["prevs"],),
+        context=_whole_dialogue(cells),
         user=cells["prevs"],
         reference=cells["gen_targets"],
         response=cells["gens"],
@@ -148,6 +150,20 @@ def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
         generated_levels=_levels(path, line, cells, "pred"),
         reference_levels=_levels(path, line, cells, "gt"),
     )
+
+
+def _whole_dialogue(cells: Mapping[str, str]) -> tuple[str, ...]:
+    """The turns in the column of prompts, where there is one; else the last user turn alone.
+
+    EmPO's published files hold the whole prompt in Zephyr's template.
+    """
+    turns = _TURN.findall(cells.get("chat_templates") or "")
+    roles = [role for role, _ in turns]
+    texts = tuple(text.strip() for _, text in turns)
+    alternate = roles == ["user" if i % 2 == 0 else "assistant" for i in range(len(roles))]
+    if alternate and texts and texts[-1] == cells["prevs"].strip():
+        return texts
+    return (cells["prevs"],)
 
 
 def _levels(path: Path, line: int, cells: Mapping[str, str], prefix: str) -> LevelsOf | None:

@@ -15,6 +15,9 @@ REHEARSED = "I failed my driving test again, and my father was sitting in the ba
 def serve(
     host: Annotated[str | None, typer.Option(help="As GRADIO_SERVER_NAME.")] = None,
     port: Annotated[int | None, typer.Option(help="As GRADIO_SERVER_PORT.")] = None,
+    force_adapter: Annotated[
+        bool, typer.Option("--force-adapter", help="Accept an adapter of another base model.")
+    ] = False,
 ) -> None:
     """Start the page, as `python app.py` does."""
     import os
@@ -26,7 +29,7 @@ def serve(
     from empo_demo.settings import load_settings
     from empo_demo.ui.page import launch
 
-    launch(load_settings())
+    launch(load_settings(force_adapter=force_adapter or None))
 
 
 @page_app.command("rehearsal")

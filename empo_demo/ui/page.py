@@ -44,7 +44,7 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 
 def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
     """Open the store, show the page, load the models behind it."""
-    roster = load_roster(settings)
+    roster = load_roster(settings, fitting=True)
     lexicon = load_lexicon(settings.nrc_vad)
     store = Store.of(settings)
     for warning in store.warnings:

@@ -291,3 +291,124 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     if not torch.backends.mps.is_available():
         with pytest.raises(EngineError, match="EMPO_DEVICE asks for mps"):
             pick_device("mps", "nf4")
+
+
+def test_an_adapter_of_another_base_is_refused_unless_forced(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(adapter_folder, other)
+    file = other / "adapter_config.json"
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": "org/another-model"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(EngineError, match=r"trained on org/another-model.*--force-adapter"):
+        engine_of(tiny_folder, other)
+    assert len(replies(engine_of(tiny_folder, other, force=True), "base", "aligned")) == 2
+    settings = Settings(device="cpu", force_adapter=True)
+    roster = Roster(
+        "r",
+        (Contender("base", str(tiny_folder)), Contender("aligned", str(tiny_folder), str(other))),
+        quantization="none",
+    )
+    assert len(replies(load_engine(settings, roster), "base", "aligned")) == 2
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "base", "same"),
+    [
+        ("owner/Model", "owner/Model", True),
+        ("owner/Model", "/data/model/", True),
+        ("/home/a/model", "/data/model", True),
+        ("owner/Model", "/c/models--owner--Model/snapshots/0123abcd", True),
+        ("owner/Model", "owner/Model-2", False),
+        ("", "owner/Model", True),
+    ],
+)
+def test_a_base_is_known_by_the_last_part_of_its_name(
+    tmp_path: Path, trained_on: str, base: str, same: bool
+) -> None:
+    from empo_demo.engine.adapters import check_base
+
+    config = {"base_model_name_or_path": trained_on}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    if same:
+        check_base(tmp_path, base)
+    else:
+        with pytest.raises(EngineError, match="was trained on"):
+            check_base(tmp_path, base)
+
+
+def test_an_adapter_saved_with_another_tokenizer_is_refused(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "adapter"
+    shutil.copytree(adapter_folder, other)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_folder / name, other / name)
+    engine_of(tiny_folder, other)
+    table = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = table["model"]["vocab"]
+    one, two = list(vocabulary)[50:52]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (other / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.raises(EngineError, match="saved with another tokenizer"):
+        engine_of(tiny_folder, other)
+    engine_of(tiny_folder, other, force=True)
+
+
+def full(*_: Any, **__: Any) -> Any:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore")
+
+
+@pytest.mark.parametrize("where", ["model", "adapter"])
+def test_a_full_memory_is_called_that(
+    tiny_folder: Path, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    import peft
+    import transformers
+
+    if where == "model":
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
+    else:
+        monkeypatch.setattr(peft.PeftModel, "from_pretrained", full)
+    with pytest.raises(EngineError, match="memory") as caught:
+        engine_of(tiny_folder, adapter_folder, "shared")
+    assert "\n" not in str(caught.value) and "does not fit the base model" not in str(caught.value)
+    assert "EMPO_QUANTIZATION=nf4" in str(caught.value)
+
+
+def test_the_base_is_not_loaded_where_no_contender_uses_it(
+    tiny_folder: Path, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    real = Loader.model
+
+    def counted(self: Loader, name: str) -> Any:
+        loaded.append(name)
+        return real(self, name)
+
+    monkeypatch.setattr(Loader, "model", counted)
+    loader = Loader("cpu", "none", "merged")
+    copies = loader.load((Contender("aligned", str(tiny_folder), str(adapter_folder)),))
+    assert len(copies) == 1 and str(tiny_folder) not in loaded and len(loaded) == 1
+
+
+def test_adapters_are_not_held_twice(tiny_folder: Path, adapter_folder: Path) -> None:
+    engine = engine_of(tiny_folder, adapter_folder, "shared")
+    held = [name for name, p in engine.model_of("base").model.named_parameters() if p.numel()]
+    assert not [name for name in held if "lora_" in name]
+    assert len(set(replies(engine, "base", "aligned").values())) == 2
+
+
+def test_old_gpus_get_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from empo_demo.engine.adapters import half_type
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, dtype in (((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _d, c=capability: c)
+        assert half_type("cuda:0") == dtype
+    assert half_type("cpu") == "bfloat16"
