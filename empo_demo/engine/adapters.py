@@ -142,15 +142,12 @@ def first_line(error: BaseException) -> str:
 
 def release(wrapped: Any) -> None:
     """Drop PEFT's own LoRA weights, once the layers hold them as they compute with them."""
-    import torch
     from peft.tuners.lora import LoraLayer
 
     for layer in wrapped.modules():
         if isinstance(layer, LoraLayer):
-            parts: list[Any] = [*layer.lora_A.values(), *layer.lora_B.values()]
-            for part in parts:
-                empty = part.weight.new_empty(0)
-                part.weight = torch.nn.Parameter(empty, requires_grad=False)
+            layer.lora_A.clear()
+            layer.lora_B.clear()
 
 
 _FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
