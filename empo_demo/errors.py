@@ -10,6 +10,11 @@ from __future__ import annotations
 class ArenaError(Exception):
     """Base of every error whose message is written for the person who caused or met it."""
 
+    @property
+    def public(self) -> str:
+        """What a visitor of the page may read of it."""
+        return str(self)
+
 
 class InvalidInput(ArenaError):
     """What was sent cannot be used: empty, too long, malformed, of the wrong kind."""
@@ -32,7 +37,18 @@ class EngineError(ArenaError):
 
 
 class StorageError(ArenaError):
-    """The database cannot be read or written at present. Nothing half-written remains."""
+    """The database cannot be read or written at present. Nothing half-written remains.
+
+    `public` is the message without the place of the database.
+    """
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self._public = public or message
+
+    @property
+    def public(self) -> str:
+        return self._public
 
 
 class DataError(ArenaError):

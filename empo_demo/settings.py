@@ -6,6 +6,7 @@ A wrong value is one `SettingsError` that names the variable, what it holds and 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,15 @@ class Settings(BaseSettings):
     rounds_per_address: int = Field(
         120, ge=1, le=100_000, description="as for a voter, for all behind one network address"
     )
+    explores_per_address: int = Field(
+        60, ge=1, le=100_000, description="Explore comparisons per address in ten minutes"
+    )
+    allowed_hosts: str | None = Field(
+        None, description="host names that the page is reached by, with commas: arena.example.org"
+    )
+    trusted_proxies: str | None = Field(
+        None, description="addresses or networks of your reverse proxies, with commas: 10.0.0.0/8"
+    )
     seed: int | None = Field(None, description="a whole number; fixes the draws of a session")
 
     @field_validator("nrc_vad")
@@ -80,12 +90,31 @@ class Settings(BaseSettings):
             raise ValueError("not a device")
         return device
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str | None) -> str | None:
+        for one in split(value):
+            ipaddress.ip_network(one)
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, value: str | None) -> str | None:
+        if any("/" in one or "@" in one for one in split(value)):
+            raise ValueError("a host name, not an address with a path")
+        return value
+
     @field_validator("database")
     @classmethod
     def _known_database(cls, url: str) -> str:
         if not url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:", "postgres:")):
             raise ValueError("not a database URL")
         return url
+
+
+def split(value: str | None) -> list[str]:
+    """The parts of a setting that holds several, separated by commas."""
+    return [part.strip() for part in (value or "").split(",") if part.strip()]
 
 
 def load_settings(**overrides: Any) -> Settings:

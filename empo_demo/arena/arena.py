@@ -12,10 +12,12 @@ import logging
 import random
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena import guards, opening
 from empo_demo.arena.backend import Backend
+from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.jobs import jobs_of, replay
 from empo_demo.arena.live import LiveRounds, owner
 from empo_demo.arena.rounds import (
@@ -99,6 +101,28 @@ class Arena:
         """Where replies were recorded elsewhere: the only dialogues that can be answered."""
         listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None
         return list(listed()) if listed is not None else []
+
+    def explore(
+        self, comparison: Comparison, *, address: str | None = None
+    ) -> tuple[dict[str, Shown], Iterator[Event]]:
+        """Who stands on the sides "a" and "b", and what they say. Not blind, and not stored.
+
+        Counts against the address. Without the SEM a guided side says that it had no guidance.
+        """
+        comparison.checked(self.roster)
+        engine, sem = self.engine(), self._backend.sem()
+        self.store.admit_explore(address)
+        reading, _ = opening.read(sem, comparison.dialogue)
+        events = explore(engine, self.roster, comparison, reading)
+        return shown(self.roster, comparison, reading), self._giving_way(events)
+
+    def _giving_way(self, events: Iterator[Event]) -> Iterator[Event]:
+        """End a comparison that holds the engine's only place while a round waits for it."""
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                yield event
+                if self.settings.max_concurrent_rounds == 1 and self.ahead():
+                    raise NotAllowed("A visitor's round comes first; compare again in a moment.")
 
     def ahead(self) -> int:
         """How many rounds wait for the models now."""
@@ -194,14 +218,14 @@ class Arena:
             parent=parent,
         )  # fmt: skip
 
-    def retry(self, voter: str, round_id: str) -> OpenedRound:
+    def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:
         """The same dialogue again with new seeds and sides; the old round becomes void."""
         token = guards.check_token(voter)
         old = self._own(token, round_id)
         live = self._rounds.get(old.id)
         if live is not None:
             live.stop.set()
-        self.store.admit(token)
+        self.store.admit(token, address)
         self.store.void(token, old.id, "It was tried again.")
         return self._open(
             token, dialogue_of(old), consent=old.consent, origin=old.origin,
@@ -258,9 +282,8 @@ class Arena:
             self._rounds.flush(wanted)
             voted, created = self.store.cast(token, wanted, fill)
         except StorageError as error:
-            raise StorageError(
-                f"{error} The vote was not counted; nothing is lost, try again."
-            ) from error
+            told = "The vote was not counted; nothing is lost, try again."
+            raise StorageError(f"{error} {told}", f"{error.public} {told}") from error
         return receipt_of(voted, self._labels(), created=created)
 
     def set_ratings(

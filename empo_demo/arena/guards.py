@@ -148,7 +148,7 @@ def before_sending(text: str, country: str) -> tuple[Notice, ...]:
     """What to say of `text` before it leaves the box: nothing, unless it holds personal data."""
     from empo_demo.empathy import safety
 
-    found = safety.assess(text, country)
+    found = safety.assess(clean_text(text), country)
     return _notices(found, country) if found.personal else ()
 
 

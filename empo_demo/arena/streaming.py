@@ -7,6 +7,7 @@ outcome is stored before the last event is handed out. First words of both sides
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import unicodedata
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from empo_demo.contenders.strategies import Prepared
 
 log = logging.getLogger(__name__)
+_SENTENCE = re.compile(r"\w[^.!?…。！？]*[.!?…。！？]")
 WITHHELD = "This reply was withheld, because it could encourage harm."
 
 
@@ -76,13 +78,11 @@ class Live:
             if outcome.error is not None:
                 return f"Side {side.upper()} failed: {outcome.error}"
         for side, outcome in self.outcomes.items():
-            if not showable(outcome.text):
-                stopped = outcome.reason == "stopped"
-                return (
-                    "It was stopped before both sides had said something."
-                    if stopped
-                    else f"Side {side.upper()} had nothing to say."
-                )
+            text = showable(outcome.text)
+            if outcome.reason == "stopped" and not _SENTENCE.search(text):
+                return "It was stopped before both sides had said a sentence."
+            if not text:
+                return f"Side {side.upper()} had nothing to say."
         return None
 
 

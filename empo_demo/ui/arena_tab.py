@@ -11,6 +11,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import MAX_TEXT
 from empo_demo.ui import highlights
 from empo_demo.ui.handlers import Handlers
+from empo_demo.ui.lanes import ROUNDS, VOTES
 from empo_demo.ui.parts import Labels, Parts
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.visitors import visitor_of
@@ -177,13 +178,15 @@ def _wire(p: Parts, h: Handlers) -> None:
     outputs = p.all()
     stream = {
         **_PRIVATE,
-        "concurrency_id": "rounds",
-        "concurrency_limit": 32,
+        "concurrency_id": ROUNDS,
         "trigger_mode": "once",
     }
 
     def send(text: str, stored: Any, request: gr.Request) -> Any:
         yield from h.send(text, stored, visitor_of(request))
+
+    def again(stored: Any, request: gr.Request) -> Any:
+        yield from h.retry(stored, visitor_of(request))
 
     def agree(text: str, stored: Any, request: gr.Request) -> Any:
         yield from h.agree(text, stored, visitor_of(request))
@@ -202,10 +205,10 @@ def _wire(p: Parts, h: Handlers) -> None:
     p.refuse.click(refuse, [p.box, p.session], outputs, **stream)
     p.examples.select(choose, [p.session], outputs, **stream)
     p.next.click(following, [p.session], outputs, **stream)
-    p.retry.click(h.retry, [p.session], outputs, **stream)
-    p.stop.click(h.stop, [p.session], outputs, **_PRIVATE)
+    p.retry.click(again, [p.session], outputs, **stream)
     p.keep.click(h.keep, [p.session], outputs, **_PRIVATE)
-    votes = {**_PRIVATE, "concurrency_id": "votes", "concurrency_limit": 8}
+    votes = {**_PRIVATE, "concurrency_id": VOTES}
+    p.stop.click(h.stop, [p.session], outputs, **votes)
     for button, kind in zip(p.vote, KINDS, strict=True):
         button.click(partial(h.vote, kind.name), [p.session], outputs, trigger_mode="once", **votes)
     p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)
@@ -214,7 +217,7 @@ def _wire(p: Parts, h: Handlers) -> None:
 def _wire_recorded(p: Parts, h: Handlers) -> None:
     """The button draws one of the recorded dialogues, the list chooses one; both begin a round."""
     outputs = p.all()
-    stream = {**_PRIVATE, "concurrency_id": "rounds", "trigger_mode": "once"}
+    stream = {**_PRIVATE, "concurrency_id": ROUNDS, "trigger_mode": "once"}
 
     def draw(stored: Any, request: gr.Request) -> Any:
         yield from h.recorded(stored, visitor_of(request))

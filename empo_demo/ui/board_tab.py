@@ -49,7 +49,7 @@ def drawn(arena: Arena, say: Texts) -> str:
     try:
         found = board(ballots_of_store(arena.store), arena.roster)
     except ArenaError as error:
-        return highlights.message(str(error), error=True)
+        return highlights.message(error.public, error=True)
     if not found.ranking.votes:
         return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
     detail = "".join(

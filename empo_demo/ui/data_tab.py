@@ -16,6 +16,7 @@ from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
 from empo_demo.ui.highlights import ENGLISH
+from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
@@ -73,6 +74,7 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         lambda stored, yes: delete(arena, stored, yes, mine, erased, session),
         [session, sure],
         [mine, erased, session],
+        concurrency_id=VOTES,
         **_PRIVATE,
     )
 
@@ -97,13 +99,17 @@ def tally(arena: Arena, say: Texts = ENGLISH) -> str:
     try:
         stats = arena.stats()
     except ArenaError as error:
-        return highlights.message(str(error), error=True)
+        return highlights.message(error.public, error=True)
     rows = [("Rounds", sum(stats.rounds.values())), ("Votes", sum(stats.votes.values()))]
     rows += [(f"… {noun_of(v)}", n) for v, n in sorted(stats.votes.items())]
     rows += [("Voters", stats.voters), ("May be exported", stats.exportable)]
     rows += [(f"Left out: {reason}", n) for reason, n in stats.left_out.items() if n]
     body = "".join(f"<tr><td>{escape(name)}</td><td>{n:,}</td></tr>" for name, n in rows)
-    warnings = "".join(highlights.message(line, error=True) for line in stats.warnings)
+    place = arena.store.database.name
+    warnings = "".join(
+        highlights.message(line.replace(place, "The database"), error=True)
+        for line in stats.warnings
+    )
     title = escape(say("data.counted"))
     return (
         f'{warnings}<section class="card"><h3>{title}</h3><table class="tally">{body}</table>'
@@ -123,7 +129,7 @@ def prepare(arena: Arena, name: str, file: Any, said: Any) -> dict[Any, Any]:
     try:
         report = export_file(arena.settings.database, form, path)
     except ArenaError as error:
-        return {said: highlights.message(str(error), error=True)}
+        return {said: highlights.message(error.public, error=True)}
     except Exception:
         log.exception("The export failed")
         return {said: highlights.message(GENERAL, error=True)}
@@ -140,7 +146,7 @@ def own(arena: Arena, stored: Any) -> str:
     try:
         records = arena.my_data(session.voter)
     except ArenaError as error:
-        return highlights.message(str(error), error=True)
+        return highlights.message(error.public, error=True)
     if not records:
         return highlights.message(say("data.mine.none"))
     return "".join(_record(record, say) for record in records)
@@ -168,7 +174,7 @@ def withdraw(arena: Arena, stored: Any, round_id: Any, mine: Any, erased: Any) -
     try:
         arena.withdraw(session.voter, str(round_id))
     except ArenaError as error:
-        return {erased: highlights.message(str(error), error=True)}
+        return {erased: highlights.message(error.public, error=True)}
     told = say("data.withdrawn", receipt=str(round_id)[:8])
     return {mine: own(arena, stored), erased: highlights.message(told)}
 
@@ -184,7 +190,7 @@ def delete(
     try:
         count = arena.delete_my_data(before.voter)
     except ArenaError as error:
-        return {erased: highlights.message(str(error), error=True)}
+        return {erased: highlights.message(error.public, error=True)}
     return {
         mine: "",
         erased: highlights.message(say("data.deleted", n=count)),

@@ -15,10 +15,12 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import frames
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Delta, Failed, Finished
+from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
-from empo_demo.ui.pictures import FRAME, GENERAL
+from empo_demo.ui.lanes import CALLS, ROUNDS, VOTES
+from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.visitors import address_of
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def plainly(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except ArenaError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(error.public, print_exception=False) from None
         except gr.Error:
             raise
         except Exception:
@@ -64,9 +66,12 @@ def _round_endpoints(arena: Arena) -> None:
     def stream(voter: str, round_id: str) -> Iterator[dict]:
         """Both replies as they grow: {"a": text, "b": text, "finished": {side: reason}}."""
         try:
-            yield from _frames(arena, voter, round_id)
+            with closing(frames(arena.stream(voter, round_id))) as stream:  # type: ignore[type-var]
+                for frame in stream:
+                    ends = {side: _end(end) for side, end in frame.ends.items()}
+                    yield {**frame.texts, "finished": ends}
         except ArenaError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(error.public, print_exception=False) from None
         except Exception:
             log.exception("The stream of a round failed")
             raise gr.Error(GENERAL, print_exception=False) from None
@@ -90,9 +95,9 @@ def _round_endpoints(arena: Arena) -> None:
         return arena.analyze(before.plus("user", text)).as_json()
 
     @plainly
-    def retry(voter: str, round_id: str) -> dict:
+    def retry(voter: str, round_id: str, request: gr.Request | None = None) -> dict:
         """The same dialogue again as a new round."""
-        return arena.retry(voter, round_id).as_json()
+        return arena.retry(voter, round_id, address=address_of(request)).as_json()
 
     @plainly
     def stop(voter: str, round_id: str) -> str:
@@ -105,9 +110,9 @@ def _round_endpoints(arena: Arena) -> None:
         """A round as it stands, for a page that was reloaded."""
         return arena.find(voter, round_id).as_json()
 
-    for call in (open_round, vote, go_on, analyze, retry, stop, find_round):
-        gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
-    gr.api(stream, api_name="stream", concurrency_id="rounds", concurrency_limit=32)
+    _register(CALLS, open_round, analyze, retry)
+    _register(VOTES, vote, stop, go_on, find_round)
+    _register(ROUNDS, stream)
 
 
 def _own_endpoints(arena: Arena) -> None:
@@ -148,37 +153,18 @@ def _own_endpoints(arena: Arena) -> None:
         """Erase at once what was written without consent; else it is erased within the hour."""
         return arena.end_visit(voter)
 
-    for call in (
-        new_voter,
-        consent,
-        my_votes,
-        my_data,
-        withdraw_vote,
-        delete_my_data,
-        end_visit,
-    ):
-        gr.api(call, api_name=call.__name__, concurrency_id="calls", concurrency_limit=16)
+    _register(
+        VOTES, new_voter, consent, my_votes, my_data, withdraw_vote, delete_my_data, end_visit
+    )
 
 
-def _frames(arena: Arena, voter: str, round_id: str) -> Iterator[dict[str, Any]]:
-    """The stream's events, gathered to at most ten pictures a second."""
-    import time
+def _register(lane: str, *calls: Callable[..., Any]) -> None:
+    for call in calls:
+        gr.api(call, api_name=call.__name__, concurrency_id=lane)
 
-    texts = {"a": "", "b": ""}
-    finished: dict[str, str] = {}
-    last = 0.0
-    with closing(arena.stream(voter, round_id)) as events:  # type: ignore[type-var]
-        for event in events:
-            if isinstance(event, Delta):
-                texts[event.side] += event.text
-            elif isinstance(event, Finished):
-                texts[event.side], finished[event.side] = event.text, event.reason
-            elif isinstance(event, Failed):
-                texts[event.side], finished[event.side] = "", f"failed: {event.error}"
-            if time.monotonic() - last >= FRAME:
-                last = time.monotonic()
-                yield {**texts, "finished": dict(finished)}
-    yield {**texts, "finished": dict(finished)}
+
+def _end(end: Finished | Failed) -> str:
+    return end.reason if isinstance(end, Finished) else f"failed: {end.error}"
 
 
 def _dialogue(messages: object) -> Dialogue:

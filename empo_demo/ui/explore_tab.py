@@ -6,7 +6,6 @@ The same seed for both, so that one sees what alignment changes. A link restores
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,15 +22,17 @@ from empo_demo.arena.comparison import (
     Comparison,
     decode_link,
     encode_link,
-    explore,
-    shown,
 )
+from empo_demo.arena.frames import Frame, frames
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
-from empo_demo.engine.protocol import Delta, Finished
-from empo_demo.errors import ArenaError
+from empo_demo.engine.protocol import Failed
+from empo_demo.errors import ArenaError, InvalidInput
 from empo_demo.ui import highlights
+from empo_demo.ui.lanes import EXPLORE
 from empo_demo.ui.panes import pane
-from empo_demo.ui.pictures import FRAME, GENERAL
+from empo_demo.ui.pictures import GENERAL
+from empo_demo.ui.visitors import address_of
+from empo_demo.votes.models import SIDES
 
 log = logging.getLogger(__name__)
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -77,10 +78,10 @@ def build(arena: Arena, page: gr.Blocks) -> None:
         before, text, left, right, dial_left, dial_right, seed, temperature, top_p, penalty, tokens,
     ]  # fmt: skip
 
-    def play(*values: Any) -> Iterator[dict[Any, Any]]:
-        yield from _play(arena, values, panes, said, link)
+    def play(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield from _play(arena, values, panes, said, link, address_of(request))
 
-    options = {**_PRIVATE, "concurrency_id": "rounds", "concurrency_limit": 32}
+    options = {**_PRIVATE, "concurrency_id": EXPLORE}
     event = gr.on([run.click, text.submit], play, knobs, [*panes, said, link], **options)
     dial = gr.on([dial_left.release, dial_right.release], play, knobs, [*panes, said, link],
                  trigger_mode="always_last", **options)  # fmt: skip
@@ -93,37 +94,40 @@ def build(arena: Arena, page: gr.Blocks) -> None:
 
 
 def _play(
-    arena: Arena, values: Any, panes: tuple[gr.HTML, gr.HTML], said: gr.HTML, link: gr.HTML
+    arena: Arena,
+    values: Any,
+    panes: tuple[gr.HTML, gr.HTML],
+    said: gr.HTML,
+    link: gr.HTML,
+    address: str | None,
 ) -> Iterator[dict[Any, Any]]:
     try:
         comparison = _comparison(arena, values)
-        reading = _reading(arena, comparison)
-        titles = shown(arena.roster, comparison, reading)
+        titles, events = arena.explore(comparison, address=address)
         yield {said: highlights.message("Both are reading…"), link: _link(comparison)}
-        texts, ended = {"a": "", "b": ""}, {"a": False, "b": False}
-        last = 0.0
-        engine = arena.engine()
-        with closing(explore(engine, arena.roster, comparison, reading)) as events:  # type: ignore[type-var]
-            for event in events:
-                if isinstance(event, Delta):
-                    texts[event.side] += event.text
-                else:
-                    ended[event.side] = True
-                    texts[event.side] = event.text if isinstance(event, Finished) else event.error
-                if time.monotonic() - last >= FRAME:
-                    last = time.monotonic()
-                    yield _panes(panes, titles, texts, ended)
-        yield {**_panes(panes, titles, texts, ended), said: ""}
+        with closing(frames(events)) as stream:  # type: ignore[type-var]
+            for frame in stream:
+                yield _panes(panes, titles, frame)
+        yield {said: ""}
     except ArenaError as error:
-        yield {said: highlights.message(str(error), error=True)}
+        yield {said: highlights.message(error.public, error=True)}
     except Exception:
         log.exception("A comparison failed")
         yield {said: highlights.message(GENERAL, error=True)}
 
 
 def _comparison(arena: Arena, values: Any) -> Comparison:
-    before, text, left, right, dial_left, dial_right, seed, *drawing = values
-    temperature, top_p, penalty, tokens = drawing
+    """From the form; raises `InvalidInput` also where a stranger sent no numbers at all."""
+    try:
+        return _filled(arena, *values)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput("The form holds something that cannot be used.") from None
+
+
+def _filled(
+    arena: Arena, before: Any, text: Any, left: Any, right: Any, dial_left: Any, dial_right: Any,
+    seed: Any, temperature: Any, top_p: Any, penalty: Any, tokens: Any,
+) -> Comparison:  # fmt: skip
     dialogue = Dialogue.from_messages(before or []).plus("user", clean_text(text, limit=MAX_TEXT))
     decoding = replace(
         arena.roster.decoding,
@@ -139,28 +143,18 @@ def _comparison(arena: Arena, values: Any) -> Comparison:
     return found.checked(arena.roster)
 
 
-def _reading(arena: Arena, comparison: Comparison) -> Any:
-    """The SEM's reading; without one the comparison goes on, and a guided side says so."""
-    try:
-        return arena.analyze(comparison.dialogue)
-    except ArenaError:
-        return None
-
-
-def _panes(
-    panes: tuple[gr.HTML, gr.HTML], titles: Any, texts: dict[str, str], ended: dict[str, bool]
-) -> dict[Any, Any]:
+def _panes(panes: tuple[gr.HTML, gr.HTML], titles: Any, frame: Frame) -> dict[Any, Any]:
     changes: dict[Any, Any] = {}
-    for component, side in zip(panes, ("a", "b"), strict=True):
+    for component, side in zip(panes, SIDES, strict=True):
+        end = frame.ends.get(side)
+        text = end.error if isinstance(end, Failed) else frame.texts[side]
         told = titles[side]
         note = f"{told.label}, alignment {told.dial:g}"
         if told.guidance:
             note += f" · told: {told.guidance}"
         elif told.guidance_absent:
             note += " · without guidance: the SEM did not answer"
-        changes[component] = pane(
-            "a" if side == "a" else "b", texts[side], note, live=not ended[side]
-        )
+        changes[component] = pane(side, text, note, live=end is None)
     return changes
 
 
@@ -168,7 +162,7 @@ def _link(comparison: Comparison) -> str:
     try:
         query = urlencode(encode_link(comparison))
     except ArenaError as error:
-        return highlights.message(str(error))
+        return highlights.message(error.public)
     return f'<p class="quiet"><a href="?{escape(query)}">Link to this comparison</a></p>'
 
 
@@ -178,7 +172,7 @@ def _restore(
     try:
         found = decode_link(parameters, arena.roster)
     except ArenaError as error:
-        return {said: highlights.message(str(error), error=True)}
+        return {said: highlights.message(error.public, error=True)}
     if found is None:
         return {said: ""}
     turns = found.dialogue.turns

@@ -19,14 +19,15 @@ import gradio as gr
 
 from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import frames
 from empo_demo.arena.rounds import OpenedRound
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Delta, Failed, Finished
+from empo_demo.engine.protocol import Finished
 from empo_demo.errors import ArenaError, NotAllowed, NotFound
 from empo_demo.ui import highlights
 from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.parts import Labels, Parts
-from empo_demo.ui.pictures import FRAME, Changes, Pictures
+from empo_demo.ui.pictures import Changes, Pictures
 from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import REFUSED, Session
 from empo_demo.ui.texts import LANGUAGES, preferred, texts_of
@@ -161,7 +162,11 @@ class Handlers:
         if not session.consent:
             yield {p.consent: gr.update(visible=True), p.keep: gr.update(visible=False)}
             return
-        warnings = guards.before_sending(text, self.arena.settings.country)
+        try:
+            warnings = guards.before_sending(text, self.arena.settings.country)
+        except Exception as error:
+            yield self.show(session).told(error)
+            return
         if warnings and session.warned != _mark(text):
             yield {
                 p.session: replace(session, warned=_mark(text)).store(),
@@ -217,11 +222,11 @@ class Handlers:
         ]
         return gr.update(choices=names)
 
-    def retry(self, stored: Any) -> Iterator[Changes]:
+    def retry(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """The same text again, with new replies."""
         session = self._session(stored)
         try:
-            opened = self.arena.retry(session.voter, session.round)
+            opened = self.arena.retry(session.voter, session.round, address=visitor.address)
         except Exception as error:
             yield self.show(session).told(error)
             return
@@ -251,7 +256,7 @@ class Handlers:
     def rate(self, stored: Any, comment: str, *values: float) -> Changes:
         """The four sliders and the comment, for the reply that the dialogue goes on with."""
         session = self._session(stored)
-        ratings = {name: round(v) for name, v in zip(RATINGS, values, strict=True)}
+        ratings: dict[str, Any] = dict(zip(RATINGS, values, strict=True))
         try:
             self.arena.set_ratings(session.voter, session.round, ratings, comment)
         except Exception as error:
@@ -276,25 +281,19 @@ class Handlers:
         yield show.opening(session, opened)
         texts: dict[Side, str] = {"a": "", "b": ""}
         notes: dict[Side, str] = {}
-        last = felt_at = 0.0
+        felt_at = 0.0
         try:
-            with closing(self.arena.stream(session.voter, opened.round_id)) as events:  # type: ignore[type-var]
-                for event in events:
-                    side: Side = "a" if event.side == "a" else "b"
-                    if isinstance(event, Delta):
-                        texts[side] += event.text
-                    elif isinstance(event, Finished):
-                        texts[side], notes[side] = event.text, show.reason(event.reason)
-                    elif isinstance(event, Failed):
-                        # What a withheld reply had said so far goes from the page, too.
-                        texts[side], notes[side] = "", event.error
-                    now = time.monotonic()
-                    if now - last >= FRAME:
-                        last = now
-                        felt = None
-                        if opened.show.plots and now - felt_at >= FEEL:
-                            felt, felt_at = show.feel(texts), now
-                        yield show.frame(opened.dialogue, texts, notes, opened.show, felt)
+            with closing(frames(self.arena.stream(session.voter, opened.round_id))) as stream:  # type: ignore[type-var]
+                for frame in stream:
+                    texts = frame.texts
+                    notes = {
+                        side: show.reason(end.reason) if isinstance(end, Finished) else end.error
+                        for side, end in frame.ends.items()
+                    }
+                    felt, now = None, time.monotonic()
+                    if opened.show.plots and now - felt_at >= FEEL:
+                        felt, felt_at = show.feel(texts), now
+                    yield show.frame(opened.dialogue, texts, notes, opened.show, felt)
             yield show.settled(session, self.arena.find(session.voter, opened.round_id))
         except Exception as error:
             ended: dict[Side, str] = {"a": notes.get("a", ""), "b": notes.get("b", "")}

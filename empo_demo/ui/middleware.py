@@ -1,14 +1,24 @@
-"""The outer wall: security headers, a body limit, and no route that the app does not use.
+"""The outer wall: who may ask, from where, and how much.
 
-Pure ASGI, so that it never buffers a stream. Gradio's own code needs inline script and eval
-(component templates); everything else is refused, above all requests to other hosts.
+Refuses foreign hosts, foreign origins, bodies that are too large, and routes that the app does
+not use. Believes X-Forwarded-* only of trusted proxies. Turns what Gradio would answer with a
+traceback into one plain sentence. Pure ASGI, so that it never buffers a stream.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import logging
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from empo_demo.settings import Settings, split
+from empo_demo.ui.pictures import GENERAL
+
+log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 1_000_000
+# Gradio's component templates need inline script and eval; no other host is ever asked.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -29,26 +40,59 @@ HEADERS = (
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
 DENIED = ("/gradio_api/upload", "/gradio_api/component_server", "/gradio_api/runs", "/monitoring")
+LOCAL = ("localhost", "127.0.0.1", "::1")
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+"""On a Space the platform's proxy connects from one of these, and nothing else can connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """`hosts` may be patterns, and None for any; `own` are further names of this page's origin."""
+
+    hosts: tuple[str, ...] | None
+    proxies: tuple[str, ...]
+    own: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, server_name: str) -> Doors:
+        """A page on the loopback device takes local names only; see EMPO_ALLOWED_HOSTS."""
+        space = os.environ.get("SPACE_HOST", "") if on_space() else ""
+        hosts: tuple[str, ...] | None = tuple(split(settings.allowed_hosts)) or None
+        if hosts is None and server_name in LOCAL:
+            hosts = LOCAL
+        if hosts is not None:
+            hosts = (*hosts, *LOCAL, *filter(None, [space]))
+        proxies = split(settings.trusted_proxies)
+        if settings.trusted_proxies is None and on_space():
+            proxies = list(PRIVATE)
+        return cls(hosts, tuple(proxies), (space,) if space else ())
+
+
+def on_space() -> bool:
+    return os.environ.get("SYSTEM") == "spaces"
 
 
 class Guard:
-    """Wraps the app; answers 404 and 413 itself, adds headers to everything else."""
+    """Wraps the app: refuses in plain text, adds headers to everything else."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, doors: Doors) -> None:
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+        # It takes the address and the scheme from X-Forwarded-*, of these peers only.
+        self._app: Any = ProxyHeadersMiddleware(app, list(doors.proxies))  # type: ignore[arg-type]
+        self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"].startswith(DENIED):
-            await _refuse(send, 404, b"not found")
+        scope = self._believed(scope)
+        headers = dict(scope["headers"])
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _refuse(send, *refusal)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            await _refuse(send, 413, b"The request is too large; at most 1 MB is taken.")
-            return
-        taken = 0
+        taken, started = 0, False
 
         async def counted() -> Message:
             nonlocal taken
@@ -59,14 +103,101 @@ class Guard:
             return message
 
         async def guarded(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                started = True
+                extra = [(b"retry-after", b"2")] if message["status"] in (429, 503) else []
+                kept = [*message.get("headers", []), *HEADERS, *extra]
+                message = {**message, "headers": kept}
             await send(message)
 
-        await self._app(scope, counted, guarded)
+        try:
+            await self._app(scope, counted, guarded)
+        except Exception as error:
+            if started:
+                raise
+            await _refuse(send, *_explained(scope["path"], error))
+
+    def _believed(self, scope: Scope) -> Scope:
+        """Without what only a trusted proxy may say, and without a foreign page's Origin."""
+        peer = (scope.get("client") or ("",))[0]
+        headers = scope["headers"]
+        if peer not in self._app.trusted_hosts:
+            forged = (b"x-forwarded-", b"x-gradio-server", b"forwarded")
+            headers = [(name, value) for name, value in headers if not name.startswith(forged)]
+        if scope["method"] in ("GET", "HEAD") and self._foreign(dict(headers)):
+            # Without it Gradio lets no foreign page read the answer.
+            headers = [(name, value) for name, value in headers if name != b"origin"]
+        return {**scope, "headers": headers}
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        host = _hostname(_host(headers))
+        if self._doors.hosts is not None and not any(
+            fnmatch.fnmatchcase(host, pattern.lower()) for pattern in self._doors.hosts
+        ):
+            return 421, (
+                f"This page is not served as {host[:100]!r}. Whoever runs it names its hosts in "
+                "EMPO_ALLOWED_HOSTS."
+            )
+        if scope["path"].startswith(DENIED):
+            return 404, "not found"
+        if scope["method"] not in ("GET", "HEAD") and self._foreign(headers):
+            return 403, (
+                "Refused: another site's page sent this. If it was this page itself, its proxy "
+                "must pass on the Host header with the port (see EMPO_TRUSTED_PROXIES)."
+            )
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return 413, "The request is too large; at most 1 MB is taken."
+        return None
+
+    def _foreign(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a browser says that another site's page sends this."""
+        origin = headers.get(b"origin")
+        if origin is None:
+            return False
+        sender = urlsplit(origin.decode("latin-1")).netloc.lower()
+        own = {_host(headers), *self._doors.own}
+        return not sender or _port_free(sender) not in {_port_free(one.lower()) for one in own}
 
 
-async def _refuse(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
+def _host(headers: dict[bytes, bytes]) -> str:
+    """The host that the visitor asked for; what is left of X-Forwarded-Host can be believed."""
+    forwarded = headers.get(b"x-forwarded-host", b"").split(b",")[0].strip()
+    return (forwarded or headers.get(b"host", b"")).decode("latin-1").lower()
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _port_free(netloc: str) -> str:
+    return netloc.removesuffix(":80").removesuffix(":443")
+
+
+def _explained(path: str, error: Exception) -> tuple[int, str]:
+    """What Gradio raised before it answered: an unknown endpoint, or a bug."""
+    from gradio.route_utils import FnIndexInferError
+
+    calls = ("/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+    if isinstance(error, FnIndexInferError) or (
+        isinstance(error, KeyError | TypeError) and path.startswith(calls)
+    ):
+        return 404, (
+            "There is no such endpoint, or it takes other values. /gradio_api/info lists the "
+            "endpoints and what each takes."
+        )
+    log.error("A request to %s failed", path, exc_info=error)
+    return 500, GENERAL
+
+
+async def _refuse(send: Send, status: int, words: str) -> None:
+    import json
+
+    body = json.dumps({"detail": words, "error": words}).encode()
+    headers = [(b"content-type", b"application/json"), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

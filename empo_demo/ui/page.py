@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import load_roster
@@ -27,9 +30,10 @@ from empo_demo.ui import (
     data_tab,
     endpoints,
     explore_tab,
+    lanes,
     results_tab,
 )
-from empo_demo.ui.middleware import Guard
+from empo_demo.ui.middleware import Doors, Guard, on_space
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, Session
 from empo_demo.ui.texts import texts_of
@@ -51,34 +55,45 @@ def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
         log.warning(warning)
     arena = Arena(settings, roster, store)
     start_pushing(store, settings)
-    page = build(arena, lexicon)
-    page.queue(max_size=64, default_concurrency_limit=16, api_open=True)
     loading = threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True)
     if on_zero_gpu():
         # Only this thread sees ZeroGPU's "cuda", and the launch packs what lies there.
         loading.run()
     else:
         loading.start()
-    page.launch(**launch_options(), prevent_thread_lock=True)
+    page = start(arena, lexicon)
     if block:
         page.block_thread()
     return page
 
 
-def launch_options() -> dict[str, Any]:
+def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: Any) -> gr.Blocks:
+    """Serve the page of `arena` and return while it runs.
+
+    `outermost` are ASGI middlewares around all others; `more` goes to Gradio's `launch`.
+    """
+    page = build(arena, lexicon)
+    threads = lanes.install(page, arena.settings)
+    # uvicorn would believe X-Forwarded-For of 127.0.0.1; the Guard decides whom to believe.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    options = {**launch_options(arena.settings, outermost), "max_threads": threads, **more}
+    page.launch(**options, prevent_thread_lock=True)
+    return page
+
+
+def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[str, Any]:
     """How the page is served: nothing that phones home, nothing that is not used."""
-    from starlette.middleware import Middleware
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 
-    on_space = os.environ.get("SYSTEM") == "spaces"
+    name = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space() else "127.0.0.1")
     return {
-        "server_name": os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space else "127.0.0.1"),
+        "server_name": name,
         "theme": theme(),
         "head": HEAD,
         "footer_links": [],
         "run_history": False,
-        "show_error": True,
+        "show_error": False,
         "ssr_mode": False,
         "mcp_server": False,
         "pwa": False,
@@ -86,7 +101,7 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": "1mb",
         "strict_cors": True,
         "app_kwargs": {
-            "middleware": [Middleware(Guard)],
+            "lifespan": _walled([*outermost, Middleware(Guard, doors=Doors.of(settings, name))]),
             "routes": [Mount("/look", StaticFiles(directory=LOOK))],
             "docs_url": None,
             "redoc_url": None,
@@ -95,10 +110,39 @@ def launch_options() -> dict[str, Any]:
     }
 
 
+def _walled(middlewares: Sequence[Middleware]) -> Any:
+    """A lifespan that puts `middlewares` around the app before it takes its first request.
+
+    Those of FastAPI's own option lie inside Gradio's, which answers other sites' preflights.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        app.user_middleware[:0] = middlewares
+        app.middleware_stack = app.build_middleware_stack()
+        yield
+
+    return lifespan
+
+
+class Page(gr.Blocks):
+    """Blocks that answers values of a wrong kind in one sentence, as a stranger may send them."""
+
+    async def preprocess_data(self, *values: Any, **more: Any) -> Any:
+        try:
+            return await super().preprocess_data(*values, **more)
+        except Exception:
+            words = "One of the values is of a kind that cannot be used here."
+            raise gr.Error(words, print_exception=False) from None
+
+
 def build(arena: Arena, lexicon: Any) -> gr.Blocks:
     """Header, tabs and endpoints over one arena."""
     say, labels = texts_of("en"), Labels()
-    with gr.Blocks(title="EmPO Arena", analytics_enabled=False) as page:
+    title = "EmPO Arena"
+    with Page(title=title, analytics_enabled=False, delete_cache=(600, 600)) as page:
+        # First: a handler of the page with the same name would take the documented one.
+        endpoints.build(arena)
         session = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
         with gr.Row(elem_classes="head-row"):
             gr.HTML(MARK, elem_id="brand")
@@ -124,7 +168,6 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
                 data_tab.build(arena, session, tabs["data"], labels)
             with tabs["about"]:
                 about_tab.build(arena, lexicon)
-        endpoints.build(arena)
         labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
         outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))

@@ -30,8 +30,6 @@ from empo_demo.votes.verdicts import KINDS
 
 log = logging.getLogger(__name__)
 Changes = dict[Any, Any]
-FRAME = 0.1
-"""Seconds between two pictures of a stream: ten a second is all that an eye and a phone want."""
 GENERAL = texts_of("en")("general")
 REMEMBERED = 2000
 """Texts whose feeling is kept."""
@@ -51,7 +49,7 @@ class Pictures:
     def told(self, error: Exception) -> Changes:
         """The error as a line on the page."""
         if isinstance(error, ArenaError):
-            return {self.parts.message: highlights.message(str(error), error=True)}
+            return {self.parts.message: highlights.message(error.public, error=True)}
         log.error("A handler failed", exc_info=error)
         return {self.parts.message: highlights.message(self.say("general"), error=True)}
 

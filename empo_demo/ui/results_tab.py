@@ -44,7 +44,7 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
     try:
         data = read(RESULTS)
     except ArenaError as error:
-        return {said: highlights.message(str(error), error=True)}
+        return {said: highlights.message(error.public, error=True)}
     notes = "".join(highlights.paragraphs(line) for line in data.notices)
     if not data.systems:
         return {said: f'<section class="card">{notes}</section>'}
@@ -65,7 +65,7 @@ def _everything(settings: Settings, everything: gr.HTML, plots: list[gr.Plot]) -
     try:
         data = results(settings)
     except ArenaError as error:
-        return {everything: highlights.message(str(error), error=True)}
+        return {everything: highlights.message(error.public, error=True)}
     table = tables.of_lines(["", *data.systems], paper_table(data)) if data.systems else ""
     changes: dict[Any, Any] = {everything: table}
     drawn = figures(data)[:MOST_FIGURES] if data.systems else []

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import gradio as gr
+from starlette.requests import HTTPConnection
 
 LOGIN = "OAUTH_CLIENT_ID"
 """The variable that a Space with `hf_oauth: true` in its header has."""
@@ -26,14 +27,10 @@ def visitor_of(request: gr.Request | None) -> Visitor:
     return Visitor(address_of(request), user_of(request))
 
 
-def address_of(request: gr.Request | None) -> str | None:
-    """The visitor's address; on a Space the proxy's last hop names it."""
+def address_of(request: gr.Request | HTTPConnection | None) -> str | None:
+    """The visitor's address. Behind a trusted proxy the middleware has put the visitor's here."""
     if request is None or request.client is None:
         return None
-    if os.environ.get("SYSTEM") == "spaces":
-        hops = (request.headers or {}).get("x-forwarded-for", "").split(",")
-        if hops[-1].strip():
-            return str(hops[-1].strip())
     return str(request.client.host)
 
 

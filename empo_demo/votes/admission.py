@@ -26,10 +26,11 @@ from empo_demo.votes.models import Limit, Secret, Voter
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `count` rounds in `window`, for each voter and each address."""
+    """At most so many rounds, and so many Explore comparisons, in `window`."""
 
     per_voter: int = 30
     per_address: int = 120
+    explores_per_address: int = 60
     window: timedelta = timedelta(minutes=10)
 
 
@@ -52,8 +53,8 @@ class Admission:
     def keyed_hash(self, kind: str, value: str) -> str:
         return hmac.new(self.secret(), f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
 
-    def _address_key(self, address: str) -> str:
-        return "a:" + self.keyed_hash("address", _network(address))
+    def _address_key(self, address: str, kind: str = "address") -> str:
+        return "a:" + self.keyed_hash(kind, _network(address))
 
     def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
         """Insert `row` unless one with its key is there already."""
@@ -73,7 +74,16 @@ class Admission:
             for key, count in keys.items():
                 self._count(session, key, count, at)
 
-    def _count(self, session: Session, key: str, count: int, at: datetime) -> None:
+    def admit_explore(self, address: str | None) -> None:
+        """Count a comparison against its address; raise `NotAllowed` saying how long to wait."""
+        if address:
+            key, count = self._address_key(address, "explore"), self.limit.explores_per_address
+            with self.database.write() as session:
+                self._count(session, key, count, now(), "comparisons")
+
+    def _count(
+        self, session: Session, key: str, count: int, at: datetime, what: str = "rounds"
+    ) -> None:
         since = at - self.limit.window
         session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
         recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
@@ -81,7 +91,7 @@ class Admission:
             wait = (recent[len(recent) - count] - since).total_seconds()
             minutes = int(self.limit.window.total_seconds() // 60)
             raise NotAllowed(
-                f"That were {count} rounds in {minutes} minutes, the most that are taken. "
+                f"That were {count} {what} in {minutes} minutes, the most that are taken. "
                 f"Your text is not lost: go on in {_spell(wait)}."
             )
         session.add(Limit(key=key, at=at))

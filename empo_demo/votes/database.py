@@ -80,9 +80,9 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            raise StorageError(self._explain(str(getattr(error, "orig", None) or error))) from error
+            raise self._explained(str(getattr(error, "orig", None) or error)) from error
 
-    def _explain(self, reason: str) -> str:
+    def _explained(self, reason: str) -> StorageError:
         known = {
             "readonly": "can only be read: make the file and its folder writable",
             "read-only": "can only be read at present",
@@ -99,9 +99,15 @@ class Database:
         }
         for part, words in known.items():
             if part in reason:
-                return f"The database {self.name} {words}. Nothing was saved."
+                return self._error(f"{words}. Nothing was saved.")
         first = reason.strip().splitlines()[0] if reason.strip() else "no answer"
-        return f"The database {self.name} cannot be reached ({first}). Nothing was saved."
+        return self._error(
+            f"cannot be reached ({first}). Nothing was saved.", "cannot be reached at present."
+        )
+
+    def _error(self, words: str, public: str | None = None) -> StorageError:
+        """An error that names the database to whoever runs the arena, and not to its visitors."""
+        return StorageError(f"The database {self.name} {words}", f"The database {public or words}")
 
     def _engine(self) -> Engine:
         if not self.sqlite:
@@ -169,9 +175,7 @@ class Database:
             inode = self.path.stat().st_ino
         except OSError:
             self.engine.dispose()
-            raise StorageError(
-                f"The database file {self.path} is gone. Nothing was saved; put it back."
-            ) from None
+            raise self._error("is gone. Nothing was saved; put the file back.") from None
         if self._inode is not None and inode != self._inode:
             self.engine.dispose()
             self._inode = inode

@@ -76,7 +76,10 @@ class Keeping:
             return changed(moved)
 
     def erase_voter(self, token: str) -> int:
-        """Erase all that is stored of a voter; return how many rounds that were."""
+        """Erase all that is stored of a voter; return how many rounds that were.
+
+        The count for the rate limit stays until its window ends: deleting must not reset it.
+        """
         self.adopt(token)
         voter, at = voter_id(token), now()
         with self.database.write() as session:
@@ -86,7 +89,6 @@ class Keeping:
                 if not ephemeral:
                     published = pushed_at is not None
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
-            session.execute(delete(Limit).where(Limit.key == f"v:{voter}"))
             session.execute(delete(Round).where(Round.voter == voter))
             session.execute(delete(Voter).where(Voter.id == voter))
             return len(found)

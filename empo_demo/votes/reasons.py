@@ -13,6 +13,7 @@ REASONS = (
     "personal data",
     "identity question",
     "attention check",
+    "a stopped reply",
 )
 NO_PREFERENCE = "no preference (tie or both bad)"
 OTHER_STRATEGY = "sides of different strategies"
@@ -28,6 +29,7 @@ def reason_left_out(round_: Round) -> str | None:
         "personal data": round_.personal,
         "identity question": round_.identity,
         "attention check": round_.check_side is not None,
+        "a stopped reply": any(reply.reason == "stopped" for reply in round_.replies),
     }
     return next((reason for reason in REASONS if holds[reason]), None)
 

@@ -76,7 +76,11 @@ class Store(Admission, Keeping):
         return cls.open(
             settings.database,
             secret=settings.secret,
-            limit=RateLimit(settings.rounds_per_voter, settings.rounds_per_address),
+            limit=RateLimit(
+                settings.rounds_per_voter,
+                settings.rounds_per_address,
+                settings.explores_per_address,
+            ),
             push_target=settings.hub_dataset is not None,
         )
 

@@ -150,14 +150,43 @@ def test_closing_the_stream_stops_the_engine_and_keeps_what_was_said(
     arena: Arena, engine: Any
 ) -> None:
     voter = arena.new_voter()
-    opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
-    with closing(arena.stream(voter, opened.round_id)) as events:  # type: ignore[type-var]
-        for _ in range(4):
-            next(events)
-    view = arena.find(voter, opened.round_id)
+    engine.enqueue("Oh no! What did your father say?", "A pity. Will you try it again?")
+    round_id = stopped(arena, voter, after=6)
+    view = arena.find(voter, round_id)
     assert engine.closed == 1
     assert view.state == "votable" and view.replies["a"].reason == "stopped"
-    assert view.replies["a"].text and view.replies["b"].text
+    assert (view.replies["a"].text, view.replies["b"].text) == ("Oh no! What", "A pity. Will")
+
+
+def stopped(arena: Arena, voter: str, *, after: int) -> str:
+    """The id of a round that was left after so many words of both sides together."""
+    opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
+    with closing(arena.stream(voter, opened.round_id)) as events:  # type: ignore[type-var]
+        for _ in range(after):
+            next(events)
+    return opened.round_id
+
+
+def test_a_round_stopped_before_both_said_a_sentence_cannot_be_voted_on(
+    arena: Arena, engine: Any
+) -> None:
+    voter = arena.new_voter()
+    engine.enqueue("Congratulations on that", "Wow! So glad for you.")
+    round_id = stopped(arena, voter, after=2)
+    view = arena.find(voter, round_id)
+    assert view.state == "void"
+    assert view.void_reason == "It was stopped before both sides had said a sentence."
+    with pytest.raises(NotAllowed, match="had said a sentence"):
+        arena.vote(voter, round_id, "a")
+
+
+def test_a_stopped_reply_is_no_training_pair(arena: Arena, engine: Any, tmp_path: Path) -> None:
+    voter = arena.new_voter()
+    engine.enqueue("Oh no! What did your father say?", "A pity. Will you try it again?")
+    arena.vote(voter, stopped(arena, voter, after=6), "a")
+    for form in ("trl", "kto", "csv"):
+        report = export_file(arena.settings.database, form, tmp_path / form)
+        assert (report.rows, dict(report.left_out)) == (0, {"a stopped reply": 1})
 
 
 def test_a_reload_finds_the_finished_round_and_its_replies(arena: Arena) -> None:

@@ -53,18 +53,15 @@ class Served:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    from empo_demo.ui.page import build, launch_options
+    from empo_demo.ui.page import start
 
     folder = tmp_path_factory.mktemp("page")
     settings = load_settings(database=f"sqlite:///{folder}/votes.sqlite3")
     engine = ScriptedEngine(pause=0.03)
     store = Store.open(settings.database)
     arena = Arena(settings, ROSTER, store, engine=engine, sem=ScriptedSEM())
-    page = build(arena, load_lexicon())
-    options = launch_options()
-    options["app_kwargs"]["middleware"].insert(0, Middleware(Recorder))
-    _, url, _ = page.launch(**options, prevent_thread_lock=True, quiet=True)
-    yield Served(url.rstrip("/"), arena, engine, Recorder.sent)
+    page = start(arena, load_lexicon(), outermost=[Middleware(Recorder)], quiet=True)
+    yield Served(page.local_url.rstrip("/"), arena, engine, Recorder.sent)
     page.close()
     store.close()
 
