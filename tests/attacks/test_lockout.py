@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -27,8 +27,9 @@ def flood(served: Served) -> Iterator[list[int]]:
         with httpx.Client(timeout=30) as client:
             while not over.is_set():
                 body = {"data": values, "fn_index": number, "session_hash": f"flood{thread}"}
-                answer = client.post(f"{served.url}/gradio_api/queue/join", json=body)
-                statuses.append(answer.status_code)
+                with suppress(httpx.HTTPError):
+                    answer = client.post(f"{served.url}/gradio_api/queue/join", json=body)
+                    statuses.append(answer.status_code)
                 time.sleep(0.01)
 
     threads = [threading.Thread(target=loop, args=(n,), daemon=True) for n in range(THREADS)]

@@ -125,7 +125,7 @@ def test_a_reload_finds_its_round_again(visitor: Any, faults: list[str]) -> None
 
 
 def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
-    long = " ".join(f"word{n}" for n in range(200))
+    long = " ".join(f"word{n}." for n in range(200))
     served.engine.enqueue(long, long)
     send(visitor)
     expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word5", timeout=15000)
