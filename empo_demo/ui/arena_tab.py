@@ -195,7 +195,8 @@ def _wire(p: Parts, h: Handlers) -> None:
         yield from h.refuse(text, stored, visitor_of(request))
 
     def choose(stored: Any, request: gr.Request, event: gr.EventData) -> Any:
-        yield from h.choose(getattr(event, "index", None), stored, visitor_of(request))
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        yield from h.choose(index, stored, visitor_of(request))
 
     def following(stored: Any, request: gr.Request) -> Any:
         yield from h.next(stored, visitor_of(request))
