@@ -64,12 +64,13 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         labels.add(component, key, on)
 
     def withdrawn(stored: Any, event: gr.EventData) -> dict[Any, Any]:
-        return withdraw(arena, stored, getattr(event, "index", None), mine, erased)
+        chosen = event._data.get("index") if isinstance(event._data, dict) else None
+        return withdraw(arena, stored, chosen, mine, erased)
 
     tab.select(lambda stored: tally(arena, _say(stored)), [session], [counts], **_PRIVATE)
     make.click(lambda name: prepare(arena, name, file, said), [form], [file, said], **_PRIVATE)
     show.click(lambda stored: own(arena, stored), [session], [mine], **_PRIVATE)
-    mine.select(withdrawn, [session], [mine, erased], **_PRIVATE)
+    mine.select(withdrawn, [session], [mine, erased], concurrency_id=VOTES, **_PRIVATE)
     erase.click(
         lambda stored, yes: delete(arena, stored, yes, mine, erased, session),
         [session, sure],
