@@ -76,7 +76,7 @@ def prepare(as_json: AsJson = False, force_adapter: Force = False) -> None:
     for base, adapter in loader.merged_adapters(written):
         copy = loader.merged_copy(base, adapter)
         found = copy.find()
-        with _bar(f"Merging {copy.adapter.name[:40]}") as report:
+        with bar(f"Merging {copy.adapter.name[:40]}") as report:
             folder = found or copy.make(loader.model, report)
         made[adapter] = str(folder)
         typer.echo(f"{adapter}: {'was there' if found else 'made'}, {folder}", err=as_json)
@@ -108,7 +108,7 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
     return table(budget, free), as_json(budget, free)
 
 
-def _bar(title: str) -> Any:
+def bar(title: str) -> Any:
     """A progress bar on stderr; entering it gives the function that moves it."""
     from collections.abc import Iterator
     from contextlib import contextmanager
@@ -117,7 +117,7 @@ def _bar(title: str) -> Any:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     @contextmanager
-    def bar() -> Iterator[Any]:
+    def shown() -> Iterator[Any]:
         columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(title, total=None)
@@ -127,4 +127,4 @@ def _bar(title: str) -> Any:
 
             yield report
 
-    return bar()
+    return shown()
