@@ -15,9 +15,9 @@ def main() -> None:
     """Serve until stopped; a wrong setting is one line and exit code 2."""
     from empo_demo.errors import ArenaError
     from empo_demo.settings import load_settings, unknown_variables
+    from empo_demo.terminal import configure_logging
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(logging.INFO, verbose="-v" in sys.argv)
     for line in unknown_variables():
         print(f"Note: {line}", file=sys.stderr)
     try:

@@ -8,9 +8,11 @@ commands that need them, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from empo_demo import __version__
 from empo_demo.arena.compare import compare
 from empo_demo.board import cli as board
 from empo_demo.contenders import adapter
@@ -19,18 +21,20 @@ from empo_demo.empathy.cli import analyze
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation import cli as evaluation
 from empo_demo.exchange import cli as exchange
+from empo_demo.terminal import Command, configure_logging, group
 from empo_demo.training import cli as training
 from empo_demo.training.loop import loop
 from empo_demo.ui.cli import page_app, serve
 from empo_demo.votes.cli import app as votes_app
 
-app = typer.Typer(
-    name="empo_demo",
-    help="Compare a base and an aligned empathetic language model, see why, and vote.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"empo-demo {__version__}")
+        raise typer.Exit
+
+
+app = group()
 exchange.register(votes_app)
 board.register(votes_app)
 app.add_typer(votes_app, name="votes", help="Export, import, count, rank and back up votes.")
@@ -46,7 +50,7 @@ app.command("compare")(compare)
 app.command("analyze")(analyze)
 app.command("score")(evaluation.score)
 app.command("report")(evaluation.report)
-app.command("loop")(loop)
+app.command("loop", cls=Command)(loop)
 
 
 @app.command("settings")
@@ -62,6 +66,20 @@ def list_settings() -> None:
     for name, field in Settings.model_fields.items():
         value = values[name]
         typer.echo(f"EMPO_{name.upper()}={'' if value is None else value}\n    {field.description}")
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the notes of libraries, too.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say the version."),
+    ] = False,
+) -> None:
+    """Compare a base and an aligned empathetic language model, see why, and vote."""
+    configure_logging(verbose=verbose)
 
 
 def main() -> None:

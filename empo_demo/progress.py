@@ -1,16 +1,77 @@
-"""One bar for every long loop, on stderr: stdout belongs to what a command answers."""
+"""Progress of every long loop, on stderr: stdout belongs to what a command answers.
+
+On a terminal a bar with the time that is left; in a pipe or a file one line every ten seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
+EVERY = 10.0
+"""Seconds between two lines in a pipe."""
+
 Item = TypeVar("Item")
+Begin = Callable[[str], None]
 
 
 def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
-    """`items`, one by one, under a bar with the time that is left."""
-    from rich.console import Console
-    from rich.progress import track
+    """`items`, one by one, each counted as begun."""
+    with steps(len(items)) as begin:
+        for item in items:
+            begin(title)
+            yield item
 
-    yield from track(items, title, console=Console(stderr=True))
+
+@contextmanager
+def steps(total: int) -> Iterator[Begin]:
+    """A function that is told the name of each of `total` steps as it begins.
+
+    Nothing is left on the screen when it ends, so that an error stands alone.
+    """
+    with _bar(total) if sys.stderr.isatty() else _lines(total) as begin:
+        yield begin
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Begin]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, done = bar.add_task("…", total=total), -1
+
+        def begin(name: str) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, description=name, completed=min(done, total))
+
+        yield begin
+
+
+@contextmanager
+def _lines(total: int) -> Iterator[Begin]:
+    done, name, ended, started = -1, "", threading.Event(), time.monotonic()
+
+    def begin(step: str) -> None:
+        nonlocal done, name
+        done, name = done + 1, step
+
+    def speak() -> None:
+        while not ended.wait(EVERY):
+            seconds = time.monotonic() - started
+            said = f"{name}: {max(done, 0):,} of {total:,} done, {seconds:.0f} s"
+            print(said, file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=speak, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield begin
+    finally:
+        ended.set()
+        thread.join()

@@ -1,13 +1,16 @@
-"""Ballots: the rows that the ranking works on, from a JSONL file.
+"""Ballots: the rows that the ranking works on, from the database or from a file.
 
 A ballot is one vote without its texts: round, voter, the two contenders, the verdict, and how
-long the replies were. A bad line is one `DataError` that names the file and the line.
+long the replies were. What does not count is counted by reason.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +19,11 @@ from typing import Any
 from sqlalchemy import select
 
 from empo_demo.errors import DataError
+from empo_demo.files import MAX_LINE, json_lines, parse_json, read_text
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.reasons import ONE_CONTENDER, reason_left_out
+from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -38,17 +44,96 @@ class Ballot:
     ratings: Mapping[str, Any] | None = None
 
 
-def read_ballots(path: Path) -> list[Ballot]:
-    """All rows of a JSONL file; empty lines are skipped. Raises `DataError` with file and line."""
+SCHEMA = (
+    "Expected: a file of `votes export --format jsonl`, `csv` or `parquet`, or a table (CSV, "
+    "JSONL) with the columns round, voter, a, b (contenders' ids) and verdict "
+    f"({', '.join(VERDICTS)}), and, if known, len_a, len_b (words), time (ISO 8601), exposure and "
+    "ratings (JSON: a_natural: 80, …)."
+)
+"""What `--input` may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The ballots that count, and how many votes were left out by reason."""
+
+    ballots: list[Ballot]
+    left_out: Counter[str]
+
+
+def read_ballots(path: Path) -> Counted:
+    """All rows of a file; see `SCHEMA`. Raises `DataError` with the file and the line."""
+    ballots: list[Ballot] = []
+    left_out: Counter[str] = Counter()
+    for number, row in _rows(path):
+        try:
+            if isinstance(row, ValueError):
+                raise ValueError(f"{row}.")
+            found = _ballot_or_reason(row)
+        except (ValueError, DataError) as error:
+            raise DataError(f"{path}:{number}: {error} {SCHEMA}") from None
+        if isinstance(found, Ballot):
+            ballots.append(found)
+        else:
+            left_out[found] += 1
+    _check_rounds(ballots, path)
+    return Counted(ballots, left_out)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line, row) of a Parquet, CSV or JSONL file, told apart by what they begin with."""
     try:
-        with path.open(encoding="utf8") as file:
-            ballots = list(_parse(file, str(path)))
+        with path.open("rb") as file:
+            head = file.read(4)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
-    _check_rounds(ballots, path)
-    return ballots
+    if head == b"PAR1":
+        yield from _parquet_rows(path)
+        return
+    text = read_text(path)
+    if text.lstrip()[:1] in ("{", "[", ""):
+        yield from json_lines(path)
+        return
+    csv.field_size_limit(MAX_LINE)
+    delimiter = max(",;\t", key=text.split("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            yield reader.line_num, {key: value for key, value in row.items() if value != ""}
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is no whole Parquet file: {error}.") from None
+    yield from enumerate(rows, start=1)
+
+
+def _ballot_or_reason(row: Any) -> Ballot | str:
+    """A row's ballot, or why its vote does not count."""
+    if isinstance(row, dict) and "replies" in row:
+        round_ = Record.check(row).as_round()
+        return "not voted on" if round_.vote is None else _reason(round_) or ballot_of_round(round_)
+    if isinstance(row, dict) and "a_contender" in row:
+        return ballot_of(_from_table(row))
+    return ballot_of(row)
+
+
+def _from_table(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `votes export --format csv` or `parquet` with a ballot's columns."""
+    shown = [name for name in ("chips", "plots") if str(row.get(f"show_{name}")) == "True"]
+    return {
+        "round": row.get("round_id"), "voter": row.get("voter"), "verdict": row.get("verdict"),
+        "a": row.get("a_contender"), "b": row.get("b_contender"), "time": row.get("time"),
+        "len_a": len(str(row.get("a_text") or "").split()),
+        "len_b": len(str(row.get("b_text") or "").split()),
+        "exposure": "+".join(shown) or "nothing", "ratings": row.get("ratings"),
+    }  # fmt: skip
 
 
 def _check_rounds(ballots: list[Ballot], path: Path) -> None:
@@ -61,22 +146,6 @@ def _check_rounds(ballots: list[Ballot], path: Path) -> None:
                 "one vote per voter and round is expected. Remove one."
             )
         seen.add(key)
-
-
-def _parse(lines: Iterable[str], name: str) -> Iterator[Ballot]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise DataError(
-                f"{name}:{number}: this is not JSON; one object per line is expected."
-            ) from None
-        try:
-            yield ballot_of(row)
-        except ValueError as error:
-            raise DataError(f"{name}:{number}: {error}") from None
 
 
 def ballot_of(row: Any) -> Ballot:
@@ -96,7 +165,7 @@ def ballot_of(row: Any) -> Ballot:
     return Ballot(
         str(row["round"]), str(row["voter"]), row["a"], row["b"], row["verdict"],
         _length(row, "len_a"), _length(row, "len_b"), _time(row), row.get("exposure"),
-        row.get("ratings"),
+        _ratings(row),
     )  # fmt: skip
 
 
@@ -104,9 +173,24 @@ def _length(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
+    with suppress(ValueError):
+        value = float(value) if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
         raise ValueError(f"{name} is {value!r}; a length of 0 or more is expected.")
     return float(value)
+
+
+def _ratings(row: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Sliders by name; a table holds them as JSON."""
+    value = row.get("ratings")
+    value = parse_json(value) if isinstance(value, str) else value
+    if not value:
+        return None
+    if not isinstance(value, dict) or not all(
+        isinstance(one, int | float) and 0 <= one <= 100 for one in value.values()
+    ):
+        raise ValueError("ratings must be an object of numbers from 0 to 100.")
+    return value
 
 
 def _time(row: dict[str, Any]) -> datetime | None:
@@ -119,20 +203,27 @@ def _time(row: dict[str, Any]) -> datetime | None:
         raise ValueError(f"time is {value!r}; an ISO date and time is expected.") from None
 
 
-def ballots_of_database(url: str | None = None) -> list[Ballot]:
+def ballots_of_database(url: str | None = None) -> Counted:
     """Open `url` (or EMPO_DATABASE), read, close."""
     store = Store.open(url or load_settings().database, create=False)
     try:
-        return ballots_of_store(store)
+        return count_ballots(store)
     finally:
         store.close()
 
 
 def ballots_of_store(store: Store) -> list[Ballot]:
     """All ballots that count, in the order of the votes."""
+    return count_ballots(store).ballots
+
+
+def count_ballots(store: Store) -> Counted:
+    """All ballots that count, in the order of the votes, and what was left out by reason."""
     with store.database.read() as session:
         rounds = session.scalars(select(Round).join(Vote).order_by(Vote.id)).all()
-        return [ballot_of_round(round_) for round_ in rounds if _counts(round_)]
+        reasons = [(_reason(round_), round_) for round_ in rounds]
+        ballots = [ballot_of_round(round_) for reason, round_ in reasons if reason is None]
+    return Counted(ballots, Counter(reason for reason, _ in reasons if reason is not None))
 
 
 def ballot_of_round(round_: Round) -> Ballot:
@@ -153,11 +244,10 @@ def ballot_of_round(round_: Round) -> Ballot:
     )
 
 
-def _counts(round_: Round) -> bool:
-    from empo_demo.votes.reasons import reason_left_out
-
+def _reason(round_: Round) -> str | None:
+    """Why a vote does not count in the ranking; None where it does."""
     a, b = round_.reply("a").contender, round_.reply("b").contender
-    return a != b and reason_left_out(round_) is None
+    return reason_left_out(round_) or (ONE_CONTENDER if a == b else None)
 
 
 def _exposure(round_: Round) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from empo_demo.terminal import AsJson, Seed
 from empo_demo.votes.cli import Database, database_url
 
 if TYPE_CHECKING:
-    from empo_demo.board.ballots import Ballot
+    from empo_demo.board.ballots import Counted
     from empo_demo.board.standing import Effect, Ranking
 
-Input = Annotated[Path | None, typer.Option("--input", help="A file instead of the database.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
-Seed = Annotated[int, typer.Option(help="Seed of the resampling.")]
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        help="Instead of the database: a file of `votes export --format jsonl`, csv or parquet, or "
+        "a CSV with the columns round, voter, a, b, verdict[, len_a, len_b, time, ratings].",
+    ),
+]
 Samples = Annotated[int, typer.Option(help="How often voters are resampled.", min=0)]
 
 
@@ -40,14 +47,16 @@ def rank(
     from empo_demo.board import agreement, standing
 
     with Console(stderr=True).status("Ranking…"):
-        ballots = _ballots(source, database)
-        result = standing.rank(ballots, samples=samples, seed=seed)
-        agreed = agreement.of_ballots(ballots)
+        counted = _counted(source, database)
+        result = standing.rank(counted.ballots, samples=samples, seed=seed)
+        agreed = agreement.of_ballots(counted.ballots)
     if as_json:
-        typer.echo(json.dumps({**result.as_json(), "agreement": agreed.as_json()}))
+        found = {**result.as_json(), "agreement": agreed.as_json()}
+        typer.echo(json.dumps({**found, "left_out": dict(counted.left_out)}))
         return
     _print(result)
     Console().print(agreed.sentence(), highlight=False)
+    _say_left_out(counted.left_out)
 
 
 def ratings(
@@ -56,12 +65,18 @@ def ratings(
     """Summarise the sliders: means per contender, paired effects, agreement between raters."""
     from empo_demo.board import ratings as sliders
 
-    found = sliders.read_ratings(source) if source else sliders.of_ballots(_ballots(None, database))
+    left_out: Counter[str] = Counter()
+    if source is not None:
+        found = sliders.read_ratings(source)
+    else:
+        counted = _counted(None, database)
+        found, left_out = sliders.of_ballots(counted.ballots), counted.left_out
     result = sliders.summarise(found, seed=seed)
     if as_json:
-        typer.echo(json.dumps(result.as_json()))
-    else:
-        sliders.show(result)
+        typer.echo(json.dumps({**result.as_json(), "left_out": dict(left_out)}))
+        return
+    sliders.show(result)
+    _say_left_out(left_out)
 
 
 def attention(
@@ -88,14 +103,18 @@ def attention(
     typer.echo(f"{len(found)} voters were asked.", err=True)
 
 
-def _ballots(source: Path | None, database: str | None) -> list[Ballot]:
-    if source is not None:
-        from empo_demo.board.ballots import read_ballots
+def _counted(source: Path | None, database: str | None) -> Counted:
+    from empo_demo.board.ballots import ballots_of_database, read_ballots
 
-        return read_ballots(source)
-    from empo_demo.board.ballots import ballots_of_database
+    return read_ballots(source) if source is not None else ballots_of_database(database)
 
-    return ballots_of_database(database)
+
+def _say_left_out(left_out: Counter[str]) -> None:
+    """What the figures do not count, as `votes stats` names it."""
+    from empo_demo.votes.reasons import left_out_line
+
+    if line := left_out_line(left_out):
+        typer.echo(f"{left_out.total():,} votes {line}.")
 
 
 def _print(result: Ranking) -> None:

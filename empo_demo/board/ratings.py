@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from empo_demo.board import agreement
-from empo_demo.board.ballots import Ballot
+from empo_demo.board.ballots import Ballot, read_ballots
 from empo_demo.errors import DataError
+from empo_demo.files import read_text
 
 DIMENSIONS = {
     "Dim1": "appropriate",
@@ -65,18 +66,15 @@ class Summary:
 
 
 def read_ratings(path: Path) -> list[Rating]:
-    """The paper's CSV (by its columns) or JSONL rows with `ratings`. `DataError` names the line."""
+    """The paper's CSV (by its columns), or any file of ballots. `DataError` names the line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if text.lstrip().startswith("{"):
-        from empo_demo.board.ballots import read_ballots
-
-        return of_ballots(read_ballots(path))
-    return list(_paper(text, str(path)))
+        text = read_text(path)
+    except DataError:
+        text = ""  # it may be Parquet
+    header = text.split("\n", 1)[0]
+    if any(column in header for column in ("annotator", *DIMENSIONS)):
+        return list(_paper(text, str(path)))
+    return of_ballots(read_ballots(path).ballots)
 
 
 def of_ballots(ballots: Iterable[Ballot]) -> list[Rating]:

@@ -28,7 +28,7 @@ def analyze(
         Path | None, typer.Option("--input", help="JSONL to read (- for standard input).")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="JSONL to write (- for standard output).")
+        Path | None, typer.Option("--output", "-o", help="JSONL to write (- for standard output).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:

@@ -10,18 +10,19 @@ from typing import Annotated
 
 import typer
 
-evaluate_app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+from empo_demo.terminal import AsJson, group, named_output
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+evaluate_app = group()
 
 
 @evaluate_app.command()
 def generate(
     contender: Annotated[str, typer.Option(help="Id of a contender; see `contenders`.")],
     data: Annotated[Path, typer.Option(help="Dialogues: JSONL of EmpatheticDialogues, .gz too.")],
-    output: Annotated[Path, typer.Option(help="JSONL to write; an existing one is continued.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="JSONL to write; an existing one is continued."),
+    ],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N dialogues.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all replies.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
@@ -50,7 +51,7 @@ def retention(
 @evaluate_app.command("word-counts")
 def word_counts(
     data: Annotated[list[Path], typer.Option(help="Dialogues (JSONL, .gz); may be repeated.")],
-    output: Annotated[Path, typer.Option(help="The table to write (.tsv.gz).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write (.tsv.gz).")],
 ) -> None:
     """Count in how many utterances each token occurs: the corpus of NIDF."""
     from collections import Counter
@@ -69,7 +70,9 @@ def results(
     predictions: Annotated[
         list[Path], typer.Option(help="Predictions to summarise, base first; may be repeated.")
     ],
-    output: Annotated[Path | None, typer.Option(help="Default: the app's own results.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: the app's own results.")
+    ] = None,
     encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
     retention: Annotated[
         Path | None, typer.Option(help="What `evaluate retention --json` printed.")
@@ -129,7 +132,10 @@ def score(
 
 
 def report(
-    output: Annotated[Path, typer.Argument(help="The HTML page to write.")],
+    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML page to write.")
+    ] = None,
     predictions: Annotated[
         list[Path] | None, typer.Option(help="Predictions to report; default: the app's own.")
     ] = None,
@@ -142,6 +148,7 @@ def report(
     """Write the evaluation as one page that opens without a network."""
     from empo_demo.evaluation.report import run
 
+    output = named_output(output, file)
     run(output, predictions or [], metrics=metrics, encoder=encoder, retention=retention)
 
 
@@ -158,7 +165,7 @@ def hef(
         Path("hef-answers.jsonl")
     ),
     output: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this file.")
+        Path | None, typer.Option("--output", "-o", help="Also write the figures to this file.")
     ] = None,
     two_step: Annotated[
         str | None, typer.Option(help="Also measure the two-step mode of this contender.")

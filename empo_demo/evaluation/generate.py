@@ -21,11 +21,10 @@ from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.dialogues import Item, read_items
+from empo_demo.progress import progress
 from empo_demo.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from empo_demo.empathy.sem import SEM, Reading
 
 
@@ -128,7 +127,7 @@ def run(
         try:
             sem = _sem_for(contender, settings)
             generator = Generator(engine, roster, contender, seed, sem)
-            failed = fill(generator, missing, output, batch, console)
+            failed = fill(generator, missing, output, batch)
         finally:
             close = getattr(engine, "close", None)
             if close is not None:
@@ -141,25 +140,18 @@ def run(
         )
 
 
-def fill(
-    generator: Generator, missing: Sequence[Item], output: Path, batch: int, console: Console
-) -> list[Failed]:
+def fill(generator: Generator, missing: Sequence[Item], output: Path, batch: int) -> list[Failed]:
     """Append a line per answered item, batch by batch; return the failures."""
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     failed = []
     name = generator.contender.id
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar, output.open("a", encoding="utf8") as file:
-        task = bar.add_task(name, total=len(missing))
-        for items in batches(missing, batch):
+    with output.open("a", encoding="utf8") as file:
+        for items in progress(batches(missing, batch), f"{name}, batches"):
             for item, reply in generator.answer(items):
                 if isinstance(reply, Failed):
                     failed.append(reply)
                 else:
                     file.write(line_of(item, reply, name, generator.seed))
             file.flush()
-            bar.advance(task, len(items))
     return failed
 
 

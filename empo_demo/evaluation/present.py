@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.evaluation.score import Scores, metric_names, score_files
-from empo_demo.evaluation.steps import steps
+from empo_demo.evaluation.score import Scores, count_steps, metric_names, score_files
 from empo_demo.evaluation.tools import Tools
+from empo_demo.progress import steps
 from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_score(
     names = metric_names(metrics)
     tools = Tools(load_settings(), nidf_corpus, encoder)
     messages = Console(stderr=True)
-    with steps(messages, len(predictions), len(names)) as begin:
+    with steps(count_steps(predictions, names)) as begin:
         scores = score_files(predictions, names, tools, begin)
     for line in scores.notices:
         messages.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)

@@ -26,9 +26,9 @@ from empo_demo.evaluation.results import (
     with_votes,
 )
 from empo_demo.evaluation.retention import plus_minus
-from empo_demo.evaluation.score import metric_names
-from empo_demo.evaluation.steps import steps
+from empo_demo.evaluation.score import count_steps, metric_names
 from empo_demo.evaluation.tools import Tools
+from empo_demo.progress import steps
 from empo_demo.settings import ASSETS, load_settings
 
 __all__ = ["RESULTS", "ResultsData", "figures", "page", "paper_table", "results", "run"]
@@ -63,7 +63,7 @@ def run(
     if predictions:
         names = metric_names(metrics)
         files = [read_predictions(path) for path in predictions]
-        with steps(console, len(files), len(names)) as begin:
+        with steps(count_steps(files, names)) as begin:
             data = evaluate(files, names, Tools(settings, encoder_name=encoder), begin)
     else:
         data = read(RESULTS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,11 @@ def named(files: Sequence[Predictions]) -> dict[str, Predictions]:
         names = itertools.chain([one.name], (f"{one.name}-{n}" for n in itertools.count(2)))
         named[next(name for name in names if name not in named)] = one
     return named
+
+
+def count_steps(systems: Sized, metrics: Sized) -> int:
+    """How many steps a scoring tells of: each metric of each system, then each pair of systems."""
+    return len(systems) * len(metrics) + len(systems) * (len(systems) - 1) // 2
 
 
 def _pairs(systems: Mapping[str, Predictions]) -> list[tuple[str, str]]:

@@ -14,8 +14,9 @@ from empo_demo.engine.predictions import read_predictions
 from empo_demo.evaluation import generate, retention
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
-from empo_demo.evaluation.steps import steps
+from empo_demo.evaluation.score import count_steps
 from empo_demo.evaluation.tools import Tools
+from empo_demo.progress import steps
 from empo_demo.settings import ASSETS, load_settings
 
 EXAMPLE_DIALOGUES = ASSETS / "examples.json"
@@ -67,12 +68,12 @@ def write(
     console = Console(stderr=True)
     tools = Tools(load_settings(), encoder_name=encoder)
     files = [read_predictions(path) for path in predictions]
-    with steps(console, len(files), len(METRICS)) as begin:
+    with steps(count_steps(files, METRICS)) as begin:
         data = evaluate(files, list(METRICS), tools, begin)
     shown = []
     if examples:
         own = [read_predictions(path) for path in examples]
-        with steps(console, len(own), len(WITHOUT_REFERENCE)) as begin:
+        with steps(count_steps(own, WITHOUT_REFERENCE)) as begin:
             shown = evaluate(own, WITHOUT_REFERENCE, tools, begin).examples
     retained = read_retention(kept) if kept is not None else {}
     record = asdict(replace(data, examples=shown, retention=retained))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from empo_demo.terminal import OutputFile
 from empo_demo.votes.cli import Database, database_url, say_bad
 
 space_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -69,7 +70,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    output: Annotated[Path, typer.Option(help="The file to write.")],
+    output: OutputFile,
     form: Annotated[
         str, typer.Option("--format", help="trl, kto, csv, parquet, or jsonl (full records).")
     ] = "trl",

@@ -20,8 +20,10 @@ from sqlalchemy import select
 from empo_demo.errors import DataError, InvalidInput, StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import (
+    NO_LABEL,
     NO_PREFERENCE,
     OTHER_STRATEGY,
+    left_out_line,
     mixed_strategies,
     reason_left_out,
 )
@@ -42,10 +44,7 @@ class Report:
 
     def __str__(self) -> str:
         said = f"{self.rows:,} rows from {self.votes:,} votes"
-        if self.left_out:
-            reasons = ", ".join(f"{name} {count:,}" for name, count in self.left_out.items())
-            said += f"; left out: {reasons}"
-        return said
+        return f"{said}; {left}" if (left := left_out_line(self.left_out)) else said
 
 
 def export_file(url: str, form: str, output: Path, *, mixed: bool = False) -> Report:
@@ -83,7 +82,7 @@ def rows(
             reason = OTHER_STRATEGY
         if reason is None:
             made = _ROWS[form](round_)
-            reason = None if made else NO_PREFERENCE
+            reason = None if made else {"kto": NO_LABEL}.get(form, NO_PREFERENCE)
         if reason is not None:
             report.left_out[reason] += 1
         report.rows += len(made)
@@ -201,6 +200,20 @@ def _record(round_: Round) -> list[dict[str, Any]]:
     return [record]
 
 
+TABLE: dict[str, type] = {
+    "round_id": str, "voter": str, "time": str, "consent": str, "app_version": str,
+    "dialogue": str, "verdict": str, "chosen": str, "seconds": float, "fast": bool,
+    "comment": str, "ratings": str, "seed": int, "exposure": str, "show_chips": bool,
+    "show_plots": bool, "emotion": str, "valence": float, "valence_source": str,
+} | {
+    f"{side}_{name}": kind
+    for side in SIDES
+    for name, kind in {
+        "contender": str, "revision": str, "strategy": str, "text": str, "guidance": str,
+        "tokens": int, "milliseconds": float, "reason": str, "seed": int,
+    }.items()
+}  # fmt: skip
+"""The columns of the CSV and Parquet tables, in order, with their types."""
 _ROWS = {"jsonl": _record, "trl": _trl, "kto": _kto, "csv": _table, "parquet": _table}
 
 
@@ -250,27 +263,32 @@ def _vote(round_: Round) -> Vote:
 
 
 def _write(path: Path, form: str, made: Iterable[dict[str, Any]]) -> None:
+    """Write the rows; a file without rows still has its columns.
+
+    A JSONL file without rows is one empty line, which `datasets` streams as no rows.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if form in ("trl", "kto", "jsonl"):
         with path.open("w", encoding="utf8") as file:
             for row in made:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if file.tell() == 0:
+                file.write("\n")
     elif form == "csv":
-        _write_csv(path, list(made))
+        with path.open("w", encoding="utf8", newline="") as file:
+            writer = csv.DictWriter(file, TABLE)
+            writer.writeheader()
+            for row in made:
+                writer.writerow({key: _cell(value) for key, value in row.items()})
     else:
         import pyarrow as pa
         from pyarrow import parquet
 
-        parquet.write_table(pa.Table.from_pylist(list(made)), path)
-
-
-def _write_csv(path: Path, made: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf8", newline="") as file:
-        writer = csv.writer(file)
-        if made:
-            writer.writerow(made[0])
-        for row in made:
-            writer.writerow([_cell(value) for value in row.values()])
+        kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+        schema = pa.schema([(name, kinds[kind]) for name, kind in TABLE.items()])
+        with parquet.ParquetWriter(path, schema) as writer:
+            if rows_ := list(made):
+                writer.write_table(pa.Table.from_pylist(rows_, schema))
 
 
 def _cell(value: Any) -> Any:

@@ -11,11 +11,12 @@ from empo_demo.training.corpus import Split, empathetic_file, file_hash, read_co
 
 def from_dialogues(
     data: Path, out: Path, *, split: str, draws: int, seed: int, control: str
-) -> None:
-    """EmPO pairs from a split of EmpatheticDialogues into `out`, with a card beside it."""
+) -> str:
+    """EmPO pairs of a split of EmpatheticDialogues into `out`, a card beside it; what was made."""
     source = empathetic_file(data, cast(Split, split))
     conversations = read_conversations(data, cast(Split, split))
     pairs = preferences.build(conversations, draws=draws, seed=seed, control=control)
+    left = sum(c.target is None for c in conversations)
     card = {
         "source": source.name,
         "source_sha256": file_hash(source),
@@ -25,14 +26,18 @@ def from_dialogues(
         "control": control,
         "licence": "CC BY-NC 4.0",
         "dialogues": len(conversations),
-        "without_target": sum(c.target is None for c in conversations),
+        "without_target": left,
     }
     preferences.write(pairs, out, card)
+    return (
+        f"{out}: {len(pairs):,} pairs of {len(conversations) - left:,} dialogues "
+        f"({left:,} without a reply left out); card: {out.with_suffix('.card.json')}."
+    )
 
 
-def from_votes(out: Path, database: str | None) -> None:
-    """Pairs from the votes of a database: what `votes export --format trl` writes."""
+def from_votes(out: Path, database: str | None) -> str:
+    """Pairs from the votes of a database, as `votes export --format trl` writes them."""
     from empo_demo.exchange.export import export_file
     from empo_demo.settings import load_settings
 
-    export_file(load_settings(database=database).database, "trl", out)
+    return f"{out}: {export_file(load_settings(database=database).database, 'trl', out)}."

@@ -27,7 +27,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
             name = differing[0]
             raise DataError(
                 f"{folder} holds checkpoints of another training: {name} is {kept.get(name)!r} "
-                f"there and {asked[name]!r} now. Give another --out, or delete that folder."
+                f"there and {asked[name]!r} now. Give another --output, or delete that folder."
             )
         return
     try:

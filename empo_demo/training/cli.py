@@ -7,22 +7,30 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-train_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-preferences_app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+from empo_demo.terminal import AsJson, Command, OutputFile, OutputFolder, Seed, group
+
+train_app = group()
+preferences_app = group()
 
 Data = Annotated[Path, typer.Option(help="Folder of the dialogue files.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Base = Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")]
 Adapter = Annotated[Path, typer.Option(help="SFT adapter to go on from.")]
-Pairs = Annotated[Path, typer.Option(help="JSONL of preferences build or votes export.")]
+Pairs = Annotated[
+    Path, typer.Option(help="JSONL of `preferences build`, or of `votes export --format trl`.")
+]
+Rated = Annotated[
+    Path,
+    typer.Option(help="JSONL of `votes export --format kto`, or pairs, which are taken apart."),
+]
 Quantise = Annotated[str, typer.Option(help="none, or nf4 for QLoRA on a GPU.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 Epochs = Annotated[float, typer.Option(help="Passes over the data.")]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[int, typer.Option(help="Examples per optimizer step.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps; 0 for whole epochs.")]
+Steps = Annotated[
+    int, typer.Option(min=0, help="Optimizer steps, on as many examples; 0 for whole epochs.")
+]
+Warmup = Annotated[float, typer.Option(min=0, help="Warm-up: steps, or a share below 1.")]
+SaveSteps = Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")]
 Micro = Annotated[int, typer.Option(help="Examples per forward pass.")]
 
 
@@ -31,9 +39,9 @@ def preferences() -> None:
     """Build EmPO preference pairs."""
 
 
-@preferences_app.command("build")
+@preferences_app.command("build", cls=Command)
 def build_preferences(
-    out: Annotated[Path, typer.Option(help="JSONL to write.")],
+    output: OutputFile,
     data: Annotated[Path | None, typer.Option(help="Folder of the dialogue files.")] = None,
     opposites: Annotated[str, typer.Option(help="Table of opposites: plutchik.")] = "plutchik",
     draws: Annotated[int, typer.Option(help="Rejected texts per dialogue.")] = 3,
@@ -48,21 +56,27 @@ def build_preferences(
     from empo_demo.training import build
 
     if source == "votes":
-        build.from_votes(out, database)
+        typer.echo(build.from_votes(output, database), err=True)
         return
-    if source != "dialogues" or opposites != "plutchik" or split not in ("train", "valid"):
-        raise InvalidInput(
-            "--source may be dialogues or votes, --opposites plutchik, --split train or valid."
-        )
+    for name, value, known in (
+        ("source", source, ("dialogues", "votes")),
+        ("opposites", opposites, ("plutchik",)),
+        ("split", split, ("train", "valid")),
+    ):
+        if value not in known:
+            raise InvalidInput(f"--{name} is {value!r}; it may be {' or '.join(known)}.")
     if data is None:
         raise InvalidInput("Give the folder of the dialogue files with --data.")
-    build.from_dialogues(data, out, split=split, draws=draws, seed=seed, control=control)
+    said = build.from_dialogues(
+        data, output, split=split, draws=draws, seed=seed, control=control
+    )  # fmt: skip
+    typer.echo(said, err=True)
 
 
-@train_app.command("tiny-base")
+@train_app.command("tiny-base", cls=Command)
 def tiny_base(
     data: Data,
-    out: Out,
+    output: OutputFolder,
     init: Annotated[Path | None, typer.Option(help="A model to go on from.")] = None,
     passes: Annotated[float, typer.Option(help="Passes over all dialogues.")] = 2.0,
     learning_rate: Rate = 2e-3,
@@ -73,7 +87,7 @@ def tiny_base(
     from empo_demo.training.tiny import fit_base
 
     config = fit_base.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
-    fit_base.run(data, out, init, config, threads=threads)
+    fit_base.run(data, output, init, config, threads=threads)
 
 
 @train_app.command("tiny-check")
@@ -93,16 +107,19 @@ def tiny_check(
     typer.echo(json.dumps(found))
 
 
-@train_app.command("sft")
+@train_app.command("sft", cls=Command)
 def sft(
     data: Data,
-    out: Out,
+    output: OutputFolder,
     base: Base,
     epochs: Epochs = 1.0,
     learning_rate: Rate = 2e-4,
     batch: Batch = 64,
     micro: Micro = 16,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA adapter.")] = 16,
     steps: Steps = 0,
+    warmup: Warmup = 0.1,
+    save_steps: SaveSteps = 50,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -111,16 +128,17 @@ def sft(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, out, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
-        seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
+        base, output, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
+        rank=rank, alpha=2 * rank, seed=seed, quantization=_quantization(quantization), steps=steps,
+        warmup=warmup, save_steps=save_steps,
     )  # fmt: skip
     training.run(job, data)
 
 
-@train_app.command("dpo")
+@train_app.command("dpo", cls=Command)
 def dpo(
     pairs: Pairs,
-    out: Out,
+    output: OutputFolder,
     base: Base,
     adapter: Adapter,
     loss: Annotated[
@@ -132,6 +150,8 @@ def dpo(
     batch: Batch = 64,
     micro: Micro = 16,
     steps: Steps = 0,
+    warmup: Warmup = 0.1,
+    save_steps: SaveSteps = 50,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -140,16 +160,17 @@ def dpo(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
+        base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
+        micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
+        warmup=warmup, save_steps=save_steps,
     )  # fmt: skip
     training.run_dpo(job, pairs, loss=loss, beta=beta)
 
 
-@train_app.command("kto")
+@train_app.command("kto", cls=Command)
 def kto(
-    pairs: Pairs,
-    out: Out,
+    pairs: Rated,
+    output: OutputFolder,
     base: Base,
     adapter: Adapter,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.1,
@@ -158,6 +179,8 @@ def kto(
     batch: Batch = 64,
     micro: Micro = 16,
     steps: Steps = 0,
+    warmup: Warmup = 0.1,
+    save_steps: SaveSteps = 50,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -166,8 +189,9 @@ def kto(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, out, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization), extra=_steps(steps),
+        base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
+        micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
+        warmup=warmup, save_steps=save_steps,
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
 
@@ -180,7 +204,7 @@ def grid(
     pairs: Annotated[list[str], typer.Option(help="NAME=FILE of held-out pairs; repeat.")],
     limit: Annotated[int, typer.Option(min=2, help="Dialogues, drawn by the seed.")] = 1000,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Reward accuracy on held-out pairs: each adapter on each kind of rejected text."""
     from empo_demo.training import grid as measured
@@ -203,10 +227,10 @@ def side_by_side(
     write(card, contender)
 
 
-@train_app.command("sem")
+@train_app.command("sem", cls=Command)
 def sem(
     data: Data,
-    out: Out,
+    output: OutputFolder,
     epochs: Annotated[float, typer.Option(help="Passes of each emotion run.")] = 2.0,
     runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 2,
     seed: Seed = 0,
@@ -215,11 +239,7 @@ def sem(
     """The small empathetic model: one encoder, five heads. Resumes after a kill."""
     from empo_demo.training.sem import fit as training
 
-    training.run(data, out, epochs=epochs, runs=runs, seed=seed, start=start)
-
-
-def _steps(steps: int) -> dict[str, int]:
-    return {"max_steps": steps} if steps else {}
+    training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start)
 
 
 def _quantization(value: str) -> Literal["none", "nf4"]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import InvalidInput
-from empo_demo.training.corpus import file_hash
-from empo_demo.training.recipe import Job, load_adapted, read_rows, train, write_card
+from empo_demo.training.corpus import file_hash, read_lines
+from empo_demo.training.recipe import Job, load_adapted, read_rows, sample, train, write_card
+
+PAIR = ("prompt", "chosen", "rejected")
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
@@ -15,12 +17,13 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 
     `loss`: a loss type of TRL, or several with their weights, as `sigmoid:1,sft:0.5`.
     """
+    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     from empo_demo.engine.loading import load_tokenizer
 
     types, weights = parse_losses(loss)
-    data = read_rows(pairs, ("prompt", "chosen", "rejected"))
+    data = Dataset.from_list(sample(read_rows(pairs, PAIR), job))
     trainer = DPOTrainer(
         model=load_adapted(job),
         args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.arguments()),
@@ -39,12 +42,13 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 
 
 def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
-    """Go on from the SFT adapter with TRL's KTO on unpaired votes (prompt, completion, label)."""
+    """Go on from the SFT adapter with TRL's KTO on rated replies; see `read_rated`."""
+    from datasets import Dataset
     from trl.experimental.kto import KTOConfig, KTOTrainer
 
     from empo_demo.engine.loading import load_tokenizer
 
-    data = read_rows(rows, ("prompt", "completion", "label"))
+    data = Dataset.from_list(sample(read_rated(rows), job))
     trainer = KTOTrainer(
         model=load_adapted(job),
         args=KTOConfig(beta=beta, **job.arguments()),
@@ -53,6 +57,21 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     )
     metrics = train(trainer, job, {"method": "kto", "beta": beta, "data": file_hash(rows)})
     _card(job, rows, "KTO", metrics, {"beta": beta})
+
+
+def read_rated(path: Path) -> list[dict[str, Any]]:
+    """Rows of prompt, completion and label. A pair becomes two: the chosen one, the rejected one.
+
+    Raises `DataError` for a file that holds neither.
+    """
+    _, first = next(read_lines(path), ("", {}))
+    if "chosen" not in first:
+        return read_rows(path, ("prompt", "completion", "label"))
+    return [
+        {"prompt": row["prompt"], "completion": row[kind], "label": kind == "chosen"}
+        for row in read_rows(path, PAIR)
+        for kind in ("chosen", "rejected")
+    ]
 
 
 def parse_losses(text: str) -> tuple[list[str], list[float]]:

@@ -56,9 +56,9 @@ class Plan:
 
 def loop(
     rounds: Annotated[int, typer.Option(help="How often to retrain.", min=1, max=100)] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of adapters and contenders.")] = Path(
-        "runs/loop"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of adapters and contenders.")
+    ] = Path("runs/loop"),
     database: Annotated[str | None, typer.Option(help="A SQLAlchemy URL.")] = None,
     parent: Annotated[str, typer.Option(help="The contender to go on from.")] = "aligned",
     method: Annotated[str, typer.Option(help="dpo, or kto (uses both-bad votes too).")] = "dpo",
@@ -81,7 +81,7 @@ def loop(
         raise InvalidInput(f"--method is {method!r}; it may be dpo or kto.")
     settings = load_settings(database=database)
     plan = Plan(
-        settings.database, out, parent, METHODS[method], epochs, learning_rate, beta, seed=seed,
+        settings.database, output, parent, METHODS[method], epochs, learning_rate, beta, seed=seed,
         simulate=simulate, votes=votes, data=data,
     )  # fmt: skip
     for contender in run(settings, plan, rounds):

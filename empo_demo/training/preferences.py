@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from empo_demo.empathy.emotions import OPPOSITE
 from empo_demo.errors import DataError, InvalidInput
+from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation
 
 Control = Literal["none", "same-emotion", "random"]
@@ -64,7 +65,7 @@ def build(
         raise InvalidInput(f"--draws is {draws}; it must be at least 1.")
     usable = [c for c in conversations if c.target is not None]
     decks = _Decks(usable, random.Random(f"{seed} {control}"), control)
-    return [_pair(c, decks.deal(c)) for c in usable for _ in range(draws)]
+    return [_pair(c, decks.deal(c)) for c in progress(usable, "pairs") for _ in range(draws)]
 
 
 class _Decks:

@@ -10,12 +10,13 @@ import errno
 import json
 import math
 import os
+import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empo_demo.errors import DataError, EngineError
 from empo_demo.processor import fast_bfloat16
@@ -23,16 +24,19 @@ from empo_demo.training.checkpoints import claim, last_whole
 from empo_demo.training.corpus import file_hash, read_lines
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel, TrainerCallback
 
 Quantization = Literal["none", "nf4"]
+Row = TypeVar("Row")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: where from, where to, and the knobs that all trainings have."""
+    """One training: where from, where to, and the knobs that all trainings have.
+
+    `steps` is 0 for whole epochs; `warmup` counts steps from 1 on, and is a share of them below 1.
+    """
 
     base: str
     out: Path
@@ -47,8 +51,15 @@ class Job:
     length: int = 256
     seed: int = 0
     quantization: Quantization = "none"
+    steps: int = 0
+    warmup: float = 0.1
     save_steps: int = 50
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> int | None:
+        """How many examples `steps` steps need; None where whole epochs are trained."""
+        return self.steps * max(self.batch, self.micro * _processes()) or None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that every TRL config takes."""
@@ -62,7 +73,8 @@ class Job:
             "per_device_train_batch_size": self.micro,
             "gradient_accumulation_steps": max(1, self.batch // (self.micro * _processes())),
             "lr_scheduler_type": "cosine",
-            "warmup_steps": 0.1,
+            "warmup_steps": self.warmup,
+            "max_steps": self.steps or -1,
             "logging_steps": 5,
             "save_steps": self.save_steps,
             "save_total_limit": 2,
@@ -128,10 +140,15 @@ def load_adapted(job: Job) -> Any:
         ) from None
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> Dataset:
-    """The rows of a JSONL file with just `columns`; a missing one is named with its line."""
-    from datasets import Dataset
+def sample(rows: Sequence[Row], job: Job) -> list[Row]:
+    """The rows that are trained on: all, or a draw of as many as `job.steps` steps take."""
+    if job.examples is None or job.examples >= len(rows):
+        return list(rows)
+    return random.Random(job.seed).sample(rows, job.examples)
 
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a JSONL file with just `columns`; a missing one is named with its line."""
     rows = []
     for where, row in read_lines(path):
         missing = [column for column in columns if column not in row]
@@ -140,7 +157,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Dataset:
         rows.append({column: row[column] for column in columns})
     if not rows:
         raise DataError(f"{path} holds no rows; nothing can be trained on it.")
-    return Dataset.from_list(rows)
+    return rows
 
 
 def guard_loss() -> TrainerCallback:
@@ -157,7 +174,7 @@ def guard_loss() -> TrainerCallback:
                 raise EngineError(
                     f"The loss is no number at step {state.global_step + 1}; the last checkpoint "
                     f"in {args.output_dir} is kept. Train again with a lower --learning-rate, "
-                    "into another --out."
+                    "into another --output."
                 )
 
     return Guard()
@@ -236,7 +253,8 @@ def write_card(
         "rank": job.rank,
         "alpha": job.alpha,
         "learning rate": job.learning_rate,
-        "epochs": job.epochs,
+        **({"steps": job.steps} if job.steps else {"epochs": job.epochs}),
+        "warm-up": job.warmup,
         "batch": job.batch,
         "length": job.length,
         "seed": job.seed,

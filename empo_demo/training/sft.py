@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from empo_demo.dialogue import Message
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
-from empo_demo.training.recipe import TARGETS, Job, load_base, train, write_card
+from empo_demo.training.recipe import TARGETS, Job, load_base, sample, train, write_card
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,11 +24,10 @@ def run(job: Job, data: Path) -> None:
     from empo_demo.engine.loading import load_tokenizer
 
     tokenizer = load_tokenizer(job.base)
-    rows = [
-        _row(tokenizer, c.turns[: c.target + 1])
-        for c in read_conversations(data, "train")
-        if c.target is not None
+    dialogues = [
+        c.turns[: c.target + 1] for c in read_conversations(data, "train") if c.target is not None
     ]
+    rows = [_row(tokenizer, turns) for turns in sample(dialogues, job)]
     trainer = SFTTrainer(
         model=load_base(job),
         args=SFTConfig(

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+from empo_demo.terminal import group, named_output
+
+app = group()
 
 Database = Annotated[str | None, typer.Option(help="A SQLAlchemy URL; else EMPO_DATABASE.")]
 
@@ -78,13 +80,18 @@ def list_rounds(
 
 @app.command()
 def backup(
-    output: Annotated[Path, typer.Argument(help="A new file; it becomes a SQLite database.")],
+    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A new file; it becomes a SQLite database."),
+    ] = None,
     database: Database = None,
 ) -> None:
     """Copy all votes into one file, while the app runs."""
     from empo_demo.votes import backup as backups
     from empo_demo.votes.store import Store
 
+    output = named_output(output, file)
     store = Store.open(database_url(database), create=False)
     votes = backups.backup(store, output)
     store.close()

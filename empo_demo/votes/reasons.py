@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from empo_demo.votes.models import Round
 from empo_demo.votes.verdicts import VERDICTS, VerdictKind
 
@@ -16,6 +18,8 @@ REASONS = (
     "a stopped reply",
 )
 NO_PREFERENCE = "no preference (tie or both bad)"
+NO_LABEL = "no label (about equal)"
+ONE_CONTENDER = "both sides by one contender"
 OTHER_STRATEGY = "sides of different strategies"
 
 
@@ -32,6 +36,12 @@ def reason_left_out(round_: Round) -> str | None:
         "a stopped reply": any(reply.reason == "stopped" for reply in round_.replies),
     }
     return next((reason for reason in REASONS if holds[reason]), None)
+
+
+def left_out_line(counts: Mapping[str, int]) -> str:
+    """What was left out, by reason, in words; empty where nothing was."""
+    reasons = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    return f"left out: {reasons}" if reasons else ""
 
 
 def mixed_strategies(round_: Round) -> bool:

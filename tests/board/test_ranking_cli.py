@@ -70,13 +70,13 @@ def test_equal_lengths_give_a_null_effect(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("{", ":3: this is not JSON"),
+        ("{", ":3: it is not JSON"),
         ("[1]", ":3: an object"),
         ('{"round": 1}', ":3: voter, a, b, verdict is missing"),
         ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"c"}', ":3: verdict is 'c'"),
         ('{"round":1,"voter":1,"a":"x","b":"x","verdict":"a"}', ":3: a and b are both 'x'"),
         ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"a","len_a":-1}', ":3: len_a is -1"),
-        ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"a","len_a":NaN}', ":3: len_a is nan"),
+        ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"a","len_a":NaN}', ":3: it holds NaN"),
     ],
 )
 def test_a_bad_line_names_file_and_line(tmp_path: Path, bad: str, message: str) -> None:

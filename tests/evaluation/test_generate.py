@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.predictions import read_predictions
@@ -80,7 +79,7 @@ def generate(
     done = read_done(output, "base", 5)
     missing = [item for item in items if item.conv_id not in done]
     generator = Generator(engine or Parrot(), ROSTER, CONTENDER, seed=5)
-    failed = fill(generator, missing, output, batch, Console(quiet=True))
+    failed = fill(generator, missing, output, batch)
     put_in_order(output, [item.conv_id for item in items])
     return failed
 

@@ -227,10 +227,10 @@ def test_a_bad_training_line_is_named(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_where_it_stopped(cases: list[Case], tmp_path: Path) -> None:
-    work, console = tmp_path / "work.jsonl", Console(quiet=True)
+    work = tmp_path / "work.jsonl"
 
     def fill(engine: Obedient, some: Sequence[Case]) -> None:
-        command.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4, console=console)
+        command.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4)
 
     fill(Obedient(), cases[:10])
     with work.open("a") as file:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
+from empo_demo.board.ballots import ballots_of_store, read_ballots
+from empo_demo.cli import app
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
@@ -124,3 +127,72 @@ def test_pairs_of_two_strategies_are_left_out_unless_asked_for(store: Any, tmp_p
         for row in rows:
             assert row["prompt"] == [{"role": "user", "content": "It rained."}]
             assert "disappointed" not in json.dumps(row["prompt"])
+
+
+def test_a_kto_export_leaves_out_ties_and_says_so(voted: Arena, tmp_path: Path) -> None:
+    report = export_file(voted.settings.database, "kto", tmp_path / "kto.jsonl")
+    assert report.left_out == {"no label (about equal)": 1}
+
+
+@pytest.mark.parametrize("form", ["trl", "kto", "jsonl", "csv", "parquet"])
+def test_an_export_without_rows_loads_as_no_rows(store: Any, tmp_path: Path, form: str) -> None:
+    """`datasets` refuses a split without rows unless it streams; the columns are there then too."""
+    datasets = pytest.importorskip("datasets")
+
+    path = tmp_path / f"votes.{form}"
+    assert export_file(str(store.database.url), form, path).rows == 0
+    kind = form if form in ("csv", "parquet") else "json"
+    made = datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True)
+    assert list(made) == []
+    if form == "csv":
+        assert path.read_text().startswith("round_id,voter,time,consent,")
+    if form == "parquet":
+        from pyarrow import parquet
+
+        assert parquet.read_table(path).column_names[:3] == ["round_id", "voter", "time"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_what_the_export_writes_the_ranking_and_the_ratings_read(
+    voted: Arena, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"votes.{form}"
+    export_file(voted.settings.database, form, path)
+    from_file, kept = read_ballots(path), ballots_of_store(voted.store)
+    named = [(b.round, b.a, b.b, b.verdict, b.len_a, b.len_b, b.exposure) for b in kept]
+    assert named == [
+        (b.round, b.a, b.b, b.verdict, b.len_a, b.len_b, b.exposure) for b in from_file.ballots
+    ]
+    for command in ("rank", "ratings"):
+        done = CliRunner().invoke(app, ["votes", command, "--input", str(path), "--json"])
+        assert done.exit_code == 0, done.output
+
+
+def test_a_plain_table_of_votes_is_read_and_the_error_names_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text(
+        "round,voter,a,b,verdict,len_a,len_b,time,ratings\n"
+        'r1,v1,base,aligned,a,12,9.5,2026-01-01T00:00:00,"{""a_natural"": 80}"\n'
+        "r2,v1,aligned,base,tie,,,,\n"
+    )
+    one, two = read_ballots(path).ballots
+    assert (one.len_a, one.len_b, one.ratings) == (12.0, 9.5, {"a_natural": 80})
+    assert two.verdict == "tie" and two.len_a is None
+    path.write_text("round,who\nr1,v1\n")
+    with pytest.raises(DataError, match=r"voter, a, b, verdict is missing.* votes export"):
+        read_ballots(path)
+    export = tmp_path / "pairs.jsonl"
+    export.write_text('{"prompt": [], "chosen": [], "rejected": []}\n')
+    with pytest.raises(DataError, match="votes export --format jsonl"):
+        read_ballots(export)
+
+
+def test_rank_and_ratings_name_what_they_leave_out(voted: Arena) -> None:
+    first = ballots_of_store(voted.store)[0].round
+    voted.store.hide(first, "spam")
+    url = voted.settings.database
+    for command in ("rank", "ratings"):
+        done = CliRunner().invoke(app, ["votes", command, "--database", url])
+        assert "1 votes left out: hidden by a moderator 1." in done.stdout, done.output
+        found = CliRunner().invoke(app, ["votes", command, "--database", url, "--json"])
+        assert json.loads(found.stdout)["left_out"] == {"hidden by a moderator": 1}

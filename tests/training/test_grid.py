@@ -62,8 +62,8 @@ def test_the_grid_of_real_adapters_over_real_pairs(data: Path, tmp_path: Path) -
             data, columns[control], split="train", draws=2, seed=0, control=control
         )
     knobs = {"batch": 4, "micro": 2, "learning_rate": 1e-2}
-    sft.run(Job(base, start, extra={"max_steps": 2}, **knobs), data)  # type: ignore[arg-type]
-    job = Job(base, tmp_path / "x", adapter=start, extra={"max_steps": 60}, **knobs)  # type: ignore[arg-type]
+    sft.run(Job(base, start, steps=2, **knobs), data)  # type: ignore[arg-type]
+    job = Job(base, tmp_path / "x", adapter=start, steps=60, **knobs)  # type: ignore[arg-type]
     dpo.run_dpo(job, columns["none"], beta=0.5)
 
     cells = grid.run(base, start, {"opposite": tmp_path / "x"}, columns, limit=20)

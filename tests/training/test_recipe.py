@@ -73,7 +73,7 @@ def sft(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(data: Path, out: Path, **changes: Any) -> Any:
     from empo_demo.training.recipe import Job
 
-    knobs = {"batch": 4, "micro": 2, "learning_rate": 1e-2, "extra": {"max_steps": 4}, **changes}
+    knobs = {"batch": 4, "micro": 2, "learning_rate": 1e-2, "steps": 4, **changes}
     return Job(str(data / "init"), out, **knobs)
 
 
@@ -142,7 +142,7 @@ def test_dpo_learns_the_pairs_it_sees(data: Path, sft: Path, pairs: Path, tmp_pa
     from empo_demo.training import dpo
 
     found = logged(dpo, lambda: dpo.run_dpo(
-        job(data, tmp_path, adapter=sft, extra={"max_steps": 30}), pairs, beta=0.5
+        job(data, tmp_path, adapter=sft, steps=30), pairs, beta=0.5
     ))  # fmt: skip
     assert found["rewards/margins"] > 0 and found["loss"] < math.log(2)
 
@@ -267,7 +267,7 @@ def test_checkpoints_of_other_settings_are_not_gone_on_with(
                 adapter=sft,
                 learning_rate=1e-3,
                 dropout=0.0,
-                extra={"max_steps": 40},
+                steps=40,
             ),
             pairs,
         )
@@ -287,7 +287,7 @@ from empo_demo.training.recipe import Job
 from empo_demo.training.dpo import run_dpo
 base, sft, pairs, out, *steps = sys.argv[1:]
 run_dpo(Job(base, Path(out), adapter=Path(sft), batch=4, micro=2, learning_rate=1e-2, dropout=0.0,
-            save_steps=2, extra={"max_steps": int(steps[0]) if steps else 40}), Path(pairs))
+            save_steps=2, steps=int(steps[0]) if steps else 40), Path(pairs))
 """
 
 
@@ -309,7 +309,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
     with pytest.raises(EngineError, match=r"loss is no number at step \d+; the last checkpoint"):
         run_dpo(
             job(data, tmp_path, adapter=sft, learning_rate=1e30, save_steps=1,
-                extra={"max_steps": 40, "max_grad_norm": 0.0, "warmup_steps": 0}), pairs,
+                steps=40, warmup=0, extra={"max_grad_norm": 0.0}), pairs,
         )  # fmt: skip
     kept = list((tmp_path / "checkpoints").glob("checkpoint-*"))
     assert kept and all(bool(t.isfinite().all()) for p in kept for t in weights(p).values())

@@ -15,6 +15,7 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import InvalidInput
 from empo_demo.evaluation.hef.effects import Judges
 from empo_demo.evaluation.hef.runner import CONDITIONS, TRAIN, VALID, Answer, Case, Key, Runner
+from empo_demo.progress import progress
 from empo_demo.settings import ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def run(
         sem=label_of(sem),
         seed=seed,
         batch=batch,
-        console=console,
     )
     with console.status("Judging the replies…"):
         judges = load_judges(data, settings, sem)
@@ -115,28 +115,22 @@ def fill(
     sem: str,
     seed: int,
     batch: int,
-    console: Console,
 ) -> None:
     """Append what is missing to the work file, batch by batch."""
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from empo_demo.evaluation.hef.runner import missing, read_answers
 
     done = set(read_answers(work))
     _cut_torn_line(work)
     jobs = list(missing(cases, contenders, done, sem, seed, batch))
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar, work.open("a", encoding="utf8") as file:
+    with work.open("a", encoding="utf8") as file:
 
         def save(answer: Answer) -> None:
             file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
 
         runner = Runner(engine, roster, sem, seed, save)
-        task = bar.add_task("answering", total=sum(len(part) for *_, part in jobs))
-        for contender, condition, part in jobs:
+        for contender, condition, part in progress(jobs, "answering, batches"):
             runner.answer(contender, condition, part)
             file.flush()
-            bar.advance(task, len(part))
 
 
 def load_judges(data: Path, settings: Settings, sem: SEM) -> Judges:

@@ -1,0 +1,67 @@
+"""What the commands of all rooms share: options of one name and meaning, and how they log.
+
+Every command writes to `--output` (`-o`). `--out`, its name in earlier versions, is still taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from empo_demo.errors import InvalidInput
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
+
+LIBRARIES = ("accelerate", "alembic", "bitsandbytes", "httpx", "huggingface_hub", "peft",
+             "transformers", "trl")  # fmt: skip
+"""Whose notes a user cannot act on; `-v` shows them."""
+
+
+class Command(TyperCommand):
+    """A command that takes `--out` for `--output`, without a line in its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(
+            ctx,
+            [
+                f"--output{arg[5:]}" if arg == "--out" or arg[:6] == "--out=" else arg
+                for arg in args
+            ],
+        )
+
+
+def group(help: str | None = None) -> typer.Typer:
+    """An empty group of commands, without rich's panels and tracebacks."""
+    return typer.Typer(
+        help=help, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+
+
+def named_output(output: Path | None, file: Path | None) -> Path:
+    """The file given by `--output`, or by its place as in earlier versions."""
+    if output is None and file is None:
+        raise InvalidInput("Name the file to write: --output FILE.")
+    return output or file or Path()
+
+
+def configure_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
+    """Log to stderr from `level` on; libraries' notes only where `verbose`."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else level, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if verbose:
+        return
+    # transformers sets its own level when it is imported; this is where it takes it from.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,109 @@
+"""One name for an output, the version, progress in a pipe, and libraries that keep quiet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from empo_demo import __version__, progress
+from empo_demo.cli import app
+from tests.conftest import REPOSITORY
+
+
+def commands(group: Any, name: str = "") -> Any:
+    for part, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, f"{name} {part}")
+        else:
+            yield f"{name} {part}".strip(), one
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_output_has_one_name_everywhere(name: str) -> None:
+    """`--output`, with `-o`; its old name is in no help, and neither is a file without a name."""
+    options = [p for p in ALL[name].params if isinstance(p, click.Option) or hasattr(p, "opts")]
+    for option in options:
+        assert "--out" not in option.opts
+        if option.name == "output":
+            assert {"--output", "-o"} <= set(option.opts)
+
+
+def test_the_old_name_of_an_output_is_still_taken(tmp_path: Path) -> None:
+    for out in (["--out", str(tmp_path / "x")], [f"--out={tmp_path / 'x'}"]):
+        done = CliRunner().invoke(app, ["preferences", "build", "--data", str(tmp_path), *out])
+        assert "There is no empathetic_dialogues.train" in str(done.exception)
+    report = CliRunner().invoke(app, ["votes", "backup", str(tmp_path / "b"), "--database",
+                                      f"sqlite:///{tmp_path}/none"])  # fmt: skip
+    assert "There is no database" in str(report.exception)
+
+
+def test_the_version_is_said() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.stdout == f"empo-demo {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("split", "test"), ("source", "x"), ("opposites", "y")]
+)
+def test_the_wrong_option_is_named(tmp_path: Path, option: str, value: str) -> None:
+    arguments = ["preferences", "build", "-o", str(tmp_path / "x"), f"--{option}", value]
+    done = CliRunner().invoke(app, arguments)
+    assert f"--{option} is {value!r}; it may be" in str(done.exception)
+
+
+def test_in_a_pipe_a_line_comes_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.1)
+    for _ in progress.progress([1, 2], "scoring"):
+        time.sleep(0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 6 and lines[0] == "scoring: 0 of 2 done, 0 s"
+    assert lines[-1] == "scoring: 1 of 2 done, 0 s"
+
+
+def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "replies.csv"
+    file.write_text("nothing\n1\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "empo_demo", "score", "--predictions", str(file)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1, ran.stderr
+
+
+QUIET = """
+import logging, sys
+from empo_demo.terminal import configure_logging
+configure_logging(logging.INFO, verbose={verbose})
+for name in ("alembic.runtime.plugins", "bitsandbytes.backends.cpu", "transformers.tokenization"):
+    logging.getLogger(name).info("plugin")
+    logging.getLogger(name).warning("Failed to load")
+from transformers.utils import logging as theirs
+theirs.get_logger("transformers.tokenization_utils_base").warning("311 > 256")
+logging.getLogger("empo_demo.x").info("ours")
+"""
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_libraries_keep_quiet_unless_asked(verbose: bool) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", QUIET.format(verbose=verbose)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=120,
+    )  # fmt: skip
+    assert "ours" in ran.stderr
+    for noise in ("plugin", "Failed to load"):
+        assert (noise in ran.stderr) is verbose, ran.stderr
+    assert verbose or "311 > 256" not in ran.stderr
