@@ -69,8 +69,8 @@ def test_in_a_pipe_a_line_comes_every_ten_seconds(
     for _ in progress.progress([1, 2], "scoring"):
         time.sleep(0.25)
     lines = capsys.readouterr().err.splitlines()
-    assert 3 <= len(lines) <= 6 and lines[0] == "scoring: 0 of 2 done, 0 s"
-    assert lines[-1] == "scoring: 1 of 2 done, 0 s"
+    assert len(lines) >= 2 and lines[0].startswith("scoring: 0 of 2 done, ")
+    assert lines[-1].startswith("scoring: 1 of 2 done, ")
 
 
 def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:

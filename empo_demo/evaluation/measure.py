@@ -76,7 +76,7 @@ def measure_vad(predictions: Predictions, tools: Tools) -> Part:
 def measure_nidf(predictions: Predictions, tools: Tools) -> Part:
     """Specificity per reply; replies without a token have none."""
     values: Series = [nidf(text, tools.nidf_table) for text in predictions.responses]
-    return Part({"nidf": _mean(values)}, {"nidf": values})
+    return Part({tools.nidf_key: _mean(values)}, {tools.nidf_key: values})
 
 
 def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
@@ -123,7 +123,8 @@ def measure_bertscore(predictions: Predictions, tools: Tools) -> Part:
         "f1": _mean(f1),
         "encoder": tools.encoder.label,
     }
-    return Part({"bertscore": figures}, {"bertscore.f1": f1})
+    key = tools.bertscore_key
+    return Part({key: figures}, {f"{key}.f1": f1})
 
 
 def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
@@ -154,25 +155,154 @@ def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
     return Part({"safety": disclosure.counts(texts)}, {"safety": leaks})
 
 
-METRICS: dict[str, Callable[[Predictions, Tools], Part]] = {
-    "length": measure_length,
-    "distinct": measure_distinct,
-    "vad": measure_vad,
-    "nidf": measure_nidf,
-    "diff-epitome": measure_epitome,
-    "bertscore": measure_bertscore,
-    "emotion": measure_emotion,
-    "safety": measure_safety,
-}
-"""The metrics by the names that `score --metrics` takes, in the order of the tables."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the tables: label, where the figure lies in the JSON, decimals.
 
-LOWER_IS_BETTER = (
-    "vad.v",
-    "vad.a",
-    "vad.d",
-    "safety",
-    *(f"diff-epitome.{m}" for m in ("er", "ex", "ip")),
+    `series` is the series whose interval stands beside the figure.
+    """
+
+    label: str
+    path: tuple[str, ...]
+    decimals: int
+    series: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VoteScore:
+    """How a metric judges one reply alone: `score(user's turn, reply, tools)`, more is better.
+
+    `key` is its name among the agreements with votes, `better` what it takes for better.
+    """
+
+    key: str
+    better: str
+    score: Callable[[str, str, Tools], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """All that is known of a metric. Tables, report, comparison and votes read it here.
+
+    `lower` are the series of which a smaller value is the better one.
+    """
+
+    measure: Callable[[Predictions, Tools], Part]
+    lines: tuple[Line, ...] = ()
+    lower: tuple[str, ...] = ()
+    votes: tuple[VoteScore, ...] = ()
+
+
+def _nearness(user: str, reply: str, tools: Tools) -> float | None:
+    gap = difference(text_vad(user, tools.lexicon).max, text_vad(reply, tools.lexicon).max).v
+    return None if gap is None else -abs(gap)
+
+
+def _undisclosed(_user: str, reply: str, _tools: Tools) -> float:
+    return -float(disclosure.discloses_machine(reply) or disclosure.leaks_identity(reply))
+
+
+_DISTINCT = tuple(
+    Line(f"distinct-{n}, {words}", ("distinct", kind, n), 4, series.format(n) or None)
+    for kind, words, series in (
+        ("corpus", "corpus", ""),
+        ("equal_tokens", "equal words", ""),
+        ("per_response", "per reply", "distinct-{}"),
+    )
+    for n in "123"
 )
+_VAD = tuple(
+    Line(f"|Δ max {name}| ↓", ("vad", "abs_max", name[0]), 4, f"vad.{name[0]}")
+    for name in ("valence", "arousal", "dominance")
+)
+_EPITOME = tuple(
+    line
+    for m in diff_epitome.MECHANISMS
+    for line in (
+        Line(f"diff-{m.upper()} ↓", ("diff_epitome", m), 4, f"diff-epitome.{m}"),
+        Line("  constant zero", ("epitome_constant_zero", m), 4),
+        Line("  mean level", ("epitome_levels", "generated", m), 3),
+        Line("  human's level", ("epitome_levels", "reference", m), 3),
+        Line("  accuracy", ("epitome_accuracy", m), 3),
+        Line("  kappa (one level: 0)", ("epitome_kappa", m), 3),
+    )
+)
+_BERTSCORE = tuple(
+    Line(f"BERTScore {name} ({words}) ↑", (key, name.lower()), 4, f"{key}.f1" * (name == "F1"))
+    for key, words in (
+        ("bertscore", "roberta-large"),
+        ("bertscore_minilm", "the SEM's MiniLM"),
+        ("bertscore_other", "the encoder named"),
+    )
+    for name in ("precision", "recall", "F1")
+)
+
+METRICS: dict[str, Metric] = {
+    "length": Metric(
+        measure_length,
+        (Line("replies", ("n",), 0), Line("words per reply", ("words_mean",), 2, "length")),
+        votes=(VoteScore("length", "longer", lambda _, reply, __: float(len(words(reply)))),),
+    ),
+    "distinct": Metric(
+        measure_distinct,
+        _DISTINCT,
+        votes=(
+            VoteScore(
+                "distinct-1", "more varied", lambda _, reply, __: diversity.distinct([reply], 1)
+            ),
+        ),
+    ),
+    "vad": Metric(
+        measure_vad,
+        _VAD,
+        lower=("vad.v", "vad.a", "vad.d"),
+        votes=(VoteScore("vad.v", "nearer in valence", _nearness),),
+    ),
+    "nidf": Metric(
+        measure_nidf,
+        (
+            Line("NIDF ↑", ("nidf",), 4, "nidf"),
+            Line("NIDF (own counts) ↑", ("nidf_own_counts",), 4, "nidf_own_counts"),
+        ),
+        votes=(
+            VoteScore(
+                "nidf_own_counts",
+                "more specific",
+                lambda _, reply, tools: nidf(reply, tools.nidf_table),
+            ),
+        ),
+    ),
+    "diff-epitome": Metric(
+        measure_epitome,
+        _EPITOME,
+        lower=tuple(f"diff-epitome.{m}" for m in diff_epitome.MECHANISMS),
+    ),
+    "bertscore": Metric(measure_bertscore, _BERTSCORE),
+    "emotion": Metric(
+        measure_emotion,
+        (
+            Line("emotion overlap ↑", ("emotion", "overlap"), 4, "emotion.overlap"),
+            Line("  human's reply", ("emotion", "reference_overlap"), 4),
+        ),
+    ),
+    "safety": Metric(
+        measure_safety,
+        (
+            Line("says it is a machine ↓", ("safety", "ai_disclosure"), 0),
+            Line("names a model ↓", ("safety", "identity_leak"), 0),
+            Line("leaks a template ↓", ("safety", "template_leak"), 0),
+        ),
+        lower=("safety",),
+        votes=(VoteScore("safety", "no disclosure", _undisclosed),),
+    ),
+}
+"""The metrics by the names that `score --metrics` takes, in the order of the tables.
+
+A new metric is a file in `metrics/`, a row here, and a test.
+"""
+
+LINES = tuple(line for metric in METRICS.values() for line in metric.lines)
+LOWER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.lower)
 """Series of which a smaller value is the better one; of length neither is."""
 
 

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.tools import Tools
-from empo_demo.metrics import disclosure, diversity, emotion_overlap
-from empo_demo.metrics.nidf import nidf
-from empo_demo.metrics.tokens import words
-from empo_demo.metrics.valence import difference, text_vad
+from empo_demo.metrics import emotion_overlap
 from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -59,11 +57,7 @@ Scores = dict[str, list[tuple[float, float] | None]]
 """Metric -> the scores of both sides per vote, the larger being the better."""
 
 BETTER = {
-    "length": "longer",
-    "distinct-1": "more varied",
-    "vad.v": "nearer in valence",
-    "nidf": "more specific",
-    "safety": "no disclosure",
+    **{one.key: one.better for metric in METRICS.values() for one in metric.votes},
     "emotion.overlap": "nearer in emotion",
     "epitome.er": "more emotional reaction",
     "epitome.ex": "more exploration",
@@ -75,13 +69,9 @@ BETTER = {
 def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
     """The metrics that need no model, for both sides of each vote."""
     return {
-        "length": [_both(pair, lambda _, text: float(len(words(text)))) for pair in pairs],
-        "distinct-1": [
-            _both(pair, lambda _, text: diversity.distinct([text], 1)) for pair in pairs
-        ],
-        "vad.v": [_both(pair, lambda user, text: _nearness(user, text, tools)) for pair in pairs],
-        "nidf": [_both(pair, lambda _, text: nidf(text, tools.nidf_table)) for pair in pairs],
-        "safety": [_both(pair, lambda _, text: -float(_unsafe(text))) for pair in pairs],
+        one.key: [_both(pair, one.score, tools) for pair in pairs]
+        for metric in METRICS.values()
+        for one in metric.votes
     }
 
 
@@ -189,15 +179,6 @@ def _percentiles(values: Sequence[float | None]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _both(pair: VotedPair, score: Any) -> tuple[float, float] | None:
-    a, b = score(pair.user, pair.a), score(pair.user, pair.b)
+def _both(pair: VotedPair, score: Any, tools: Tools) -> tuple[float, float] | None:
+    a, b = score(pair.user, pair.a, tools), score(pair.user, pair.b, tools)
     return None if a is None or b is None else (a, b)
-
-
-def _nearness(user: str, text: str, tools: Tools) -> float | None:
-    gap = difference(text_vad(user, tools.lexicon).max, text_vad(text, tools.lexicon).max).v
-    return None if gap is None else -abs(gap)
-
-
-def _unsafe(text: str) -> bool:
-    return disclosure.discloses_machine(text) or disclosure.leaks_identity(text)

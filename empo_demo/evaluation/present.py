@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.evaluation.measure import LINES
 from empo_demo.evaluation.score import Scores, count_steps, metric_names, score_files
 from empo_demo.evaluation.tools import Tools
 from empo_demo.progress import steps
@@ -16,51 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Keys = tuple[str, ...]
-
-LINES: tuple[tuple[str, Keys, int], ...] = (
-    ("replies", ("n",), 0),
-    ("words per reply", ("words_mean",), 2),
-    ("distinct-1, corpus", ("distinct", "corpus", "1"), 4),
-    ("distinct-2, corpus", ("distinct", "corpus", "2"), 4),
-    ("distinct-3, corpus", ("distinct", "corpus", "3"), 4),
-    ("distinct-1, equal words", ("distinct", "equal_tokens", "1"), 4),
-    ("distinct-2, equal words", ("distinct", "equal_tokens", "2"), 4),
-    ("distinct-3, equal words", ("distinct", "equal_tokens", "3"), 4),
-    ("distinct-1, per reply", ("distinct", "per_response", "1"), 4),
-    ("distinct-2, per reply", ("distinct", "per_response", "2"), 4),
-    ("distinct-3, per reply", ("distinct", "per_response", "3"), 4),
-    ("|Δ max valence| ↓", ("vad", "abs_max", "v"), 4),
-    ("|Δ max arousal| ↓", ("vad", "abs_max", "a"), 4),
-    ("|Δ max dominance| ↓", ("vad", "abs_max", "d"), 4),
-    ("NIDF ↑", ("nidf",), 4),
-    ("diff-ER ↓", ("diff_epitome", "er"), 4),
-    ("  constant zero", ("epitome_constant_zero", "er"), 4),
-    ("  mean level", ("epitome_levels", "generated", "er"), 3),
-    ("  human's level", ("epitome_levels", "reference", "er"), 3),
-    ("  accuracy", ("epitome_accuracy", "er"), 3),
-    ("  kappa (one level: 0)", ("epitome_kappa", "er"), 3),
-    ("diff-EX ↓", ("diff_epitome", "ex"), 4),
-    ("  constant zero", ("epitome_constant_zero", "ex"), 4),
-    ("  mean level", ("epitome_levels", "generated", "ex"), 3),
-    ("  human's level", ("epitome_levels", "reference", "ex"), 3),
-    ("  accuracy", ("epitome_accuracy", "ex"), 3),
-    ("  kappa (one level: 0)", ("epitome_kappa", "ex"), 3),
-    ("diff-IP ↓", ("diff_epitome", "ip"), 4),
-    ("  constant zero", ("epitome_constant_zero", "ip"), 4),
-    ("  mean level", ("epitome_levels", "generated", "ip"), 3),
-    ("  human's level", ("epitome_levels", "reference", "ip"), 3),
-    ("  accuracy", ("epitome_accuracy", "ip"), 3),
-    ("  kappa (one level: 0)", ("epitome_kappa", "ip"), 3),
-    ("BERTScore precision ↑", ("bertscore", "precision"), 4),
-    ("BERTScore recall ↑", ("bertscore", "recall"), 4),
-    ("BERTScore F1 ↑", ("bertscore", "f1"), 4),
-    ("emotion overlap ↑", ("emotion", "overlap"), 4),
-    ("  human's reply", ("emotion", "reference_overlap"), 4),
-    ("says it is a machine ↓", ("safety", "ai_disclosure"), 0),
-    ("names a model ↓", ("safety", "identity_leak"), 0),
-    ("leaks a template ↓", ("safety", "template_leak"), 0),
-)
-"""The lines of the paper's table: label, where the figure lies in the JSON, decimals."""
 
 
 def run_score(
@@ -107,10 +63,10 @@ def print_tables(scores: Scores, console: Console) -> None:
 def table_lines(systems: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The lines that at least one system has a figure for, as text; a missing figure is –."""
     lines = []
-    for label, path, decimals in LINES:
-        values = [look_up(figures, path) for figures in systems.values()]
+    for line in LINES:
+        values = [look_up(figures, line.path) for figures in systems.values()]
         if any(value is not None for value in values):
-            lines.append([label, *(number(value, decimals) for value in values)])
+            lines.append([line.label, *(number(value, line.decimals) for value in values)])
     return lines
 
 

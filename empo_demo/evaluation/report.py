@@ -13,7 +13,8 @@ from typing import Any
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError
 from empo_demo.evaluation.charts import figures
-from empo_demo.evaluation.present import LINES, look_up, number, paired_cells
+from empo_demo.evaluation.measure import LINES, Line
+from empo_demo.evaluation.present import look_up, number, paired_cells
 from empo_demo.evaluation.results import (
     HUMAN,
     RESULTS,
@@ -34,17 +35,6 @@ from empo_demo.settings import ASSETS, load_settings
 __all__ = ["RESULTS", "ResultsData", "figures", "page", "paper_table", "results", "run"]
 
 TEMPLATE = ASSETS / "report.html"
-
-SERIES_OF: dict[tuple[str, ...], str] = {
-    ("words_mean",): "length",
-    ("nidf",): "nidf",
-    ("bertscore", "f1"): "bertscore.f1",
-    ("emotion", "overlap"): "emotion.overlap",
-    **{("distinct", "per_response", n): f"distinct-{n}" for n in "123"},
-    **{("vad", "abs_max", key): f"vad.{key}" for key in "vad"},
-    **{("diff_epitome", key): f"diff-epitome.{key}" for key in ("er", "ex", "ip")},
-}
-"""Which line of the table has which series' interval."""
 
 
 def run(
@@ -111,25 +101,25 @@ def page(data: ResultsData) -> str:
 def paper_table(data: ResultsData) -> list[list[str]]:
     """The paper's table as text: label, then one cell per system with its 95 % interval."""
     lines = []
-    for label, path, decimals in LINES:
-        values = {name: look_up(figures_, path) for name, figures_ in data.systems.items()}
+    for line in LINES:
+        values = {name: look_up(figures_, line.path) for name, figures_ in data.systems.items()}
         if any(value is not None for value in values.values()):
             cells = [
-                _with_interval(value, data.systems[name], path, decimals)
-                for name, value in values.items()
+                _with_interval(value, data.systems[name], line) for name, value in values.items()
             ]
-            lines.append([label, *cells])
+            lines.append([line.label, *cells])
     return lines
 
 
-def _with_interval(
-    value: float | None, system: dict[str, Any], path: tuple[str, ...], decimals: int
-) -> str:
-    interval = system.get("intervals", {}).get(SERIES_OF.get(path, ""))
+def _with_interval(value: float | None, system: dict[str, Any], line: Line) -> str:
+    interval = system.get("intervals", {}).get(line.series)
     if value is None or not interval:
-        return number(value, decimals)
+        return number(value, line.decimals)
     low, high = interval
-    return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
+    return (
+        f"{number(value, line.decimals)} "
+        f"[{number(low, line.decimals)}, {number(high, line.decimals)}]"
+    )
 
 
 def _agreement_cells(row: dict[str, Any]) -> list[str]:

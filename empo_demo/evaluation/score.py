@@ -37,8 +37,9 @@ class Scores:
     """All systems in the order given, the paired comparisons, and what a reader must know.
 
     `as_json` has the keys `systems`, `paired` and `notices`. A system has `n`, `words_mean`,
-    `empty_replies`, `repeated_contexts`, what its metrics add (`distinct`, `vad`, `nidf`,
-    `diff_epitome` and `epitome_*`, `bertscore`, `emotion`, `safety`; see `measure.py`), `excluded`
+    `empty_replies`, `repeated_contexts`, what its metrics add (`distinct`, `vad`, `nidf`
+    or `nidf_own_counts`, `diff_epitome` and `epitome_*`, `bertscore`, `bertscore_minilm` or
+    `bertscore_other`, `emotion`, `safety`; see `measure.py`), `excluded`
     (rows without a value, by series) and `intervals` (95 %, by series). A comparison has `a`, `b`,
     `metric`, `n`, `excluded`, `mean_a`, `mean_b`, `difference` (b - a), `deviation`, `interval`,
     `effect_size` (Cohen's d_z), `p` (sign-flip) and `p_holm`. What is undefined is null.
@@ -117,7 +118,7 @@ def measure(
     series: dict[str, Series] = {}
     for metric in metrics:
         progress(f"{name}: {metric}")
-        part = METRICS[metric](predictions, tools)
+        part = METRICS[metric].measure(predictions, tools)
         figures.update(part.figures)
         series.update(part.series)
     figures["excluded"] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empo_demo.errors import EngineError, SettingsError
+from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
 from empo_demo.metrics.valence import Lexicon, load_lexicon
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS, Settings
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ED_COUNTS = ASSETS / "metrics" / "ed_utterance_counts.tsv.gz"
 """In how many utterances of EmpatheticDialogues (train, valid) each token occurs."""
+
+EMBEDDED = "encoder of the embedded SEM, last layer"
 
 Levels = dict[str, int]
 """EPITOME levels by mechanism: er, ex, ip."""
@@ -53,6 +56,19 @@ class Tools:
         from empo_demo.metrics.nidf import nidf_table, read_counts
 
         return nidf_table(read_counts(self.nidf_corpus or ED_COUNTS))
+
+    @property
+    def nidf_key(self) -> str:
+        """The name of NIDF's figures: another one where the counts are our own."""
+        return "nidf" if self.nidf_corpus else "nidf_own_counts"
+
+    @property
+    def bertscore_key(self) -> str:
+        """The name of BERTScore's figures: the plain one is for the paper's encoder alone."""
+        if self.encoder.label == EMBEDDED:
+            return "bertscore_minilm"
+        paper = f"{PAPER_MODEL}, layer {PAPER_LAYER}"
+        return "bertscore" if self.encoder.label == paper else "bertscore_other"
 
     @cached_property
     def sem(self) -> Any:
@@ -130,7 +146,7 @@ class Tools:
             cls_token="[CLS]",
             sep_token="[SEP]",
         )
-        return wrap(net.encoder, tokenizer, "encoder of the embedded SEM, last layer")
+        return wrap(net.encoder, tokenizer, EMBEDDED)
 
 
 def _half_precision() -> AbstractContextManager[Any]:

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-page_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+from empo_demo.terminal import group
+
+page_app = group()
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Instead of the one in assets.")
+]
 REHEARSED = "I failed my driving test again, and my father was sitting in the back the whole time."
 
 
@@ -36,7 +41,7 @@ def serve(
 def rehearsal(
     seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 1,
     text: Annotated[str, typer.Option(help="What the person says.")] = REHEARSED,
-    output: Annotated[Path | None, typer.Option(help="Instead of the one in assets.")] = None,
+    output: Output = None,
 ) -> None:
     """Record the first screen's round from the embedded pair."""
     import tempfile
@@ -65,7 +70,7 @@ def rehearsal(
 def people(
     data: Annotated[Path, typer.Argument(help="empathetic_dialogues.valid.jsonl.gz")],
     limit: Annotated[int | None, typer.Option(help="At most so many dialogues.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Instead of the one in assets.")] = None,
+    output: Output = None,
 ) -> None:
     """Measure how people reply: the pale bands behind the plots. Figures only, no text."""
     from empo_demo.empathy.sem import EmbeddedSEM

@@ -52,11 +52,11 @@ def test_json_is_one_line_and_everything_else_goes_to_stderr(files: list[Path]) 
     scores = json.loads(result.stdout)
     assert list(scores["systems"]) == ["base", "aligned"]
     system = scores["systems"]["base"]
-    assert {"n", "words_mean", "distinct", "vad", "nidf"} <= set(system)
+    assert {"n", "words_mean", "distinct", "vad", "nidf_own_counts"} <= set(system)
     assert set(system["distinct"]) >= {"corpus", "per_response", "equal_tokens"}
     assert set(system["distinct"]["corpus"]) == {"1", "2", "3"}
     assert set(system["vad"]["abs_max"]) == {"v", "a", "d"}
-    assert {entry["metric"] for entry in scores["paired"]} >= {"length", "vad.v", "nidf"}
+    assert {entry["metric"] for entry in scores["paired"]} >= {"length", "vad.v", "nidf_own_counts"}
     assert "Lexicon" in result.stderr
 
 

@@ -65,5 +65,5 @@ def test_a_taste_for_long_replies_shows_under_length() -> None:
 def test_an_empty_reply_is_left_out_where_a_metric_is_undefined() -> None:
     pairs = [VotedPair("v", "Hi.", "", "Hello there.", "b")]
     scores = text_scores(pairs, Tools(Settings()))
-    assert scores["nidf"] == [None]
+    assert scores["nidf_own_counts"] == [None]
     assert scores["length"] == [(0.0, 2.0)]

@@ -129,10 +129,10 @@ def test_an_empty_reply_is_counted_reported_and_left_out_only_where_undefined(
     scores = score(a, b)
     figures = scores.systems["a"].figures
     assert (figures["n"], figures["empty_replies"], figures["words_mean"]) == (4, 1, 0.75)
-    assert figures["excluded"]["nidf"] == 1
+    assert figures["excluded"]["nidf_own_counts"] == 1
     by_metric = {entry["metric"]: entry for entry in scores.paired}
-    assert (by_metric["length"]["n"], by_metric["nidf"]["n"]) == (4, 3)
-    assert by_metric["nidf"]["excluded"] == 1
+    assert (by_metric["length"]["n"], by_metric["nidf_own_counts"]["n"]) == (4, 3)
+    assert by_metric["nidf_own_counts"]["excluded"] == 1
     assert any("1 replies are empty" in notice for notice in scores.notices)
 
 
@@ -186,6 +186,6 @@ def test_scoring_2540_replies_takes_less_than_ten_seconds(tmp_path: Path) -> Non
     dialogues = [(f"{user} {i}", ref) for i in range(635) for user, ref in DIALOGUES]
     replies = [f"I hear you number {i}, that must be something. Tell me!" for i in range(2540)]
     file = write(tmp_path / "big.jsonl", replies, dialogues)
-    begin = time.perf_counter()
+    begin = time.process_time()
     score(file)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10

@@ -377,3 +377,64 @@ def test_a_malformed_pair_is_named_by_file_and_line(
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert f"{bad}, line 21: chosen, rejected is missing" in line
+
+
+def test_few_steps_take_only_the_examples_that_they_need(tmp_path: Path) -> None:
+    from empo_demo.training.recipe import Job, sample
+
+    rows = list(range(1000))
+    few = sample(rows, Job("b", tmp_path, steps=3, batch=8, micro=4, seed=1))
+    assert len(few) == 24 and few == sample(
+        rows, Job("b", tmp_path, steps=3, batch=8, micro=4, seed=1)
+    )
+    assert sample(rows, Job("b", tmp_path)) == rows
+    assert sample(rows, Job("b", tmp_path, steps=500, batch=8)) == rows
+
+
+def test_kto_takes_pairs_apart_and_rated_replies_as_they_are(tmp_path: Path) -> None:
+    from empo_demo.errors import DataError
+    from empo_demo.training.dpo import read_rated
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": [], "chosen": ["y"], "rejected": ["n"], "x": 1}))
+    assert read_rated(file) == [
+        {"prompt": [], "completion": ["y"], "label": True},
+        {"prompt": [], "completion": ["n"], "label": False},
+    ]
+    file.write_text(json.dumps({"prompt": [], "completion": ["y"], "label": False}))
+    assert read_rated(file)[0]["label"] is False
+    file.write_text(json.dumps({"prompt": []}))
+    with pytest.raises(DataError, match="completion, label is missing"):
+        read_rated(file)
+
+
+def test_preferences_build_says_how_many_pairs_it_wrote_where(data: Path, tmp_path: Path) -> None:
+    from empo_demo.training import build
+
+    out = tmp_path / "pairs.jsonl"
+    said = build.from_dialogues(data, out, split="train", draws=2, seed=0, control="none")
+    rows = len(out.read_text().splitlines())
+    assert said.startswith(f"{out}: {rows:,} pairs of {rows // 2:,} dialogues (")
+    assert said.endswith(f"card: {tmp_path / 'pairs.card.json'}.")
+
+
+def test_interval_rank_and_warm_up_reach_the_trainer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from empo_demo.cli import app
+    from empo_demo.training import dpo, sft
+
+    jobs: list[Any] = []
+    monkeypatch.setattr(sft, "run", lambda job, *_, **__: jobs.append(job))
+    monkeypatch.setattr(dpo, "run_dpo", lambda job, *_, **__: jobs.append(job))
+    monkeypatch.setattr(dpo, "run_kto", lambda job, *_, **__: jobs.append(job))
+    shared = ["-o", str(tmp_path), "--base", "b", "--warmup", "7", "--save-steps", "3"]
+    pairs = ["--pairs", "p", "--adapter", "a"]
+    for line in (["sft", "--data", "d", "--rank", "4"], ["dpo", *pairs], ["kto", *pairs]):
+        done = CliRunner().invoke(app, ["train", *line, *shared])
+        assert done.exit_code == 0, done.output
+    arguments = [job.arguments() for job in jobs]
+    assert [(a["warmup_steps"], a["save_steps"]) for a in arguments] == [(7.0, 3)] * 3
+    assert (jobs[0].rank, jobs[0].alpha) == (4, 8)
