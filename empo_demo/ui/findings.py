@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 BASE, ALIGNED = "base", "aligned"
 CLOSER = {
-    "bertscore.f1": 1, "emotion.overlap": 1, "vad.v": -1,
+    "bertscore_minilm.f1": 1, "emotion.overlap": 1, "vad.v": -1,
     "diff-epitome.er": -1, "diff-epitome.ip": -1, "diff-epitome.ex": -1,
 }  # fmt: skip
 """Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
-DRAWN = ("length", "distinct-1", "nidf", *CLOSER)
+CHANGED = ("length", "distinct-1", "nidf_own_counts")
+DRAWN = (*CHANGED, *CLOSER)
 _WIDTH, _ROW, _LEFT = 640, 30, 250
 
 
@@ -42,9 +43,11 @@ def between(data: ResultsData) -> dict[str, Mapping[str, Any]]:
 def sentences(data: ResultsData, say: Texts) -> list[str]:
     """Five sentences; none where the two models were not compared."""
     found = between(data)
-    if not {"length", "distinct-1", "nidf"} <= set(found):
+    if not set(CHANGED) <= set(found):
         return []
-    said = [_changed(found[name], name, say) for name in ("length", "distinct-1", "nidf")]
+    said = [
+        _changed(found[name], name, say) for name in ("length", "distinct-1", "nidf_own_counts")
+    ]
     compared = [name for name in CLOSER if name in found]
     groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
     for name in compared:
@@ -127,17 +130,17 @@ def _at(value: float, reach: float) -> float:
 
 def table(data: ResultsData, say: Texts) -> str:
     """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
-    from empo_demo.evaluation.present import LINES, look_up
-    from empo_demo.evaluation.report import SERIES_OF
+    from empo_demo.evaluation.measure import LINES
+    from empo_demo.evaluation.present import look_up
 
     rows = ""
-    for label, path, _ in LINES:
-        key = f"line.{label}"
-        values = {name: look_up(system, path) for name, system in data.systems.items()}
+    for line in LINES:
+        key = f"line.{line.label}"
+        values = {name: look_up(system, line.path) for name, system in data.systems.items()}
         if key not in say.words or all(value is None for value in values.values()):
             continue
         spans = {
-            name: system.get("intervals", {}).get(SERIES_OF.get(path, ""))
+            name: system.get("intervals", {}).get(line.series)
             for name, system in data.systems.items()
         }
         ends = [end for span in spans.values() if span for end in span]
