@@ -179,7 +179,7 @@ def test_a_plain_table_of_votes_is_read_and_the_error_names_the_columns(tmp_path
     assert (one.len_a, one.len_b, one.ratings) == (12.0, 9.5, {"a_natural": 80})
     assert two.verdict == "tie" and two.len_a is None
     path.write_text("round,who\nr1,v1\n")
-    with pytest.raises(DataError, match=r"voter, a, b, verdict is missing.* votes export"):
+    with pytest.raises(DataError, match=r"voter, a, b, verdict is missing.*votes export"):
         read_ballots(path)
     export = tmp_path / "pairs.jsonl"
     export.write_text('{"prompt": [], "chosen": [], "rejected": []}\n')
