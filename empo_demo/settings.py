@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     secret: str | None = Field(None, description="the key of the voters' address hashes")
     hub_dataset: str | None = Field(None, description="the dataset repository for pushed votes")
     nrc_vad: Path | None = Field(None, description="the path of your NRC-VAD lexicon file")
-    max_concurrent_rounds: int = Field(4, ge=1, le=256, description="a number from 1 to 256")
+    max_concurrent_rounds: int | None = Field(
+        None, ge=1, le=256, description="a number from 1 to 256, or auto: as many as pay"
+    )
     system_prompt: str | None = Field(None, description="the system prompt of both sides")
     exposure: Exposure = Field("all", description="all, after-vote or randomised")
     sem: str = Field("embedded", description="the name of a SEM plugin")
@@ -74,6 +76,11 @@ class Settings(BaseSettings):
         None, description="addresses or networks of your reverse proxies, with commas: 10.0.0.0/8"
     )
     seed: int | None = Field(None, description="a whole number; fixes the draws of a session")
+
+    @field_validator("max_concurrent_rounds", mode="before")
+    @classmethod
+    def _measured(cls, rounds: object) -> object:
+        return None if rounds == "auto" else rounds
 
     @field_validator("nrc_vad")
     @classmethod

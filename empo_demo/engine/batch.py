@@ -1,105 +1,58 @@
-"""The lockstep batch: rows that join, take one token each per step, and leave.
+"""The lockstep batch: rows that join, take one token each per decode step, and leave.
 
-Owns the KV cache and its invariants: rows are sorted by adapter, left padded to one length, and a
-row's tokens depend on nothing but its own prompt, seed and decoding. One batch belongs to one
-copy of the weights and is used by one thread at a time.
+Owns the slots of the KV cache: slot i is row i, rows are sorted by adapter, and a row's tokens
+depend on nothing but its own prompt, seed and decoding. One batch belongs to one copy of the
+weights and is used by one thread at a time.
 """
 
 from __future__ import annotations
 
-import random
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
+from empo_demo.engine.attention import Decode, Prefill, use_cached_attention
 from empo_demo.engine.chat import encode_fitted
-from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
+from empo_demo.engine.graphs import StepGraphs
+from empo_demo.engine.kv_cache import KVCache, Prefixes, bytes_per_token, cache_dtype
+from empo_demo.engine.packed import pack
+from empo_demo.engine.protocol import Request
+from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import Draw, Sampler
 from empo_demo.engine.text import Detokenizer
 from empo_demo.engine.weights import Weights
 
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One side being answered. `out` collects its events until somebody takes them."""
-
-    request: Request
-    adapter: str | None
-    prompt: list[int]
-    text: Detokenizer
-    generator: random.Random
-    started: float = field(default_factory=time.perf_counter)
-    produced: list[int] = field(default_factory=list)
-    done: bool = False
-    out: list[Event] = field(default_factory=list)
-
-    def take(self, token: int, ends: frozenset[int]) -> None:
-        """Add a token; end the row where it says so."""
-        if token in ends:
-            self.finish("eos")
-            return
-        self.produced.append(token)
-        self._say(self.text.push(token))
-        if self.text.stopped:
-            self.finish("stop")
-        elif len(self.produced) >= self.request.decoding.max_new_tokens:
-            self.finish("length")
-
-    def finish(self, reason: FinishReason) -> None:
-        if self.done:
-            return
-        self._say(self.text.flush())
-        self.done = True
-        elapsed = (time.perf_counter() - self.started) * 1000
-        self.out.append(
-            Finished(self.request.side, reason, self.text.text, len(self.produced), elapsed)
-        )
-
-    def fail(self, error: str) -> None:
-        if not self.done:
-            self.done = True
-            self.out.append(Failed(self.request.side, error))
-
-    def drain(self) -> list[Event]:
-        events, self.out = self.out, []
-        return events
-
-    def _say(self, text: str) -> None:
-        if text:
-            self.out.append(Delta(self.request.side, text))
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows in the order of the tensors' first dimension, with their cache.
-
-    `pads` counts each row's padding on the left, `length` the positions in the cache; `last`
-    (rows, 1) holds the tokens that are not in it yet.
-    """
-
-    rows: list[Row]
-    cache: Any
-    pads: list[int]
-    length: int
-    last: torch.Tensor
+log = logging.getLogger(__name__)
+NO_NUMBERS = (
+    "The model computed no numbers (NaN) for this dialogue; try another one. "
+    "If it happens again, load the model with EMPO_QUANTIZATION=none or on another device."
+)
+_STRETCH = 64
+"""Positions by which the part of the cache grows that a decode step looks at."""
 
 
 class Batch:
-    """The rows that decode together on one copy of the weights."""
+    """The rows that decode together on one copy of the weights.
 
-    def __init__(self, weights: Weights) -> None:
+    `kv_bytes` bounds the KV cache; a quarter of it is for kept prefixes of dialogues.
+    """
+
+    def __init__(self, weights: Weights, kv_bytes: int) -> None:
+        use_cached_attention(weights.model)
+        pack(weights)
         self.weights = weights
-        self._now: _Rows | None = None
+        self.rows: list[Row] = []
+        self.prefixes = Prefixes(kv_bytes // 4)
+        self._least = _least(weights)
+        self._bound = kv_bytes - kv_bytes // 4
+        self._cache = self._new_cache()
+        self._graphs = StepGraphs(weights.device)
         self._sampler: Sampler | None = None
-        self._positions = self._bias = torch.zeros(0)
-
-    @property
-    def rows(self) -> list[Row]:
-        return self._now.rows if self._now is not None else []
+        self._slots = self._places = self._last = torch.zeros(0, dtype=torch.long)
 
     def prepare(self, request: Request, dropped: int = 0) -> Row:
         """A row for `request`, whose first `dropped` exchanges are left out of the prompt."""
@@ -110,142 +63,261 @@ class Batch:
             adapter=weights.adapters[request.contender],
             prompt=encode_fitted(weights.tokenizer, request.messages, limit, dropped),
             text=Detokenizer(weights.tokenizer, (*request.decoding.stop, *weights.stops)),
-            generator=random.Random(request.seed),
         )
 
-    @torch.inference_mode()
-    def prefill(self, rows: Sequence[Row]) -> _Rows:
-        """`rows` with a cache of their own and each one's first token; touches no running row."""
-        from transformers import DynamicCache
+    def fits(self, rows: Sequence[Row]) -> bool:
+        """Whether the KV cache may hold all of `rows` to their ends."""
+        return self.bytes_of(rows) <= self._bound
 
-        rows = sorted(rows, key=_by_adapter)
-        width = max(len(row.prompt) for row in rows)
-        pads = [width - len(row.prompt) for row in rows]
-        ids = torch.tensor([[0] * pad + row.prompt for row, pad in zip(rows, pads, strict=True)])
-        device = self.weights.device
-        places = torch.arange(width).unsqueeze(0) - torch.tensor(pads).unsqueeze(1)
-        cache = DynamicCache()
-        logits = self._forward(
-            rows, ids.to(device), self._prefill_mask(pads, width),
-            places.clamp_(min=0).to(device), cache,
-        )  # fmt: skip
-        return _Rows(rows, cache, pads, width, self._draw(rows, self._sampler_of(rows), logits))
+    def bytes_of(self, rows: Sequence[Row]) -> int:
+        """Bytes of KV cache that `rows` take to their ends."""
+        longest = max((row.longest for row in rows), default=0)
+        return self._cache.bytes_of(self._padded(len(rows)), longest)
+
+    @property
+    def kv_bound(self) -> int:
+        """Bytes that the KV cache of running rows may take."""
+        return self._bound
 
     @torch.inference_mode()
-    def admit(self, new: _Rows) -> None:
-        """Let prefilled rows into the running batch."""
-        self._now = new if self._now is None else _merge(self._now, new)
+    def join(self, new: Sequence[Row]) -> None:
+        """Read the prompts of `new` in one prefill, and let the rows into the running batch."""
+        new = [row for row in new if not row.done]
+        if not new:
+            return
+        now = time.perf_counter()
+        last = dict(zip(self.rows, self._last, strict=True))
+        everyone = [*self.rows, *new]
+        longest = max(row.longest for row in everyone)
+        self._cache.reserve(self._padded(len(everyone)), longest)
+        self.rows = self._regroup(self.rows, new)
+        spare = torch.zeros((), dtype=torch.long, device=self.weights.device)
+        self._last = torch.stack([last.get(row, spare) for row in self.rows])
+        slots = {row: i for i, row in enumerate(self.rows)}
+        new = sorted(new, key=slots.__getitem__)
+        with few_threads(self.weights.threads):
+            logits = self._prefill(new, [slots[row] for row in new])
+            tokens = self._draw(new, self._sampler_of(new), logits)
+            for row in new:
+                row.started = now
+                if not row.done:
+                    self.prefixes.keep(row.kind, row.prompt, self._cache, slots[row])
+        last |= dict(zip(new, tokens, strict=True))
+        self._last = torch.stack([last[row] for row in self.rows])
         self._settle()
         self.leave()
 
     @torch.inference_mode()
     def step(self) -> None:
         """One token for every row; rows that end leave."""
-        now = self._now
-        if now is None or self._sampler is None:
+        if not self.rows or self._sampler is None:
             return
-        now.length += 1
-        masked = any(now.pads) or self.weights.hybrid
-        mask = self._bias[..., : now.length] if masked else None
+        rows = self.rows
         with few_threads(self.weights.threads):
-            logits = self._forward(now.rows, now.last, mask, self._positions, now.cache)
-            now.last = self._draw(now.rows, self._sampler, logits)
-        self._positions += 1
+            logits = self._decode()
+            self._last = self._draw(rows, self._sampler, logits)
+        self._places += 1
         self.leave()
 
     @torch.inference_mode()
     def leave(self) -> None:
-        """Let go of the rows that are done, and of padding that no row needs any more."""
-        now = self._now
-        if now is None or not any(row.done for row in now.rows):
+        """Remove the rows that are done; the others close the gaps within their adapter."""
+        staying = [row for row in self.rows if not row.done]
+        if len(staying) == len(self.rows):
             return
-        keep = [i for i, row in enumerate(now.rows) if not row.done]
-        if not keep:
-            self.clear()
+        last = dict(zip(self.rows, self._last, strict=True))
+        self.rows = self._regroup(staying, [])
+        if not self.rows:
+            self._sampler, self._last = None, self._last[:0]
             return
-        common = min(now.pads[i] for i in keep)
-        index = torch.tensor(keep, device=now.last.device)
-        now.rows = [now.rows[i] for i in keep]
-        now.pads = [now.pads[i] - common for i in keep]
-        now.length -= common
-        now.last = now.last[index]
-        for layer in now.cache.layers:
-            layer.keys = layer.keys[index, :, common:]
-            layer.values = layer.values[index, :, common:]
+        self._last = torch.stack([last[row] for row in self.rows])
         self._settle()
 
     def clear(self) -> None:
         """Forget everything, so that whatever went wrong cannot reach the next round."""
-        self._now = self._sampler = None
+        self.rows, self._sampler = [], None
+        self._last = self._places = torch.zeros(0, dtype=torch.long)
+        self._graphs.clear()
+        self.prefixes.clear()
+        self._cache = self._new_cache()
+
+    @torch.inference_mode()
+    def time_step(self, rows: int, length: int = 96) -> float:
+        """Seconds of one decode step of `rows` rows with `length` positions each.
+
+        Half of the rows use each adapter's place; the faster of two runs. Touches no running row.
+        """
+        weights = self.weights
+        cache = self._new_cache()
+        cache.reserve(max(rows, self._least), length + 1)
+        adapters = sorted({adapter or "" for adapter in weights.adapters.values()})
+        each = sorted(adapters[i % len(adapters)] for i in range(rows))
+        names = [name or None for name in each]
+        device = weights.device
+        decode = Decode.at(
+            cache, torch.arange(max(rows, self._least), device=device),
+            torch.full((max(rows, self._least),), length, device=device), length + 1,
+        )  # fmt: skip
+        ids = torch.zeros(1, len(decode.slots), dtype=torch.long, device=device)
+        best = float("inf")
+        with few_threads(weights.threads):
+            for _ in range(2):
+                started = time.perf_counter()
+                logits = self._forward(
+                    names, [1.0] * rows, [1] * rows, ids, decode.places.unsqueeze(0),
+                    torch.arange(len(decode.slots), device=device), decode,
+                )  # fmt: skip
+                logits.argmax(-1).tolist()
+                best = min(best, time.perf_counter() - started)
+        return best
+
+    def _padded(self, rows: int) -> int:
+        """Rows of a decode step, with those that only fill it up."""
+        return max(rows, self._graphs.padded(rows), self._least)
+
+    def _new_cache(self) -> KVCache:
+        model = self.weights.model
+        return KVCache(cache_dtype(model), model.device, bytes_per_token(model), self._bound)
+
+    def _regroup(self, old: list[Row], new: Sequence[Row]) -> list[Row]:
+        """Rows by slot, sorted by adapter; moves as few of the old rows in the cache as can be.
+
+        Groups grow from the last to the first and shrink from the first to the last, so that a
+        row moves only where no other still is.
+        """
+        slot = {row: i for i, row in enumerate(self.rows)}
+        names = sorted({row.adapter or "" for row in [*old, *new]})
+        placed: list[Row | None] = [None] * (len(old) + len(new))
+        bounds, low = {}, 0
+        for name in names:
+            size = sum((row.adapter or "") == name for row in [*old, *new])
+            bounds[name], low = (low, low + size), low + size
+        for name in reversed(names) if new else names:
+            low, high = bounds[name]
+            mine = [row for row in old if (row.adapter or "") == name]
+            for row in mine:
+                if low <= slot[row] < high:
+                    placed[slot[row]] = row
+            free = iter([i for i in range(low, high) if placed[i] is None])
+            for row in mine:
+                if not low <= slot[row] < high:
+                    target = next(free)
+                    placed[target] = row
+                    self._cache.move(slot[row], target, row.length)
+            for row in new:
+                if (row.adapter or "") == name:
+                    placed[next(free)] = row
+        return cast("list[Row]", placed)
 
     def _settle(self) -> None:
-        """What a step needs and only joining and leaving change."""
-        now = self._now
-        if now is None:
-            return
+        """What a decode step needs and only joining and leaving change."""
         device = self.weights.device
-        self._sampler = self._sampler_of(now.rows)
-        self._positions = now.length - torch.tensor(now.pads, device=device).view(-1, 1)
-        ahead = max(row.request.decoding.max_new_tokens for row in now.rows) + 1
-        places = torch.arange(now.length + ahead, device=device)
-        outside = places < torch.tensor(now.pads, device=device).view(-1, 1, 1, 1)
-        self._bias = self._as_bias(outside)
+        count = self._padded(len(self.rows))
+        self._slots = torch.arange(count, device=device)
+        spare = [0] * (count - len(self.rows))
+        self._places = torch.tensor([*(row.length for row in self.rows), *spare], device=device)
+        self._sampler = self._sampler_of(self.rows)
 
-    def _prefill_mask(self, pads: list[int], width: int) -> torch.Tensor | None:
-        """(rows, 1, width, width): causal and without padding; None where causal is enough."""
-        if not any(pads) and not self.weights.hybrid:
-            return None
-        future = torch.ones(width, width, dtype=torch.bool).triu(1)
-        padding = torch.arange(width) < torch.tensor(pads).view(-1, 1, 1, 1)
-        return self._as_bias((future | padding).to(self.weights.device))
+    def _prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> torch.Tensor:
+        """Logits (rows, vocabulary) after each prompt; kept prefixes are not read again."""
+        device = self.weights.device
+        spans: list[tuple[int, int, int]] = []
+        ids: list[int] = []
+        places: list[int] = []
+        last: list[int] = []
+        for row, slot in zip(rows, slots, strict=True):
+            kept = self.prefixes.find(row.kind, row.prompt)
+            start = sum(part.shape[2] for part in kept)
+            if kept:
+                self._cache.write(slot, 0, torch.cat(kept, dim=2))
+            spans.append((slot, start, len(row.prompt)))
+            ids += row.prompt[start:]
+            places += range(start, len(row.prompt))
+            last.append(len(ids) - 1)
+        spare = [0] * max(0, self._least - len(ids))
+        heads = [*last, *[0] * max(0, self._least - len(last))]
+        logits = self._forward(
+            [row.adapter for row in rows],
+            [row.request.adapter_scale for row in rows],
+            [stop - start for _, start, stop in spans],
+            torch.tensor([[*ids, *spare]], device=device),
+            torch.tensor([[*places, *spare]], device=device),
+            torch.tensor(heads, device=device),
+            Prefill.of(self._cache, spans),
+        )
+        return logits[: len(rows)]
 
-    def _as_bias(self, outside: torch.Tensor) -> torch.Tensor:
-        """What attention adds to its scores: 0 inside, the lowest number where `outside`."""
-        dtype = self.weights.like.dtype
-        zeros = torch.zeros(outside.shape, dtype=dtype, device=outside.device)
-        return zeros.masked_fill_(outside, torch.finfo(dtype).min)
+    def _decode(self) -> torch.Tensor:
+        """Logits (rows, vocabulary) after each row's last token."""
+        rows = self.rows
+        count = len(self._slots)
+        longest = max(row.length for row in rows) + 1
+        length = -(-longest // _STRETCH) * _STRETCH
+        ids = torch.nn.functional.pad(self._last.view(1, -1), (0, count - len(rows)))
+        names = [row.adapter for row in rows]
+        scales = [row.request.adapter_scale for row in rows]
+
+        def forward(ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            decode = Decode.at(self._cache, self._slots, places, length)
+            return self._forward(
+                names, scales, [1] * len(rows), ids, places.unsqueeze(0), self._slots, decode
+            )
+
+        key = (tuple(names), tuple(scales), count, length, self._cache.version)
+        logits = self._graphs.run(key, forward, ids, self._places)
+        return logits[: len(rows)]
 
     def _forward(
         self,
-        rows: Sequence[Row],
+        adapters: Sequence[str | None],
+        scales: Sequence[float],
+        counts: Sequence[int],
         ids: torch.Tensor,
-        mask: torch.Tensor | None,
-        positions: torch.Tensor,
-        cache: Any,
+        places: torch.Tensor,
+        heads: torch.Tensor,
+        cached: Decode | Prefill,
     ) -> torch.Tensor:
-        """Logits (rows, vocabulary) after the last of `ids`; the cache grows by `ids`."""
+        """Logits (tokens in `heads`, vocabulary) of packed tokens: `ids` and `places` (1, tokens).
+
+        `counts` is the number of tokens of each row; tokens beyond their sum fill up.
+        """
         weights = self.weights
         if weights.rows is not None:
-            weights.rows.assign(
-                [row.adapter for row in rows],
-                [row.request.adapter_scale for row in rows],
-                weights.like,
-            )
+            weights.rows.assign(adapters, scales, weights.like, counts)
+        # Attention has its own mask; a mask of four dimensions keeps the model from making one.
+        mask = torch.zeros(1, 1, 1, 1, dtype=weights.like.dtype, device=ids.device)
         kinds = {"full_attention": mask, "sliding_attention": mask} if weights.hybrid else mask
         output = weights.model(
             input_ids=ids,
             attention_mask=kinds,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+            position_ids=places,
+            use_cache=False,
+            logits_to_keep=heads,
+            cached=cached,
         )
-        return cast(torch.Tensor, output.logits[:, -1])
+        return cast(torch.Tensor, output.logits[0])
 
     def _sampler_of(self, rows: Sequence[Row]) -> Sampler:
         draws = [
-            Draw(row.request.decoding, row.generator, (*row.prompt, *row.produced)) for row in rows
+            Draw(row.request.decoding, row.luck[len(row.produced) :], (*row.prompt, *row.produced))
+            for row in rows
         ]
         head: Any = self.weights.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         return Sampler(draws, head.weight.shape[0], self.weights.device)
 
-    def _draw(self, rows: list[Row], sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
-        """Each row's next token, handed to the row; returned as (rows, 1) for the next step."""
-        tokens = sampler.draw(logits)
-        for row, token in zip(rows, tokens.view(-1).tolist(), strict=True):
-            if not row.done:
-                row.take(token, self.weights.ends)
-        return tokens
+    def _draw(self, rows: Sequence[Row], sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
+        """Each row's next token, handed to the row; returned as (rows,) for the next step."""
+        tokens, read, broken = sampler.draw(logits)
+        for i, row in enumerate(rows):
+            if row.done:
+                continue
+            if broken[i]:
+                log.error("Logits of %s are no numbers", row.request.contender)
+                row.fail(NO_NUMBERS)
+                self._cache.wipe(self.rows.index(row))
+            else:
+                row.take(read[i], self.weights.ends)
+        return tokens.view(-1)
 
 
 @contextmanager
@@ -262,32 +334,12 @@ def few_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _merge(old: _Rows, new: _Rows) -> _Rows:
-    """Both together, padded to the longer and sorted by adapter."""
-    length = max(old.length, new.length)
-    everyone = [*old.rows, *new.rows]
-    shifted = [length - old.length + pad for pad in old.pads]
-    pads = shifted + [length - new.length + pad for pad in new.pads]
-    order = sorted(range(len(everyone)), key=lambda i: _by_adapter(everyone[i]))
-    index = torch.tensor(order, device=old.last.device)
-    for mine, theirs in zip(old.cache.layers, new.cache.layers, strict=True):
-        mine.keys = _stack(mine.keys, theirs.keys, length)[index]
-        mine.values = _stack(mine.values, theirs.values, length)[index]
-    return _Rows(
-        rows=[everyone[i] for i in order],
-        cache=old.cache,
-        pads=[pads[i] for i in order],
-        length=length,
-        last=torch.cat([old.last, new.last])[index],
-    )
+def _least(weights: Weights) -> int:
+    """Tokens of a forward pass from which a token's numbers do not depend on how many there are.
 
-
-def _stack(old: torch.Tensor, new: torch.Tensor, length: int) -> torch.Tensor:
-    """Two caches (rows, heads, positions, size) as one of `length`, zeros on the left."""
-    return torch.cat(
-        [torch.nn.functional.pad(x, (0, 0, length - x.shape[-2], 0)) for x in (old, new)]
-    )
-
-
-def _by_adapter(row: Row) -> str:
-    return row.adapter or ""
+    A CPU's matrix products treat few rows in ways of their own: fp32 fewer than eight (MKL), 16
+    bits a single one.
+    """
+    if weights.device.type != "cpu":
+        return 1
+    return 8 if weights.like.dtype == torch.float32 else 2

@@ -6,6 +6,7 @@ by a space before the template sees them. What is shown to people is never chang
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from empo_demo.dialogue import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+STRIDE = 4
 _TAGS = re.compile(r"<(?=\|?/?[a-z_]{1,24}\|?>)|\[(?=/?INST\])|<(?=</?SYS>)", re.IGNORECASE)
 """Role and control tags of the common templates; some tokenizers read them as plain text, and
 would take a typed one for the template's."""
@@ -35,10 +37,16 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 def dropped_exchanges(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
 ) -> int:
-    """How many of the oldest exchanges must go for the prompt to take at most `limit` tokens."""
+    """How many of the oldest exchanges go for the prompt to take at most `limit` tokens.
+
+    They go STRIDE at a time where that is enough, so that for some turns a long dialogue begins
+    with the same tokens, whose keys and values are kept.
+    """
     head = _has_system(messages)
     exchanges = (len(messages) - head - 1) // 2
-    for dropped in range(exchanges):
+    strides = range(0, exchanges, STRIDE)
+    after = strides[-1] + 1 if strides else 0
+    for dropped in itertools.chain(strides, range(after, exchanges)):
         if len(encode_chat(tokenizer, _without(messages, dropped))) <= limit:
             return dropped
     return max(0, exchanges)

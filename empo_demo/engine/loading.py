@@ -29,6 +29,7 @@ from empo_demo.engine.adapters import (
 )
 from empo_demo.engine.copies import MergedCopy
 from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
+from empo_demo.engine.places import MOST_ROUNDS
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.shapes import context_of, model_shape
@@ -87,7 +88,13 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
     )  # fmt: skip
     copies = loader.load(written)
     loader.notes["KV cache"] = size(budget.kv_bytes(free.device))
-    engine = LocalEngine(copies, loader.notes, max_rounds=settings.max_concurrent_rounds)
+    leased_or_cpu = free.device is None or not budget.device.startswith("cuda")
+    engine = LocalEngine(
+        copies,
+        loader.notes,
+        max_rounds=settings.max_concurrent_rounds,
+        kv_bytes=None if leased_or_cpu else budget.kv_bytes(free.device),
+    )
     return LeasedEngine(engine, copies) if on_zero_gpu() else engine
 
 
@@ -108,7 +115,7 @@ def plan_of(
         written[:first],
         quantization,
         device=pick_device(settings.device, quantization),
-        rounds=settings.max_concurrent_rounds,
+        rounds=settings.max_concurrent_rounds or MOST_ROUNDS,
         override=override or settings.adapter_plan,
         new_tokens=lineup.decoding.max_new_tokens,
     )

@@ -2,7 +2,8 @@
 
 A round's rows join together and take their tokens together, so no side runs ahead of the other.
 Whoever waits for events drives the batch: there is no worker thread, and a plain loop over
-`stream` is all that a GPU lease needs. Rounds of other threads ride along in the same steps.
+`stream` is all that a GPU lease needs. Rounds of other threads ride along in the same steps, and
+those that wait to join are read in one prefill.
 """
 
 from __future__ import annotations
@@ -16,18 +17,29 @@ from weakref import WeakKeyDictionary
 import torch
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.batch import Batch, Row
+from empo_demo.engine.batch import Batch
 from empo_demo.engine.chat import dropped_exchanges
-from empo_demo.engine.places import Places
+from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.places import MOST_ROUNDS, Places
 from empo_demo.engine.protocol import Event, Request
+from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import check_decoding
 from empo_demo.engine.weights import Weights
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, InvalidInput
 
 log = logging.getLogger(__name__)
 _BROKEN = "The model broke off with an error; try again."
 _FULL = "The device's memory is full; try again with a shorter dialogue, or later."
+_GONE = (
+    "The GPU stopped working while the model was answering; try again in a minute. "
+    "If that does not help, the app must be restarted."
+)
 _NO_DIAL = "This contender's adapter is merged into its weights, so the dial can only stand at 1."
+_PREFILL_TOKENS = 2048
+"""Tokens read at once at most, so that rounds that are running do not stand still for long."""
+_STEP_SECONDS, _GAIN = 0.25, 1.1
+_DEFAULT_ROUNDS = 4
+_DEFAULT_KV_BYTES, _LEASED_KV_BYTES = 1 << 30, 8 << 30
 
 
 @dataclass(eq=False)
@@ -40,24 +52,56 @@ class _Round:
     def done(self) -> bool:
         return all(row.done for _, row in self.rows)
 
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.prompt) for _, row in self.rows)
+
     def drain(self) -> list[Event]:
         return [event for _, row in self.rows for event in row.drain()]
 
 
 class LocalEngine:
-    """Serves the contenders of a roster from the copies of weights that the loader made."""
+    """Serves the contenders of a roster from the copies of weights that the loader made.
+
+    At most `max_rounds` rounds run at once; None measures at start how many pay. `kv_bytes` bounds
+    the KV cache of all copies together, kept prefixes included; rounds wait when it is spent. By
+    default it is 1 GiB, and on CUDA half of the memory that is free.
+    """
 
     def __init__(
-        self, copies: Sequence[Weights], notes: dict[str, str], *, max_rounds: int = 4
+        self,
+        copies: Sequence[Weights],
+        notes: dict[str, str],
+        *,
+        max_rounds: int | None = 4,
+        kv_bytes: int | None = None,
     ) -> None:
-        self._batches = [Batch(weights) for weights in copies]
+        if kv_bytes is None:
+            kv_bytes = _default_kv_bytes(copies)
+        self._batches = [Batch(weights, kv_bytes // len(copies)) for weights in copies]
         self._notes = notes
         self._turn = threading.Lock()
+        if max_rounds is None:
+            # A leased GPU is not there yet.
+            max_rounds = _DEFAULT_ROUNDS if on_zero_gpu() else self._rounds_that_pay()
+        notes["rounds at once"] = str(max_rounds)
         self._places = Places(max_rounds)
+        self._running: list[_Round] = []
+        self._joining: list[_Round] = []
         self._tickets: WeakKeyDictionary[Iterator[Event], object] = WeakKeyDictionary()
 
     def describe(self) -> dict[str, str]:
-        return dict(self._notes)
+        same = "as alone" if self.repeatable else "may differ from alone by rounding"
+        return {**self._notes, "replies in company": same}
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a reply is the same whatever else is answered beside it.
+
+        It is on a CPU in NF4, bf16 and fp32. int8 picks its outliers over the whole batch, and a
+        GPU's matrix products sum in an order that depends on the number of rows.
+        """
+        return all(batch.weights.repeatable for batch in self._batches)
 
     def close(self) -> None:
         with self._turn:
@@ -77,7 +121,13 @@ class LocalEngine:
         """Raise on decoding out of range and on contenders that are not loaded."""
         for request in requests:
             check_decoding(request.decoding)
-            self.batch_of(request.contender)
+            context = self.batch_of(request.contender).weights.context
+            if request.decoding.max_new_tokens > context - 16:
+                raise InvalidInput(
+                    f"max_new_tokens is {request.decoding.max_new_tokens}; the context of "
+                    f"{request.contender} has {context} tokens, so it may be at most "
+                    f"{context - 16}."
+                )
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Events of all `requests` until each has ended; close to stop within one token."""
@@ -88,18 +138,27 @@ class LocalEngine:
         return stream
 
     def _stream(self, requests: Sequence[Request], ticket: object) -> Iterator[Event]:
-        self._places.take(ticket)
-        current = _Round()
-        try:
-            with self._turn:
-                self._join(current, requests)
+        with self._turn:
+            current = self._prepare(requests)
+        if all(row.done for _, row in current.rows):
             yield from current.drain()
+            return
+
+        def claim() -> bool:
+            if not self._has_room(current):
+                return False
+            self._running.append(current)
+            return True
+
+        self._places.take(ticket, claim)
+        try:
+            self._joining.append(current)
             while not current.done:
                 with self._turn:
                     # Another thread's step may have brought this round forward meanwhile.
                     events = current.drain()
                     if not events and not current.done:
-                        self._step()
+                        self._advance()
                         events = current.drain()
                 yield from events
             yield from current.drain()
@@ -134,8 +193,9 @@ class LocalEngine:
         known = ", ".join(c for batch in self._batches for c in batch.weights.adapters)
         raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
 
-    def _join(self, current: _Round, requests: Sequence[Request]) -> None:
-        joining: dict[Batch, list[Row]] = {}
+    def _prepare(self, requests: Sequence[Request]) -> _Round:
+        """The rows of a round; those that cannot be answered have failed already."""
+        current = _Round()
         dropped = self._dropped(requests)
         for request in requests:
             batch = self.batch_of(request.contender)
@@ -143,21 +203,24 @@ class LocalEngine:
             if batch.weights.rows is None and request.adapter_scale != 1.0:
                 row.fail(_NO_DIAL)
             current.rows.append((batch, row))
-            if not row.done:
-                joining.setdefault(batch, []).append(row)
-        for batch, rows in joining.items():
-            try:
-                new = batch.prefill(rows)
-            except Exception as error:
-                log.exception("Reading the prompts failed")
+        for batch in self._batches:
+            rows = [row for b, row in current.rows if b is batch]
+            needed = batch.bytes_of(rows) if rows else 0
+            if needed > batch.kv_bound:
                 for row in rows:
-                    row.fail(_sentence(error))
-                continue
-            try:
-                batch.admit(new)
-            except Exception as error:
-                log.exception("Joining failed")
-                self._fail(batch, rows, error)
+                    row.fail(
+                        f"These replies need {needed / 1e6:.0f} MB of KV cache, and there are "
+                        f"{batch.kv_bound / 1e6:.0f} MB; shorten the dialogue or the reply."
+                    )
+        return current
+
+    def _has_room(self, current: _Round) -> bool:
+        """Whether the KV cache holds `current` beside the rounds that run."""
+        running = [pair for one in [*self._running, current] for pair in one.rows]
+        return all(
+            batch.fits([row for b, row in running if b is batch and not row.done])
+            for batch in {b for b, _ in current.rows}
+        )
 
     def _dropped(self, requests: Sequence[Request]) -> dict[str, int]:
         """The oldest exchanges that all sides of a round go without, by round.
@@ -174,29 +237,82 @@ class LocalEngine:
             log.info("A dialogue is too long for a model; %d exchanges are left out", count)
         return dropped
 
-    def _step(self) -> None:
-        """One token for every row of every batch: all sides of all rounds in step."""
+    def _advance(self) -> None:
+        """Let in those that wait, and one token for every row of every batch."""
+        joining: dict[Batch, list[Row]] = {}
+        tokens = 0
+        while self._joining and (not tokens or tokens + self._joining[0].tokens <= _PREFILL_TOKENS):
+            current = self._joining.pop(0)
+            tokens += current.tokens
+            for batch, row in current.rows:
+                joining.setdefault(batch, []).append(row)
+        for batch, rows in joining.items():
+            try:
+                batch.join(rows)
+            except Exception as error:
+                log.exception("Reading the prompts failed")
+                self._fail(batch, rows, error)
         for batch in self._batches:
             try:
                 batch.step()
             except Exception as error:
                 log.exception("A decoding step failed")
-                self._fail(batch, [], error)
+                self._fail(batch, batch.rows, error)
 
-    def _fail(self, batch: Batch, rows: list[Row], error: Exception) -> None:
-        """End all that was in `batch`; the next round starts from a clean one."""
-        for row in [*batch.rows, *rows]:
+    def _fail(self, batch: Batch, rows: Sequence[Row], error: Exception) -> None:
+        """End `rows`; where the others cannot go on without them, end all."""
+        for row in rows:
             row.fail(_sentence(error))
-        batch.clear()
+        try:
+            batch.leave()
+        except Exception:
+            log.exception("The batch cannot go on")
+            for row in batch.rows:
+                row.fail(_sentence(error))
+        if not batch.rows or all(row.done for row in batch.rows):
+            # The next round starts from a clean one.
+            batch.clear()
 
     def _dismiss(self, current: _Round) -> None:
         """Take what is left of a closed round out of the batches."""
+        self._running.remove(current)
+        if current in self._joining:
+            self._joining.remove(current)
         for batch, row in current.rows:
             if not row.done:
                 row.done = True
                 batch.leave()
 
+    def _rounds_that_pay(self) -> int:
+        """As many rounds as still add a tenth to the tokens per second, with steps not too slow."""
+        best, rounds, most = 0.0, 1, 0
+        while rounds <= MOST_ROUNDS:
+            try:
+                seconds = sum(batch.time_step(2 * rounds) for batch in self._batches)
+            except Exception as error:
+                log.info("%d rounds at once cannot be measured: %s", rounds, error)
+                break
+            if rounds > 1 and (rounds / seconds < _GAIN * best or seconds > _STEP_SECONDS):
+                break
+            best, most, rounds = rounds / seconds, rounds, 2 * rounds
+        most = most or _DEFAULT_ROUNDS
+        log.info("%d rounds run at once: %.0f tokens a second", most, 2 * best)
+        return most
+
+
+def _default_kv_bytes(copies: Sequence[Weights]) -> int:
+    if copies and copies[0].device.type == "cuda":
+        if on_zero_gpu():
+            return _LEASED_KV_BYTES
+        return int(torch.cuda.mem_get_info(copies[0].device)[0]) // 2
+    return _DEFAULT_KV_BYTES
+
 
 def _sentence(error: Exception) -> str:
     """What a visitor is told; the log has the rest."""
-    return _FULL if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else _BROKEN
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return _FULL
+    lost = ("CUDA", "device", "cuBLAS", "NCCL", "HIP")
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in lost):
+        return _GONE
+    return _BROKEN

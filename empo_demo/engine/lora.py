@@ -19,12 +19,14 @@ import torch
 if TYPE_CHECKING:
     from peft import PeftModel
 
+LEAST = 8
+"""Tokens from which fp32 products on a CPU give a token the same sums whatever is beside it."""
 _SIBLINGS = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gu", "up_proj": "gu"}
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows `start` to `stop` use `adapter`, each scaled by its entry of `scale` (n, 1, 1)."""
+    """Tokens `start` to `stop` use `adapter`, each scaled by its entry of `scale` (n, 1)."""
 
     start: int
     stop: int
@@ -37,15 +39,28 @@ class Rows:
     """Which rows of the next forward pass use which adapter; shared by all layers of a model."""
 
     segments: tuple[Segment, ...] = ()
-    _key: tuple[tuple[str | None, ...], tuple[float, ...]] = ((), ())
+    _key: tuple[Any, ...] = ()
 
     def assign(
-        self, adapters: Sequence[str | None], scales: Sequence[float], like: torch.Tensor
+        self,
+        adapters: Sequence[str | None],
+        scales: Sequence[float],
+        like: torch.Tensor,
+        counts: Sequence[int] | None = None,
     ) -> None:
-        """Set the rows: one adapter name (or None) and one dial value each, adapters grouped."""
-        key = (tuple(adapters), tuple(scales))
+        """Set the rows: one adapter name (or None) and one dial value each, adapters grouped.
+
+        `counts` is the number of tokens of each row, 1 each if it is not given. Inputs of shape
+        (rows, tokens, …) have the same number in all rows.
+        """
+        counts = [1] * len(adapters) if counts is None else counts
+        key = (tuple(adapters), tuple(scales), tuple(counts))
         if key != self._key:
-            self.segments, self._key = tuple(_segments(adapters, scales, like)), key
+            self.segments, self._key = tuple(_segments(adapters, scales, counts, like)), key
+
+    def clear(self) -> None:
+        """No row uses an adapter."""
+        self.segments, self._key = (), ()
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +75,7 @@ class _Group:
     _seen: torch.Tensor | None = None
     _for: tuple[Segment, ...] = ()
     _down: list[torch.Tensor | None] = field(default_factory=list)
+    _few: torch.Tensor | None = None
 
     def add(self, adapter: str, a: torch.Tensor) -> slice:
         """Append a layer's A; return the columns of the product that are this layer's."""
@@ -69,7 +85,10 @@ class _Group:
         return slice(start, start + a.shape[0])
 
     def down(self, x: torch.Tensor) -> list[torch.Tensor | None]:
-        """x Aᵀ of each segment's rows, scaled, as (rows x tokens, ranks); None: not adapted."""
+        """x Aᵀ of each segment's tokens, scaled, as (tokens, ranks); None: not adapted.
+
+        On a CPU at least LEAST rows are computed, of which those beyond the tokens mean nothing.
+        """
         if x is not self._seen or self._for is not self.rows.segments:
             self._down = [self._product(x, segment) for segment in self.rows.segments]
             self._seen, self._for = x, self.rows.segments
@@ -79,10 +98,17 @@ class _Group:
         a = self.a.get(segment.adapter)
         if a is None:
             return None
-        down = torch.nn.functional.linear(x[segment.start : segment.stop].to(a.dtype), a)
+        part = x.view(-1, x.shape[-1])[segment.start : segment.stop]
+        count = len(part)
+        if count < LEAST and part.device.type == "cpu":
+            if self._few is None or self._few.dtype != a.dtype:
+                self._few = torch.zeros(LEAST, a.shape[1], dtype=a.dtype)
+            self._few[:count] = part
+            part = self._few
+        down = torch.nn.functional.linear(part.to(a.dtype), a)
         if segment.scale is not None:
-            down = down * segment.scale.to(a.dtype)
-        return down.view(-1, a.shape[0])
+            down[:count] *= segment.scale.to(a.dtype)
+        return down
 
 
 def install(model: PeftModel) -> Rows:
@@ -114,32 +140,36 @@ def _patch(layer: Any, group: _Group) -> None:
         y: torch.Tensor = base(x)
         if not rows.segments:
             return y
+        flat = y.view(-1, y.shape[-1])
         for segment, down in zip(rows.segments, group.down(x), strict=True):
             part = parts.get(segment.adapter)
             if down is None or part is None:
                 continue
             columns, bt = part
-            out = y[segment.start : segment.stop].view(-1, bt.shape[1])
-            if out.dtype == bt.dtype:
+            out = flat[segment.start : segment.stop]
+            if out.dtype == bt.dtype and out.device.type != "cpu":
                 out.addmm_(down[:, columns], bt)
             else:
-                out.add_(down[:, columns] @ bt)
+                out.add_((down[:, columns] @ bt)[: len(out)])
         return y
 
     layer.forward = MethodType(forward, layer)
 
 
 def _segments(
-    adapters: Sequence[str | None], scales: Sequence[float], like: torch.Tensor
+    adapters: Sequence[str | None],
+    scales: Sequence[float],
+    counts: Sequence[int],
+    like: torch.Tensor,
 ) -> Iterator[Segment]:
-    position = 0
+    row = position = 0
     for name, group in itertools.groupby(adapters):
-        count = len(list(group))
-        dials = scales[position : position + count]
+        rows = len(list(group))
+        dials, tokens = scales[row : row + rows], counts[row : row + rows]
         if name is not None:
             scale = None
             if any(dial != 1.0 for dial in dials):
-                scale = torch.tensor(dials, dtype=torch.float32, device=like.device)
-                scale = scale.view(-1, 1, 1)
-            yield Segment(position, position + count, name, scale)
-        position += count
+                each = [dial for dial, n in zip(dials, tokens, strict=True) for _ in range(n)]
+                scale = torch.tensor(each, dtype=torch.float32, device=like.device).view(-1, 1)
+            yield Segment(position, position + sum(tokens), name, scale)
+        row, position = row + rows, position + sum(tokens)

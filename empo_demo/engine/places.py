@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+
+MOST_ROUNDS = 32
+"""Rounds that run at once at most where their number is measured."""
 
 
 class Places:
@@ -23,12 +27,18 @@ class Places:
         with self._changed:
             return self._line.index(ticket) + 1 if ticket in self._line else 0
 
-    def take(self, ticket: object) -> None:
-        """Wait for a place. `ticket` is any object of the caller's own."""
+    def take(self, ticket: object, claim: Callable[[], bool] = lambda: True) -> None:
+        """Wait for a place. `ticket` is any object of the caller's own.
+
+        `claim` is asked when it is the ticket's turn, one ticket at a time: whether there is room
+        for it, and if so it notes that the room is taken. It is asked again at each `give_back`.
+        """
         with self._changed:
             self._line.append(ticket)
             try:
-                self._changed.wait_for(lambda: self._free > 0 and self._line[0] is ticket)
+                self._changed.wait_for(
+                    lambda: self._free > 0 and self._line[0] is ticket and claim()
+                )
                 self._free -= 1
             finally:
                 self._line.remove(ticket)

@@ -6,7 +6,6 @@ repetition penalty, temperature, top-p.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,66 +33,107 @@ def check_decoding(decoding: Decoding) -> None:
 
 @dataclass(slots=True)
 class Draw:
-    """What one row brings: how to draw, its own generator, and the ids so far."""
+    """What one row brings: how to draw, its luck for the tokens to come, and the ids so far."""
 
     decoding: Decoding
-    generator: random.Random
+    luck: Sequence[float]
     seen: Sequence[int]
 
 
 class Sampler:
-    """Draws for a fixed set of rows; make a new one when rows join or leave."""
+    """Draws for a fixed set of rows; make a new one when rows join or leave.
+
+    Tokens of equal score are ordered by their id, in the head as in the whole vocabulary. On an
+    accelerator a draw waits for the device once: for the tokens, with what is wrong with them.
+    """
 
     def __init__(self, rows: Sequence[Draw], vocabulary: int, device: torch.device) -> None:
         def column(values: Sequence[float]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1)
 
         decodings = [row.decoding for row in rows]
-        self._rows, self._device = list(rows), device
-        self._greedy = [d.temperature == 0 for d in decodings]
+        greedy = [d.temperature == 0 for d in decodings]
+        self._all_greedy, self._any_greedy = all(greedy), any(greedy)
+        self._greedy = torch.tensor(greedy, device=device).view(-1, 1)
         self._temperature = column([d.temperature or 1.0 for d in decodings])
         self._top_p = column([d.top_p for d in decodings])
         self._need = column([0.0 if d.temperature == 0 else d.top_p for d in decodings])
+        horizon = max((len(row.luck) for row in rows), default=0)
+        luck = [[*row.luck, *[0.0] * (horizon - len(row.luck))] for row in rows]
+        self._luck = torch.tensor(luck, dtype=torch.float32, device=device)
+        self._drawn = 0
         self._seen: torch.Tensor | None = None
         if any(d.repetition_penalty != 1.0 for d in decodings):
             self._penalty = column([d.repetition_penalty for d in decodings])
-            self._seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=device)
-            for i, row in enumerate(rows):
-                self._seen[i, torch.tensor(sorted(set(row.seen)), device=device)] = True
+            self._seen = _seen([row.seen for row in rows], vocabulary, device)
 
-    def draw(self, logits: torch.Tensor) -> torch.Tensor:
-        """Token ids (rows, 1) from `logits` (rows, vocabulary)."""
+    def draw(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[int], list[bool]]:
+        """(token ids (rows, 1), the same as a list, which rows' logits are no numbers).
+
+        `logits` is (rows, vocabulary).
+        """
         scores = logits.float()
         if self._seen is not None:
             penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
             scores = torch.where(self._seen, penalised, scores)
-        if all(self._greedy):
-            tokens = scores.argmax(-1, keepdim=True)
+        broken = ~scores.amax(-1, keepdim=True).isfinite()
+        if self._all_greedy:
+            tokens, short = scores.argmax(-1, keepdim=True), None
+            read = torch.cat([tokens, broken.long()], -1).tolist()
         else:
-            tokens = self._sample(scores)
-            if any(self._greedy):
-                greedy = torch.tensor(self._greedy, device=self._device).view(-1, 1)
-                tokens = torch.where(greedy, scores.argmax(-1, keepdim=True), tokens)
+            scaled = scores / self._temperature
+            chances = scaled.softmax(-1)
+            tokens, short = self._sample(scaled, chances, HEAD)
+            tokens = self._or_greedy(tokens, scores)
+            read = torch.cat([tokens, broken.long(), short.long()], -1).tolist()
+            if any(row[2] and not row[1] for row in read):
+                whole, _ = self._sample(scaled, chances, scores.shape[-1])
+                tokens = torch.where(short, self._or_greedy(whole, scores), tokens)
+                read = [[t, row[1]] for t, row in zip(tokens.view(-1).tolist(), read, strict=True)]
+        self._drawn += 1
         if self._seen is not None:
             self._seen.scatter_(1, tokens, True)
-        return tokens
+        return tokens, [row[0] for row in read], [bool(row[1]) for row in read]
 
-    def _sample(self, scores: torch.Tensor) -> torch.Tensor:
+    def _or_greedy(self, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self._any_greedy:
+            return tokens
+        return torch.where(self._greedy, scores.argmax(-1, keepdim=True), tokens)
+
+    def _sample(
+        self, scores: torch.Tensor, chances: torch.Tensor, head: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Nucleus sampling (Holtzman et al. 2019) by inverting the distribution function.
 
-        One uniform number a row: the same seed on both sides is the same luck on both sides.
+        Looks at the `head` best tokens; second comes which rows would need more of them. One
+        uniform number a row: the same seed on both sides is the same luck on both sides.
         """
-        scores = scores / self._temperature
-        total = scores.logsumexp(-1, keepdim=True)
-        top, index = scores.topk(min(HEAD, scores.shape[-1]), dim=-1)
-        p = (top - total).exp_()
-        if bool((p.sum(-1, keepdim=True) < self._need).any()):
-            top, index = scores.sort(dim=-1, descending=True)
-            p = (top - total).exp_()
+        if head < scores.shape[-1]:
+            index = scores.topk(head, dim=-1).indices.sort(dim=-1).values
+            top, order = scores.gather(-1, index).sort(dim=-1, descending=True, stable=True)
+            index = index.gather(-1, order)
+        else:
+            top, index = scores.sort(dim=-1, descending=True, stable=True)
+        p = chances.gather(-1, index)
         mass = p.cumsum(-1)
         # A token stays while the mass before it is below top_p: the first always does.
-        kept = (mass - p < self._top_p).sum(-1, keepdim=True)
+        kept = (mass - p < self._top_p).sum(-1, keepdim=True).clamp_(min=1)
         reach = mass.gather(-1, kept - 1)
-        luck = torch.tensor([[row.generator.random()] for row in self._rows], device=self._device)
+        luck = self._luck[:, self._drawn : self._drawn + 1]
         place = (mass <= luck * reach).sum(-1, keepdim=True)
-        return index.gather(-1, torch.minimum(place, kept - 1))
+        tokens = index.gather(-1, torch.minimum(place, kept - 1))
+        # Which of the tokens that tie with the head's last are in it is anybody's guess.
+        sure = (top > top[:, -1:]).sum(-1, keepdim=True)
+        held = torch.where(sure > 0, mass.gather(-1, (sure - 1).clamp_(min=0)), 0.0)
+        short = (held < self._need) & torch.tensor(head < scores.shape[-1], device=held.device)
+        return tokens, short
+
+
+def _seen(rows: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> torch.Tensor:
+    """(rows, vocabulary): which tokens each row has had."""
+    where = [(i, token) for i, ids in enumerate(rows) for token in set(ids)]
+    seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool)
+    if where:
+        index = torch.tensor(where)
+        seen[index[:, 0], index[:, 1]] = True
+    return seen.to(device)

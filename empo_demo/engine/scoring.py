@@ -40,7 +40,8 @@ def _score(
     for i, (ids, _) in enumerate(rows):
         tokens[i, : len(ids)] = torch.tensor(ids)
     if weights.rows is not None:
-        weights.rows.assign([adapter] * len(rows), [1.0] * len(rows), weights.like)
+        one = [1.0] * len(rows)
+        weights.rows.assign([adapter] * len(rows), one, weights.like, [width] * len(rows))
     # Right padding and causal attention: no real token sees a pad.
     logits = weights.model(input_ids=tokens, use_cache=False).logits
     found = []

@@ -47,7 +47,8 @@ def serving(engine: Engine, contender_id: str) -> Iterator[Served]:
     def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         rows = len(tokens)
-        weights.rows.assign([adapter] * rows, [1.0] * rows, weights.like)
+        counts = [tokens.shape[1]] * rows
+        weights.rows.assign([adapter] * rows, [1.0] * rows, weights.like, counts)
 
     hook = None
     if weights.rows is not None:

@@ -130,7 +130,7 @@ def vote(settings: Settings, plan: Plan, roster: Roster, *, seed: int) -> dict[s
         with _bar(f"Votes ({plan.simulate})", plan.votes) as advance:
             counts = cast_votes(
                 arena, texts, taste=plan.simulate or "", votes=plan.votes, seed=seed,
-                at_once=served.max_concurrent_rounds, progress=advance,
+                at_once=served.max_concurrent_rounds or 4, progress=advance,
             )  # fmt: skip
     finally:
         getattr(engine, "close", lambda: None)()

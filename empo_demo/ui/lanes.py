@@ -41,7 +41,7 @@ def lanes_of(settings: Settings) -> dict[str, Lane]:
         VOTES: Lane(16, places=256, per_address=64),
         CALLS: Lane(8),
         ROUNDS: Lane(32),
-        EXPLORE: Lane(max(1, settings.max_concurrent_rounds // 4), places=16, per_address=3),
+        EXPLORE: Lane(max(1, (settings.max_concurrent_rounds or 4) // 4), places=16, per_address=3),
     }
 
 

@@ -213,7 +213,7 @@ def test_scores_are_the_log_probabilities_of_the_reply(exact_engine: LocalEngine
     )
     prompt = encode_chat(weights.tokenizer, SAD)
     reply = [*weights.tokenizer("Oh no.", add_special_tokens=False)["input_ids"], 1]
-    weights.rows.segments = ()  # type: ignore[union-attr]
+    weights.rows.clear()  # type: ignore[union-attr]
     with torch.inference_mode():
         logits = weights.model(torch.tensor([prompt + reply])).logits[0].log_softmax(-1)
     by_hand = sum(float(logits[len(prompt) - 1 + i, t]) for i, t in enumerate(reply))

@@ -1,0 +1,125 @@
+"""CUDA graphs of decode steps: a recorded step is one launch instead of thousands.
+
+A graph is recorded for each make-up of the batch (adapters, dials, number of rows, length of the
+cache looked at) once it has come several times. The first is timed against the plain step; where
+it is not faster, or anything fails, steps go on plainly, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From token ids (1, rows) and places (rows,) to logits (rows, vocabulary)."""
+_AFTER, _KEPT, _WORTH = 4, 24, 0.9
+
+
+@dataclass(slots=True)
+class _Graph:
+    graph: Any
+    ids: torch.Tensor
+    places: torch.Tensor
+    logits: torch.Tensor
+
+    def run(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        self.ids.copy_(ids)
+        self.places.copy_(places)
+        self.graph.replay()
+        return self.logits
+
+
+class StepGraphs:
+    """Runs decode steps by recorded graphs where that pays; only ever on CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on = device.type == "cuda"
+        self.verdict = "not tried" if self.on else "not on this device"
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
+        self._asked: Counter[Hashable] = Counter()
+        self._pool: Any = None
+
+    def padded(self, rows: int) -> int:
+        """Rows that a step has: few different numbers, so that few graphs serve all."""
+        if not self.on:
+            return rows
+        return 1 << (rows - 1).bit_length() if rows <= 8 else -(-rows // 8) * 8
+
+    def run(
+        self, key: Hashable, step: Step, ids: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        """The logits of `step(ids, places)`; `key` must tell apart all that it depends on."""
+        if not self.on:
+            return step(ids, places)
+        found = self._graphs.get(key)
+        if found is not None:
+            self._graphs.move_to_end(key)
+            return found.run(ids, places)
+        self._asked[key] += 1
+        if self._asked[key] <= _AFTER:
+            return step(ids, places)
+        try:
+            found = self._record(step, ids, places)
+            if self.verdict == "not tried" and not self._pays(found, step, ids, places):
+                self.on = False
+                self.clear()
+                return step(ids, places)
+        except Exception as error:
+            self.on, self.verdict = False, "off: they cannot be recorded"
+            self.clear()
+            log.warning("CUDA graphs are off, steps go on without them: %s", error)
+            torch.cuda.synchronize()
+            return step(ids, places)
+        self._graphs[key] = found
+        if len(self._graphs) > _KEPT:
+            self._graphs.popitem(last=False)
+        return found.run(ids, places)
+
+    def clear(self) -> None:
+        self._graphs.clear()
+        self._asked.clear()
+
+    def _record(self, step: Step, ids: torch.Tensor, places: torch.Tensor) -> _Graph:
+        ids, places = ids.clone(), places.clone()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step(ids, places)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            logits = step(ids, places)
+        return _Graph(graph, ids, places, logits)
+
+    def _pays(self, graph: _Graph, step: Step, ids: torch.Tensor, places: torch.Tensor) -> bool:
+        """Whether a recorded step is faster; writing the same position again changes nothing."""
+        plain = _seconds(lambda: step(ids, places))
+        recorded = _seconds(lambda: graph.run(ids, places))
+        pays = recorded < _WORTH * plain
+        self.verdict = (
+            f"{'on' if pays else 'off'}: {recorded * 1000:.1f} ms a step instead of "
+            f"{plain * 1000:.1f} ms"
+        )
+        log.info("CUDA graphs are %s", self.verdict)
+        return pays
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The median of five runs."""
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times)[2]

@@ -1,0 +1,196 @@
+"""The KV cache: preallocated keys and values in slots, and kept prefixes of earlier prompts.
+
+Every row owns a slot and is written from the left: position 0 of the cache is position 0 of the
+prompt. So a row's numbers lie in the same place whoever decodes beside it, joining copies nothing,
+and a decode step writes one position. `Prefixes` keeps what prefill computed, in blocks of BLOCK
+tokens, so that the next turn of a dialogue reads only what is new.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BLOCK = 16
+"""Tokens of a kept block, and queries that attention reads together on a CPU."""
+_CPU_LENGTHS = (64, 128, 192)
+_CHUNK = 512
+
+
+def cache_dtype(model: PreTrainedModel) -> torch.dtype:
+    """fp32 on a CPU, where attention in 16 bits is slower; else the type of the activations."""
+    if model.device.type == "cpu":
+        return torch.float32
+    return cast(torch.dtype, model.get_input_embeddings().weight.dtype)
+
+
+def bytes_per_token(model: PreTrainedModel) -> int:
+    """Bytes of keys and values that one token of one row takes in all layers."""
+    config: Any = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    return 2 * int(config.num_hidden_layers) * groups * size * cache_dtype(model).itemsize
+
+
+def rounded(length: int) -> int:
+    """The positions that attention looks at for a row of `length`.
+
+    A CPU's matrix products sum up to 192 positions, and then each 512, in one order whatever
+    follows; with these lengths a row's sums do not depend on what is behind it.
+    """
+    for limit in _CPU_LENGTHS:
+        if length <= limit:
+            return limit
+    return -(-length // _CHUNK) * _CHUNK
+
+
+class KVCache:
+    """Keys and values per layer, each (slots, heads, positions, head size).
+
+    Grows by doubling, each layer when it is next used, and within `limit` bytes as long as those
+    who reserve stay within it. Not safe for several threads.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, device: torch.device, per_token: int, limit: int
+    ) -> None:
+        self.dtype, self.device, self.limit = dtype, device, limit
+        self.per_token = per_token
+        self.slots = self.positions = 0
+        self.version = 0
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def bytes_of(self, slots: int, positions: int) -> int:
+        return slots * rounded(positions) * self.per_token
+
+    def reserve(self, slots: int, positions: int) -> None:
+        """Room for `slots` rows of `positions` tokens; what is in the cache stays."""
+        positions = rounded(positions)
+        if slots <= self.slots and positions <= self.positions:
+            return
+        wanted = (
+            max(slots, 2 * self.slots) if slots > self.slots else self.slots,
+            max(positions, min(2 * self.positions, rounded(4 * positions // 3)))
+            if positions > self.positions
+            else self.positions,
+        )
+        if wanted[0] * wanted[1] * self.per_token > self.limit:
+            wanted = (slots, positions)
+        self.slots, self.positions = wanted
+        self.version += 1
+
+    def layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer; `like` (…, heads, tokens, head size) gives its shape."""
+        found = self._layers.get(index)
+        if found is None:
+            shape = (self.slots, like.shape[-3], self.positions, like.shape[-1])
+            found = (self._zeros(shape), self._zeros(shape))
+        elif found[0].shape[0] != self.slots or found[0].shape[2] != self.positions:
+            found = (self._resized(found[0]), self._resized(found[1]))
+        self._layers[index] = found
+        return found
+
+    def _parts(self) -> list[torch.Tensor]:
+        """Keys and values of all layers, at the size that was reserved last."""
+        pairs = [self.layer(i, self._layers[i][0]) for i in sorted(self._layers)]
+        return [part for pair in pairs for part in pair]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` positions to another slot."""
+        for part in self._parts():
+            part[target, :, :length] = part[source, :, :length]
+
+    def wipe(self, slot: int) -> None:
+        """Zeros instead of numbers that are no numbers: masked ones would still spread."""
+        for part in self._parts():
+            part[slot].zero_()
+
+    def read(self, slot: int, start: int, stop: int) -> torch.Tensor:
+        """A copy of positions `start` to `stop`: (2 × layers, heads, tokens, head size)."""
+        return torch.stack([part[slot, :, start:stop] for part in self._parts()])
+
+    def write(self, slot: int, start: int, kept: torch.Tensor) -> None:
+        """Put what `read` gave back into a slot."""
+        for part, values in zip(self._parts(), kept, strict=True):
+            part[slot, :, start : start + kept.shape[2]] = values
+
+    def _zeros(self, shape: Sequence[int]) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def _resized(self, old: torch.Tensor) -> torch.Tensor:
+        new = self._zeros((self.slots, old.shape[1], self.positions, old.shape[3]))
+        slots, positions = min(self.slots, old.shape[0]), min(self.positions, old.shape[2])
+        new[:slots, :, :positions] = old[:slots, :, :positions]
+        return new
+
+
+@dataclass(slots=True)
+class _Block:
+    """One block of a prefix. `name` is what the next block's key begins with."""
+
+    name: int
+    values: torch.Tensor
+
+
+class Prefixes:
+    """Keys and values of prompts that were read before: an LRU bound in bytes.
+
+    A block is found by everything before it and by the adapter and dial that computed it; the
+    base's numbers never serve the aligned model. Only what prefill computed is kept: the same
+    tokens give the same numbers, so a reply does not depend on what was kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self.hits = self.asked = 0
+        self._names = 0
+        self._blocks: OrderedDict[Any, _Block] = OrderedDict()
+
+    def find(self, kind: tuple[Any, ...], ids: Sequence[int]) -> list[torch.Tensor]:
+        """The kept blocks that `ids` begins with; at least one token is left to be read."""
+        found: list[tuple[Any, _Block]] = []
+        parent: Any = kind
+        for start in range(0, len(ids) - BLOCK, BLOCK):
+            key = (parent, tuple(ids[start : start + BLOCK]))
+            block = self._blocks.get(key)
+            if block is None:
+                break
+            found.append((key, block))
+            parent = block.name
+        # A block is of no use without those before it, so the first is used most recently.
+        for key, _ in reversed(found):
+            self._blocks.move_to_end(key)
+        self.hits += BLOCK * len(found)
+        self.asked += len(ids)
+        return [block.values for _, block in found]
+
+    def keep(self, kind: tuple[Any, ...], ids: Sequence[int], cache: KVCache, slot: int) -> None:
+        """Keep the whole blocks of a prompt that was just read into `slot`."""
+        parent: Any = kind
+        for start in range(0, len(ids) - BLOCK + 1, BLOCK):
+            key = (parent, tuple(ids[start : start + BLOCK]))
+            block = self._blocks.get(key)
+            if block is None:
+                size = BLOCK * cache.per_token
+                if size > self.limit:
+                    return
+                self._names += 1
+                block = _Block(self._names, cache.read(slot, start, start + BLOCK))
+                self._blocks[key] = block
+                self.bytes += size
+            parent = block.name
+        while self.bytes > self.limit:
+            self._blocks.popitem(last=False)
+            self.bytes -= BLOCK * cache.per_token
+
+    def clear(self) -> None:
+        self._blocks.clear()
+        self.bytes = 0

@@ -1,0 +1,107 @@
+"""A reply is the same whatever is answered beside it, and whatever was answered before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from empo_demo.engine.kv_cache import BLOCK
+from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.protocol import Decoding, Request
+from empo_demo.engine.sampling import HEAD, Draw, Sampler
+from tests.bench.company import count, forget, make_engine, rounds_of, texts
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Any:
+    """The embedded pair in NF4, as the arena serves it."""
+    return make_engine("nf4")
+
+
+def test_replies_do_not_change_in_company(shipped: Any) -> None:
+    found = count(shipped, rounds_of(12, 20))
+    assert shipped.repeatable and found == dict.fromkeys(found, 0)
+
+
+def test_an_engine_says_whether_it_can_repeat_a_reply(shipped: Any) -> None:
+    assert shipped.describe()["replies in company"] == "as alone"
+    eight = make_engine("int8")
+    assert not eight.repeatable
+    assert "may differ" in eight.describe()["replies in company"]
+
+
+@pytest.mark.parametrize("vocabulary", [HEAD + 1, 700])
+def test_tokens_of_equal_score_have_one_order(vocabulary: int) -> None:
+    """A flat mate makes the sampler look at all tokens; the other row's draw stays the same."""
+    import random
+
+    import torch
+
+    torch.manual_seed(5)
+    logits = (torch.randn(1, vocabulary) * 1.5).bfloat16().repeat(40, 1).float()
+    logits = logits.round()  # many ties
+    decoding, flat = Decoding(0.7, 0.9, 1.0, 1), Decoding(5.0, 1.0, 1.0, 1)
+    luck = [[random.Random(i).random()] for i in range(40)]
+    device = torch.device("cpu")
+
+    def drawn(mate: bool) -> list[int]:
+        draws = [Draw(decoding, one, ()) for one in luck]
+        rows = logits
+        if mate:
+            draws.append(Draw(flat, [0.5], ()))
+            rows = torch.cat([logits, torch.zeros(1, vocabulary)])
+        return Sampler(draws, vocabulary, device).draw(rows)[1][:40]
+
+    assert drawn(mate=False) == drawn(mate=True)
+    assert len(set(drawn(mate=False))) > 5
+
+
+def turns(number: int) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {"role": "assistant" if i % 2 else "user", "content": f"turn {i}: we got a puppy today"}
+        for i in range(2 * number - 1)
+    )
+
+
+@pytest.mark.parametrize("engine_of", ["exact_engine", "quantised_engine", "shipped"])
+def test_a_kept_prefix_changes_no_reply(engine_of: str, request: pytest.FixtureRequest) -> None:
+    engine: LocalEngine = request.getfixturevalue(engine_of)
+    decoding = Decoding(0.9, 0.95, 1.1, 12)
+
+    def play(number: int) -> dict[str, str]:
+        both = [
+            Request(side, side, turns(number), decoding, number) for side in ("base", "aligned")
+        ]
+        return texts(engine.stream(both))
+
+    kept = [play(number) for number in range(1, 6)]
+    prefixes = engine.batch_of("base").prefixes
+    assert prefixes.hits > 2 * BLOCK
+    fresh = []
+    for number in range(1, 6):
+        forget(engine)
+        fresh.append(play(number))
+    assert kept == fresh
+
+
+def test_the_dial_has_prefixes_of_its_own(exact_engine: LocalEngine) -> None:
+    """What the half-turned adapter computed never serves the base or the whole adapter."""
+    greedy = Decoding(0, 1, 1.0, 12)
+
+    def play(dial: float) -> dict[str, str]:
+        return texts(
+            exact_engine.stream(
+                [Request("a", "aligned", turns(4), greedy, adapter_scale=dial)]
+            )
+        )  # fmt: skip
+
+    found = []
+    for _ in range(2):
+        found.append([play(dial) for dial in (0.0, 0.5, 1.0)])
+    forget(exact_engine)
+    fresh = []
+    for dial in (0.0, 0.5, 1.0):
+        fresh.append(play(dial))
+        forget(exact_engine)
+    assert found == [fresh, fresh] and len({str(one) for one in fresh}) == 3
