@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -14,19 +13,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def main() -> None:
     """Serve until stopped; a wrong setting is one line and exit code 2."""
     from empo_demo.errors import ArenaError
-    from empo_demo.settings import load_settings, unknown_variables
+    from empo_demo.settings import unknown_variables
     from empo_demo.terminal import configure_logging
+    from empo_demo.ui.cli import run
 
-    configure_logging(logging.INFO, verbose="-v" in sys.argv)
+    configure_logging(verbose="-v" in sys.argv)
     for line in unknown_variables():
         print(f"Note: {line}", file=sys.stderr)
     try:
-        settings = load_settings()
-        # A ZeroGPU Space looks for the function that this module decorates.
-        import empo_demo.engine.lease  # noqa: F401
-        from empo_demo.ui.page import launch
-
-        launch(settings)
+        run()
     except ArenaError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

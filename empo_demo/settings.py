@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +135,31 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+
+
+def check_server(environment: Mapping[str, str] | None = None) -> None:
+    """Check Gradio's own variables of host and port, which it reads without saying what is wrong.
+
+    Call it before gradio is imported. Raises `SettingsError`.
+    """
+    environment = os.environ if environment is None else environment
+    port, name = environment.get("GRADIO_SERVER_PORT"), environment.get("GRADIO_SERVER_NAME")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise SettingsError(
+            f"GRADIO_SERVER_PORT holds {port!r}; it may hold a number from 1 to 65535."
+        )
+    if name:
+        try:
+            family, kind, _, _, where = socket.getaddrinfo(
+                name.strip("[]"), 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind) as tried:
+                tried.bind(where)
+        except OSError:
+            raise SettingsError(
+                f"GRADIO_SERVER_NAME holds {name!r}; it may hold a name or an address of this "
+                "machine (127.0.0.1 for this machine only, 0.0.0.0 for all networks)."
+            ) from None
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,10 +31,23 @@ def serve(
         os.environ["GRADIO_SERVER_NAME"] = host
     if port is not None:
         os.environ["GRADIO_SERVER_PORT"] = str(port)
-    from empo_demo.settings import load_settings
+    run(force_adapter=force_adapter or None)
+
+
+def run(**overrides: Any) -> None:
+    """Serve until stopped: what `serve` and `app.py` do. Only our own rooms report progress."""
+    import logging
+
+    from empo_demo.settings import check_server, load_settings
+
+    logging.getLogger("empo_demo").setLevel(logging.INFO)
+    settings = load_settings(**overrides)
+    check_server()
+    # A ZeroGPU Space looks for the function that this module decorates.
+    import empo_demo.engine.lease  # noqa: F401
     from empo_demo.ui.page import launch
 
-    launch(load_settings(force_adapter=force_adapter or None))
+    launch(settings)
 
 
 @page_app.command("rehearsal")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,6 +13,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
+from empo_demo.ui.downloads import address_of_export
 from empo_demo.ui.highlights import ENGLISH
 from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels
@@ -54,7 +53,7 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
             labels.add(gr.HTML(_download_title(say)), _download_title)
             form = gr.Radio(list(FORMATS), value=next(iter(FORMATS)), label="Format")
             make = gr.Button(say("data.prepare"), elem_id="prepare")
-            file = gr.DownloadButton("Download", visible=False, elem_id="download")
+            file = gr.Button("Download", visible=False, elem_id="download", link="")
             said = gr.HTML()
     for component, key, on in (
         (show, "data.show", "value"), (sure, "data.sure", "label"),
@@ -119,23 +118,23 @@ def tally(arena: Arena, say: Texts = ENGLISH) -> str:
 
 
 def prepare(arena: Arena, name: str, file: Any, said: Any) -> dict[Any, Any]:
-    """Write the chosen export to a private file and offer it."""
-    from empo_demo.exchange.export import export_file
+    """Say what the export holds and offer its address; the file is made when it is asked for."""
+    from empo_demo.exchange.export import Report, rows
 
     form = FORMATS.get(name)
     if form is None:
         return {said: highlights.message("There is no such format.", error=True)}
-    ending = "csv" if form == "csv" else "jsonl"
-    path = Path(tempfile.mkdtemp(prefix="empo-")) / f"empo-votes-{form}.{ending}"
+    report = Report()
     try:
-        report = export_file(arena.settings.database, form, path)
+        for _ in rows(arena.store, form, report):
+            pass
     except ArenaError as error:
         return {said: highlights.message(error.public, error=True)}
     except Exception:
         log.exception("The export failed")
         return {said: highlights.message(GENERAL, error=True)}
     return {
-        file: gr.update(value=str(path), visible=True),
+        file: gr.update(link=address_of_export(form), visible=True),
         said: highlights.message(f"{report} – press Download."),
     }
 

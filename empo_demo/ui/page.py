@@ -19,7 +19,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.engine.lease import on_zero_gpu
-from empo_demo.errors import ArenaError
+from empo_demo.errors import ArenaError, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
@@ -28,6 +28,7 @@ from empo_demo.ui import (
     arena_tab,
     board_tab,
     data_tab,
+    downloads,
     endpoints,
     explore_tab,
     lanes,
@@ -37,7 +38,7 @@ from empo_demo.ui.middleware import Doors, Guard, on_space
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, Session
 from empo_demo.ui.texts import texts_of
-from empo_demo.ui.theme import HEAD, LANGUAGE, LOOK, MARK, TOGGLE, theme
+from empo_demo.ui.theme import AGAIN, HEAD, LANGUAGE, LOOK, MARK, TOGGLE, theme
 from empo_demo.ui.visitors import LOGIN
 from empo_demo.votes.store import Store
 
@@ -77,7 +78,13 @@ def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: 
     # uvicorn would believe X-Forwarded-For of 127.0.0.1; the Guard decides whom to believe.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     options = {**launch_options(arena.settings, outermost), "max_threads": threads, **more}
-    page.launch(**options, prevent_thread_lock=True)
+    options["app_kwargs"]["routes"].append(downloads.route(arena))
+    try:
+        page.launch(**options, prevent_thread_lock=True)
+    except OSError:
+        raise SettingsError(
+            f"No port is free for {options['server_name']}: set GRADIO_SERVER_PORT to another one."
+        ) from None
     return page
 
 
@@ -90,7 +97,7 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
     return {
         "server_name": name,
         "theme": theme(),
-        "head": HEAD,
+        "head": HEAD + AGAIN,
         "footer_links": [],
         "run_history": False,
         "show_error": False,

@@ -14,6 +14,27 @@ LOOK = ASSETS / "page"
 """The folder that the page is allowed to fetch from."""
 MARK = '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
 
+AGAIN = """
+<script>
+// A full queue answers 503: the request is sent again by itself, and the page says so.
+const fetchOnce = window.fetch.bind(window);
+window.fetch = async (input, options) => {
+  let answer = await fetchOnce(input, options);
+  const joins = String(input.url || input).includes("/queue/join");
+  for (let seconds = 1; joins && answer.status === 503 && seconds <= 8; seconds *= 2) {
+    const place = document.getElementById("message");
+    const line = document.createElement("p");
+    line.className = "message state";
+    line.setAttribute("role", "status");
+    line.textContent = `The server is busy. It is asked again in ${seconds} s; nothing is lost.`;
+    if (place) place.replaceChildren(line);
+    await new Promise((done) => setTimeout(done, seconds * 1000));
+    answer = await fetchOnce(input, options);
+  }
+  return answer;
+};
+</script>
+"""
 HEAD = """
 <link rel="icon" type="image/svg+xml" href="look/mark.svg">
 <link rel="stylesheet" href="look/style.css">

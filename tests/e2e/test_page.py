@@ -270,3 +270,26 @@ def test_routes_that_are_not_used_do_not_exist(served: Served) -> None:
     assert big.status_code == 413
     page = httpx.get(served.url)
     assert "frame-ancestors" in page.headers["content-security-policy"]
+
+
+def test_a_vote_that_finds_the_queue_full_is_sent_again_and_says_so(
+    visitor: Any, faults: list[str]
+) -> None:
+    full = [True, True]
+
+    def answer(route: Any) -> None:
+        if full:
+            full.pop()
+            route.fulfill(status=503, body='{"detail": "Too many visitors are waiting."}')
+        else:
+            route.continue_()
+
+    agree(visitor)
+    send(visitor)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=30000)
+    visitor.route("**/queue/join*", answer)
+    visitor.click("#vote_b")
+    expect(visitor.locator("#message")).to_contain_text("The server is busy")
+    expect(visitor.locator(".reveal")).to_be_visible(timeout=30000)
+    assert not full
+    faults[:] = [fault for fault in faults if "503" not in fault]

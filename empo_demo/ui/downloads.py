@@ -1,0 +1,68 @@
+"""Exports as downloads: made anew for each request, and never left as a file.
+
+A file that the page had prepared would outlive "Delete my data"; here nothing does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from empo_demo.errors import ArenaError
+
+if TYPE_CHECKING:
+    from empo_demo.arena.arena import Arena
+
+ENDINGS = {"trl": "jsonl", "kto": "jsonl", "csv": "csv"}
+AT_ONCE = 2
+"""Exports read every vote: more at once would slow down the rounds."""
+
+
+def address_of_export(form: str) -> str:
+    return f"export/{form}"
+
+
+def route(arena: Arena) -> Route:
+    """The route `/export/{form}` over the votes of `arena`."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def export(request: Request) -> Response:
+        form = str(request.path_params["form"])
+        if form not in ENDINGS:
+            words = f"There is no such format; there are: {', '.join(ENDINGS)}."
+            return JSONResponse({"detail": words}, 404)
+        try:
+            async with places:
+                file = await run_in_threadpool(_written, arena.settings.database, form)
+        except ArenaError as error:
+            return JSONResponse({"detail": error.public}, 503)
+        name = f"empo-votes-{form}.{ENDINGS[form]}"
+        return StreamingResponse(
+            iter(lambda: file.read(65_536), b""),
+            media_type="application/octet-stream",
+            headers={
+                "content-disposition": f'attachment; filename="{name}"',
+                "cache-control": "no-store",
+            },
+            background=BackgroundTask(file.close),
+        )
+
+    return Route("/export/{form}", export)
+
+
+def _written(url: str, form: str) -> BinaryIO:
+    """The export as an open file that has no name any more."""
+    from empo_demo.exchange.export import export_file
+
+    with tempfile.TemporaryDirectory(prefix="empo-") as folder:
+        path = Path(folder) / form
+        export_file(url, form, path)
+        return path.open("rb")

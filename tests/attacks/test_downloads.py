@@ -1,0 +1,35 @@
+"""A download is no copy that outlives the deletion of what it holds."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from tests.attacks.conftest import TEXT, Served, Stranger
+
+
+def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> None:
+    voter = stranger.call("new_voter")
+    stranger.call("vote", voter, stranger.answered(voter), "a", {}, "")
+    (make,) = [
+        fn for fn in served.page.fns.values()
+        if any(getattr(one, "choices", None) and "TRL" in str(one.choices) for one in fn.inputs)
+    ]  # fmt: skip
+    body = {"data": ["Preference pairs (TRL, JSONL)"], "fn_index": make._id, "session_hash": "d"}
+    stranger.post("queue/join", body).raise_for_status()
+    said = httpx.get(f"{served.url}/gradio_api/queue/data?session_hash=d", timeout=60).text
+    kept = re.findall(r'"path": ?"([^"]+)"', said)
+    where = f"{served.url}/export/trl"
+    before = httpx.get(where)
+    stranger.call("delete_my_data", voter)
+    for path in kept:
+        assert httpx.get(f"{served.url}/gradio_api/file={path}").status_code != 200, path
+    assert TEXT in before.text and "attachment" in before.headers["content-disposition"]
+    assert before.headers["cache-control"] == "no-store"
+    assert httpx.get(where).text == ""
+
+
+def test_a_format_that_does_not_exist(served: Served) -> None:
+    for form in ("jsonl", "parquet", "..%2Fvotes.sqlite3"):
+        assert httpx.get(f"{served.url}/export/{form}").status_code == 404
