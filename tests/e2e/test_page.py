@@ -284,7 +284,6 @@ def test_a_vote_that_finds_the_queue_full_is_sent_again_and_says_so(
         else:
             route.continue_()
 
-    agree(visitor)
     send(visitor)
     expect(visitor.locator("#vote_b")).to_be_visible(timeout=30000)
     visitor.route("**/queue/join*", answer)
