@@ -144,8 +144,17 @@ def report(
     retention: Annotated[
         Path | None, typer.Option(help="What `evaluate retention --json` printed.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The app's own results as tables: results.md.")
+    ] = False,
 ) -> None:
     """Write the evaluation as one page that opens without a network."""
+    if markdown:
+        from empo_demo.evaluation.markdown import MARKDOWN
+        from empo_demo.evaluation.markdown import write as write_markdown
+
+        write_markdown(output or file or MARKDOWN)
+        return
     from empo_demo.evaluation.report import run
 
     output = named_output(output, file)

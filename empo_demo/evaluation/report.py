@@ -92,7 +92,7 @@ def page(data: ResultsData) -> str:
         table=paper_table(data),
         paired=[(f"{e['b']} − {e['a']}", paired_cells(e)) for e in data.paired],
         agreement=[_agreement_cells(row) for row in data.agreement],
-        retention=[_retention_cells(row) for row in data.retention.get("tasks", [])],
+        retention=[retention_cells(row) for row in data.retention.get("tasks", [])],
         figures=drawn,
         plotly=get_plotlyjs(),
     )
@@ -133,7 +133,7 @@ def _agreement_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _retention_cells(row: dict[str, Any]) -> list[str]:
+def retention_cells(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['task']} (all)" if row["group"] else row["task"],
         row["metric"],

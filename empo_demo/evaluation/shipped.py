@@ -80,3 +80,7 @@ def write(
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
     output.write_text(text + "\n", encoding="utf8")
     console.print(f"Written to {output}.", highlight=False)
+    if output == RESULTS:
+        from empo_demo.evaluation import markdown
+
+        markdown.write()

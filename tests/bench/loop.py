@@ -1,6 +1,6 @@
 """Does the loop learn? Simulated voters, three seeds of a taste and three of a coin; by hand:
 
-    python tests/bench/loop.py --data ../shared/data --out runs/loop-proof
+    python tests/bench/loop.py --data ../shared/data --output runs/loop-proof
 
 Voters who prefer the reply that asks a question cast 500 votes through the real arena; the
 retrained adapter answers fresh dialogues beside its parent. Holds when every seed of the taste
@@ -95,7 +95,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the dialogue files")
-    parser.add_argument("--out", type=Path, default=Path("runs/loop-proof"))
+    parser.add_argument(
+        "-o", "--output", "--out", dest="out", type=Path, default=Path("runs/loop-proof")
+    )
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--parent", default="aligned")
     parser.add_argument("--votes", type=int, default=500)

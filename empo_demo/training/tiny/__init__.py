@@ -1,0 +1,1 @@
+"""The tiny dialogue model: its corpus, its start, its training from scratch, and its check."""
