@@ -1,1 +1,1 @@
-"""`evaluate hef`: does the SEM's guidance help? Answers under four conditions, judged and paired."""
+"""`evaluate hef`: does the SEM's guidance help? Four conditions, judged and compared in pairs."""
