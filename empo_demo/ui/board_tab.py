@@ -62,6 +62,7 @@ def drawn(arena: Arena, say: Texts) -> str:
     )  # fmt: skip
     said = "".join(f"<li>{escape(line)}</li>" for line in found.sentences)
     return (
+        f'<h2 class="sr">{escape(say("tab.board"))}</h2>'
         f'<section class="card"><h3>{escape(say("board.title"))}</h3>{standings(found, say)}'
         f'<p class="quiet">{escape(say("board.note"))}</p></section>'
         f'<div class="board-pair"><section class="card"><h3>{escape(say("board.matrix"))}</h3>'

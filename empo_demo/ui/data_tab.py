@@ -84,9 +84,9 @@ def _say(stored: Any) -> Texts:
 
 
 def _mine_title(say: Texts) -> str:
-    return (
-        f'<h3>{escape(say("data.mine"))}</h3><p class="quiet">{escape(say("data.mine.note"))}</p>'
-    )
+    title, note = escape(say("data.mine")), escape(say("data.mine.note"))
+    head = f'<h2 class="sr">{escape(say("tab.data"))}</h2>'
+    return f'{head}<h3>{title}</h3><p class="quiet">{note}</p>'
 
 
 def _download_title(say: Texts) -> str:

@@ -51,7 +51,7 @@ def sentences(data: ResultsData, say: Texts) -> list[str]:
     compared = [name for name in CLOSER if name in found]
     groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
     for name in compared:
-        groups[_side(found[name], CLOSER[name])].append(say(f"metric.{name}"))
+        groups[_side(found[name], CLOSER[name])].append(say(f"about.{name}"))
     parts = [
         say(f"result.{kind}", what=_listed(names, say)) for kind, names in groups.items() if names
     ]

@@ -158,7 +158,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
                 gr.LoginButton(size="sm", min_width=120)
             switch = gr.Button(say("language.switch"), size="sm", min_width=36, elem_id="language")
             toggle = gr.Button("◐", size="sm", min_width=36, elem_id="toggle")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as rooms:
             tabs = {
                 name: labels.add(gr.Tab(say(f"tab.{name}"), id=name), f"tab.{name}", "label")
                 for name in TABS
@@ -166,7 +166,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             with tabs["arena"]:
                 handlers = arena_tab.build(arena, session, badge, labels)
             with tabs["explore"]:
-                explore_tab.build(arena, page)
+                explore_tab.build(arena, page, rooms, tabs["explore"], labels)
             with tabs["board"]:
                 board_tab.build(arena, session, tabs["board"])
             with tabs["results"]:

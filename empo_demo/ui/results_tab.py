@@ -50,7 +50,8 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
         return {said: f'<section class="card">{notes}</section>'}
     items = "".join(f"<li>{highlights.lines(line)}</li>" for line in findings.sentences(data, say))
     return {
-        said: f'<section class="card"><h3>{highlights.lines(say("result.title"))}</h3>'
+        said: f'<h2 class="sr">{highlights.lines(say("tab.results"))}</h2>'
+        f'<section class="card"><h3>{highlights.lines(say("result.title"))}</h3>'
         f'<div class="findings"><ol>{items}</ol>{findings.picture(data, say)}</div></section>'
         f'<section class="card"><h3>{highlights.lines(say("result.paper"))}</h3>'
         f'{findings.table(data, say)}<div class="quiet">{notes}</div></section>'

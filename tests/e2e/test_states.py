@@ -1,0 +1,129 @@
+"""The page for everyone: without violations of axe-core in any state, on a phone, in German."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import Served
+
+pytestmark = pytest.mark.browser
+TEXT = "I lost my keys again and my sister laughed."
+
+
+def opened(chromium: Any, served: Served, **options: Any) -> Any:
+    context = chromium.new_context(reduced_motion="reduce", **options)
+    page = context.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#badge .badge.ready")
+    return page
+
+
+@pytest.fixture
+def phone(chromium: Any, served: Served) -> Iterator[Any]:
+    page = opened(
+        chromium, served, viewport={"width": 390, "height": 844}, locale="de-DE", has_touch=True
+    )
+    yield page
+    page.context.close()
+
+
+def violations(page: Any, state: str) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{state}: {v['id']} {v['nodes'][0]['html'][:120]}" for v in found]
+
+
+def play(page: Any) -> None:
+    page.fill("#box textarea", TEXT)
+    page.click("#send")
+    page.click("#agree")
+    expect(page.locator(".tag")).to_have_count(0, timeout=15000)
+    expect(page.locator("#vote_b")).to_be_visible(timeout=15000)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_tab_and_state(chromium: Any, served: Served, theme: str) -> None:
+    page = opened(chromium, served, color_scheme=theme, viewport={"width": 1400, "height": 900})
+    found = violations(page, "first")
+    page.fill("#box textarea", TEXT)
+    page.click("#send")
+    expect(page.locator("#agree")).to_be_visible(timeout=15000)
+    found += violations(page, "consent")
+    page.click("#refuse")
+    expect(page.locator(".tag")).to_have_count(0, timeout=15000)
+    expect(page.locator("#vote_b")).to_be_visible(timeout=15000)
+    found += violations(page, "votable")
+    page.click("#vote_b")
+    expect(page.locator(".reveal")).to_be_visible(timeout=15000)
+    found += violations(page, "voted")
+    shows = {
+        "Explore": "#x-pane-b .facts", "Board": "#board-words section", "Results": ".forest",
+        "Data": "#counts table", "About": "text=What is kept",
+    }  # fmt: skip
+    for name, shown in shows.items():
+        page.get_by_role("tab", name=name, exact=True).click()
+        expect(page.locator(shown).first).to_be_visible(timeout=20000)
+        found += violations(page, name)
+    page.context.close()
+    assert found == []
+
+
+def test_a_german_phone_reads_both_replies_and_votes_with_the_thumb(phone: Any) -> None:
+    expect(phone.locator("html")).to_have_attribute("lang", "de")
+    expect(phone.locator(".lead")).to_have_text(
+        "Zwei Modelle antworten Ihnen. Welches hat verstanden?"
+    )
+    expect(phone.locator("#lead")).to_contain_text("die Antworten bleiben englisch")
+    for pane in ("#pane_a", "#pane_b"):
+        assert phone.locator(pane).bounding_box()["y"] < 844, "both replies begin in view"
+    vote = phone.locator("#vote_b").bounding_box()
+    assert vote["y"] + vote["height"] <= 844 and vote["y"] > 700, "within the thumb's reach"
+    assert phone.locator(".vplot").is_hidden() and phone.locator(".told").first.is_visible()
+    phone.locator(".fold input").first.check()
+    assert phone.locator(".vplot").is_visible()
+    play(phone)
+    assert phone.locator(".keys").is_hidden(), "no talk of keys"
+    phone.click("#vote_b")
+    expect(phone.locator(".reveal h3")).to_contain_text("Sie haben B gewählt")
+    assert phone.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    phone.click("#language")
+    expect(phone.locator(".reveal h3")).to_contain_text("You chose B")
+    expect(phone.locator("html")).to_have_attribute("lang", "en")
+
+
+def test_two_visitors_at_once_see_their_own_rounds(chromium: Any, served: Served) -> None:
+    pages = [opened(chromium, served) for _ in range(2)]
+    for page, title in zip(pages, ("Old dog", "First flat"), strict=True):
+        page.locator(".example", has_text=title).click()
+    for page, words in zip(pages, ("paws on the stairs", "very first flat"), strict=True):
+        expect(page.locator(".thread")).to_contain_text(words, timeout=15000)
+        expect(page.locator(".message")).to_contain_text("Read both", timeout=15000)
+        page.context.close()
+
+
+def test_a_mark_explains_itself_to_keyboard_and_touch(chromium: Any, served: Served) -> None:
+    page = opened(chromium, served)
+    mark = page.locator("mark.cause").first
+    mark.focus()
+    shown = mark.evaluate("e => getComputedStyle(e, '::after').content")
+    assert "takes “failed” for a cause" in shown
+    assert "a cause of the feeling" in mark.get_attribute("aria-description")
+    page.context.close()
+
+
+def test_explore_opens_with_an_example_compared_and_a_link_leads_back(
+    chromium: Any, served: Served
+) -> None:
+    page = opened(chromium, served, viewport={"width": 1400, "height": 900})
+    page.get_by_role("tab", name="Explore", exact=True).click()
+    expect(page.locator("#x-pane-b .facts")).to_be_visible(timeout=20000)
+    page.click("#x-steps")
+    expect(page.locator(".strip article")).to_have_count(4, timeout=20000)
+    address = page.locator("#x-link a").get_attribute("href")
+    page.goto(f"{served.url}/{address}")
+    expect(page.locator("#x-text")).to_be_visible(timeout=15000)
+    page.context.close()
