@@ -71,7 +71,8 @@ def _change(base: str, before: Path, after: Path, file: Path, limit: int) -> dic
     from empo_demo.contenders.roster import Contender
     from empo_demo.dialogue import SYSTEM_PROMPT
     from empo_demo.engine.compression import likelihoods
-    from empo_demo.engine.loading import Loader, pick_device
+    from empo_demo.engine.device import pick_device
+    from empo_demo.engine.loading import Loader
     from empo_demo.engine.local import LocalEngine
     from empo_demo.engine.recorded import read_predictions
     from empo_demo.metrics.statistics import bootstrap_interval

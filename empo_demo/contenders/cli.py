@@ -62,7 +62,8 @@ def prepare(as_json: AsJson = False, force_adapter: Force = False) -> None:
 
     from empo_demo.contenders.load import load_roster
     from empo_demo.engine.adapters import written_by
-    from empo_demo.engine.loading import Loader, pick_device
+    from empo_demo.engine.device import pick_device
+    from empo_demo.engine.loading import Loader
     from empo_demo.settings import load_settings
 
     settings = load_settings(force_adapter=force_adapter or None)
@@ -98,8 +99,7 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
 
     try:
         with Console(stderr=True).status("Planning…"):
-            from empo_demo.engine.budget import as_json, free_memory, table
-            from empo_demo.engine.loading import plan_of
+            from empo_demo.engine.budget import as_json, free_memory, plan_of, table
 
             budget = plan_of(settings, roster, written)
             free = free_memory(budget.device)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.protocol import Source
 from empo_demo.errors import EngineError
 
@@ -63,18 +64,6 @@ def model_folder(name: str) -> Path:
     """The folder of a model, fetched from the Hub where it is not on this machine."""
     path = Path(name).expanduser()
     return path if path.is_dir() else _fetch(name, "model")
-
-
-def half_type(device: str) -> str:
-    """The 16-bit type of a device: GPUs before compute capability 8.0 only emulate bfloat16."""
-    import torch
-
-    from empo_demo.engine.lease import on_zero_gpu
-
-    if not device.startswith("cuda") or on_zero_gpu() or not torch.cuda.is_available():
-        return "bfloat16"
-    old = torch.cuda.get_device_capability(device) < (8, 0)
-    return "float16" if old else "bfloat16"
 
 
 def _fetch(name: str, kind: str) -> Path:
@@ -148,18 +137,6 @@ def release(wrapped: Any) -> None:
         if isinstance(layer, LoraLayer):
             layer.lora_A.clear()
             layer.lora_B.clear()
-
-
-_FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host's or the device's memory is full. PyTorch has a class only for the GPU's."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _FULL)
 
 
 def check_base(folder: Path, base: str, *, force: bool = False) -> None:

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
 from empo_demo.engine.adapters import Written, written_by
 from empo_demo.engine.copies import is_prepared
+from empo_demo.engine.device import pick_device
 from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.places import MOST_ROUNDS
 from empo_demo.engine.plan import Override, choose, size
-from empo_demo.engine.protocol import Source
+from empo_demo.engine.protocol import Lineup, Source
 from empo_demo.engine.shapes import ModelShape, adapter_shape, model_shape
 from empo_demo.errors import EngineError
-from empo_demo.settings import Quantization
+from empo_demo.settings import Quantization, Settings
 
 CUDA_BYTES = 0.6e9
 """CUDA's context, cuBLAS workspaces and the allocator's rounding. An assumption, not measured."""
@@ -172,6 +174,27 @@ def make_budget(
         kv_first=max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
         activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
         host=_host(copies, quantization, device, merging=disk > 0),
+    )
+
+
+def plan_of(
+    settings: Settings,
+    lineup: Lineup,
+    written: Sequence[Source],
+    *,
+    quantization: Quantization | None = None,
+    override: Override | None = None,
+    first: int | None = None,
+) -> Budget:
+    """The budget of `written` under `settings`, or under settings that differ as given."""
+    quantization = quantization or lineup.quantization
+    return make_budget(
+        written[:first],
+        quantization,
+        device=pick_device(settings.device, quantization),
+        rounds=settings.max_concurrent_rounds or MOST_ROUNDS,
+        override=override or settings.adapter_plan,
+        new_tokens=lineup.decoding.max_new_tokens,
     )
 
 

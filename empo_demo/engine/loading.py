@@ -21,15 +21,13 @@ from empo_demo.engine.adapters import (
     check_base,
     check_tokens,
     first_line,
-    half_type,
-    is_out_of_memory,
     model_folder,
     release,
     written_by,
 )
 from empo_demo.engine.copies import MergedCopy
+from empo_demo.engine.device import half_type, is_out_of_memory
 from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
-from empo_demo.engine.places import MOST_ROUNDS
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.shapes import context_of, model_shape
@@ -39,7 +37,6 @@ from empo_demo.settings import Quantization, Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from empo_demo.engine.budget import Budget
     from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -74,7 +71,7 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
-    from empo_demo.engine.budget import check, free_memory, table
+    from empo_demo.engine.budget import check, free_memory, plan_of, table
     from empo_demo.engine.local import LocalEngine
 
     replan = partial(plan_of, settings, lineup, written)
@@ -87,60 +84,13 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
         force_adapter=settings.force_adapter,
     )  # fmt: skip
     copies = loader.load(written)
-    loader.notes["KV cache"] = size(budget.kv_bytes(free.device))
-    leased_or_cpu = free.device is None or not budget.device.startswith("cuda")
-    engine = LocalEngine(
-        copies,
-        loader.notes,
-        max_rounds=settings.max_concurrent_rounds,
-        kv_bytes=None if leased_or_cpu else budget.kv_bytes(free.device),
-    )
+    kv_bytes = None
+    if free.device is not None and budget.device.startswith("cuda"):
+        kv_bytes = budget.kv_bytes(free.device)
+        loader.notes["KV cache"] = size(kv_bytes)
+    rounds = settings.max_concurrent_rounds
+    engine = LocalEngine(copies, loader.notes, max_rounds=rounds, kv_bytes=kv_bytes)
     return LeasedEngine(engine, copies) if on_zero_gpu() else engine
-
-
-def plan_of(
-    settings: Settings,
-    lineup: Lineup,
-    written: Sequence[Source],
-    *,
-    quantization: Quantization | None = None,
-    override: Override | None = None,
-    first: int | None = None,
-) -> Budget:
-    """The budget of `written` under `settings`, or under settings that differ as given."""
-    from empo_demo.engine.budget import make_budget
-
-    quantization = quantization or lineup.quantization
-    return make_budget(
-        written[:first],
-        quantization,
-        device=pick_device(settings.device, quantization),
-        rounds=settings.max_concurrent_rounds or MOST_ROUNDS,
-        override=override or settings.adapter_plan,
-        new_tokens=lineup.decoding.max_new_tokens,
-    )
-
-
-def pick_device(wanted: str, quantization: Quantization = "none") -> str:
-    """`auto` is cuda where it is there, else cpu. Raises `EngineError` on what is not there."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = wanted.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise EngineError("EMPO_DEVICE asks for cuda, but there is no CUDA device; use cpu.")
-    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
-        there = torch.cuda.device_count()
-        raise EngineError(f"EMPO_DEVICE asks for {wanted}, but there are {there} CUDA devices.")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise EngineError("EMPO_DEVICE asks for mps, but this machine has none; use cpu.")
-    if kind == "mps" and quantization != "none":
-        raise EngineError(
-            f"bitsandbytes cannot hold {quantization} weights on mps; "
-            "set EMPO_QUANTIZATION=none or EMPO_DEVICE=cpu."
-        )
-    return wanted
 
 
 @dataclass
@@ -304,7 +254,7 @@ def weights_of(
     if getattr(model.config, "layer_types", None) is None:
         # Within its window, sliding attention is plain attention.
         model.config.sliding_window = None
-    small = model.device.type == "cpu" and parameter_count(model) < SMALL
+    small = model.device.type == "cpu" and model.num_parameters() < SMALL
     return Weights(
         model=model,
         tokenizer=tokenizer,
@@ -348,8 +298,3 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"The tokenizer of {name} has no chat template; use a chat model, or save a template."
         )
     return tokenizer
-
-
-def parameter_count(model: PreTrainedModel) -> int:
-    """Weights of the model as it would be unquantised (4-bit tensors hold two in a byte)."""
-    return int(model.num_parameters())

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import first_line, fitting, is_out_of_memory
+from empo_demo.engine.adapters import first_line, fitting
+from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.plan import obstacle_to_merge, read_config, whole_module
 from empo_demo.engine.shapes import named
 from empo_demo.errors import EngineError

@@ -13,8 +13,8 @@ from empo_demo.contenders import load
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import budget as budgets
-from empo_demo.engine.budget import Free, check, fits, free_memory, make_budget, table
-from empo_demo.engine.loading import load_engine, plan_of
+from empo_demo.engine.budget import Free, check, fits, free_memory, make_budget, plan_of, table
+from empo_demo.engine.loading import load_engine
 from empo_demo.engine.plan import read_shape
 from empo_demo.engine.shapes import adapter_shape, model_shape, shape_from_config
 from empo_demo.errors import EngineError

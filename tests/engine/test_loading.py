@@ -282,7 +282,7 @@ def test_int8_answers_too(tiny_folder: Path, adapter_folder: Path) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     import torch
 
-    from empo_demo.engine.loading import pick_device
+    from empo_demo.engine.device import pick_device
 
     assert pick_device("auto") in ("cpu", "cuda") and pick_device("cpu") == "cpu"
     missing = "cuda:99" if torch.cuda.is_available() else "cuda"
@@ -405,7 +405,7 @@ def test_adapters_are_not_held_twice(tiny_folder: Path, adapter_folder: Path) ->
 def test_old_gpus_get_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from empo_demo.engine.adapters import half_type
+    from empo_demo.engine.device import half_type
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for capability, dtype in (((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")):
