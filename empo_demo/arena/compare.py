@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from empo_demo.arena.comparison import Comparison, explore
+from empo_demo.arena.frames import Frame, frames
 from empo_demo.contenders.load import load_roster
-from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
-from empo_demo.engine.protocol import Delta, Engine, Event, Finished, Request
+from empo_demo.engine.protocol import Event, Failed, Finished
 from empo_demo.errors import DataError, EngineError, InvalidInput
 from empo_demo.files import parse_json, read_text
 from empo_demo.settings import load_settings
@@ -43,60 +44,17 @@ def compare(
     _run(text, dialogue, as_json=as_json, seed=seed, left=left, right=right)
 
 
-@dataclass
-class Side:
-    """What one contender has said so far."""
-
-    contender: Contender
-    text: str = ""
-    finished: Finished | None = None
-    error: str = ""
-
-
-@dataclass
-class Comparison:
-    """A whole comparison, as `--json` prints it."""
-
-    dialogue: Dialogue
-    seed: int
-    reading: Reading
-    sides: dict[str, Side] = field(default_factory=dict)
-
-    def take(self, event: Event) -> None:
-        side = self.sides[event.side]
-        if isinstance(event, Delta):
-            side.text += event.text
-        elif isinstance(event, Finished):
-            side.text, side.finished = event.text, event
-        else:
-            side.error = event.error
-
-    def as_json(self) -> dict[str, Any]:
-        done = {name: side.finished for name, side in self.sides.items() if side.finished}
-        return {
-            "replies": {name: side.text for name, side in self.sides.items()},
-            "analysis": self.reading.as_json(),
-            "seed": self.seed,
-            "tokens": {name: end.tokens for name, end in done.items()},
-            "milliseconds": {name: end.milliseconds for name, end in done.items()},
-            "finish_reasons": {name: end.reason for name, end in done.items()},
-            "contenders": {
-                name: {"id": side.contender.id, "revision": side.contender.revision}
-                for name, side in self.sides.items()
-            },
-        }
-
-
 def _run(
     text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str, right: str
 ) -> None:
     """Load, stream and print; raise an `ArenaError` for anything that a person can mend."""
     if left == right:
         raise InvalidInput(f"Both sides are {left!r}; name two different contenders.")
-    dialogue = _dialogue(text, dialogue_file)
     settings = load_settings()
     roster = load_roster(settings)
-    pair = [roster[left], roster[right]]
+    comparison = Comparison(
+        _dialogue(text, dialogue_file), left, right, seed, decoding=roster.decoding
+    ).checked(roster)
 
     from rich.console import Console
 
@@ -106,61 +64,69 @@ def _run(
         from empo_demo.engine.loading import load_engine
 
         sem, engine = load_sem(settings), load_engine(settings, roster)
-    comparison = Comparison(dialogue, seed, sem.read(dialogue.turns))
-    comparison.sides = {contender.id: Side(contender) for contender in pair}
-    _stream(comparison, engine, roster, console, quiet=as_json)
-    for name, side in comparison.sides.items():
-        if side.error:
-            raise EngineError(f"{name} could not answer: {side.error}")
+    reading = sem.read(comparison.dialogue.turns)
+    events = explore(engine, roster, comparison, reading)
+    said = _stream(events, comparison, reading, console, quiet=as_json)
+    for side, name in comparison.names.items():
+        end = said.ends.get(side)
+        if not isinstance(end, Finished):
+            raise EngineError(f"{name} could not answer: {end.error if end else 'it broke off'}")
     if as_json:
-        print(json.dumps(comparison.as_json(), ensure_ascii=False))
+        print(json.dumps(_as_json(comparison, roster, reading, said), ensure_ascii=False))
     elif not sys.stderr.isatty():
-        for name, side in comparison.sides.items():
-            print(f"{name}: {side.text}")
+        for side, name in comparison.names.items():
+            print(f"{name}: {said.texts[side]}")
 
 
 def _stream(
-    comparison: Comparison, engine: Engine, roster: Roster, console: Any, *, quiet: bool
-) -> None:
+    events: Iterator[Event], comparison: Comparison, reading: Reading, console: Any, *, quiet: bool
+) -> Frame:
+    """Show both replies as they grow; return the last frame."""
     from rich.live import Live
 
-    requests = [_request(side.contender, comparison, roster) for side in comparison.sides.values()]
+    frame = Frame({"a": "", "b": ""})
     with Live(console=console, refresh_per_second=10, transient=quiet) as live:
-        for event in engine.stream(requests):
-            comparison.take(event)
-            live.update(_panes(comparison))
+        for frame in frames(events):
+            live.update(_panes(frame, comparison, reading))
+    return frame
 
 
-def _request(contender: Contender, comparison: Comparison, roster: Roster) -> Request:
-    from empo_demo.contenders.strategies import prepare
+def _as_json(
+    comparison: Comparison, roster: Roster, reading: Reading, said: Frame
+) -> dict[str, Any]:
+    """What `--json` prints; every part goes by the contender's id."""
+    names = comparison.names
+    ends = {name: said.ends[side] for side, name in names.items()}
+    done = {name: end for name, end in ends.items() if isinstance(end, Finished)}
+    return {
+        "replies": {name: end.text for name, end in done.items()},
+        "analysis": reading.as_json(),
+        "seed": comparison.seed,
+        "tokens": {name: end.tokens for name, end in done.items()},
+        "milliseconds": {name: end.milliseconds for name, end in done.items()},
+        "finish_reasons": {name: end.reason for name, end in done.items()},
+        "contenders": {
+            name: {"id": name, "revision": roster[name].revision} for name in names.values()
+        },
+    }
 
-    prepared = prepare(contender, comparison.dialogue, comparison.reading, roster)
-    return Request(
-        side=contender.id,
-        contender=contender.id,
-        messages=prepared.messages,
-        decoding=roster.decoding,
-        seed=comparison.seed,
-    )
 
-
-def _panes(comparison: Comparison) -> RenderableType:
+def _panes(frame: Frame, comparison: Comparison, reading: Reading) -> RenderableType:
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
     panes = Table.grid(expand=True, padding=(0, 1))
-    for _ in comparison.sides:
+    cells = []
+    for side, name in comparison.names.items():
+        end = frame.ends.get(side)
+        said = end.error if isinstance(end, Failed) else frame.texts[side]
+        cells.append(Panel(Text(said or "…"), title=Text(name), title_align="left"))
         panes.add_column(ratio=1)
-    panes.add_row(
-        *(
-            Panel(Text(side.error or side.text or "…"), title=Text(name), title_align="left")
-            for name, side in comparison.sides.items()
-        )
-    )
-    heard = ", ".join(f"{label} {p:.0%}" for label, p in comparison.reading.emotions[:3])
-    words = ", ".join(cause.text for cause in comparison.reading.causes)
+    panes.add_row(*cells)
+    heard = ", ".join(f"{label} {p:.0%}" for label, p in reading.emotions[:3])
+    words = ", ".join(cause.text for cause in reading.causes)
     return Group(Text(f"Heard: {heard} · words: {words}"), panes)
 
 

@@ -13,18 +13,18 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding, Engine, Event, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput, NotFound
+from empo_demo.votes.models import SIDES, Side
 
 if TYPE_CHECKING:
     from empo_demo.contenders.strategies import Prepared
     from empo_demo.empathy.sem import Reading
 
-ExploreSide = Literal["a", "b"]
 DIAL = (0.0, 1.5)
 """The alignment dial's range. Past about 1.5 an adapter's output decays into noise."""
 MOST_TOKENS = 512
@@ -51,6 +51,11 @@ class Comparison:
     dial_left: float = 1.0
     dial_right: float = 1.0
     decoding: Decoding = field(default_factory=Decoding)
+
+    @property
+    def names(self) -> dict[Side, str]:
+        """The contenders' ids by side."""
+        return {"a": self.left, "b": self.right}
 
     def checked(self, roster: Roster) -> Comparison:
         """Itself; raises `InvalidInput` or `NotFound` where it cannot be run on `roster`."""
@@ -90,7 +95,7 @@ def explore(
     Closing the iterator stops the work. Without a reading guided contenders answer unguided.
     """
     comparison.checked(roster)
-    requests = [_request(engine, roster, comparison, side, reading) for side in ("a", "b")]
+    requests = [_request(engine, roster, comparison, side, reading) for side in SIDES]
     stream = engine.stream(requests)
     try:
         yield from stream
@@ -102,9 +107,9 @@ def explore(
 
 def shown(roster: Roster, comparison: Comparison, reading: Reading | None) -> dict[str, Shown]:
     """What stands above each side. A two-step side's guidance may change while it thinks."""
-    sides = {}
-    for side in ("a", "b"):
-        contender = roster[_contender(comparison, side)]
+    sides: dict[str, Shown] = {}
+    for side in SIDES:
+        contender = roster[comparison.names[side]]
         prepared = _prepare(roster, comparison, side, reading)
         sides[side] = Shown(
             contender.id,
@@ -188,25 +193,21 @@ def _check_decoding(decoding: Decoding) -> None:
             raise InvalidInput(f"The {name} must be from {low:g} to {high:g}.")
 
 
-def _contender(comparison: Comparison, side: str) -> str:
-    return comparison.left if side == "a" else comparison.right
-
-
 def _prepare(
-    roster: Roster, comparison: Comparison, side: str, reading: Reading | None
+    roster: Roster, comparison: Comparison, side: Side, reading: Reading | None
 ) -> Prepared:
     from empo_demo.contenders.strategies import prepare
 
-    return prepare(roster[_contender(comparison, side)], comparison.dialogue, reading, roster)
+    return prepare(roster[comparison.names[side]], comparison.dialogue, reading, roster)
 
 
 def _request(
-    engine: Engine, roster: Roster, comparison: Comparison, side: str, reading: Reading | None
+    engine: Engine, roster: Roster, comparison: Comparison, side: Side, reading: Reading | None
 ) -> Request:
     prepared = _prepare(roster, comparison, side, reading)
     request = Request(
         side=side,
-        contender=_contender(comparison, side),
+        contender=comparison.names[side],
         messages=prepared.messages,
         decoding=comparison.decoding,
         seed=comparison.seed,

@@ -6,25 +6,60 @@ Nothing is stored here; the arena adds whose round it is and stores it before it
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from empo_demo import __version__
 from empo_demo.arena import checks, guards
-from empo_demo.arena.drawing import Draw, draw_round
-from empo_demo.arena.rounds import OpenedRound
+from empo_demo.arena.rounds import Exposure, OpenedRound
 from empo_demo.dialogue import Dialogue
 from empo_demo.votes.keeping import now
-from empo_demo.votes.models import SIDES, Reply, Round
+from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
-    from empo_demo.contenders.roster import Roster
+    from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.settings import Exposure as ExposureSetting
     from empo_demo.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One round's draws. `seed` reproduces all the others."""
+
+    seed: int
+    contenders: dict[Side, Contender]
+    seeds: dict[Side, int]
+    show: Exposure
+    check_side: Side | None
+    on_tie: Side
+
+
+def draw_round(
+    roster: Roster,
+    counts: Mapping[str, int],
+    *,
+    seed: int,
+    exposure: ExposureSetting,
+    check_rate: float = 0.0,
+) -> Draw:
+    """Draw a round; the same arguments give the same round."""
+    rng = random.Random(seed)
+    first, second = roster.draw(rng, counts)
+    seeds: dict[Side, int] = {"a": rng.getrandbits(31), "b": rng.getrandbits(31)}
+    on_tie: Side = "a" if rng.random() < 0.5 else "b"
+    chips, plots = rng.random() < 0.5, rng.random() < 0.5
+    if exposure != "randomised":
+        chips = plots = exposure == "all"
+    check: Side | None = None
+    if rng.random() < check_rate:
+        check = "a" if rng.random() < 0.5 else "b"
+    return Draw(seed, {"a": first, "b": second}, seeds, Exposure(chips, plots), check, on_tie)
 
 
 def compose(
