@@ -47,10 +47,15 @@ class Batch:
         self.weights = weights
         self.rows: list[Row] = []
         self.prefixes = Prefixes(kv_bytes // 4)
-        self._least = _least(weights)
         self._bound = kv_bytes - kv_bytes // 4
+        self._start()
+
+    def _start(self) -> None:
+        """An empty batch on the device where the weights are now (a leased one comes later)."""
+        self._device = self.weights.device
+        self._least = _least(self.weights)
         self._cache = self._new_cache()
-        self._graphs = StepGraphs(weights.device)
+        self._graphs = StepGraphs(self._device)
         self._sampler: Sampler | None = None
         self._slots = self._places = self._last = torch.zeros(0, dtype=torch.long)
 
@@ -85,6 +90,8 @@ class Batch:
         new = [row for row in new if not row.done]
         if not new:
             return
+        if self.weights.device != self._device:
+            self._start()
         now = time.perf_counter()
         last = dict(zip(self.rows, self._last, strict=True))
         everyone = [*self.rows, *new]
@@ -135,11 +142,12 @@ class Batch:
 
     def clear(self) -> None:
         """Forget everything, so that whatever went wrong cannot reach the next round."""
-        self.rows, self._sampler = [], None
-        self._last = self._places = torch.zeros(0, dtype=torch.long)
+        self.rows = []
         self._graphs.clear()
         self.prefixes.clear()
-        self._cache = self._new_cache()
+        graphs = self._graphs
+        self._start()
+        self._graphs = graphs
 
     @torch.inference_mode()
     def time_step(self, rows: int, length: int = 96) -> float:

@@ -43,6 +43,11 @@ class RoutingEngine:
         return listed[0] if listed else []
 
     @property
+    def repeatable(self) -> bool:
+        """Whether every engine gives the same reply again; see `LocalEngine.repeatable`."""
+        return all(getattr(engine, "repeatable", True) for engine in self.engines)
+
+    @property
     def waiting(self) -> int:
         return max(int(getattr(engine, "waiting", 0)) for engine in self.engines)
 

@@ -245,11 +245,14 @@ def _models(arena: Arena, comparison: Comparison) -> str:
 
 
 def _link(arena: Arena, comparison: Comparison) -> str:
+    """A link that fills the form again; it promises the same words only where the engine does."""
     try:
         query = urlencode({**encode_link(comparison), "models": _models(arena, comparison)})
     except ArenaError as error:
         return highlights.message(error.public)
-    return f'<p class="quiet"><a href="?{escape(query)}">Link to this comparison</a></p>'
+    same = getattr(arena.engine(), "repeatable", True)
+    note = "" if same else " (the same question and settings; the words may differ a little)"
+    return f'<p class="quiet"><a href="?{escape(query)}">Link to this comparison</a>{note}</p>'
 
 
 def _restore(

@@ -38,11 +38,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the JSON line on stdout")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=60, help="of each reply")
     options = parser.parse_args()
     engine = make_engine("nf4", max_rounds=None)
     report: dict[str, Any] = {"rounds_at_once": int(engine.describe()["rounds at once"])}
     for part in options.only:
-        found = globals()[part](engine, options.repeat)
+        found = globals()[part](engine, options)
         print(part, found, file=sys.stderr)
         report |= found
     print(json.dumps(report | {"load": os.getloadavg()[0]}))
@@ -58,16 +59,16 @@ def tokens_of(events: Any) -> int:
     return sum(event.tokens for event in events if isinstance(event, Finished))
 
 
-def together(engine: Any, repeat: int) -> dict[str, float]:
+def together(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     """Interleaved; nothing is kept from one to the next, so that each reads all its prompts.
 
     Every reply has the same number of tokens: no end token counts.
     """
-    rounds = rounds_of(16, 60)
+    rounds = rounds_of(16, options.tokens)
     weights = engine.model_of("base")
     ends, weights.ends = weights.ends, frozenset()
     serial, company = [], []
-    for turn in range(repeat + 1):
+    for turn in range(options.repeat + 1):
         used, made = 0.0, 0
         for one in rounds:
             forget(engine)
@@ -98,13 +99,13 @@ def first_token(engine: Any, requests: list[Request]) -> float:
     return cpu(work)[0]
 
 
-def turns(engine: Any, repeat: int) -> dict[str, float]:
+def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     """20 turns: the chosen reply of one side stands in the next turn's dialogue of both."""
     said = ("I failed my driving test again, and my father was sitting in the back.",
             "Oh no, I am sorry to hear that. What happened?")  # fmt: skip
     decoding = Decoding(0.7, 0.9, 1.1, 40)
     first, last, without = [], [], []
-    for run in range(repeat):
+    for run in range(options.repeat):
         forget(engine)
         dialogue: list[dict[str, str]] = []
         for turn in range(20):
@@ -129,7 +130,7 @@ def turns(engine: Any, repeat: int) -> dict[str, float]:
     }
 
 
-def growth(engine: Any, repeat: int) -> dict[str, float]:
+def growth(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from empo_demo.engine import attention
@@ -148,7 +149,7 @@ def growth(engine: Any, repeat: int) -> dict[str, float]:
     attention.scaled_dot_product_attention = timed
     try:
         with torch.inference_mode():
-            for _ in range(2 * repeat + 1):
+            for _ in range(2 * options.repeat + 1):
                 for length in times:
                     inside[0] = 0.0
                     spent, _ = cpu(lambda length=length: step_at(batch, length))
@@ -182,13 +183,13 @@ def step_at(batch: Any, length: int) -> None:
                            (places % 512).unsqueeze(0), torch.arange(2), decode)  # fmt: skip
 
 
-def prefill(engine: Any, repeat: int) -> dict[str, float]:
+def prefill(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     default = torch.get_num_threads()
     requests = rounds_of(1, 8)[0]
     times: dict[int, list[float]] = {default: [], 1: []}
-    for _ in range(4 * repeat):
+    for _ in range(4 * options.repeat):
         for threads in times:
             torch.set_num_threads(threads)
             forget(engine)
@@ -205,8 +206,10 @@ def prefill(engine: Any, repeat: int) -> dict[str, float]:
     }
 
 
-def visitors(engine: Any, repeat: int, people: int = 24, each: int = 3) -> dict[str, float]:
-    rounds = rounds_of(people * each, 60)
+def visitors(
+    engine: Any, options: argparse.Namespace, people: int = 24, each: int = 3
+) -> dict[str, float]:
+    rounds = rounds_of(people * each, options.tokens)
     waits: list[float] = []
 
     def visit(number: int) -> None:

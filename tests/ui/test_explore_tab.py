@@ -12,7 +12,7 @@ from empo_demo.arena.comparison import Comparison, encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding
-from empo_demo.ui.explore_tab import _comparison, _models, _restore, _strip
+from empo_demo.ui.explore_tab import _comparison, _link, _models, _restore, _strip
 
 ROSTER = Roster("test", (Contender("base", "m"), Contender("aligned", "m", "adapter")))
 ARENA: Any = SimpleNamespace(roster=ROSTER)
@@ -56,3 +56,11 @@ def test_the_strip_shows_four_strengths_of_one_model_and_marks_what_is_new(arena
     assert '<span class="only">delighted</span>' in markup
     asked = [(r.contender, r.adapter_scale, r.seed) for call in engine.requests for r in call]
     assert asked == [("aligned", scale, 7) for scale in (0.0, 0.5, 1.0, 1.5)]
+
+
+def test_a_link_promises_the_same_words_only_where_the_engine_does() -> None:
+    comparison = Comparison(Dialogue().plus("user", "Hello."), "base", "aligned", 7)
+    for repeatable in (True, False):
+        engine = SimpleNamespace(repeatable=repeatable)
+        arena: Any = SimpleNamespace(roster=ROSTER, engine=lambda engine=engine: engine)
+        assert ("may differ" in _link(arena, comparison)) is not repeatable
