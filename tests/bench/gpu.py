@@ -237,6 +237,8 @@ class Bench:
             self._plain_model(),
             LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"]),
         )
+        # On a CPU, bitsandbytes passes gradients back in training mode only.
+        model.train()
         model.enable_input_require_grads()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=2e-3)
@@ -259,7 +261,7 @@ class Bench:
             optimiser.step()
             optimiser.zero_grad()
             losses.append(float(loss.detach()))
-        model.unload()
+        model.eval().unload()
         return {"steps": steps, "loss_first": losses[0], "loss_last": losses[-1]}, (
             losses[-1] < losses[0]
         )
