@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -85,6 +85,9 @@ class Admission:
         self, session: Session, key: str, count: int, at: datetime, what: str = "rounds"
     ) -> None:
         since = at - self.limit.window
+        if not self.database.sqlite:
+            # Two replicas that count at once would both find room for one more.
+            session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
         session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
         recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
         if len(recent) >= count:
