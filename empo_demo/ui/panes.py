@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from empo_demo.votes.stats import PairVotes
 
 MECHANISMS = ("er", "ip", "ex")
+_QUESTION = re.compile(
+    r"\?|(?:^|[.!,]\s+)(?:who|what|when|where|why|how|which|(?:do|did|are|were|have|can) you)\b",
+    re.I,
+)
+"""A question: its mark, or (small models forget it) its first word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def _facts(text: str, told: Told, say: Texts) -> str:
     count = len(text.split())
     facts = [
         say("pane.word") if count == 1 else say("pane.words", n=count),
-        say("pane.question" if re.search(r"\?", text) else "pane.statement"),
+        say("pane.question" if _QUESTION.search(text) else "pane.statement"),
     ]
     shown = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     for name in MECHANISMS if told.levels else ():

@@ -99,6 +99,8 @@ def test_only_words_that_the_other_side_lacks_are_marked_after_the_vote() -> Non
     after = panes.pane("a", text, told=panes.Told("Aligned", "I am so glad."))
     assert "only" not in before and "words" not in before
     assert '<span class="only">sorry</span>' in after and ">so</span>" not in after
+    forgot = panes.pane("a", "Nice surprise! What did you get her.", told=panes.Told("A", ""))
+    assert "asks a question" in forgot
     assert "7 words" in after and "asks nothing" in after and "Aligned" in after
 
 

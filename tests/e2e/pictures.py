@@ -1,0 +1,158 @@
+"""`python -m tests.e2e.pictures`: every picture of the page, from the real app and its models.
+
+Writes stills of each state and tab (1400 and 390 px, light and dark, English and German) to
+`--output`, and the README's two: `arena.png`, and `arena.webp`, one round as it happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import CHROMIUM, FLAGS
+
+MOST_BYTES = 3_000_000
+LOOKS = (
+    ("1400-light-en", {"width": 1400, "height": 900}, "light", "en-GB"),
+    ("1400-dark-en", {"width": 1400, "height": 900}, "dark", "en-GB"),
+    ("390-light-de", {"width": 390, "height": 844}, "light", "de-DE"),
+    ("390-dark-en", {"width": 390, "height": 844}, "dark", "en-GB"),
+)
+TEXT = "I burnt the dinner for my parents' anniversary, and everybody pretended to like it."
+TABS = ("explore", "board", "results", "data", "about")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "build" / "pictures")
+    parser.add_argument("--only", choices=("stills", "moving"), default=None)
+    wanted = parser.parse_args()
+    wanted.output.mkdir(parents=True, exist_ok=True)
+    url, close = serve()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            if wanted.only != "stills":
+                moving(browser, url)
+            if wanted.only != "moving":
+                stills(browser, url, wanted.output)
+            browser.close()
+    finally:
+        close()
+
+
+def serve() -> tuple[str, Any]:
+    """The app as `python app.py` starts it, over a fresh database; waits until it can answer."""
+    from empo_demo.settings import load_settings
+    from empo_demo.ui.page import launch
+
+    folder = tempfile.TemporaryDirectory()
+    page = launch(
+        load_settings(database=f"sqlite:///{folder.name}/votes.sqlite3", seed=4), block=False
+    )
+
+    def close() -> None:
+        page.close()
+        folder.cleanup()
+
+    return str(page.local_url), close
+
+
+def visit(browser: Any, url: str, size: Any, theme: str, language: str) -> Any:
+    page = browser.new_context(viewport=size, color_scheme=theme, locale=language).new_page()
+    page.goto(url)
+    page.wait_for_selector("#badge .badge.ready", timeout=300_000)
+    return page
+
+
+def finished(page: Any) -> None:
+    """Until the round can be voted on."""
+    page.wait_for_selector(".tag", state="detached", timeout=60_000)
+    page.wait_for_selector("#vote_b:visible", timeout=120_000)
+
+
+def stills(browser: Any, url: str, folder: Path) -> None:
+    for name, size, theme, language in LOOKS:
+        page = visit(browser, url, size, theme, language)
+
+        def shot(state: str, page: Any = page, name: str = name) -> None:
+            page.wait_for_timeout(600)
+            page.screenshot(path=folder / f"{name}-{state}.png", full_page=True)
+
+        shot("1-first")
+        page.fill("#box textarea", TEXT)
+        page.click("#send")
+        page.wait_for_selector("#agree:visible")
+        shot("2-consent")
+        page.click("#agree")
+        page.wait_for_selector("[aria-busy=true]", timeout=60_000)
+        page.screenshot(path=folder / f"{name}-3-streaming.png")
+        finished(page)
+        shot("4-votable")
+        page.click("#vote_b")
+        page.wait_for_selector(".reveal")
+        shot("5-voted")
+        page.fill("#box textarea", "My mother even asked for more.")
+        page.click("#send")
+        page.wait_for_selector(".reveal", state="detached", timeout=60_000)
+        page.wait_for_selector("#vote_b:visible", timeout=120_000)
+        shot("6-second-turn")
+        for place, tab in enumerate(TABS, start=1):
+            page.locator("#tabs button[role=tab]").nth(place).evaluate("tab => tab.click()")
+            if tab == "explore":
+                page.wait_for_selector("#x-pane-b .facts", timeout=120_000)
+            page.wait_for_timeout(3000)
+            shot(f"7-{tab}")
+        page.context.close()
+
+
+def moving(browser: Any, url: str) -> None:
+    """The README's pictures: one round, from the click on an example to who was who."""
+    from PIL import Image
+
+    page = visit(browser, url, {"width": 1100, "height": 760}, "light", "en-GB")
+    frames: list[tuple[Image.Image, int]] = []
+
+    def take(milliseconds: int) -> None:
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        frames.append((picture.resize((880, 608), Image.Resampling.LANCZOS), milliseconds))
+
+    take(1800)
+    page.locator(".example", has_text="Grandmother").click()
+    page.wait_for_selector("[aria-busy=true]", timeout=60_000)
+    began = time.monotonic()
+    while time.monotonic() - began < 60 and not page.locator("#vote_b").is_visible():
+        take(140)
+    take(1600)
+    page.click("#vote_a")
+    page.wait_for_selector(".reveal")
+    page.wait_for_timeout(700)
+    take(3500)
+    pictures = REPOSITORY / "assets" / "pictures"
+    page.screenshot(path=pictures / "arena.png")
+    stream, kept = pictures / "arena.webp", [frames[0]]
+    for frame in frames[1:]:
+        if frame[0].tobytes() == kept[-1][0].tobytes():
+            kept[-1] = (kept[-1][0], kept[-1][1] + frame[1])
+        else:
+            kept.append(frame)
+    first, *rest = [picture for picture, _ in kept]
+    first.save(
+        stream, save_all=True, append_images=rest, duration=[time for _, time in kept],
+        loop=0, quality=70, method=4,
+    )  # fmt: skip
+    size = stream.stat().st_size
+    print(f"{stream.name}: {len(kept)} pictures, {size:,} bytes")
+    assert size <= MOST_BYTES, "the README's moving picture must stay below 3 MB"
+    page.context.close()
+
+
+if __name__ == "__main__":
+    main()
