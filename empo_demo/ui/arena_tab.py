@@ -99,6 +99,10 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
             gr.Button(_SAY("consent.later"), visible=False, min_width=80, elem_id="keep"),
             "consent.later",
         )
+        found["share"] = labels.add(
+            gr.Button(_SAY("share"), visible=False, min_width=80, elem_id="share"), "share"
+        )
+    found["card"] = gr.HTML(elem_id="card")
     found |= _rating(labels)
     found |= _consent(arena, labels)
     found |= _writing(labels, recorded=arena.roster.recorded)
@@ -208,6 +212,7 @@ def _wire(p: Parts, h: Handlers) -> None:
     p.next.click(following, [p.session], outputs, **stream)
     p.retry.click(again, [p.session], outputs, **stream)
     p.keep.click(h.keep, [p.session], outputs, **_PRIVATE)
+    p.share.click(h.share, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": VOTES}
     p.stop.click(h.stop, [p.session], outputs, **votes)
     for button, kind in zip(p.vote, KINDS, strict=True):

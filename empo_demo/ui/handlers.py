@@ -25,6 +25,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
 from empo_demo.errors import ArenaError, NotAllowed, NotFound
 from empo_demo.ui import highlights
+from empo_demo.ui.card import card
 from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.parts import Labels, Parts
 from empo_demo.ui.pictures import Changes, Pictures
@@ -263,6 +264,16 @@ class Handlers:
             return self.show(session).told(error)
         say = texts_of(session.language)
         return {self.parts.message: highlights.message(say("rate.saved"))}
+
+    def share(self, stored: Any) -> Changes:
+        """A finished comparison as a picture, made now and kept nowhere."""
+        session = self._session(stored)
+        try:
+            view = self.arena.find(session.voter, session.round)
+            markup = card(view, self.arena.settings.country, texts_of(session.language))
+        except Exception as error:
+            return self.show(session).told(error)
+        return {self.parts.card: markup}
 
     # Inside -------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ class Parts:
     reveal: gr.HTML
     next: gr.Button
     keep: gr.Button
+    share: gr.Button
+    card: gr.HTML
     rate: gr.Accordion
     ratings: tuple[gr.Slider, ...]
     comment: gr.Textbox

@@ -137,6 +137,7 @@ class Pictures:
             p.examples: self._examples(session),
             p.next: self._next(session) if voted else gr.update(visible=False),
             p.keep: gr.update(visible=undecided),
+            p.share: gr.update(visible=voted is not None and not tried),
             p.rate: gr.update(visible=voted is not None and not tried, open=False),
             p.retry: gr.update(
                 visible=not tried and view.state in ("void", "pending", "streaming", "votable")
@@ -235,6 +236,8 @@ class Pictures:
             p.reveal: "",
             p.next: hidden,
             p.keep: hidden,
+            p.share: hidden,
+            p.card: "",
             p.consent: hidden,
             p.rate: hidden,
             p.examples: highlights.examples(self.say, busy=True),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
+
+import pytest
 
 from empo_demo.arena.arena import Arena
+from empo_demo.errors import NotAllowed
 from empo_demo.evaluation.results import RESULTS, read
-from empo_demo.ui import board_tab, findings
+from empo_demo.ui import board_tab, card, findings
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.stats import pair_votes
@@ -72,3 +76,28 @@ def test_figures_have_two_significant_digits_and_readable_names() -> None:
     table = findings.table(read(RESULTS), SAY)
     assert "Words per reply" in table and "diff-ER" not in table and 'class="interval"' in table
     assert "people, wrong dialogue" in table
+
+
+def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engine: Any) -> None:
+    engine.enqueue("<script>x</script> & \x0bso", "Fine.")
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, empty(), "My <b>cat</b> ran away.")
+    list(arena.stream(voter, opened.round_id))
+    with pytest.raises(NotAllowed, match="Vote first"):
+        card.card(arena.find(voter, opened.round_id), "", SAY)
+    receipt = arena.vote(voter, opened.round_id, "b")
+    drawn = card.svg(arena.find(voter, opened.round_id), SAY)
+    texts = [element.text for element in ElementTree.fromstring(drawn).iter() if element.text]
+    assert "My <b>cat</b> ran away." in texts and "<script>" not in drawn
+    assert voter not in drawn and receipt.receipt not in drawn and opened.round_id not in drawn
+    assert "data:image/svg+xml" in card.card(arena.find(voter, opened.round_id), "", SAY)
+
+
+@pytest.mark.parametrize("text", ["I want to kill myself.", "Call me at +44 20 7946 0958."])
+def test_what_an_export_holds_back_gets_no_card(arena: Arena, text: str) -> None:
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, empty(), text)
+    list(arena.stream(voter, opened.round_id))
+    arena.vote(voter, opened.round_id, "a")
+    with pytest.raises(NotAllowed, match="No card"):
+        card.card(arena.find(voter, opened.round_id), "", SAY)

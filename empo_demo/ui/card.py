@@ -1,0 +1,92 @@
+"""The share card: a finished comparison as one picture, made on request and kept nowhere.
+
+It names no voter and no receipt. What an export would hold back (crisis language, personal data,
+a question for the models' identity) gets no card.
+"""
+
+from __future__ import annotations
+
+import base64
+import textwrap
+from html import escape
+from typing import TYPE_CHECKING
+
+from empo_demo.arena import guards
+from empo_demo.errors import NotAllowed
+from empo_demo.ui import panes
+from empo_demo.ui.texts import Texts
+from empo_demo.votes.models import SIDES
+
+if TYPE_CHECKING:
+    from empo_demo.arena.rounds import RoundView
+
+_WIDTH, _PAD, _LINE = 1200, 60, 34
+_SIDE = {"a": "#0f6973", "b": "#9c4a12"}
+MOST_LINES = 9
+
+
+def card(view: RoundView, country: str, say: Texts) -> str:
+    """The picture and a link that saves it, as markup; raises `NotAllowed` where none is made."""
+    if view.receipt is None:
+        raise NotAllowed(say("share.vote_first"))
+    flags = guards.assess(view.dialogue, country)
+    if flags.crisis or flags.personal or flags.identity:
+        raise NotAllowed(say("share.held"))
+    address = "data:image/svg+xml;base64," + base64.b64encode(svg(view, say).encode()).decode()
+    alt = escape(say("share.alt"))
+    return (
+        f'<figure class="card share"><img src="{address}" alt="{alt}" width="1200">'
+        f'<figcaption><a class="linkish" download="empo-arena.svg" href="{address}">'
+        f"{escape(say('share.save'))}</a></figcaption></figure>"
+    )
+
+
+def svg(view: RoundView, say: Texts) -> str:
+    """The card itself: what was said, both replies, who they were, which one was chosen."""
+    assert view.receipt is not None, "only a voted round has a card"
+    said = _wrap(view.dialogue.turns[-1].content, 78)
+    replies = {side: _wrap(view.replies[side].text, 42) for side in SIDES}
+    top = 120 + _LINE * len(said)
+    tall = 96 + _LINE * max(map(len, replies.values()))
+    height = top + tall + 90
+    shapes = [
+        f'<rect width="{_WIDTH}" height="{height}" fill="#fbf6f1"/>',
+        f'<rect width="{_WIDTH}" height="64" fill="#4f1a3d"/>',
+        _text(_PAD, 42, ["EmPO Arena"], "#fdf3ea", 'font-weight="600"'),
+        _text(_PAD, 118, said, "#2a1f2b", 'font-family="Georgia, serif"'),
+    ]
+    wide = (_WIDTH - 2 * _PAD - 30) / 2
+    for place, side in enumerate(SIDES):
+        x, colour = _PAD + place * (wide + 30), _SIDE[side]
+        chosen = view.receipt.reveal.chosen == side
+        who = panes.who(getattr(view.receipt.reveal, side), say)
+        shapes += [
+            f'<rect x="{x}" y="{top}" width="{wide}" height="{tall}" rx="18" fill="#fffdfb" '
+            f'stroke="{colour}" stroke-width="{5 if chosen else 1.5}"/>',
+            _text(x + 22, top + 42, [f"{side.upper()}  {who}"], colour, 'font-weight="700"'),
+            _text(x + 22, top + 84, replies[side], "#2a1f2b"),
+        ]
+    verdict = say.verdict(view.receipt.verdict, "noun")
+    shapes.append(_text(_PAD, height - 34, [verdict], "#6b2452", 'font-weight="600"'))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+        f'font-family="system-ui, sans-serif" font-size="24">{"".join(shapes)}</svg>'
+    )
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(" ".join(text.split()), width) or ["–"]
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
+
+
+def _text(x: float, y: float, lines: list[str], colour: str, more: str = "") -> str:
+    rows = "".join(
+        f'<tspan x="{x}" dy="{_LINE if i else 0}">{escape(_printable(line))}</tspan>'
+        for i, line in enumerate(lines)
+    )
+    return f'<text x="{x}" y="{y}" fill="{colour}" {more}>{rows}</text>'
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML forbids."""
+    return "".join(c for c in text if c.isprintable())
