@@ -198,6 +198,17 @@ def check_tokens(adapter: Path, tokenizer: PreTrainedTokenizerBase, *, force: bo
         )
 
 
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that can write numbers for which the model has no embedding."""
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
+    if max(tokenizer.get_vocab().values(), default=0) >= rows:
+        raise EngineError(
+            f"The tokenizer of {tokenizer.name_or_path} has tokens beyond the model's {rows} "
+            "embeddings; give the model that it was made for, or resize the embeddings."
+        )
+
+
 @contextmanager
 def fitting(folder: Path, base: str) -> Iterator[None]:
     """Turn PEFT's complaints and its warning of missing weights into one `EngineError`."""

@@ -20,6 +20,7 @@ from empo_demo.engine.adapters import (
     attach,
     check_base,
     check_tokens,
+    check_vocabulary,
     first_line,
     model_folder,
     release,
@@ -245,6 +246,7 @@ def weights_of(
     from empo_demo.engine.chat import opening_tags
     from empo_demo.engine.weights import Weights
 
+    check_vocabulary(model, tokenizer)
     config = model.generation_config
     ends = config.eos_token_id if config is not None else None
     listed = ends if isinstance(ends, list) else [ends]

@@ -412,3 +412,17 @@ def test_old_gpus_get_float16(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _d, c=capability: c)
         assert half_type("cuda:0") == dtype
     assert half_type("cpu") == "bfloat16"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["[PAD]"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(EngineError, match=r"has tokens beyond the model's \d+ embeddings"):
+        Loader("cpu", "none").load((Contender("base", str(folder)),))
