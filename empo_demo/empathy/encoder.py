@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from empo_demo.errors import EngineError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-LENGTH = 96
+LENGTH = 128
 """Longest input in tokens. Longer dialogues keep the start of their first turn (in
 EmpatheticDialogues it says what happened) and their end."""
 FIRST_TURN = 48
@@ -32,6 +32,8 @@ often ends a reply, so its room is larger than the 64 of the published code."""
 MECHANISMS = ("er", "ex", "ip")
 """Emotional reactions, explorations, interpretations (Sharma et al. 2020)."""
 LEVELS = 3
+PART = 10_000
+"""Rows of one tensor in one shard: the embedding is larger than a shard may be."""
 SHARED = 2
 """EPITOME shares this many of the encoder's layers; above them it has layers of its own."""
 
@@ -53,6 +55,8 @@ class SemNet(nn.Module):
         size = int(encoder.config.hidden_size)
         self.encoder = encoder
         self.emotion = nn.Linear(size, len(EMOTIONS))
+        self.recent = nn.Linear(size, len(EMOTIONS), bias=False)
+        nn.init.zeros_(self.recent.weight)
         self.cause = nn.Linear(size, 1)
         self.affect = nn.Linear(size, 2)
         self.push = nn.Linear(size, 1)
@@ -72,10 +76,13 @@ class SemNet(nn.Module):
         layers = self.encoder.encoder.layer[: -len(self.grader)]
         return self._through(layers, self.encoder.embeddings(input_ids=ids), mask).float()
 
-    def emotions(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, 32) logits from the mean over all tokens."""
-        logits: torch.Tensor = self.emotion(self.dropout(_mean(hidden, mask)))
-        return logits
+    def emotions(
+        self, hidden: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
+    ) -> torch.Tensor:
+        """(batch, 32) logits from the mean over all tokens, and over those of the last turn."""
+        logits: torch.Tensor = self.emotion(self.dropout(mean(hidden, mask)))
+        latest: torch.Tensor = self.recent(last_turn(hidden, segments))
+        return logits + latest
 
     def affects(self, hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         """(batch, 2) valence and arousal in [-1, 1], from the mean over the last turn."""
@@ -107,7 +114,7 @@ class SemNet(nn.Module):
         attention = places.masked_fill(~inside.unsqueeze(-1), -1e4).softmax(1)
         found = attention.transpose(1, 2) @ states
         context, response = (
-            _mean(states, where).unsqueeze(1).expand_as(found) for where in (segments == 1, inside)
+            mean(states, where).unsqueeze(1).expand_as(found) for where in (segments == 1, inside)
         )
         seen = torch.cat([found, response, context, found * context], -1)
         joined = torch.nn.functional.gelu(self.pair(self.dropout(seen)))
@@ -217,7 +224,9 @@ def save(net: SemNet, texts: Texts, meta: dict[str, Any], folder: Path) -> None:
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name: value.half().contiguous() for name, value in net.state_dict().items()}
+    half = _split({name: value.half().contiguous() for name, value in net.state_dict().items()})
+    for old in folder.glob("model*.safetensors*"):
+        old.unlink()
     save_torch_state_dict(half, folder, max_shard_size="9MB", safe_serialization=True)
     net.encoder.config.save_pretrained(folder)
     texts.tokenizer.save(str(folder / "tokenizer.json"))
@@ -238,7 +247,7 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
         state = {}
         for file in sorted(folder.glob("model*.safetensors")):
             state.update(load_file(file))
-        net.load_state_dict({name: value.float() for name, value in state.items()})
+        net.load_state_dict({name: value.float() for name, value in _joined(state).items()})
         texts = Texts(Tokenizer.from_file(str(folder / "tokenizer.json")))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = str(error).split("\n")[0]
@@ -246,12 +255,40 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
     return net.eval(), texts, dict(meta)
 
 
+def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that are too large for a shard in parts, named `NAME..0`, `NAME..1`, …."""
+    found = {}
+    for name, value in state.items():
+        if value.dim() < 2 or value.shape[0] <= PART:
+            found[name] = value
+            continue
+        for number, part in enumerate(torch.split(value, PART)):
+            found[f"{name}..{number}"] = part.clone()
+    return found
+
+
+def _joined(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that `_split` took apart, whole again."""
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    found = {}
+    for name, value in state.items():
+        whole, mark, number = name.partition("..")
+        if mark:
+            parts.setdefault(whole, {})[int(number)] = value
+        else:
+            found[name] = value
+    for name, own in parts.items():
+        found[name] = torch.cat([own[number] for number in sorted(own)])
+    return found
+
+
 def last_turn(hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
     """(batch, dim) mean over the tokens of the last segment of each text."""
     last = segments.max(1, keepdim=True).values
-    return _mean(hidden, (segments == last) & (last > 0))
+    return mean(hidden, (segments == last) & (last > 0))
 
 
-def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(batch, dim) mean of the states where `mask` is set."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Dialogue, Message
-from empo_demo.empathy import compact
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 
 if TYPE_CHECKING:
@@ -90,12 +89,19 @@ def guidance_after(thought: Thought | None, reading: Reading, *, tiny: bool) -> 
     return settled.emotion, settled_guidance(settled.emotion, words)
 
 
-def compact_guidance(emotion: str, words: Sequence[str] = ()) -> str:
-    """The tiny model's guidance: `empathy.compact`'s form, with clean lower-case words.
+def compact_form(emotion: str, words: Sequence[str] = ()) -> str:
+    """`The user feels EMOTION.`, or with up to three cause words.
 
-    Lower case because the model was trained with lower-case words only.
+    The tiny model was trained with exactly these two forms: its training writes them here too.
     """
-    return compact.compact_guidance(emotion, [word.lower() for word in _clean_words(words)])
+    if not words:
+        return f"The user feels {emotion}."
+    return f"The user feels {emotion} because of: {', '.join(words[:COMPACT_WORDS])}."
+
+
+def compact_guidance(emotion: str, words: Sequence[str] = ()) -> str:
+    """The tiny model's guidance: `compact_form` with clean words, in lower case as in training."""
+    return compact_form(emotion, [word.lower() for word in _clean_words(words)])
 
 
 def full_guidance(reading: Reading, top_k: int) -> str:
@@ -197,7 +203,7 @@ def wording(*, tiny: bool, two_step: bool = False) -> str:
     """Every template that may be used: what a contender's revision depends on."""
     prompt = [_OPENING, _CANDIDATES, _OTHERS, _CAUSES, _USE, _DISCRETION]
     think = [_THINK_DATA, _THINK_TASK, _THINK_FIRST, _THINK_CAUSES, _THINK_COPY, _THINK_SHAPE]
-    parts = [compact.compact_guidance("E", ["W"] * COMPACT_WORDS)] if tiny else prompt
+    parts = [compact_form("E", ["W"] * COMPACT_WORDS)] if tiny else prompt
     if two_step:
         parts = [*parts, *think, _SETTLED, _SETTLED_CAUSES]
     return "\n".join(parts)

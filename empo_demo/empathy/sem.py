@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     from empo_demo.empathy.encoder import Text
     from empo_demo.empathy.epitome import Epitome
 
-MOST_CAUSES = 5
+MARKED = 0.5
+"""A word is marked where a person would mark it with at least this probability."""
+SHORT = 25
+"""Words of a turn that counts as short."""
 BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A word of the last user turn, `text` = content[start:end]; `weight` in [0, 1]."""
+    """A word of the last user turn, `text` = content[start:end].
+
+    `weight` is the probability that a person would mark it as what caused the emotion.
+    """
 
     start: int
     end: int
@@ -173,7 +179,9 @@ class EmbeddedSEM:
         texts = [self.texts.words(tokens) for tokens in sentences]
         return [
             (_ranked(row.emotions), _per_token(tokens, text, row.causes))
-            for tokens, text, row in zip(sentences, texts, self._pass(texts), strict=True)
+            for tokens, text, row in zip(
+                sentences, texts, self._pass(texts, words=True), strict=True
+            )
         ]
 
     def emotions(self, dialogues: Sequence[Sequence[str]]) -> np.ndarray:
@@ -199,7 +207,7 @@ class EmbeddedSEM:
         self, turns: Sequence[str], tokens: Text, weights: Sequence[float]
     ) -> tuple[Cause, ...]:
         scored = _by_word(turns[-1], len(turns), tokens, weights)
-        return _choose(turns[-1], scored, float(self._meta["threshold"]))
+        return _choose(turns[-1], scored)
 
     def _feeling(self, turns: Sequence[str], tokens: Text, row: _Row) -> Feeling:
         text = turns[-1]
@@ -219,15 +227,19 @@ class EmbeddedSEM:
             e for i, (e, p) in enumerate(ranked) if p >= self._meta.get("likely", 1.0) or not i
         )
 
-    def _pass(self, texts: Sequence[Text]) -> list[_Row]:
-        """What all heads that read one text say, from one forward pass."""
+    def _pass(self, texts: Sequence[Text], *, words: bool = False) -> list[_Row]:
+        """What all heads that read one text say, from one forward pass.
+
+        The segments of `words` are its words, not its turns: all of them are the last turn.
+        """
         import torch
 
         rows: list[Any] = [None] * len(texts)
         temperature = float(self._meta["temperature"])
         for part, ids, mask, segments in self._batches(texts):
             hidden = self._net.hidden(ids, mask)
-            logits = self._net.emotions(hidden, mask).double() / temperature
+            segments = (segments > 0).long() if words else segments
+            logits = self._net.emotions(hidden, mask, segments).double() / temperature
             emotions = torch.softmax(logits, -1).numpy()
             weights = self._net.causes(hidden).sigmoid().tolist()
             affects = self._net.affects(hidden, segments).tolist()
@@ -335,11 +347,14 @@ def _per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> l
     return found
 
 
-def _choose(
-    text: str, words: Sequence[tuple[int, int, float]], threshold: float
-) -> tuple[Cause, ...]:
-    """The content words over `threshold`, at most five, at least one; in text order."""
+def _choose(text: str, words: Sequence[tuple[int, int, float]]) -> tuple[Cause, ...]:
+    """The content words that a person would mark, in text order; at least the likeliest."""
     content = [word for word in words if is_content(text[word[0] : word[1]])]
-    best = sorted(content, key=lambda word: -word[2])[:MOST_CAUSES]
-    kept = [word for word in best if word[2] >= threshold] or best[:1]
+    best = sorted(content, key=lambda word: -word[2])[: most_marks(len(words))]
+    kept = [word for word in best if word[2] >= MARKED] or best[:1]
     return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(kept))
+
+
+def most_marks(words: int) -> int:
+    """The most words that are marked in a turn of so many words: 3, in a long one 5."""
+    return 3 if words <= SHORT else 5

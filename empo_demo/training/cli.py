@@ -232,11 +232,11 @@ def sem(
     data: Data,
     output: OutputFolder,
     epochs: Annotated[float, typer.Option(help="Passes of each emotion run.")] = 2.0,
-    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 2,
+    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 1,
     seed: Seed = 0,
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
 ) -> None:
-    """The small empathetic model: one encoder, five heads. Resumes after a kill."""
+    """The small empathetic model: one encoder, seven heads. Resumes after a kill."""
     from empo_demo.training.sem import fit as training
 
     training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start)

@@ -1,5 +1,7 @@
 """How fast the SEM reads: ms for one turn on one core, turns a second in batches on two.
 
+The first is CPU time, so that it means the same while others use the machine.
+
 Run by hand: `python -m tests.bench.sem --json`. The last line is one JSON object.
 """
 
@@ -38,13 +40,13 @@ def dialogues(count: int) -> list[list[Turn]]:
 
 
 def one_turn(sem: EmbeddedSEM, rounds: int) -> float:
-    """Median milliseconds of reading one user turn on one core."""
+    """Median milliseconds of CPU time of reading one user turn on one core, with all heads."""
     torch.set_num_threads(1)
     times = []
     for turns in dialogues(2 * rounds + 20)[::2]:
-        started = time.perf_counter()
+        started = time.process_time()
         sem.read(turns)
-        times.append((time.perf_counter() - started) * 1000)
+        times.append((time.process_time() - started) * 1000)
     return statistics.median(times[10:])
 
 

@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from empo_demo.dialogue import Turn
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training.sem import corpora
+from empo_demo.training.sem import affect, corpora
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
-from empo_demo.training.sem.cross_validation import fold_of_seeker, macro_f1
-from empo_demo.training.sem.folds import REPORTING, TUNING, fold_of
-from empo_demo.training.sem.quality import calibration_error, figure, interval, temperature
+from empo_demo.training.sem.choice import refit, temperature
+from empo_demo.training.sem.cross_validation import (
+    calibrated,
+    fold_of_seeker,
+    macro_f1,
+    marks,
+)
+from empo_demo.training.sem.folds import kept_back
+from empo_demo.training.sem.intervals import blocks, figure, interval, widened
+from empo_demo.training.sem.quality import calibration_error
 
 SENTENCES = {
     "joyful": "My daughter was born this morning and I cannot stop smiling",
@@ -85,8 +93,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_lines(folder / "epitome.train.jsonl.gz", pairs[:15])
     write_lines(folder / "epitome.valid.jsonl.gz", pairs[15:])
-    general = [{"source": "own", "licence": "own", "utterances": ["Hello there", "Good day"]}]
-    write_lines(folder / "general_dialogues.jsonl.gz", general)
+    comments = [
+        {"id": str(i), "text": text, "labels": [list(SENTENCES)[i % 5]]}
+        for i, text in enumerate(SENTENCES.values())
+    ]
+    write_lines(folder / "goemotions.train.jsonl.gz", comments)
+    rated = [
+        {
+            "id": f"document{i}_{i}",
+            "text": f"{SENTENCES[label]} {i}",
+            "valence": 4.0 if label in ("joyful", "proud") else 2.0 + i / 100,
+            "arousal": 3.0 + i / 50,
+        }
+        for i in range(40)
+        for label in [list(SENTENCES)[i % 5]]
+    ]
+    write_lines(folder / "emobank.train.jsonl.gz", rated)
+    write_lines(folder / "emobank.valid.jsonl.gz", rated[:10])
+    norms = ["Word,V.Mean.Sum", "joyful,8.2", "angry,2.5", "afraid,2.4", "proud,7.0", "lonely,2.2"]
+    (folder / "warriner.csv").write_text("\n".join(norms) + "\n", encoding="utf8")
     return folder
 
 
@@ -99,7 +124,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
-    pieces += [f"##{c}" for c in letters] + ["car", "alone", "born", "smiling", "zebra"]
+    pieces += [f"##{c}" for c in letters] + ["car", "alone", "born", "smiling", "zebra", "д"]
     tokenizer = Tokenizer(
         models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
     )
@@ -141,13 +166,26 @@ def test_the_card_shows_every_figure_with_its_interval(trained: Path) -> None:
     assert all(row["low"] <= row["value"] <= row["high"] for row in figures if row["n"] > 1)
 
 
-def test_the_figures_are_of_the_reporting_fold_alone(trained: Path, data: Path) -> None:
-    rows = [f"valid:{i}" for i in range(20)]
-    own = sum(fold_of(conv_id) == REPORTING for conv_id in rows)
+def test_every_dialogue_of_the_validation_split_is_measured_and_none_trained_on(
+    trained: Path, data: Path
+) -> None:
     figures = json.loads((trained / "figures.json").read_text(encoding="utf8"))
-    counts = {row["n"] for row in figures if not row["name"].startswith("EPITOME")}
-    assert counts == {own}
-    assert 0 < own < 20 - sum(fold_of(conv_id) == TUNING for conv_id in rows)
+    counts = {row["name"]: row["n"] for row in figures}
+    assert counts["emotions, situations, top-1 %"] == 20
+    assert counts["causes, top-1 recall %"] == 20
+    back = [i for i in range(20) if kept_back(f"train:{i}")]
+    assert counts["emotions, contexts of known writers, top-1 %"] == len(back) > 0
+    assert counts["valence, Pearson r (EmoBank)"] == 10
+    assert counts["valence, Spearman of label means with word norms (ED contexts)"] == 5
+
+
+def test_the_trained_sem_has_a_spread_and_a_90_per_cent_set(trained: Path) -> None:
+    (reading,) = EmbeddedSEM(trained).read_many([[Turn("user", "My car was scratched")]])
+    assert reading.feeling is not None
+    assert reading.feeling.spread is not None
+    assert reading.feeling.spread > 0
+    assert [word.text for word in reading.feeling.words] == ["My", "car", "was", "scratched"]
+    assert 1 <= len(reading.likely) <= 32
 
 
 def test_the_same_seed_gives_the_same_weights(
@@ -158,26 +196,57 @@ def test_the_same_seed_gives_the_same_weights(
     assert (again / name).read_bytes() == (trained / name).read_bytes()
 
 
+def examples_of(data: Path, texts: corpora.Texts) -> list[sem.Example]:
+    found = corpora.situations(sem.read_conversations(data, "train"), texts)
+    return [sem.Example(e.text, "emotions", e.label) for e in found]
+
+
 def test_a_finished_stage_is_not_trained_again(data: Path, start: Path, tmp_path: Path) -> None:
     net, texts = sem.pretrained(start)
-    examples = corpora.situations(sem.read_conversations(data, "train"), texts)
-    sem.emotion_stage(net, examples, tmp_path, epochs=1, seed=0)
+    plan = sem.mixed([(examples_of(data, texts), 1)], "0")
+    sem.tune(net, None, plan, tmp_path, rate=1e-3, seed=0)
     expected = {name: value.clone() for name, value in net.state_dict().items()}
     fresh, _ = sem.pretrained(start)
-    sem.emotion_stage(fresh, examples, tmp_path, epochs=1, seed=0)
+    sem.tune(fresh, None, plan, tmp_path, rate=1e-3, seed=0)
     assert all(torch.equal(value, expected[name]) for name, value in fresh.state_dict().items())
 
 
-def test_pruning_keeps_letters_and_drops_unused_pieces(data: Path, start: Path) -> None:
+def test_tasks_are_mixed_evenly_and_each_goes_on_for_its_epochs(data: Path, start: Path) -> None:
+    _, texts = sem.pretrained(start)
+    one = examples_of(data, texts) * 40
+    two = [sem.Example(e.text, "affect", (0.0, 0.0)) for e in one[:400]]
+    tasks = [batch[0].task for batch in sem.mixed([(one, 1), (two, 3)], "0")]
+    assert tasks.count("emotions") == 13
+    assert tasks.count("affect") == 21
+    assert 5 < tasks[: len(tasks) // 2].count("emotions") < 9
+
+
+def test_pruning_keeps_english_and_drops_other_scripts(start: Path) -> None:
     net, texts = sem.pretrained(start)
-    pruned = sem.prune(net, texts, sem.kept_pieces(texts, data))
-    vocabulary = pruned.tokenizer.get_vocab()
-    assert {"a", "##a", "car", "[CLS]"} <= set(vocabulary)
-    assert "zebra" not in vocabulary
-    assert net.encoder.get_input_embeddings().weight.shape[0] == len(vocabulary)
-    assert pruned.turns(["zebra"]).ids[1:-1] == [
-        vocabulary[p] for p in ("z", "##e", "##b", "##r", "##a")
-    ]
+    kept = sem.kept_pieces(texts)
+    vocabulary = texts.tokenizer.get_vocab()
+    assert {vocabulary[piece] for piece in ("a", "##a", "car", "[CLS]", "zebra")} <= set(kept)
+    assert vocabulary["д"] not in kept
+    pruned = sem.prune(net, texts, kept)
+    assert "д" not in pruned.tokenizer.get_vocab()
+    assert net.encoder.get_input_embeddings().weight.shape[0] == len(kept)
+    assert len(pruned.turns(["zebra"]).ids) == 3
+
+
+def test_a_tensor_larger_than_a_shard_is_taken_apart_and_joined(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo.empathy import encoder
+
+    net, texts, meta = encoder.load(trained)
+    monkeypatch.setattr(encoder, "PART", 50)
+    encoder.save(net, texts, meta, tmp_path)
+    again, _, _ = encoder.load(tmp_path)
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    monkeypatch.setattr(encoder, "PART", 10**6)
+    encoder.save(net, texts, meta, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
@@ -188,7 +257,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
 
 
 def test_a_folder_without_the_files_is_named(start: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"empathetic_dialogues\.train"):
+    with pytest.raises(DataError, match=r"emobank\.train"):
         sem.run(tmp_path, tmp_path / "out", epochs=1, runs=2, seed=0, start=start)
 
 
@@ -196,7 +265,13 @@ def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_
     _, texts = sem.pretrained(start)
     write_lines(tmp_path / "emocause.valid.jsonl.gz", [{"conv_id": "valid:0"}])
     with pytest.raises(DataError, match="line 1"):
-        corpora.cause_examples(tmp_path, texts, 0)
+        corpora.cause_examples(tmp_path, texts)
+    write_lines(tmp_path / "emobank.train.jsonl.gz", [{"id": "a_1", "text": "x", "valence": "?"}])
+    with pytest.raises(DataError, match="line 1"):
+        affect.emobank(tmp_path, texts, "train")
+    write_lines(tmp_path / "goemotions.train.jsonl.gz", [{"text": "x"}])
+    with pytest.raises(DataError, match="line 1"):
+        corpora.go_emotions(tmp_path, texts)
 
 
 def test_a_rationale_is_found_in_the_tokens_of_the_response(start: Path, tmp_path: Path) -> None:
@@ -289,6 +364,52 @@ def test_all_pairs_of_a_seeker_post_share_a_fold() -> None:
     folds = {fold_of_seeker(f"post{i}") for i in range(100)}
     assert folds == set(range(5))
     assert fold_of_seeker("post1") == fold_of_seeker("post1")
+
+
+def test_a_weight_becomes_the_share_of_words_that_people_mark() -> None:
+    text = corpora.Text([], [], [])
+    rows = [
+        corpora.CauseExample(f"c{i}", ("tire", "burst"), frozenset({0} if i % 4 else {1}), text)
+        for i in range(400)
+    ]
+    logits = [[3.0, -1.0]] * 400
+    scale, shift = calibrated(rows, logits, np.ones(400, dtype=bool))
+    chance = 1 / (1 + np.exp(-scale * 3.0 - shift))
+    assert chance == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("chances", "expected"),
+    [([0.9, 0.9, 0.9, 0.9], [1, 2, 3]), ([0.1, 0.2, 0.9, 0.3], [2]), ([0.9, 0.2, 0.1, 0.1], [1])],
+)
+def test_as_many_words_are_marked_as_deserve_it(chances: list[float], expected: list[int]) -> None:
+    assert sorted(marks(["the", "tire", "burst", "loudly"], chances)) == expected
+
+
+def test_neighbouring_tasks_are_one_block_and_other_writers_vary_too() -> None:
+    assert blocks(["hit:3_conv:6", "hit:399_conv:800", "hit:400_conv:801"]) == ["0", "0", "1"]
+    low, high = widened(50.0, (48.0, 53.0))
+    assert low == pytest.approx(50 - 2 * 2**0.5)
+    assert high == pytest.approx(50 + 3 * 2**0.5)
+
+
+def test_the_pushes_foretell_what_leaving_a_word_out_does(data: Path, start: Path) -> None:
+    net, texts = sem.pretrained(start)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(net.affect.weight)
+    sentences = [f"{one} {two} alone" for one in SENTENCES.values() for two in ("car", "born")] * 3
+    assert affect.fit_pushes(net, texts, sentences) > 0.3
+
+
+def test_a_refitted_head_reads_what_the_trained_one_could_not(start: Path) -> None:
+    net, _ = sem.pretrained(start)
+    size = net.emotion.in_features
+    x = torch.randn(300, 2 * size, generator=torch.Generator().manual_seed(0))
+    labels = (x[:, size] > 0).long()
+    weight, bias = refit(net, x, labels, 0.01)
+    assert ((x @ weight.T + bias).argmax(1) == labels).float().mean() > 0.95
+    kept, _ = refit(net, x, labels, 1e6)
+    assert torch.allclose(kept[:, :size], net.emotion.weight, atol=1e-3)
 
 
 def test_the_card_says_plainly_what_was_missed() -> None:

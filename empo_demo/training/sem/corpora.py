@@ -1,7 +1,6 @@
-"""The SEM's training examples: emotions of dialogues and situations, cause words, EPITOME levels.
+"""The SEM's training examples: emotions, sentiment, cause words, EPITOME levels.
 
-Folds keep figures clean: EmoCause's situations are dialogues of ED-valid, so its training part is
-fold 0, calibration and choices use fold 1, and only fold 2 is reported on.
+EmoCause's situations are dialogues of ED-valid: `folds.fold_of` splits both alike.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from empo_demo.empathy.encoder import Text, Texts
 from empo_demo.empathy.words import is_content
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import Conversation, file_hash, read_lines
-from empo_demo.training.sem.folds import fold_of
 
 BATCH = 64
 _EPITOME = ("emotional_reactions", "explorations", "interpretations")
@@ -27,7 +25,9 @@ FILES = (
     "emocause.valid.jsonl.gz",
     "epitome.train.jsonl.gz",
     "epitome.valid.jsonl.gz",
-    "general_dialogues.jsonl.gz",
+    "goemotions.train.jsonl.gz",
+    "emobank.train.jsonl.gz",
+    "emobank.valid.jsonl.gz",
 )
 """What the SEM is trained, tuned and measured on."""
 
@@ -84,8 +84,23 @@ def emotions(conversations: Sequence[Conversation], texts: Texts) -> list[Emotio
     return contexts(conversations, texts) + situations(conversations, texts)
 
 
-def cause_examples(folder: Path, texts: Texts, fold: int) -> list[CauseExample]:
-    """EmoCause's situations of one fold that have a cause at all."""
+def go_emotions(folder: Path, texts: Texts) -> tuple[list[tuple[Text, list[float]]], int]:
+    """GoEmotions' comments, each with 0 or 1 per kind of emotion, and the number of kinds."""
+    rows = []
+    for where, row in read_lines(folder / "goemotions.train.jsonl.gz"):
+        try:
+            rows.append((str(row["text"]), [str(label) for label in row["labels"]]))
+        except (KeyError, TypeError):
+            raise DataError(f"{where}: text and labels were expected.") from None
+    kinds = sorted({label for _, labels in rows for label in labels})
+    found = [
+        (texts.turns([text]), [float(kind in labels) for kind in kinds]) for text, labels in rows
+    ]
+    return found, len(kinds)
+
+
+def cause_examples(folder: Path, texts: Texts) -> list[CauseExample]:
+    """EmoCause's situations that have a cause at all."""
     found = []
     for where, row in read_lines(folder / "emocause.valid.jsonl.gz"):
         try:
@@ -96,7 +111,7 @@ def cause_examples(folder: Path, texts: Texts, fold: int) -> list[CauseExample]:
             raise DataError(
                 f"{where}: conv_id, tokens and cause_token_ids were expected."
             ) from None
-        if fold_of(conv_id) == fold and causes:
+        if causes:
             found.append(CauseExample(conv_id, words, causes, texts.words(words)))
     return found
 

@@ -1,138 +1,221 @@
-"""The SEM: one small encoder, fine-tuned for emotions, that four more heads read from.
+"""The SEM from its start to its card: one encoder that is trained, then heads that read it.
 
-Stage one: emotions of ED-train's dialogue contexts and situations, in several runs from the same
-start whose weights are averaged (a model soup, Wortsman et al. 2022, arXiv 2203.05482), with a
-checkpoint after each epoch (a kill loses at most one). Stage two (`sem_finish`): the soup averaged
-with the pretrained weights, then cause words (fold 0 of ED-valid) and EPITOME levels on the frozen
-encoder. `sem_report` calibrates on fold 1 and measures on fold 2.
+1. Sentiment: GoEmotions and EmoBank, so that the encoder hears feeling before it sees a dialogue.
+2. Emotions: contexts and situations of ED-train, with EmoBank's valence among them. With several
+   `runs` in different orders their weights are averaged (a model soup, arXiv 2203.05482).
+3. The encoder is averaged with the weights it started from (WiSE-FT, arXiv 2109.01903), frozen,
+   and the other heads are fitted on it (`heads`, `affect`).
+
+One tenth of ED-train's dialogues (by task, `folds.kept_back`) and all of ED-valid are never
+trained on by the encoder, so that `quality` can measure on both. A kill loses at most
+`SAVE_EVERY` steps.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from empo_demo.empathy.encoder import SemNet, collate, save
+from empo_demo.empathy.encoder import SemNet, Text, Texts, collate, last_turn, save
 from empo_demo.errors import DataError
 from empo_demo.progress import progress
 from empo_demo.training.checkpoints import claim
 from empo_demo.training.corpus import read_conversations
-from empo_demo.training.sem import corpora
-from empo_demo.training.sem.folds import CAUSE_TRAINING, TUNING, fold_of
-from empo_demo.training.sem.heads import (
-    best_share,
-    blend,
-    check_loss,
-    fit_causes,
-    fit_levels,
-)
-from empo_demo.training.sem.pretrained import (
-    ENCODER_RATE,
-    HEAD_RATE,
-    LAYER_DECAY,
-    kept_pieces,
-    pretrained,
-    prune,
-)
+from empo_demo.training.sem import affect, corpora
+from empo_demo.training.sem.choice import choose
+from empo_demo.training.sem.folds import kept_back
+from empo_demo.training.sem.heads import check_loss, fit_causes, fit_levels
+from empo_demo.training.sem.pretrained import kept_pieces, pretrained, prune
+
+SENTIMENT_RATE, ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2e-4, 2.5e-4, 2e-3, 0.85
+"""Rates of the top layer in both stages and of the heads, and the factor per layer below."""
+RATED_EPOCHS = (2, 3)
+"""Passes over EmoBank in the first and the second stage."""
+WARMUP, SAVE_EVERY = 150, 300
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text, its task ("emotions", "affect", "sentiment") and the task's target."""
+
+    text: Text
+    task: str
+    target: Any
 
 
 def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card."""
     from empo_demo.training.sem.card import write_card
-    from empo_demo.training.sem.cross_validation import cross_validate
-    from empo_demo.training.sem.quality import calibrate, measure
 
     work = out / "checkpoints"
     settings = {"epochs": epochs, "runs": runs, "seed": seed, "start": start}
     claim(work, {**settings, **corpora.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
-    texts = prune(net, texts, kept_pieces(texts, data))
+    texts = prune(net, texts, kept_pieces(texts))
     origin = copy.deepcopy(net.encoder.state_dict())
-    emotions = corpora.emotions(read_conversations(data, "train"), texts)
-    soup(net, emotions, work, runs=runs, epochs=round(epochs), seed=seed)
-    causes = corpora.cause_examples(data, texts, CAUSE_TRAINING)
-    pairs = corpora.epitome_pairs(data, texts, ("train", "valid"))
-    tuning = [c for c in read_conversations(data, "valid") if fold_of(c.conv_id) == TUNING]
-    share = best_share(net, origin, corpora.emotions(tuning, texts))
-    blend(net, origin, share)
-    fit_causes(net, causes, seed=seed)
-    levels = cross_validate(net, pairs, work, seed=seed)
-    fit_levels(net, pairs, seed=seed)
-    meta = calibrate(net, texts, tuning, data)
-    told = {"share": share, "seed": seed, "epochs": epochs, "runs": runs}
-    save(net, texts, {**meta, **told}, out)
-    figures = measure(out, data, levels)
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    rated = affect.emobank(data, texts, "train")
+    train_encoder(net, texts, data, rated, work, epochs=round(epochs), seed=seed, runs=runs)
+    told = {"seed": seed, "epochs": epochs, "runs": runs}
+    figures = finish(net, origin, texts, data, rated, out, seed=seed, told=told)
     write_card(out, data, figures)
 
 
-def soup(
+def finish(
     net: SemNet,
-    examples: Sequence[corpora.Emotion],
-    work: Path,
+    origin: Mapping[str, torch.Tensor],
+    texts: Texts,
+    data: Path,
+    rated: Sequence[affect.Rated],
+    out: Path,
     *,
-    runs: int,
-    epochs: int,
     seed: int,
-) -> None:
-    """Stage one: `net` becomes the mean of `runs` fine-tunes of itself in different orders.
+    told: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """After the encoder: choose, fit the other heads, measure, and write all but the card."""
+    from empo_demo.training.sem.cross_validation import (
+        cross_validate_causes,
+        cross_validate_levels,
+    )
+    from empo_demo.training.sem.quality import measure
 
-    All start from the same weights, heads included: only then does their mean lie in one basin.
-    """
+    chosen = choose(net, origin, texts, data)
+    causes = corpora.cause_examples(data, texts)
+    (scale, shift), cause_figures = cross_validate_causes(net, causes, seed=seed)
+    fit_causes(net, causes, seed=seed)
+    with torch.no_grad():
+        net.cause.weight *= scale
+        net.cause.bias.mul_(scale).add_(shift)
+    spread = affect.fit_affect(net, rated)
+    pushes = affect.fit_pushes(net, texts, affect.sentences(data, rated))
+    pairs = corpora.epitome_pairs(data, texts, ("train", "valid"))
+    level_figures = cross_validate_levels(net, pairs, out / "checkpoints", seed=seed)
+    fit_levels(net, pairs, seed=seed)
+    meta = {"spread": [round(x, 4) for x in spread], "pushes": round(pushes, 3)}
+    save(net, texts, {**chosen.meta, **meta, **told}, out)
+    figures = [*measure(out, data, chosen), *cause_figures, *level_figures]
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    return figures
+
+
+def train_encoder(
+    net: SemNet, texts: Texts, data: Path, rated: Sequence[affect.Rated], work: Path,
+    *, epochs: int, seed: int, runs: int,
+) -> None:  # fmt: skip
+    """Both stages; `net` ends as the mean of the runs of the second."""
+    sentences, kinds = corpora.go_emotions(data, texts)
+    feeling = [Example(e.text, "affect", e.affect) for e in rated if not affect.calibrates(e)]
+    sentiment = torch.nn.Linear(net.emotion.in_features, kinds)
+    plan = mixed(
+        [
+            ([Example(text, "sentiment", target) for text, target in sentences], 1),
+            (feeling, RATED_EPOCHS[0]),
+        ],
+        f"{seed} sentiment",
+    )
+    tune(net, sentiment, plan, work / "sentiment", rate=SENTIMENT_RATE, seed=seed)
+    seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
+    examples = [Example(e.text, "emotions", e.label) for e in corpora.emotions(seen, texts)]
     start = copy.deepcopy(net.state_dict())
     total: dict[str, torch.Tensor] = {}
     for number in range(runs):
         net.load_state_dict(start)
-        emotion_stage(net, examples, work / f"run-{number}", epochs=epochs, seed=seed + number)
+        own = seed + 1 + number
+        plan = mixed([(examples, epochs), (feeling, RATED_EPOCHS[1])], f"{own} emotions")
+        tune(net, None, plan, work / f"run-{number}", rate=ENCODER_RATE, seed=own)
         for name, value in net.state_dict().items():
             total[name] = total[name] + value if number else value.clone()
     means = {n: v / runs if v.is_floating_point() else v for n, v in total.items()}
     net.load_state_dict({**net.state_dict(), **means})
 
 
-def emotion_stage(
-    net: SemNet, examples: Sequence[corpora.Emotion], work: Path, *, epochs: int, seed: int
+def mixed(parts: Sequence[tuple[Sequence[Example], int]], seed: str) -> list[list[Example]]:
+    """The batches of several tasks, each over its own number of epochs, evenly mixed."""
+    placed = []
+    for examples, epochs in parts:
+        for epoch in range(epochs):
+            batches = list(corpora.batches(examples, f"{seed} {epoch}"))
+            for place, batch in enumerate(batches):
+                jitter = random.Random(f"{seed} {epoch} {place}").random()
+                placed.append(((epoch + (place + jitter) / len(batches)) / epochs, batch))
+    return [batch for _, batch in sorted(placed, key=lambda pair: pair[0])]
+
+
+def tune(
+    net: SemNet,
+    sentiment: torch.nn.Linear | None,
+    plan: Sequence[Sequence[Example]],
+    work: Path,
+    *,
+    rate: float,
+    seed: int,
 ) -> None:
-    """One fine-tune: smoothed cross-entropy, lower rates for lower layers."""
+    """One stage over the batches of `plan`; lower rates for lower layers, falling to 0."""
     torch.manual_seed(seed)
-    steps = epochs * math.ceil(len(examples) / corpora.BATCH)
-    optimizer = torch.optim.AdamW(_groups(net, ENCODER_RATE, HEAD_RATE), fused=True)
-    schedule = _linear(optimizer, steps, warmup=150)
-    done = _restore(work, net, optimizer, schedule)
+    net.grader.requires_grad_(False)
+    net.recent.requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(net, sentiment, rate, HEAD_RATE), fused=True)
+    schedule = _linear(optimizer, len(plan), WARMUP)
+    state = {"net": net, "optimizer": optimizer, "schedule": schedule, "sentiment": sentiment}
+    done = _restore(work, state)
     smooth = torch.tensor(corpora.soft_labels())
     net.train()
-    for epoch in range(done, epochs):
-        order = list(corpora.batches(examples, f"{seed} emotions {epoch}"))
-        title = f"emotions, {work.name}, epoch {epoch + 1} of {epochs}"
-        for batch in progress(order, title):
-            loss = _emotion_loss(net, batch, smooth)
-            _step(net, loss, optimizer, schedule)
-        _checkpoint(work, net, optimizer, schedule, epoch + 1)
+    for step, batch in enumerate(progress(plan, work.name)):
+        if step < done:
+            continue
+        _step(net, _loss(net, sentiment, batch, smooth), optimizer, schedule)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == len(plan):
+            _checkpoint(work, state, step + 1)
+    net.eval()
 
 
-def _emotion_loss(
-    net: SemNet, batch: Sequence[corpora.Emotion], smooth: torch.Tensor
+def _loss(
+    net: SemNet,
+    sentiment: torch.nn.Linear | None,
+    batch: Sequence[Example],
+    smooth: torch.Tensor,
 ) -> torch.Tensor:
-    ids, mask, _ = collate([example.text for example in batch])
+    """The loss of a batch of one task."""
+    ids, mask, segments = collate([example.text for example in batch])
+    task = batch[0].task
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net.emotions(net.hidden(ids, mask), mask)
-    targets = smooth[[example.label for example in batch]]
-    return -(targets * F.log_softmax(logits.float(), -1)).sum(-1).mean()
+        hidden = net.hidden(ids, mask)
+        if task == "emotions":
+            said = net.emotions(hidden, mask, segments)
+        elif task == "affect":
+            said = net.affects(hidden, segments)
+        else:
+            assert sentiment is not None
+            said = sentiment(net.dropout(last_turn(hidden, segments)))
+    said = said.float()
+    if task == "emotions":
+        targets = smooth[[example.target for example in batch]]
+        return -(targets * F.log_softmax(said, -1)).sum(-1).mean()
+    wanted = torch.tensor([example.target for example in batch])
+    if task == "affect":
+        valence = F.smooth_l1_loss(said[:, 0], wanted[:, 0] / affect.SCALES[0])
+        return valence + 0.5 * F.smooth_l1_loss(said[:, 1], wanted[:, 1] / affect.SCALES[1])
+    each = F.binary_cross_entropy_with_logits(said, wanted, reduction="none")
+    return each.sum(-1).mean()
 
 
-def _groups(net: SemNet, rate: float, head_rate: float) -> list[dict[str, Any]]:
+def _groups(
+    net: SemNet, sentiment: torch.nn.Linear | None, rate: float, head_rate: float
+) -> list[dict[str, Any]]:
     """Parameters with their rates: each encoder layer lower than the one above it."""
     layers = int(net.encoder.config.num_hidden_layers)
     groups = []
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decay = 0.01 if parameter.dim() > 1 else 0.0
         if not name.startswith("encoder."):
             groups.append({"params": [parameter], "lr": head_rate, "weight_decay": decay})
@@ -140,6 +223,9 @@ def _groups(net: SemNet, rate: float, head_rate: float) -> list[dict[str, Any]]:
         depth = int(name.split("layer.")[1].split(".")[0]) + 1 if "layer." in name else 0
         lower = rate * LAYER_DECAY ** (layers - depth)
         groups.append({"params": [parameter], "lr": lower, "weight_decay": decay})
+    if sentiment is not None:
+        own = list(sentiment.parameters())
+        groups.append({"params": own, "lr": head_rate, "weight_decay": 0.01})
     return groups
 
 
@@ -158,31 +244,25 @@ def _step(net: SemNet, loss: torch.Tensor, optimizer: Any, schedule: Any) -> Non
     schedule.step()
 
 
-def _checkpoint(work: Path, net: SemNet, optimizer: Any, schedule: Any, epoch: int) -> None:
+def _checkpoint(work: Path, state: dict[str, Any], step: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    state = {
-        "net": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "epoch": epoch,
-    }
-    part = work / "emotions.part"
+    kept = {name: part.state_dict() for name, part in state.items() if part is not None}
+    part = work / "state.part"
     try:
-        torch.save(state, part)
+        torch.save({**kept, "step": step}, part)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise DataError(f"The checkpoint cannot be written to {work}: {error}.") from None
-    part.replace(work / "emotions.pt")
+    part.replace(work / "state.pt")
 
 
-def _restore(work: Path, net: SemNet, optimizer: Any, schedule: Any) -> int:
-    """The epochs that an interrupted training had finished."""
-    path = work / "emotions.pt"
+def _restore(work: Path, state: dict[str, Any]) -> int:
+    """The steps that an interrupted training had finished."""
+    path = work / "state.pt"
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"])
-    if state.get("optimizer"):
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-    return int(state["epoch"])
+    kept = torch.load(path, weights_only=True)
+    for name, part in state.items():
+        if part is not None:
+            part.load_state_dict(kept[name])
+    return int(kept["step"])

@@ -1,16 +1,13 @@
-"""After the emotions: average the encoder with its pretrained start, then fit the other heads.
+"""The heads that read the frozen encoder: cause words, and EPITOME with layers of its own.
 
-Fine-tuning for several epochs makes the encoder remember its training dialogues; a weighted mean
-with the weights it started from reads new ones better (WiSE-FT, Wortsman et al. 2022, arXiv
-2109.01903). The share is chosen on fold 1. The cause head and EPITOME's layers are then fitted
-with that encoder frozen, so that they cannot cost the emotions anything.
+The encoder is frozen for them, so that no head can cost the emotions anything.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,41 +19,11 @@ from empo_demo.errors import EngineError
 from empo_demo.progress import progress
 from empo_demo.training.sem import corpora
 
-SHARES = (1.0, 0.9, 0.8, 0.7)
 BATCH = 32
 CAUSE_RATE, CAUSE_EPOCHS = 1e-3, 16
 LAYER_RATE, LEVEL_RATE, LEVEL_EPOCHS = 2e-4, 1e-3, 5
 RATIONALE = 0.5
 """Weight of the rationales' loss beside the levels'."""
-
-State = Mapping[str, Tensor]
-
-
-def blend(net: SemNet, start: State, share: float) -> None:
-    """Set the encoder to `share` of itself and the rest of `start`, its weights of old."""
-    mixed = {
-        name: share * value + (1 - share) * start[name] if value.is_floating_point() else value
-        for name, value in net.encoder.state_dict().items()
-    }
-    net.encoder.load_state_dict(mixed)
-
-
-def best_share(net: SemNet, start: State, examples: Sequence[corpora.Emotion]) -> float:
-    """The share of `SHARES` with the least calibrated log-loss of the emotions of `examples`."""
-    from empo_demo.training.sem.quality import emotion_logits, temperature
-
-    trained = {name: value.clone() for name, value in net.encoder.state_dict().items()}
-    labels = torch.tensor([example.label for example in examples])
-    losses = {}
-    net.eval()
-    for share in SHARES:
-        net.encoder.load_state_dict(trained)
-        blend(net, start, share)
-        logits = emotion_logits(net, [example.text for example in examples])
-        scaled = logits / temperature(logits, labels)
-        losses[share] = float(torch.nn.functional.cross_entropy(scaled, labels))
-    net.encoder.load_state_dict(trained)
-    return min(losses, key=losses.__getitem__)
 
 
 def fit_causes(net: SemNet, causes: Sequence[corpora.CauseExample], *, seed: int) -> None:
@@ -72,13 +39,20 @@ def fit_causes(net: SemNet, causes: Sequence[corpora.CauseExample], *, seed: int
     net.eval()
 
 
-def fit_levels(net: SemNet, pairs: Sequence[corpora.Pair], *, seed: int, title: str = "") -> None:
+def fit_levels(
+    net: SemNet,
+    pairs: Sequence[corpora.Pair],
+    *,
+    seed: int,
+    title: str = "",
+) -> None:
     """Fit EPITOME's own layers and heads on the frozen encoder's shared states.
 
     The layers start as copies of the encoder's; pairs of similar length go together.
     """
     torch.manual_seed(seed)
     net.start_grader()
+    net.grader.requires_grad_(True)
     net.eval()
     states = _states([example.text for example in pairs], net.shared)
     place = {id(pair): i for i, pair in enumerate(pairs)}

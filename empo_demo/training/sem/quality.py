@@ -1,92 +1,45 @@
-"""What the SEM reaches, on data that no part of it saw; its calibration, and its model card.
-
-Calibration uses fold 1 of ED-valid, every figure of emotions and causes fold 2, through the very
-class that the app reads with. EPITOME is cross-validated by seeker post (`sem_crossval`).
-Intervals are 95 % percentile bootstraps that draw whole dialogues (or seeker posts).
-"""
+"""How well the SEM reads emotions and valence, and how well it knows what it does not know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
+from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
-from empo_demo.empathy.encoder import SemNet, Text, Texts, collate
 from empo_demo.empathy.sem import EmbeddedSEM
-from empo_demo.empathy.words import is_content
 from empo_demo.training.corpus import Conversation, read_conversations
-from empo_demo.training.sem import corpora
-from empo_demo.training.sem.folds import REPORTING, TUNING, fold_of
+from empo_demo.training.sem import affect
+from empo_demo.training.sem.choice import Chosen, Rows
+from empo_demo.training.sem.intervals import Figure, blocks, figure, interval, widened
 
-RESAMPLES = 1000
 BINS = 15
+NORMS = "warriner.csv"
+"""Valence norms of words (Warriner et al. 2013), if the data folder has them: Word, V.Mean.Sum."""
 Values = np.ndarray
-Figure = dict[str, Any]
 
 
-def calibrate(
-    net: SemNet, texts: Texts, tuning: Sequence[Conversation], data: Path
-) -> dict[str, float]:
-    """The temperature of the emotions and the display threshold of cause words, on fold 1."""
-    net.eval()
-    examples = corpora.emotions(tuning, texts)
-    logits = emotion_logits(net, [example.text for example in examples])
-    labels = torch.tensor([example.label for example in examples])
-    causes = corpora.cause_examples(data, texts, TUNING)
-    return {"temperature": temperature(logits, labels), "threshold": _threshold(net, causes)}
-
-
-def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The divisor of the logits with the least negative log-likelihood (Guo et al. 2017)."""
-    grid = np.exp(np.linspace(-1.5, 1.5, 301))
-    losses = [
-        float(torch.nn.functional.cross_entropy(logits.double() / float(t), labels)) for t in grid
-    ]
-    return float(grid[int(np.argmin(losses))])
-
-
-def measure(folder: Path, data: Path, levels: Sequence[Figure] = ()) -> list[Figure]:
-    """All figures of the SEM in `folder` on the reporting fold, then the given EPITOME ones."""
-    sem = EmbeddedSEM(folder)
-    dialogues = [c for c in read_conversations(data, "valid") if fold_of(c.conv_id) == REPORTING]
+def measure(folder: Path, data: Path, chosen: Chosen) -> list[Figure]:
+    """The figures of emotions, of their certainty, and of valence."""
     train = read_conversations(data, "train")
-    return [
-        *_context_figures(sem, dialogues, train),
-        *_situation_figures(sem, dialogues, train),
-        *_cause_figures(sem, data),
-        *levels,
-    ]
-
-
-def _context_figures(
-    sem: EmbeddedSEM, dialogues: Sequence[Conversation], train: Sequence[Conversation]
-) -> list[Figure]:
-    """Every listener turn of the reporting fold, read from all turns before it."""
-    inputs, labels, groups = [], [], []
-    for dialogue in dialogues:
-        for i, turn in enumerate(dialogue.turns):
-            if turn["role"] == "assistant":
-                inputs.append([t["content"] for t in dialogue.turns[:i]])
-                labels.append(INDEX[dialogue.emotion])
-                groups.append(dialogue.conv_id)
-    rows = sem.emotions(inputs)
-    common = _common(train, lambda c: sum(turn["role"] == "assistant" for turn in c.turns))
-    return _emotion_figures("contexts", rows, labels, groups, common, (51.0, 54.0), (85.0, 88.0))
-
-
-def _situation_figures(
-    sem: EmbeddedSEM, dialogues: Sequence[Conversation], train: Sequence[Conversation]
-) -> list[Figure]:
-    rows = sem.emotions([[dialogue.situation] for dialogue in dialogues])
-    labels = [INDEX[dialogue.emotion] for dialogue in dialogues]
-    groups = [dialogue.conv_id for dialogue in dialogues]
-    common = _common(train, lambda c: 1)
-    return _emotion_figures("situations", rows, labels, groups, common, (57.5, 60.0), None)
+    turns = _common(train, lambda c: sum(turn["role"] == "assistant" for turn in c.turns))
+    once = _common(train, lambda c: 1)
+    contexts, known = chosen.contexts, chosen.known
+    figures = _emotion_figures("contexts", contexts, turns, (52.0, 54.0), (86.0, 88.0))
+    for name, which in (
+        ("contexts of 1 turn", contexts.turns == 1),
+        ("contexts of 3 turns", contexts.turns == 3),
+        ("contexts of 5 turns and more", contexts.turns >= 5),
+    ):
+        figures += [_top(name, contexts, turns, k, which) for k in (1, 5) if which.any()]
+    figures += _emotion_figures("situations", chosen.situations, once, (58.0, 60.0), None)
+    if len(known.labels):
+        figures += [_top("contexts of known writers", known, turns, k) for k in (1, 5)]
+    return [*figures, *_certainty_figures(contexts), *_valence_figures(folder, data)]
 
 
 def _common(train: Sequence[Conversation], count: Callable[[Conversation], int]) -> list[int]:
@@ -99,33 +52,43 @@ def _common(train: Sequence[Conversation], count: Callable[[Conversation], int])
 
 def _emotion_figures(
     name: str,
-    rows: Values,
-    labels: Sequence[int],
-    groups: Sequence[str],
+    rows: Rows,
     common: Sequence[int],
     first: tuple[float, float],
     fifth: tuple[float, float] | None,
 ) -> list[Figure]:
-    order = np.argsort(-rows, axis=1)
-    truth = np.array(labels)[:, None]
-    figures = []
-    for k, target in ((1, first), (3, None), (5, fifth)):
-        hits = (order[:, :k] == truth).any(1) * 100.0
-        base = float(np.mean([label in common[:k] for label in labels])) * 100
-        low, high = interval(groups, lambda i, hits=hits: float(hits[i].mean()))
-        figures.append(
-            figure(f"emotions, {name}, top-{k} %", hits.mean(), len(labels), low, high,
-                    baseline=base, ceiling=100.0, target=target)
-        )  # fmt: skip
-    sure, right = rows.max(1), (order[:, 0] == truth[:, 0]).astype(float)
+    figures = [
+        _top(name, rows, common, k, target=target)
+        for k, target in ((1, first), (3, None), (5, fifth))
+    ]
+    sure = rows.probabilities.max(1)
+    right = (rows.probabilities.argmax(1) == rows.labels).astype(float)
+    groups = blocks(rows.conversations)
     low, high = interval(groups, lambda i: calibration_error(sure[i], right[i]))
-    error = calibration_error(sure, right)
-    guess = abs(float(right.mean()) - 1.0)
     figures.append(
-        figure(f"emotions, {name}, ECE", error, len(labels), low, high, baseline=guess,
-                ceiling=0.0, target=(0.05, 0.03), lower=True)
+        figure(f"emotions, {name}, ECE", calibration_error(sure, right), len(right), low, high,
+               baseline=1 - float(right.mean()), ceiling=0.0, target=(0.05, 0.03), lower=True)
     )  # fmt: skip
     return figures
+
+
+def _top(
+    name: str,
+    rows: Rows,
+    common: Sequence[int],
+    k: int,
+    which: Values | None = None,
+    target: tuple[float, float] | None = None,
+) -> Figure:
+    """Top-k accuracy, with an interval for other writers."""
+    own = np.arange(len(rows.labels)) if which is None else np.flatnonzero(which)
+    order = np.argsort(-rows.probabilities[own], axis=1)[:, :k]
+    hits = (order == rows.labels[own, None]).any(1) * 100.0
+    base = float(np.mean([label in common[:k] for label in rows.labels[own]])) * 100
+    groups = blocks([rows.conversations[i] for i in own])
+    low, high = widened(hits.mean(), interval(groups, lambda i: float(hits[i].mean())))
+    return figure(f"emotions, {name}, top-{k} %", hits.mean(), len(own), low, high,
+                  baseline=base, ceiling=100.0, target=target)  # fmt: skip
 
 
 def calibration_error(sure: Values, right: Values) -> float:
@@ -135,114 +98,137 @@ def calibration_error(sure: Values, right: Values) -> float:
     return float(np.abs(gaps).sum() / max(1, len(sure)))
 
 
-def _cause_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:
-    """EmoCause's top-k recall; targets are shares of the fold's oracle ceiling."""
-    examples = corpora.cause_examples(data, sem.texts, REPORTING)
-    scores = [weights for _, weights in sem.read_words([example.words for example in examples])]
-    groups = [example.conv_id for example in examples]
-    figures = []
-    for k, target in ((1, (50.0, 60.0)), (3, (62.0, 70.0)), (5, (77.0, 85.0))):
-        found = np.array(corpora.recall(examples, scores, k)) * 100
-        best = np.array(corpora.ceiling(examples, k)) * 100
-        random = float(np.mean(corpora.chance(examples, k))) * 100
-        low, high = interval(groups, lambda i, f=found: float(f[i].mean()))
-        figures.append(
-            figure(f"causes, top-{k} recall %", found.mean(), len(examples), low, high,
-                    baseline=random, ceiling=float(best.mean()))
+def _certainty_figures(rows: Rows) -> list[Figure]:
+    """How often each way of saying it occurs and is right; size and coverage of the 90 % set."""
+    groups = blocks(rows.conversations)
+    order = np.argsort(-rows.probabilities, axis=1)
+    first, second = (order[:, k] == rows.labels for k in (0, 1))
+    kinds = np.array(
+        [certainty([(EMOTIONS[i], float(row[i])) for i in ranks[:3]]).kind
+         for row, ranks in zip(rows.probabilities, order, strict=True)]
+    )  # fmt: skip
+    said = {"sure": first, "fairly": first, "torn": first | second, "unsure": first}
+    found = []
+    for kind, right in said.items():
+        own = kinds == kind
+        if own.any():
+            ratio = partial(_ratio, (own & right).astype(float), own.astype(float))
+            title = f"emotions, said {kind!r} ({own.mean():.0%} of contexts): right"
+            low, high = interval(groups, ratio)
+            found.append(
+                figure(title, ratio(np.arange(len(own))), int(own.sum()), low, high,
+                       baseline=float(first.mean()), ceiling=1.0)
+            )  # fmt: skip
+    inside = rows.likely[np.arange(len(rows.labels)), rows.labels].astype(float)
+    sizes = rows.likely.sum(1).astype(float)
+    for name, values, ceiling in (
+        ("90 % set: coverage", inside, 1.0),
+        ("90 % set: labels in it", sizes, 1.0),
+    ):
+        low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
+        found.append(
+            figure(f"emotions, {name}", values.mean(), len(values), low, high,
+                   baseline=None, ceiling=ceiling)
         )  # fmt: skip
-        share = partial(_share, found, best)
-        low, high = interval(groups, share)
-        figures.append(
-            figure(f"causes, top-{k} recall, % of the ceiling", share(np.arange(len(examples))),
-                    len(examples), low, high, baseline=random / float(best.mean()) * 100,
-                    ceiling=100.0, target=target)
+    return found
+
+
+def _ratio(hits: Values, whole: Values, indices: Values) -> float:
+    return float(hits[indices].sum() / max(1.0, whole[indices].sum()))
+
+
+def _valence_figures(folder: Path, data: Path) -> list[Figure]:
+    """EmoBank's validation split, which nothing was fitted or chosen on."""
+    from empo_demo.empathy.feeling import lexicon_feeling
+
+    sem = EmbeddedSEM(folder)
+    rated = affect.emobank(data, sem.texts, "valid")
+    said = sem.feelings([example.content for example in rated])
+    groups = [example.document for example in rated]
+    truth = np.array([example.affect for example in rated])
+    valence = np.array([feeling.valence for feeling in said])
+    arousal = np.array([feeling.arousal or 0.0 for feeling in said])
+    spread = np.array([feeling.spread or 0.0 for feeling in said])
+    vader = np.array([lexicon_feeling(example.content).valence for example in rated])
+    found = []
+    for name, values, column, other, target in (
+        ("valence, Pearson r", valence, 0, vader, (0.72, 0.78)),
+        ("arousal, Pearson r", arousal, 1, None, None),
+    ):
+        score = partial(_pearson, values, truth[:, column])
+        base = None if other is None else _pearson(other, truth[:, column], np.arange(len(truth)))
+        low, high = interval(groups, score)
+        found.append(
+            figure(f"{name} (EmoBank)", score(np.arange(len(truth))), len(truth), low, high,
+                   baseline=base, ceiling=1.0, target=target)
         )  # fmt: skip
-    return figures
+    gaps = np.abs(valence - truth[:, 0])
+    for name, values, ceiling in (
+        ("valence, mean error", gaps, 0.0),
+        ("valence, within one spread", (gaps <= spread).astype(float), 0.683),
+        ("valence, within two spreads", (gaps <= 2 * spread).astype(float), 0.954),
+    ):
+        low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
+        found.append(
+            figure(f"{name} (EmoBank)", values.mean(), len(values), low, high,
+                   baseline=None, ceiling=ceiling)
+        )  # fmt: skip
+    slope = partial(_slope, valence, truth[:, 0])
+    low, high = interval(groups, slope)
+    found.append(
+        figure("valence, slope of people's ratings (EmoBank)", slope(np.arange(len(truth))),
+               len(truth), low, high, baseline=None, ceiling=1.0)
+    )  # fmt: skip
+    return [*found, *_label_figures(sem, data)]
 
 
-def _share(found: Values, best: Values, indices: Values) -> float:
-    return float(found[indices].mean() / best[indices].mean() * 100)
+def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:
+    """ED-valid's contexts: does the mean valence by emotion label order them as the norms do?"""
+    if not (data / NORMS).is_file():
+        return []
+    norms = read_norms(data / NORMS)
+    means = valence_by_label(sem, read_conversations(data, "valid"))
+    both = [label for label in EMOTIONS if label in norms and label in means]
+    ours, theirs = (
+        np.argsort(np.argsort([source[e] for e in both])).astype(float) for source in (means, norms)
+    )
+    rho = partial(_pearson, ours, theirs)
+    low, high = interval(both, rho)
+    return [
+        figure("valence, Spearman of label means with word norms (ED contexts)",
+               rho(np.arange(len(both))), len(both), low, high,
+               baseline=0.0, ceiling=1.0, target=(0.9, 0.9))
+    ]  # fmt: skip
 
 
-def interval(groups: Sequence[str], statistic: Callable[..., float]) -> tuple[float, float]:
-    """The 95 % percentile interval of `statistic(indices)`, drawing whole groups; seeded."""
-    members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    clusters = [np.array(indices) for indices in members.values()]
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(clusters), len(clusters))
-        values.append(statistic(np.concatenate([clusters[i] for i in drawn])))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def valence_by_label(sem: EmbeddedSEM, conversations: Sequence[Conversation]) -> dict[str, float]:
+    """The mean valence of all listener turns' contexts, by emotion label."""
+    values: dict[str, list[float]] = {}
+    contexts = [
+        (c.emotion, Dialogue.from_messages(c.turns[:i]).turns)
+        for c in conversations
+        for i, turn in enumerate(c.turns)
+        if turn["role"] == "assistant"
+    ]
+    readings = sem.read_many([turns for _, turns in contexts])
+    for (label, _), reading in zip(contexts, readings, strict=True):
+        values.setdefault(label, []).append(reading.valence or 0.0)
+    return {label: float(np.mean(own)) for label, own in values.items()}
 
 
-def figure(
-    name: str,
-    value: float,
-    n: int,
-    low: float,
-    high: float,
-    *,
-    baseline: float | None,
-    ceiling: float | None,
-    target: tuple[float, float] | None = None,
-    lower: bool = False,
-) -> Figure:
-    """One line of the report; `target` is (needed, aimed at), `lower` where less is better."""
-    reached = None
-    if target is not None:
-        reached = bool(value <= target[0] if lower else value >= target[0])
-    return {
-        "name": name,
-        "value": round(float(value), 4),
-        "n": n,
-        "low": round(low, 4),
-        "high": round(high, 4),
-        "baseline": None if baseline is None else round(baseline, 4),
-        "ceiling": None if ceiling is None else round(ceiling, 4),
-        "needed": None if target is None else target[0],
-        "aim": None if target is None else target[1],
-        "reached": reached,
-    }
+def read_norms(path: Path) -> dict[str, float]:
+    """Word -> mean valence, of a CSV with the columns Word and V.Mean.Sum."""
+    import csv
+
+    with path.open(encoding="utf8", newline="") as file:
+        return {row["Word"].lower(): float(row["V.Mean.Sum"]) for row in csv.DictReader(file)}
 
 
-def emotion_logits(net: SemNet, texts: Sequence[Text]) -> torch.Tensor:
-    """(texts, 32) logits, before any temperature, in the order of `texts`."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
-    logits = torch.zeros(len(texts), len(EMOTIONS))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(order), 64):
-            part = order[start : start + 64]
-            ids, mask, _ = collate([texts[i] for i in part])
-            logits[part] = net.emotions(net.hidden(ids, mask), mask).float()
-    return logits
+def _pearson(one: Values, two: Values, indices: Values) -> float:
+    a, b = one[indices] - one[indices].mean(), two[indices] - two[indices].mean()
+    return float((a * b).sum() / max(1e-12, np.sqrt((a**2).sum() * (b**2).sum())))
 
 
-def _threshold(net: SemNet, examples: Sequence[corpora.CauseExample]) -> float:
-    """The weight over which content words are shown: the best F1 over all words of fold 1."""
-    scores, truth = [], []
-    for example in examples:
-        ids, mask, _ = collate([example.text])
-        with torch.inference_mode():
-            weights = net.causes(net.hidden(ids, mask)).sigmoid()[0].tolist()
-        best = [0.0] * len(example.words)
-        for segment, weight in zip(example.text.segments, weights, strict=True):
-            if segment:
-                best[segment - 1] = max(best[segment - 1], weight)
-        for word, weight in enumerate(best):
-            if is_content(example.words[word]):
-                scores.append(weight)
-                truth.append(word in example.causes)
-    if not scores:
-        return 0.5
-    weights_of, causes = np.array(scores), np.array(truth)
-    grid = np.linspace(0.05, 0.95, 91)
-    return float(max(grid, key=lambda t: _f1(weights_of >= t, causes)))
-
-
-def _f1(shown: Values, truth: Values) -> float:
-    both = float((shown & truth).sum())
-    return 2 * both / max(1.0, float(shown.sum() + truth.sum()))
+def _slope(said: Values, truth: Values, indices: Values) -> float:
+    a, b = said[indices] - said[indices].mean(), truth[indices] - truth[indices].mean()
+    return float((a * b).sum() / max(1e-12, (a**2).sum()))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from empo_demo.dialogue import Message
-from empo_demo.empathy.compact import compact_guidance
+from empo_demo.empathy.hef import compact_form
 from empo_demo.training.corpus import Conversation, read_conversations, read_general
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Corpus:
         if draw >= WITH_EMOTION + WITH_CAUSES:
             return []
         words = self._causes.of(first) if draw < WITH_CAUSES else []
-        return [{"role": "system", "content": compact_guidance(emotion, words)}]
+        return [{"role": "system", "content": compact_form(emotion, words)}]
 
 
 def _view(conversation: Conversation, rng: random.Random) -> Sequence[Message]:
