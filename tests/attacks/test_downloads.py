@@ -27,7 +27,7 @@ def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> No
         assert httpx.get(f"{served.url}/gradio_api/file={path}").status_code != 200, path
     assert TEXT in before.text and "attachment" in before.headers["content-disposition"]
     assert before.headers["cache-control"] == "no-store"
-    assert httpx.get(where).text == ""
+    assert httpx.get(where).text.strip() == ""
 
 
 def test_a_format_that_does_not_exist(served: Served) -> None:
