@@ -1,4 +1,4 @@
-"""The SEM's network: one small encoder, five heads, and how texts become its input.
+"""The SEM's network: one small encoder, seven heads, and how texts become its input.
 
 Shared by training and by the app, so that both see texts in exactly the same way. One forward
 pass per text: emotions read a dialogue, cause words a turn, EPITOME a context with its response.

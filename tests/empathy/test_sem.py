@@ -70,6 +70,28 @@ def test_a_text_with_a_content_word_has_a_cause_in_it(sem: EmbeddedSEM, text: st
     assert [c.start for c in causes] == sorted(c.start for c in causes)
 
 
+def test_a_short_turn_has_one_to_three_marks(sem: EmbeddedSEM) -> None:
+    texts = [
+        "My best friend moved to another country last week and the flat feels so empty",
+        "I failed my driving test today and everyone at home was waiting to celebrate",
+        "My landlord kept the whole deposit for a scratch that was there before us",
+    ]
+    counts = [len(causes) for causes in sem.causes(texts)]
+    assert all(1 <= count <= 3 for count in counts)
+    assert min(counts) < 3
+
+
+def test_a_later_turn_is_read_in_its_dialogue(sem: EmbeddedSEM) -> None:
+    turns = [
+        Turn("user", "I failed my driving test today. I had practised for months."),
+        Turn("assistant", "Oh no, I am sorry. What happened?"),
+        Turn("user", "I think I will book another test next month, and take it alone."),
+    ]
+    first = [label for label, _ in sem.read(turns).emotions[:3]]
+    assert "impressed" not in first
+    assert "disappointed" in first or "sad" in first or "ashamed" in first
+
+
 def test_causes_lie_in_the_last_user_turn(sem: EmbeddedSEM) -> None:
     turns = [
         Turn("user", "My car broke down on the motorway."),
