@@ -2,7 +2,8 @@
 
 Each dialogue is answered without guidance, with the SEM's reading, with the true emotion (upper
 bound) and with shuffled emotions (a control that must not help), the same seed each. Only
-dialogues of the reporting fold count, which no head of the SEM has seen. Resumable.
+dialogues of the reporting fold count. The SEM's encoder saw none of them; its cause head and the
+last fit of its emotion head did. Resumable.
 """
 
 from __future__ import annotations
