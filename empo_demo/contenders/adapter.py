@@ -20,7 +20,9 @@ def group() -> None:
 @app.command()
 def compress(
     source: Annotated[str, typer.Argument(help="The adapter: a folder or a Hub id.")],
-    output: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write; it must not exist.")
+    ],
     rank: Annotated[int, typer.Option(help="The rank to cut it to.")],
     dialogues: Annotated[
         Path | None, typer.Option(help="Replies to score before and after: CSV or JSONL.")

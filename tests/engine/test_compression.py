@@ -96,7 +96,7 @@ def test_the_command_says_what_was_kept_and_what_it_costs(tmp_path: Path) -> Non
     done = subprocess.run(
         [
             sys.executable, "-m", "empo_demo", "adapter", "compress",
-            str(ASSETS / "tiny" / "aligned"), str(tmp_path / "small"), "--rank", "2",
+            str(ASSETS / "tiny" / "aligned"), "--output", str(tmp_path / "small"), "--rank", "2",
             "--dialogues", str(replies), "--base", str(ASSETS / "tiny" / "base"), "--json",
         ],
         capture_output=True, text=True, timeout=300, check=False,

@@ -116,7 +116,7 @@ def test_votes_become_a_contender_beside_its_parent(
     pairs = (plan.out / "aligned-v2" / "pairs.jsonl").read_text(encoding="utf8").splitlines()
     assert len(pairs) == first.votes
     assert json.loads(pairs[0])["prompt"][-1]["role"] == "user"
-    ballots = ballots_of_database(plan.database)
+    ballots = ballots_of_database(plan.database).ballots
     assert len(ballots) == 60 and len({ballot.voter for ballot in ballots}) == 6
     assert {"base", "aligned"} < {ballot.a for ballot in ballots} | {ballot.b for ballot in ballots}
     assert all(ballot.len_a and ballot.time and ballot.exposure for ballot in ballots)

@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     taken.clear()
     out = tmp_path / "killed"
     code = (
-        "from pathlib import Path; from empo_demo.training import tiny; "
+        "from pathlib import Path; from empo_demo.training.tiny import fit_base; "
         f"fit_base.run(Path({str(data)!r}), Path({str(out)!r}), Path({str(data / 'init')!r}), "
         f"fit_base.TinyConfig(**{CONFIG!r}), threads=1)"
     )
