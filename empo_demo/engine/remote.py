@@ -116,7 +116,7 @@ class RemoteEngine:
                 try:
                     for event in server.reply(request, model, stop.connected):
                         if stop.is_set():
-                            return
+                            raise EngineError("The reply was stopped.")
                         said = said or isinstance(event, Delta)
                         arrived.put(event)
                     return

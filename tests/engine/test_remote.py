@@ -172,7 +172,7 @@ class SilentServer:
             threading.Thread(target=self._answer, args=(line,), daemon=True).start()
 
     def _answer(self, line: socket.socket) -> None:
-        if line.recv(65536).startswith(b"GET"):
+        if whole_request(line).startswith(b"GET"):
             models = b'{"data": [{"id": "org/base"}, {"id": "lora"}]}'
             line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + models)
             line.close()
@@ -250,6 +250,18 @@ def test_no_server_is_one_sentence() -> None:
         RemoteEngine("http://127.0.0.1:9", CONTENDERS)
 
 
+def whole_request(line: socket.socket) -> bytes:
+    """Head and body, however many packets they come in: closing on an unread rest is a reset."""
+    read = line.recv(65536)
+    while b"\r\n\r\n" not in read:
+        read += line.recv(65536)
+    head, _, body = read.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    while length and len(body) < int(length[1]):
+        body += line.recv(65536)
+    return head
+
+
 class Misbehaving(SilentServer):
     """Says `words` to each completion and ends the connection; `names` are its models."""
 
@@ -258,7 +270,7 @@ class Misbehaving(SilentServer):
         super().__init__(words)
 
     def _answer(self, line: socket.socket) -> None:
-        if line.recv(65536).startswith(b"GET"):
+        if whole_request(line).startswith(b"GET"):
             models = json.dumps({"data": [{"id": name} for name in self.names]}).encode()
             line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + models)
         else:
