@@ -80,6 +80,8 @@ def test_a_german_phone_reads_both_replies_and_votes_with_the_thumb(phone: Any) 
     expect(phone.locator("#lead")).to_contain_text("die Antworten bleiben englisch")
     for pane in ("#pane_a", "#pane_b"):
         assert phone.locator(pane).bounding_box()["y"] < 844, "both replies begin in view"
+    chip = phone.locator(".turn .chip").first.bounding_box()
+    assert chip["x"] + chip["width"] <= 390, "the emotion in words fits"
     vote = phone.locator("#vote_b").bounding_box()
     assert vote["y"] + vote["height"] <= 844 and vote["y"] > 700, "within the thumb's reach"
     assert phone.locator(".vplot").is_hidden() and phone.locator(".told").first.is_visible()
