@@ -19,6 +19,7 @@ import torch
 from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch
 from empo_demo.engine.chat import dropped_exchanges
+from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.lease import on_zero_gpu
 from empo_demo.engine.places import MOST_ROUNDS, Places
 from empo_demo.engine.protocol import Event, Request
@@ -310,7 +311,7 @@ def _default_kv_bytes(copies: Sequence[Weights]) -> int:
 
 def _sentence(error: Exception) -> str:
     """What a visitor is told; the log has the rest."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if is_out_of_memory(error):
         return _FULL
     lost = ("CUDA", "device", "cuBLAS", "NCCL", "HIP")
     if isinstance(error, RuntimeError) and any(word in str(error) for word in lost):

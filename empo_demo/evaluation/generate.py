@@ -1,7 +1,7 @@
 """`evaluate generate`: one reply of a contender per dialogue, through the arena's own engine.
 
-Each dialogue has its own seed, so its draws do not depend on what else is in the batch (16-bit
-arithmetic may still round differently there and change a word). Lines are appended as batches
+Each dialogue has its own seed, and on a CPU its reply does not depend on what else is in the batch
+(int8 and a GPU may round differently in company and change a word). Lines are appended as batches
 finish, so that a killed run goes on where it stopped; when all are there the file is put in the
 order of the data, so that files of two contenders can be compared by row.
 """

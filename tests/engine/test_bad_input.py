@@ -145,3 +145,12 @@ def test_two_copies_with_two_tokenizers_answer_each_in_its_own(
     together = texts(both.stream(pair))
     alone = {one.side: texts(both.stream([one]))[one.side] for one in pair}
     assert together == alone and together["a"] == texts(exact_engine.stream(pair[:1]))["a"]
+
+
+def test_a_full_main_memory_is_called_that_too() -> None:
+    """PyTorch raises a plain RuntimeError where the processor's memory is full."""
+    from empo_demo.engine.local import _sentence
+
+    full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
+    assert "memory is full" in _sentence(full)
+    assert "memory is full" not in _sentence(RuntimeError("CUDA error: device-side assert"))
