@@ -235,11 +235,14 @@ def sem(
     runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 1,
     seed: Seed = 0,
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
+    folds: Annotated[
+        bool, typer.Option(help="Cross-validate the emotions: three more encoders to train.")
+    ] = True,
 ) -> None:
     """The small empathetic model: one encoder, seven heads. Resumes after a kill."""
     from empo_demo.training.sem import fit as training
 
-    training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start)
+    training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds)
 
 
 def _quantization(value: str) -> Literal["none", "nf4"]:

@@ -23,7 +23,7 @@ from empo_demo.training.sem.cross_validation import (
     macro_f1,
     marks,
 )
-from empo_demo.training.sem.folds import kept_back
+from empo_demo.training.sem.folds import kept_back, outer_fold, tunes
 from empo_demo.training.sem.intervals import blocks, figure, interval, widened
 from empo_demo.training.sem.quality import calibration_error
 
@@ -141,14 +141,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(data: Path, start: Path, out: Path, seed: int = 0) -> Path:
-    sem.run(data, out, epochs=1, runs=2, seed=seed, start=start)
+def train(data: Path, start: Path, out: Path, seed: int = 0, folds: bool = False) -> Path:
+    sem.run(data, out, epochs=1, runs=2, seed=seed, start=start, folds=folds)
     return out
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data, start, tmp_path_factory.mktemp("sem"))
+    return train(data, start, tmp_path_factory.mktemp("sem"), folds=True)
 
 
 def test_one_command_gives_a_sem_that_reads(trained: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
 
 def test_a_folder_without_the_files_is_named(start: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"emobank\.train"):
-        sem.run(tmp_path, tmp_path / "out", epochs=1, runs=2, seed=0, start=start)
+        sem.run(tmp_path, tmp_path / "out", epochs=1, runs=2, seed=0, start=start, folds=False)
 
 
 def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_path: Path) -> None:
@@ -313,6 +313,26 @@ def test_other_settings_do_not_go_on_with_these_checkpoints(
 ) -> None:
     with pytest.raises(DataError, match="seed is 0 there and 1 now"):
         train(data, start, trained, seed=1)
+
+
+def test_the_emotions_are_cross_validated_over_all_dialogues(trained: Path) -> None:
+    """Every dialogue of both splits is read once, by an encoder that saw nothing of its block."""
+    figures = {row["name"]: row for row in json.loads((trained / "figures.json").read_text())}
+    assert figures["emotions, contexts, cross-validated, top-1 %"]["n"] == 40
+    assert figures["emotions, contexts of ED-train, cross-validated, top-1 %"]["n"] == 20
+    assert figures["emotions, situations, cross-validated, top-5 %"]["n"] == 40
+
+
+def test_neighbouring_tasks_share_a_fold_and_no_fold_chooses_on_itself() -> None:
+    names = [f"hit:{task}_conv:{task}" for task in range(0, 12_425, 7)]
+    for name in names:
+        task = int(name.split("_")[0][4:])
+        first = task - task % 400
+        assert outer_fold(name) == outer_fold(f"hit:{first}_conv:1")
+        assert not tunes(name, outer_fold(name))
+    sizes = [sum(outer_fold(name) == fold for name in names) / len(names) for fold in range(3)]
+    assert min(sizes) > 0.3
+    assert all(any(tunes(name, fold) for name in names) for fold in range(3))
 
 
 def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ shipped heads are fitted on all three. EPITOME: five folds by seeker post.
 "Known writers" are conversations of the training split that were kept back with all of their task:
 their writers wrote other dialogues that the encoder was trained on.
 
+"Cross-validated" figures come from three other encoders of the same recipe, over all of ED-train
+and ED-valid: each is trained without a third of the dialogues (whole blocks of 400 neighbouring
+tasks) and without another twelfth, on which the share, the emotion head, its penalty and
+temperature and the bound of the 90 % set are chosen; the third is then read once. Such an encoder
+sees 7/12 of the dialogues where the shipped one sees 10/12. `--no-folds` leaves them out.
+
 Intervals of the emotions draw blocks of 400 neighbouring tasks, because one writer did many tasks
 in a row, and those of top-k are wide enough for *another* set of as many dialogues by other
 writers (both sets vary: times the root of 2). Other intervals draw conversations, seeker posts or

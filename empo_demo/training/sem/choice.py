@@ -52,7 +52,9 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
+    """A text of a conversation with its label; `turns` is 0 for a situation."""
+
     conversation: str
     turns: int
     text: Text
@@ -64,7 +66,12 @@ def choose(net: SemNet, origin: State, texts: Texts, data: Path) -> Chosen:
 
     The share is chosen with the head as it was trained; it came out alike for every fold.
     """
-    items = _items(data, texts)
+    share = average(net, origin, items_of(read_conversations(data, "valid"), texts))
+    return settle(net, texts, data, {"share": share})
+
+
+def average(net: SemNet, origin: State, items: Sequence[Item]) -> float:
+    """Average `net`'s encoder with `origin` at the share with the least log-loss on `items`."""
     trained = copy.deepcopy(net.encoder.state_dict())
     labels = torch.tensor([item.label for item in items])
     losses = {}
@@ -76,7 +83,7 @@ def choose(net: SemNet, origin: State, texts: Texts, data: Path) -> Chosen:
         losses[share] = float(F.cross_entropy(scaled, labels))
     share = min(losses, key=losses.__getitem__)
     blend(net, trained, origin, share)
-    return settle(net, texts, data, {"share": share})
+    return share
 
 
 def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> Chosen:
@@ -85,7 +92,7 @@ def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> 
     For each fold the penalty, the temperature and the bound of the 90 % set come from the other
     two, each read by a head that was fitted without it.
     """
-    items = _items(data, texts)
+    items = items_of(read_conversations(data, "valid"), texts)
     states, recent = features(net, [item.text for item in items])
     x = torch.cat([states, recent], 1)
     labels = torch.tensor([item.label for item in items])
@@ -94,10 +101,10 @@ def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> 
     likely = np.zeros_like(rows, dtype=bool)
     for fold in range(FOLDS):
         own, rest = folds == fold, folds != fold
-        penalty, heat, bound = _settings(net, x[rest], labels[rest], folds[rest])
-        rows[own] = _softmax(_said(x[own], refit(net, x[rest], labels[rest], penalty)), heat)
-        likely[own] = _likely(rows[own], bound)
-    penalty, heat, bound = _settings(net, x, labels, folds)
+        penalty, heat, bound = settings(net, x[rest], labels[rest], folds[rest])
+        head = refit(net, x[rest], labels[rest], penalty)
+        rows[own], likely[own] = answers(x[own], head, heat, bound)
+    penalty, heat, bound = settings(net, x, labels, folds)
     weight, bias = refit(net, x, labels, penalty)
     size = states.shape[1]
     with torch.no_grad():
@@ -107,14 +114,14 @@ def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> 
     back = [c for c in read_conversations(data, "train") if kept_back(c.conv_id)]
     known = _contexts(back, texts)
     read = torch.cat(features(net, [item.text for item in known]), 1)
-    said = _softmax(_said(read, (weight, bias)), heat)
+    said = answers(read, (weight, bias), heat, bound)
     count = sum(item.turns > 0 for item in items)
     found = {"temperature": round(heat, 4), "likely": round(bound, 5), "penalty": penalty}
     return Chosen(
         {**meta, **found},
-        _rows(items[:count], rows[:count], likely[:count]),
-        _rows(items[count:], rows[count:], likely[count:]),
-        _rows(known, said, _likely(said, bound)),
+        rows_of(items[:count], rows[:count], likely[:count]),
+        rows_of(items[count:], rows[count:], likely[count:]),
+        rows_of(known, *said),
     )
 
 
@@ -156,7 +163,7 @@ def blend(net: SemNet, trained: State, origin: State, share: float) -> None:
     net.encoder.load_state_dict(mixed)
 
 
-def _settings(
+def settings(
     net: SemNet, x: torch.Tensor, labels: torch.Tensor, folds: Values
 ) -> tuple[float, float, float]:
     """The penalty with the least log-loss, its temperature, and the bound of the 90 % set.
@@ -184,16 +191,22 @@ def _said(x: torch.Tensor, head: tuple[torch.Tensor, torch.Tensor]) -> torch.Ten
     return x @ head[0].T + head[1]
 
 
-def _likely(rows: Values, bound: float) -> Values:
-    """(n, 32): which labels are at least so probable; always the first."""
-    return (rows >= bound) | (rows == rows.max(1, keepdims=True))
+def answers(
+    x: torch.Tensor, head: tuple[torch.Tensor, torch.Tensor], heat: float, bound: float
+) -> tuple[Values, Values]:
+    """(n, 32) probabilities, and which labels are at least as probable as `bound`.
+
+    The most probable label always is among these.
+    """
+    rows = _softmax(_said(x, head), heat)
+    return rows, (rows >= bound) | (rows == rows.max(1, keepdims=True))
 
 
 def _softmax(logits: torch.Tensor, heat: float) -> Values:
     return np.asarray(torch.softmax(logits.double() / heat, -1).numpy())
 
 
-def _rows(items: Sequence[_Item], probabilities: Values, likely: Values) -> Rows:
+def rows_of(items: Sequence[Item], probabilities: Values, likely: Values) -> Rows:
     return Rows(
         probabilities,
         likely,
@@ -203,20 +216,18 @@ def _rows(items: Sequence[_Item], probabilities: Values, likely: Values) -> Rows
     )
 
 
-def _contexts(conversations: Sequence[Conversation], texts: Texts) -> list[_Item]:
+def _contexts(conversations: Sequence[Conversation], texts: Texts) -> list[Item]:
     """Every listener turn, read from all turns before it."""
     return [
-        _Item(c.conv_id, i, texts.turns([t["content"] for t in c.turns[:i]]), INDEX[c.emotion])
+        Item(c.conv_id, i, texts.turns([t["content"] for t in c.turns[:i]]), INDEX[c.emotion])
         for c in conversations
         for i, turn in enumerate(c.turns)
         if turn["role"] == "assistant"
     ]
 
 
-def _situations(conversations: Sequence[Conversation], texts: Texts) -> list[_Item]:
-    return [
-        _Item(c.conv_id, 0, texts.turns([c.situation]), INDEX[c.emotion]) for c in conversations
-    ]
+def _situations(conversations: Sequence[Conversation], texts: Texts) -> list[Item]:
+    return [Item(c.conv_id, 0, texts.turns([c.situation]), INDEX[c.emotion]) for c in conversations]
 
 
 def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -242,7 +253,6 @@ def features(net: SemNet, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Te
     return states, recent
 
 
-def _items(data: Path, texts: Texts) -> list[_Item]:
-    """All contexts of ED-valid, then all situations."""
-    valid = read_conversations(data, "valid")
-    return [*_contexts(valid, texts), *_situations(valid, texts)]
+def items_of(conversations: Sequence[Conversation], texts: Texts) -> list[Item]:
+    """All contexts of the conversations, then all situations."""
+    return [*_contexts(conversations, texts), *_situations(conversations, texts)]

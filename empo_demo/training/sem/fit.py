@@ -28,7 +28,7 @@ from empo_demo.empathy.encoder import SemNet, Text, Texts, collate, last_turn, s
 from empo_demo.errors import DataError
 from empo_demo.progress import progress
 from empo_demo.training.checkpoints import claim
-from empo_demo.training.corpus import read_conversations
+from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.sem import affect, corpora
 from empo_demo.training.sem.choice import choose
 from empo_demo.training.sem.folds import kept_back
@@ -51,9 +51,15 @@ class Example:
     target: Any
 
 
-def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int) -> None:
-    """Train all stages into `out`, calibrate, measure, and write the card."""
+def run(
+    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int, folds: bool
+) -> None:
+    """Train all stages into `out`, calibrate, measure, and write the card.
+
+    With `folds` the emotions are cross-validated as well, which trains three more encoders.
+    """
     from empo_demo.training.sem.card import write_card
+    from empo_demo.training.sem.cross_validate_emotions import cross_validate_emotions
 
     work = out / "checkpoints"
     settings = {"epochs": epochs, "runs": runs, "seed": seed, "start": start}
@@ -63,9 +69,22 @@ def run(data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, 
     texts = prune(net, texts, kept_pieces(texts))
     origin = copy.deepcopy(net.encoder.state_dict())
     rated = affect.emobank(data, texts, "train")
-    train_encoder(net, texts, data, rated, work, epochs=round(epochs), seed=seed, runs=runs)
+    feeling = [Example(e.text, "affect", e.affect) for e in rated if not affect.calibrates(e)]
+    train_sentiment(net, texts, data, feeling, work, seed=seed)
+    heard = copy.deepcopy(net.state_dict())
+    passes = round(epochs)
+    seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
+    examples = emotion_examples(seen, texts)
+    train_emotions(net, examples, feeling, work, epochs=passes, seed=seed, runs=runs)
     told = {"seed": seed, "epochs": epochs, "runs": runs}
     figures = finish(net, origin, texts, data, rated, out, seed=seed, told=told)
+    if folds:
+        net.load_state_dict(heard)
+        across = cross_validate_emotions(
+            net, origin, texts, data, feeling, work, epochs=passes, seed=seed
+        )
+        figures = [*across, *figures]
+        write_figures(out, figures)
     write_card(out, data, figures)
 
 
@@ -102,37 +121,44 @@ def finish(
     meta = {"spread": [round(x, 4) for x in spread], "pushes": round(pushes, 3)}
     save(net, texts, {**chosen.meta, **meta, **told}, out)
     figures = [*measure(out, data, chosen), *cause_figures, *level_figures]
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    write_figures(out, figures)
     return figures
 
 
-def train_encoder(
-    net: SemNet, texts: Texts, data: Path, rated: Sequence[affect.Rated], work: Path,
-    *, epochs: int, seed: int, runs: int,
-) -> None:  # fmt: skip
-    """Both stages; `net` ends as the mean of the runs of the second."""
+def write_figures(out: Path, figures: Sequence[Mapping[str, Any]]) -> None:
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+
+
+def train_sentiment(
+    net: SemNet, texts: Texts, data: Path, feeling: Sequence[Example], work: Path, *, seed: int
+) -> None:
+    """The first stage: GoEmotions' kinds of emotion, with EmoBank's valence among them."""
     sentences, kinds = corpora.go_emotions(data, texts)
-    feeling = [Example(e.text, "affect", e.affect) for e in rated if not affect.calibrates(e)]
     sentiment = torch.nn.Linear(net.emotion.in_features, kinds)
-    plan = mixed(
-        [
-            ([Example(text, "sentiment", target) for text, target in sentences], 1),
-            (feeling, RATED_EPOCHS[0]),
-        ],
-        f"{seed} sentiment",
-    )
+    comments = [Example(text, "sentiment", target) for text, target in sentences]
+    plan = mixed([(comments, 1), (feeling, RATED_EPOCHS[0])], f"{seed} sentiment")
     tune(net, sentiment, plan, work / "sentiment", rate=SENTIMENT_RATE, seed=seed)
-    seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
-    examples = [Example(e.text, "emotions", e.label) for e in corpora.emotions(seen, texts)]
+
+
+def emotion_examples(conversations: Sequence[Conversation], texts: Texts) -> list[Example]:
+    """All contexts and situations of the conversations."""
+    return [Example(e.text, "emotions", e.label) for e in corpora.emotions(conversations, texts)]
+
+
+def train_emotions(
+    net: SemNet, examples: Sequence[Example], feeling: Sequence[Example], work: Path,
+    *, epochs: int, seed: int, runs: int, name: str = "run",
+) -> None:  # fmt: skip
+    """The second stage; `net` ends as the mean of its runs, each in an order of its own."""
     start = copy.deepcopy(net.state_dict())
     total: dict[str, torch.Tensor] = {}
     for number in range(runs):
         net.load_state_dict(start)
         own = seed + 1 + number
         plan = mixed([(examples, epochs), (feeling, RATED_EPOCHS[1])], f"{own} emotions")
-        tune(net, None, plan, work / f"run-{number}", rate=ENCODER_RATE, seed=own)
-        for name, value in net.state_dict().items():
-            total[name] = total[name] + value if number else value.clone()
+        tune(net, None, plan, work / f"{name}-{number}", rate=ENCODER_RATE, seed=own)
+        for part, value in net.state_dict().items():
+            total[part] = total[part] + value if number else value.clone()
     means = {n: v / runs if v.is_floating_point() else v for n, v in total.items()}
     net.load_state_dict({**net.state_dict(), **means})
 

@@ -12,6 +12,10 @@ import hashlib
 FOLDS = 3
 REPORTING = 2
 """The fold of ED-valid that `evaluate hef` uses."""
+PARTS = 12
+"""Parts of the blocks: four make an outer fold, one of the other eight chooses for it."""
+BLOCK = 400
+"""So many neighbouring tasks of EmpatheticDialogues belong together: see `block`."""
 KEPT_BACK = 10
 """One task of ED-train in so many is kept back."""
 
@@ -19,6 +23,33 @@ KEPT_BACK = 10
 def fold_of(conv_id: str) -> int:
     """The fold, 0 to 2, of the dialogue `conv_id`: SHA-256 of the id, modulo 3."""
     return _number(conv_id) % FOLDS
+
+
+def outer_fold(conv_id: str) -> int:
+    """The fold, 0 to 2, of a dialogue where emotions are cross-validated: by its block of tasks.
+
+    All dialogues of `BLOCK` neighbouring tasks share a fold, so that those of one writer do.
+    """
+    return _part(conv_id) % FOLDS
+
+
+def tunes(conv_id: str, fold: int) -> bool:
+    """Whether the dialogue is kept from training to choose for the outer fold `fold` (1 in 12)."""
+    return _part(conv_id) == (fold + 1) % PARTS
+
+
+def _part(conv_id: str) -> int:
+    return int(block(conv_id)) % PARTS if block(conv_id).isdigit() else _number(conv_id) % PARTS
+
+
+def block(conv_id: str) -> str:
+    """The block of neighbouring tasks of a dialogue, or its id where it names no task.
+
+    A writer did many tasks in a row and reads alike in all of them; the data does not name the
+    writers, but the tasks (`hit:N_conv:M`) are numbered in the order in which they were done.
+    """
+    task = conv_id.split("_")[0].removeprefix("hit:")
+    return str(int(task) // BLOCK) if task.isdigit() else conv_id
 
 
 def kept_back(conv_id: str) -> bool:

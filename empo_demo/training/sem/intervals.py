@@ -7,23 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from empo_demo.training.sem.folds import block
+
 RESAMPLES = 1000
-BLOCK = 400
-"""So many neighbouring tasks of EmpatheticDialogues are drawn together: see `blocks`."""
 Figure = dict[str, Any]
 
 
 def blocks(conversations: Sequence[str]) -> list[str]:
-    """A group for each conversation of EmpatheticDialogues: its block of neighbouring tasks.
-
-    A writer did many tasks in a row and reads alike in all of them; the data does not name the
-    writers, but the tasks (`hit:N_conv:M`) are numbered in the order in which they were done.
-    """
-    found = []
-    for conversation in conversations:
-        task = conversation.split("_")[0].removeprefix("hit:")
-        found.append(str(int(task) // BLOCK) if task.isdigit() else conversation)
-    return found
+    """A group for each conversation of EmpatheticDialogues: its block of neighbouring tasks."""
+    return [block(conversation) for conversation in conversations]
 
 
 def widened(value: float, bounds: tuple[float, float]) -> tuple[float, float]:

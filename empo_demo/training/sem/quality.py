@@ -26,23 +26,23 @@ Values = np.ndarray
 def measure(folder: Path, data: Path, chosen: Chosen) -> list[Figure]:
     """The figures of emotions, of their certainty, and of valence."""
     train = read_conversations(data, "train")
-    turns = _common(train, lambda c: sum(turn["role"] == "assistant" for turn in c.turns))
-    once = _common(train, lambda c: 1)
+    turns = common_labels(train, lambda c: sum(turn["role"] == "assistant" for turn in c.turns))
+    once = common_labels(train, lambda c: 1)
     contexts, known = chosen.contexts, chosen.known
-    figures = _emotion_figures("contexts", contexts, turns, (52.0, 54.0), (86.0, 88.0))
+    figures = emotion_figures("contexts", contexts, turns, (52.0, 54.0), (86.0, 88.0))
     for name, which in (
         ("contexts of 1 turn", contexts.turns == 1),
         ("contexts of 3 turns", contexts.turns == 3),
         ("contexts of 5 turns and more", contexts.turns >= 5),
     ):
-        figures += [_top(name, contexts, turns, k, which) for k in (1, 5) if which.any()]
-    figures += _emotion_figures("situations", chosen.situations, once, (58.0, 60.0), None)
+        figures += [top(name, contexts, turns, k, which) for k in (1, 5) if which.any()]
+    figures += emotion_figures("situations", chosen.situations, once, (58.0, 60.0), None)
     if len(known.labels):
-        figures += [_top("contexts of known writers", known, turns, k) for k in (1, 5)]
+        figures += [top("contexts of known writers", known, turns, k) for k in (1, 5)]
     return [*figures, *_certainty_figures(contexts), *_valence_figures(folder, data)]
 
 
-def _common(train: Sequence[Conversation], count: Callable[[Conversation], int]) -> list[int]:
+def common_labels(train: Sequence[Conversation], count: Callable[[Conversation], int]) -> list[int]:
     """The labels by frequency in training: what a model that reads nothing would answer."""
     totals = np.zeros(len(EMOTIONS))
     for dialogue in train:
@@ -50,7 +50,7 @@ def _common(train: Sequence[Conversation], count: Callable[[Conversation], int])
     return [int(label) for label in np.argsort(-totals, kind="stable")]
 
 
-def _emotion_figures(
+def emotion_figures(
     name: str,
     rows: Rows,
     common: Sequence[int],
@@ -58,7 +58,7 @@ def _emotion_figures(
     fifth: tuple[float, float] | None,
 ) -> list[Figure]:
     figures = [
-        _top(name, rows, common, k, target=target)
+        top(name, rows, common, k, target=target)
         for k, target in ((1, first), (3, None), (5, fifth))
     ]
     sure = rows.probabilities.max(1)
@@ -72,7 +72,7 @@ def _emotion_figures(
     return figures
 
 
-def _top(
+def top(
     name: str,
     rows: Rows,
     common: Sequence[int],
