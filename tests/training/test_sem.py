@@ -13,7 +13,7 @@ import torch
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training.sem import affect, corpora
+from empo_demo.training.sem import affect, corpora, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
@@ -198,24 +198,24 @@ def test_the_same_seed_gives_the_same_weights(
 
 def examples_of(data: Path, texts: corpora.Texts) -> list[sem.Example]:
     found = corpora.situations(sem.read_conversations(data, "train"), texts)
-    return [sem.Example(e.text, "emotions", e.label) for e in found]
+    return [tune.Example(e.text, "emotions", e.label) for e in found]
 
 
 def test_a_finished_stage_is_not_trained_again(data: Path, start: Path, tmp_path: Path) -> None:
     net, texts = sem.pretrained(start)
-    plan = sem.mixed([(examples_of(data, texts), 1)], "0")
-    sem.tune(net, None, plan, tmp_path, rate=1e-3, seed=0)
+    plan = tune.mixed([(examples_of(data, texts), 1)], "0")
+    tune.tune(net, None, plan, tmp_path, rate=1e-3, seed=0)
     expected = {name: value.clone() for name, value in net.state_dict().items()}
     fresh, _ = sem.pretrained(start)
-    sem.tune(fresh, None, plan, tmp_path, rate=1e-3, seed=0)
+    tune.tune(fresh, None, plan, tmp_path, rate=1e-3, seed=0)
     assert all(torch.equal(value, expected[name]) for name, value in fresh.state_dict().items())
 
 
 def test_tasks_are_mixed_evenly_and_each_goes_on_for_its_epochs(data: Path, start: Path) -> None:
     _, texts = sem.pretrained(start)
     one = examples_of(data, texts) * 40
-    two = [sem.Example(e.text, "affect", (0.0, 0.0)) for e in one[:400]]
-    tasks = [batch[0].task for batch in sem.mixed([(one, 1), (two, 3)], "0")]
+    two = [tune.Example(e.text, "affect", (0.0, 0.0)) for e in one[:400]]
+    tasks = [batch[0].task for batch in tune.mixed([(one, 1), (two, 3)], "0")]
     assert tasks.count("emotions") == 13
     assert tasks.count("affect") == 21
     assert 5 < tasks[: len(tasks) // 2].count("emotions") < 9
@@ -253,7 +253,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
     net, _ = sem.pretrained(start)
     optimizer = torch.optim.AdamW(net.parameters())
     with pytest.raises(EngineError, match="last checkpoint is kept"):
-        sem._step(net, torch.tensor(float("nan")), optimizer, sem._linear(optimizer, 1, 1))
+        tune._step(net, torch.tensor(float("nan")), optimizer, tune._linear(optimizer, 1, 1))
 
 
 def test_a_folder_without_the_files_is_named(start: Path, tmp_path: Path) -> None:

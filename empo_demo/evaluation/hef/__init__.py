@@ -1,1 +1,5 @@
-"""`evaluate hef`: does the SEM's guidance help? Four conditions, judged and compared in pairs."""
+"""Whether HEF's guidance helps a model's replies: `evaluate hef`.
+
+In: contenders, dialogues, the SEM. Out: each condition's replies and their paired differences.
+What judges the replies (`reply_judge`) has no part in the guidance.
+"""

@@ -130,15 +130,15 @@ def _number(value: float | None) -> str:
 
 
 def _settings(meta: Mapping[str, Any]) -> str:
-    from empo_demo.training.sem import fit, heads
+    from empo_demo.training.sem import heads, tune
 
     rows = {
         "encoder rate (top layer), sentiment and emotions": (
-            f"{fit.SENTIMENT_RATE}, {fit.ENCODER_RATE}"
+            f"{tune.SENTIMENT_RATE}, {tune.ENCODER_RATE}"
         ),
-        "head rate": fit.HEAD_RATE,
-        "rate decay per layer": fit.LAYER_DECAY,
-        "passes over EmoBank, sentiment and emotions": fit.RATED_EPOCHS,
+        "head rate": tune.HEAD_RATE,
+        "rate decay per layer": tune.LAYER_DECAY,
+        "passes over EmoBank, sentiment and emotions": tune.RATED_EPOCHS,
         "cause head: rate, epochs": f"{heads.CAUSE_RATE}, {heads.CAUSE_EPOCHS}",
         "EPITOME: layer rate, head rate, epochs, weight of rationales": (
             f"{heads.LAYER_RATE}, {heads.LEVEL_RATE}, {heads.LEVEL_EPOCHS}, {heads.RATIONALE}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,9 +33,7 @@ from empo_demo.training.sem.choice import (
 )
 from empo_demo.training.sem.folds import FOLDS, fold_of, outer_fold, tunes
 from empo_demo.training.sem.intervals import Figure
-
-if TYPE_CHECKING:
-    from empo_demo.training.sem.fit import Example
+from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions
 
 
 def cross_validate_emotions(
@@ -72,8 +69,6 @@ def _read_fold(
     feeling: Sequence[Example], work: Path, fold: int, *, epochs: int, seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Probabilities and likely labels of the texts `own`, (n, 32) each, learnt from `rest`."""
-    from empo_demo.training.sem.fit import emotion_examples, train_emotions
-
     examples = emotion_examples([c for c in rest if not tunes(c.conv_id, fold)], texts)
     name = f"fold-{fold}"
     train_emotions(net, examples, feeling, work, epochs=epochs, seed=seed, runs=1, name=name)
