@@ -2,80 +2,36 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.attacks.conftest import TEXT, Refused, Served, Stranger
-
-THREADS = 6
-
-
-@contextmanager
-def flood(served: Served) -> Iterator[list[int]]:
-    """Threads that ask Explore for long generations, again and again; yields their answers."""
-    number = served.handler("play")._id
-    values: list[Any] = [[], TEXT, "base", "aligned", 1.0, 1.0, 0, 0.7, 0.9, 1.1, 512]
-    over, statuses = threading.Event(), []
-
-    def loop(thread: int) -> None:
-        with httpx.Client(timeout=30) as client:
-            while not over.is_set():
-                body = {"data": values, "fn_index": number, "session_hash": f"flood{thread}"}
-                with suppress(httpx.HTTPError):
-                    answer = client.post(f"{served.url}/gradio_api/queue/join", json=body)
-                    statuses.append(answer.status_code)
-                time.sleep(0.01)
-
-    threads = [threading.Thread(target=loop, args=(n,), daemon=True) for n in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    time.sleep(2.0)
-    try:
-        yield statuses
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-def first_words(stranger: Stranger) -> float:
-    """Seconds from opening a round to its first words."""
-    voter = stranger.call("new_voter")
-    began = time.monotonic()
-    round_id = stranger.opened(voter)
-    answer = stranger.post("call/stream", {"data": [voter, round_id]})
-    answer.raise_for_status()
-    where = f"{stranger.url}/gradio_api/call/stream/{answer.json()['event_id']}"
-    with httpx.stream("GET", where, timeout=60) as frames:
-        for line in frames.iter_lines():
-            if line.startswith("data: [{") and '"a": ""' not in line:
-                return time.monotonic() - began
-    raise AssertionError("the round had no words")
+from tests.attacks.conftest import TEXT, Served, Stranger
+from tests.bench.flood import first_words, flood, run, votes
 
 
 def test_votes_and_rounds_go_on_while_explore_is_flooded(
     served: Served, stranger: Stranger
 ) -> None:
     voters = [stranger.call("new_voter") for _ in range(20)]
-    rounds = [stranger.answered(voter) for voter in voters]
+    rounds = [(voter, stranger.answered(voter)) for voter in voters]
     alone = sorted(first_words(stranger) for _ in range(3))[1]
-    accepted, refused = 0, []
-    with flood(served) as statuses:
+    with flood(served.url) as statuses:
         flooded = sorted(first_words(stranger) for _ in range(3))[1]
-        for voter, round_id in zip(voters, rounds, strict=True):
-            try:
-                accepted += stranger.call("vote", voter, round_id, "a", {}, "")["created"]
-            except Refused as error:
-                refused.append(str(error))
+        accepted, refused, _ = votes(stranger, rounds)
     assert (accepted, refused) == (20, []), "every vote is accepted at the first try"
-    assert statuses.count(429) + statuses.count(503) > statuses.count(200), "Explore is bounded"
+    assert statuses[429] + statuses[503] > statuses[200], "Explore is bounded"
     assert flooded < 3 * alone + 0.3, f"first words after {flooded:.2f} s, alone {alone:.2f} s"
+
+
+@pytest.mark.slow
+def test_the_embedded_pair_goes_on_answering_while_explore_is_flooded() -> None:
+    """`app.py` as it is started, with the models that come with it."""
+    found = run(6, 3, 6, explores_per_address="100000")
+    assert (found["accepted_at_first_try"], found["refusals"]) == (6, [])
+    assert found["explore_answers"].get("200", 0) > 3, "Explore did generate"
+    assert found["ratio"] < 3 or max(found["first_words_flooded_s"]) < 1.5, found
 
 
 def test_a_direct_call_does_not_pass_the_queue_by(stranger: Stranger) -> None:
