@@ -8,15 +8,20 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 EVERY = 10.0
 """Seconds between two lines in a pipe."""
 
 Item = TypeVar("Item")
-Begin = Callable[[str], None]
+
+
+class Begin(Protocol):
+    """Is told the name of a step as it begins, and how many are done where it is not one more."""
+
+    def __call__(self, name: str, done: int | None = None) -> None: ...
 
 
 def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
@@ -44,11 +49,11 @@ def _bar(total: int) -> Iterator[Begin]:
 
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, done = bar.add_task("…", total=total), -1
+        task, before = bar.add_task("…", total=total), -1
 
-        def begin(name: str) -> None:
-            nonlocal done
-            done += 1
+        def begin(name: str, done: int | None = None) -> None:
+            nonlocal before
+            before = done = before + 1 if done is None else done
             bar.update(task, description=name, completed=min(done, total))
 
         yield begin
@@ -56,16 +61,16 @@ def _bar(total: int) -> Iterator[Begin]:
 
 @contextmanager
 def _lines(total: int) -> Iterator[Begin]:
-    done, name, ended, started = -1, "", threading.Event(), time.monotonic()
+    before, title, ended, started = -1, "", threading.Event(), time.monotonic()
 
-    def begin(step: str) -> None:
-        nonlocal done, name
-        done, name = done + 1, step
+    def begin(name: str, done: int | None = None) -> None:
+        nonlocal before, title
+        before, title = before + 1 if done is None else done, name
 
     def speak() -> None:
         while not ended.wait(EVERY):
             seconds = time.monotonic() - started
-            said = f"{name}: {max(done, 0):,} of {total:,} done, {seconds:.0f} s"
+            said = f"{title}: {max(before, 0):,} of {total:,} done, {seconds:.0f} s"
             print(said, file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=speak, name="progress", daemon=True)

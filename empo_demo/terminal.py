@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,9 @@ from typer.core import TyperCommand
 from empo_demo.errors import InvalidInput
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+ForceAdapter = Annotated[
+    bool, typer.Option("--force-adapter", help="Accept an adapter of another base model.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 OutputFile = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
@@ -60,6 +64,10 @@ def configure_logging(level: int = logging.WARNING, *, verbose: bool = False) ->
     )
     if verbose:
         return
+    if not sys.stderr.isatty():
+        # In a pipe our own progress says a line every ten seconds.
+        for bars in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(bars, "1")
     # transformers sets its own level when it is imported; this is where it takes it from.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in LIBRARIES:

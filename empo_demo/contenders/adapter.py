@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from empo_demo.contenders.cli import AsJson, bar
+from empo_demo.contenders.cli import bar
+from empo_demo.terminal import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Compress adapters.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -14,7 +14,14 @@ preferences_app = group()
 
 Data = Annotated[Path, typer.Option(help="Folder of the dialogue files.")]
 Base = Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")]
-Adapter = Annotated[Path, typer.Option(help="SFT adapter to go on from.")]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(help="SFT adapter to go on from; without it a new one begins on the base."),
+]
+Rank = Annotated[int, typer.Option(min=1, help="Rank of the LoRA adapter; alpha is twice that.")]
+NewRank = Annotated[
+    int | None, typer.Option("--rank", min=1, help="Rank of a new LoRA adapter; default: 16.")
+]
 Pairs = Annotated[
     Path, typer.Option(help="JSONL of `preferences build`, or of `votes export --format trl`.")
 ]
@@ -116,7 +123,7 @@ def sft(
     learning_rate: Rate = 2e-4,
     batch: Batch = 64,
     micro: Micro = 16,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA adapter.")] = 16,
+    rank: Rank = 16,
     steps: Steps = 0,
     warmup: Warmup = 0.1,
     save_steps: SaveSteps = 50,
@@ -140,7 +147,8 @@ def dpo(
     pairs: Pairs,
     output: OutputFolder,
     base: Base,
-    adapter: Adapter,
+    adapter: Adapter = None,
+    rank: NewRank = None,
     loss: Annotated[
         str, typer.Option(help="TRL loss types, as sigmoid or sigmoid:1,sft:0.5.")
     ] = "sigmoid",
@@ -155,14 +163,14 @@ def dpo(
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
-    """DPO from the SFT adapter on preference pairs."""
+    """DPO on preference pairs, from the SFT adapter or from the base."""
     from empo_demo.training import dpo as training
     from empo_demo.training.recipe import Job
 
     job = Job(
         base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
         micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps,
+        warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_dpo(job, pairs, loss=loss, beta=beta)
 
@@ -172,7 +180,8 @@ def kto(
     pairs: Rated,
     output: OutputFolder,
     base: Base,
-    adapter: Adapter,
+    adapter: Adapter = None,
+    rank: NewRank = None,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.1,
     epochs: Epochs = 1.0,
     learning_rate: Rate = 1e-4,
@@ -184,14 +193,14 @@ def kto(
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
-    """KTO from the SFT adapter on unpaired votes (`votes export --format kto`)."""
+    """KTO on unpaired votes (`votes export --format kto`), from the SFT adapter or the base."""
     from empo_demo.training import dpo as training
     from empo_demo.training.recipe import Job
 
     job = Job(
         base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
         micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps,
+        warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
 
@@ -243,6 +252,20 @@ def sem(
     from empo_demo.training.sem import fit as training
 
     training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds)
+
+
+def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:
+    """Rank and alpha of a new adapter; raises `InvalidInput` where the given one has its own."""
+    from empo_demo.errors import InvalidInput
+
+    if rank is None:
+        return {}
+    if adapter is not None:
+        raise InvalidInput(
+            f"--rank cannot be chosen here: the adapter {adapter} has its rank already. Leave out "
+            "--rank, or leave out --adapter to begin a new adapter on the base."
+        )
+    return {"rank": rank, "alpha": 2 * rank}
 
 
 def _quantization(value: str) -> Literal["none", "nf4"]:

@@ -7,7 +7,16 @@ from typing import Any
 
 from empo_demo.errors import InvalidInput
 from empo_demo.training.corpus import file_hash, read_lines
-from empo_demo.training.recipe import Job, load_adapted, read_rows, sample, train, write_card
+from empo_demo.training.recipe import (
+    Job,
+    as_the_adapter,
+    load_adapted,
+    new_adapter,
+    read_rows,
+    sample,
+    train,
+    write_card,
+)
 
 PAIR = ("prompt", "chosen", "rejected")
 
@@ -15,13 +24,15 @@ PAIR = ("prompt", "chosen", "rejected")
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
     """Go on from the SFT adapter with TRL's DPO; reference = the adapter as it was at the start.
 
-    `loss`: a loss type of TRL, or several with their weights, as `sigmoid:1,sft:0.5`.
+    Without `job.adapter` a new one begins, and the base is the reference. `loss`: a loss type of
+    TRL, or several with their weights, as `sigmoid:1,sft:0.5`.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     from empo_demo.engine.loading import load_tokenizer
 
+    job = as_the_adapter(job)
     types, weights = parse_losses(loss)
     data = Dataset.from_list(sample(read_rows(pairs, PAIR), job))
     trainer = DPOTrainer(
@@ -29,6 +40,7 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
         args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.arguments()),
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
+        peft_config=None if job.adapter else new_adapter(job),
     )
     try:
         metrics = train(
@@ -42,18 +54,20 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 
 
 def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
-    """Go on from the SFT adapter with TRL's KTO on rated replies; see `read_rated`."""
+    """As `run_dpo`, with TRL's KTO on rated replies; see `read_rated`."""
     from datasets import Dataset
     from trl.experimental.kto import KTOConfig, KTOTrainer
 
     from empo_demo.engine.loading import load_tokenizer
 
+    job = as_the_adapter(job)
     data = Dataset.from_list(sample(read_rated(rows), job))
     trainer = KTOTrainer(
         model=load_adapted(job),
         args=KTOConfig(beta=beta, **job.arguments()),
         train_dataset=data,
         processing_class=load_tokenizer(job.base),
+        peft_config=None if job.adapter else new_adapter(job),
     )
     metrics = train(trainer, job, {"method": "kto", "beta": beta, "data": file_hash(rows)})
     _card(job, rows, "KTO", metrics, {"beta": beta})
@@ -94,11 +108,12 @@ def _card(
     job: Job, data: Path, method: str, metrics: dict[str, float], knobs: dict[str, Any]
 ) -> None:
     said = ", ".join(f"{name} {value}" for name, value in knobs.items())
+    start = "an SFT adapter" if job.adapter else "the base"
     write_card(
         job,
         title=f"{method} adapter",
         method=method.lower(),
         data=data,
         metrics=metrics,
-        text=f"{method} ({said}) from an SFT adapter, which is also the reference model.",
+        text=f"{method} ({said}) from {start}, which is also the reference model.",
     )

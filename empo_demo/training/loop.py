@@ -8,19 +8,18 @@ lineage (parent, number of pairs, hash of the data). Nothing that is there is ch
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from empo_demo.errors import DataError, InvalidInput, SettingsError
+from empo_demo.progress import steps
+from empo_demo.terminal import ForceAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.settings import Settings
 
@@ -73,13 +72,14 @@ def loop(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the dialogue files, for simulated voters.")
     ] = None,
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Votes -> preference pairs -> a new adapter that enters the arena."""
     from empo_demo.settings import load_settings
 
     if method not in METHODS:
         raise InvalidInput(f"--method is {method!r}; it may be dpo or kto.")
-    settings = load_settings(database=database)
+    settings = load_settings(database=database, force_adapter=force_adapter or None)
     plan = Plan(
         settings.database, output, parent, METHODS[method], epochs, learning_rate, beta, seed=seed,
         simulate=simulate, votes=votes, data=data,
@@ -127,10 +127,12 @@ def vote(settings: Settings, plan: Plan, roster: Roster, *, seed: int) -> dict[s
     engine = load_engine(served, roster)
     try:
         arena = Arena(served, roster, store, engine=engine)
-        with _bar(f"Votes ({plan.simulate})", plan.votes) as advance:
+        title = f"votes ({plan.simulate})"
+        with steps(plan.votes) as begin:
+            begin(title, 0)
             counts = cast_votes(
                 arena, texts, taste=plan.simulate or "", votes=plan.votes, seed=seed,
-                at_once=served.max_concurrent_rounds or 4, progress=advance,
+                at_once=served.max_concurrent_rounds or 4, progress=partial(begin, title),
             )  # fmt: skip
     finally:
         getattr(engine, "close", lambda: None)()
@@ -233,13 +235,3 @@ def _next_name(roster: Roster, parent: str) -> str:
     while f"{root}-v{number}" in taken:
         number += 1
     return f"{root}-v{number}"
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], Any]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -13,17 +13,20 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empo_demo.errors import DataError, EngineError
+from empo_demo.files import parse_json, read_text
 from empo_demo.processor import fast_bfloat16
+from empo_demo.progress import Begin, steps
 from empo_demo.training.checkpoints import claim, last_whole
 from empo_demo.training.corpus import file_hash, read_lines
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel, TrainerCallback
 
 Quantization = Literal["none", "nf4"]
@@ -85,7 +88,7 @@ class Job:
             "activation_checkpointing": on_gpu,
             "dataloader_pin_memory": on_gpu,
             "report_to": "none",
-            "disable_tqdm": False,
+            "disable_tqdm": True,
             "max_length": self.length,
             **self.extra,
         }
@@ -122,16 +125,44 @@ def load_base(job: Job) -> PreTrainedModel:
         raise EngineError(f"The base {job.base} cannot be loaded: {first_line(error)}") from None
 
 
+def new_adapter(job: Job) -> LoraConfig:
+    """A LoRA adapter that starts as no change to the base."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=job.rank,
+        lora_alpha=job.alpha,
+        lora_dropout=job.dropout,
+        target_modules=TARGETS,
+        task_type="CAUSAL_LM",
+    )
+
+
+def as_the_adapter(job: Job) -> Job:
+    """`job` with the rank, alpha and dropout of the adapter that it goes on from, if any."""
+    if job.adapter is None:
+        return job
+    file = job.adapter / "adapter_config.json"
+    if not file.is_file():
+        raise DataError(f"There is no adapter at {job.adapter}; give a folder that SFT wrote.")
+    try:
+        made = parse_json(read_text(file))
+        return replace(
+            job, rank=int(made["r"]), alpha=int(made["lora_alpha"]),
+            dropout=float(made["lora_dropout"]),
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{file} describes no LoRA adapter: {error}.") from None
+
+
 def load_adapted(job: Job) -> Any:
-    """The base with the adapter that training goes on from, trainable."""
+    """The base with the adapter that training goes on from, trainable; else the base alone."""
     from peft import PeftModel
 
     from empo_demo.engine.adapters import first_line
 
     if job.adapter is None:
-        raise DataError("Training on preferences starts from an SFT adapter; give --adapter DIR.")
-    if not (job.adapter / "adapter_config.json").is_file():
-        raise DataError(f"There is no adapter at {job.adapter}; give a folder that SFT wrote.")
+        return load_base(job)
     try:
         return PeftModel.from_pretrained(load_base(job), str(job.adapter), is_trainable=True)
     except (RuntimeError, ValueError, KeyError) as error:
@@ -180,6 +211,32 @@ def guard_loss() -> TrainerCallback:
     return Guard()
 
 
+@contextmanager
+def _shown(trainer: Any) -> Iterator[None]:
+    """Progress on stderr in place of the trainer's bar, which puts its figures on stdout."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    with ExitStack() as stack:
+
+        class Shown(TrainerCallback):
+            begin: Begin | None = None
+            loss = math.nan
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.is_world_process_zero:
+                    self.begin = self.begin or stack.enter_context(steps(state.max_steps))
+                    self.begin(f"training, loss {self.loss:.3f}", state.global_step)
+
+            def on_log(
+                self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
+            ) -> None:
+                self.loss = float((logs or {}).get("loss", self.loss))
+
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Shown())
+        yield
+
+
 def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
     """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
 
@@ -190,7 +247,7 @@ def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
     checkpoints = job.out / "checkpoints"
     if trainer.is_world_process_zero():
         claim(checkpoints, {**_decides(job), **told})
-    with _room_on_disk(job.out):
+    with _room_on_disk(job.out), _shown(trainer):
         resume = last_whole(checkpoints)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         # DPO keeps its reference as a second adapter, which is no part of the result.

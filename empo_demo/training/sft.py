@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from empo_demo.dialogue import Message
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
-from empo_demo.training.recipe import TARGETS, Job, load_base, sample, train, write_card
+from empo_demo.training.recipe import Job, load_base, new_adapter, sample, train, write_card
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def run(job: Job, data: Path) -> None:
     """Train an SFT adapter on EmpatheticDialogues' training split into `job.out`."""
     from datasets import Dataset
-    from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     from empo_demo.engine.loading import load_tokenizer
@@ -37,13 +36,7 @@ def run(job: Job, data: Path) -> None:
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=job.rank,
-            lora_alpha=job.alpha,
-            lora_dropout=job.dropout,
-            target_modules=TARGETS,
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=new_adapter(job),
     )
     told = {"method": "sft", "data": file_hash(empathetic_file(data, "train"))}
     metrics = train(trainer, job, told)

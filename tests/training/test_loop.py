@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,25 @@ def test_votes_become_a_contender_beside_its_parent(
     assert len(ballots) == 60 and len({ballot.voter for ballot in ballots}) == 6
     assert {"base", "aligned"} < {ballot.a for ballot in ballots} | {ballot.b for ballot in ballots}
     assert all(ballot.len_a and ballot.time and ballot.exposure for ballot in ballots)
+
+
+def test_in_a_pipe_the_votes_say_lines(
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from empo_demo import progress
+
+    settings, plan = prepared(models, tmp_path)
+    plan = loop.replace(plan, simulate="random", votes=30)
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    monkeypatch.setattr(loop, "first_turns", lambda plan, split: ["i see", "oh no"])
+    loop.vote(settings, plan, loop.open_roster(settings, plan), seed=0)
+    *lines, verdicts = capsys.readouterr().err.splitlines()
+    assert lines and verdicts.startswith("Verdicts: ")
+    for line in lines:
+        assert re.fullmatch(r"votes \(random\): \d+ of 30 done, \d+ s", line), line
 
 
 def test_the_same_votes_are_not_trained_on_twice(

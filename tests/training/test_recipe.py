@@ -126,6 +126,57 @@ def test_the_reference_of_dpo_is_the_sft_model(
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_without_an_adapter_a_new_one_of_the_rank_begins_on_the_base(
+    data: Path, pairs: Path, tmp_path: Path, method: str
+) -> None:
+    """Its reference is the base: at a learning rate of 0 no reply is better than it was."""
+    from empo_demo.training import dpo
+
+    run = {"dpo": dpo.run_dpo, "kto": dpo.run_kto}[method]
+    plan = job(data, tmp_path, learning_rate=0.0, dropout=0.0, rank=3, alpha=6)
+    found = logged(dpo, lambda: run(plan, pairs))
+    made = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (made["r"], made["lora_alpha"]) == (3, 6)
+    assert found["rewards/margins"] == pytest.approx(0.0, abs=1e-4)
+    card = (tmp_path / "README.md").read_text()
+    assert "| rank | 3 |" in card and "from the base, which is also the reference" in card
+
+
+def test_the_card_has_the_rank_of_the_adapter_that_was_given(
+    data: Path, pairs: Path, tmp_path: Path
+) -> None:
+    from empo_demo.training import dpo, sft
+
+    sft.run(job(data, tmp_path / "sft", rank=2, alpha=4), data)
+    dpo.run_dpo(job(data, tmp_path / "dpo", adapter=tmp_path / "sft", steps=1), pairs)
+    card = (tmp_path / "dpo" / "README.md").read_text()
+    assert "| rank | 2 |" in card and "| alpha | 4 |" in card and "an SFT adapter" in card
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_rank_is_refused_where_the_adapter_has_its_own(
+    capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    line = refused(
+        capsys, method, "--pairs", "p", "--base", "b", "-o", "o", "--adapter", "mine", "--rank", 8
+    )  # fmt: skip
+    assert "the adapter mine has its rank already" in line
+
+
+def test_in_a_pipe_a_training_says_a_line_and_keeps_stdout_free(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from empo_demo import progress
+    from empo_demo.training import sft
+
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    sft.run(job(data, tmp_path, steps=8), data)
+    out, err = capfd.readouterr()
+    assert out == "" and "it/s" not in err
+    assert re.search(r"^training, loss (nan|\d+\.\d{3}): [1-7] of 8 done, \d+ s$", err, re.M), err
+
+
 def logged(module: Any, run: Any) -> dict[str, float]:
     """The metrics that a training handed to its card."""
     kept: dict[str, float] = {}

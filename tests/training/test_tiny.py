@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,18 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     assert step >= 1 and taken == list(range(step, total)), "it must go on, not start again"
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not (out / "checkpoint").exists()
+
+
+def test_in_a_pipe_its_progress_is_a_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from empo_demo import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    train(data, tmp_path / "out", passes=10.0)
+    lines = capsys.readouterr().err.splitlines()
+    shape = r"tiny base, loss (nan|\d+\.\d{3}), [\d,]+ tokens/s: \d+ of \d+ done, \d+ s"
+    assert lines and all(re.fullmatch(shape, line) for line in lines), lines
 
 
 def test_a_run_shorter_than_a_checkpoint_interval_ends_well_and_learns(

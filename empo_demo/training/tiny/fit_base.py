@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import DataError, EngineError
+from empo_demo.progress import steps
 from empo_demo.training.corpus import GENERAL, empathetic_file, file_hash
 from empo_demo.training.tiny.start_model import start_model, start_tokenizer
 
@@ -58,8 +59,8 @@ def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads
     tokenizer = start_tokenizer(data, init)
     model: Any = start_model(tokenizer, init)
     corpus = Corpus(data, tokenizer, length=config.length, seed=config.seed)
-    steps = _steps_per_pass(corpus.pass_of(0), config)
-    trainer = _Trainer(model, config, total=round(steps * config.passes), folder=out)
+    in_a_pass = _steps_per_pass(corpus.pass_of(0), config)
+    trainer = _Trainer(model, config, total=round(in_a_pass * config.passes), folder=out)
     trainer.resume()
     trainer.train(corpus)
     model.to(torch.bfloat16).save_pretrained(out, max_shard_size=SHARD)
@@ -86,29 +87,13 @@ class _Trainer:
                 branch.register_forward_hook(self._drop)
 
     def train(self, corpus: Any) -> None:
-        from rich.console import Console
-        from rich.progress import Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            *Progress.get_default_columns()[:3],
-            TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.3f} · {task.fields[speed]:,.0f} tokens/s"),
-        )
-        saved = shown = time.monotonic()
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task(
-                "tiny base", total=self.total, completed=self.step, loss=self.loss, speed=0.0
-            )
+        saved, speed = time.monotonic(), 0.0
+        with steps(self.total) as begin:
             for rows in self._steps(corpus):
+                begin(f"tiny base, loss {self.loss:.3f}, {speed:,.0f} tokens/s", self.step)
                 started = time.monotonic()
                 tokens = self._advance(rows)
                 speed = tokens / (time.monotonic() - started)
-                progress.update(bar, completed=self.step, loss=self.loss, speed=speed)
-                if time.monotonic() - shown > 30:
-                    shown = time.monotonic()
-                    progress.console.print(
-                        f"step {self.step}/{self.total} loss {self.loss:.3f} {speed:,.0f} tokens/s"
-                    )
                 if time.monotonic() - saved > self.config.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
@@ -201,7 +186,7 @@ class _Trainer:
         if state["total"] != self.total:
             raise DataError(
                 f"{path} is of another run ({state['total']} steps, not {self.total}); "
-                "give another --out, or delete it."
+                "give another --output, or delete it."
             )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
