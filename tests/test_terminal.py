@@ -62,6 +62,41 @@ def test_the_wrong_option_is_named(tmp_path: Path, option: str, value: str) -> N
     assert f"--{option} is {value!r}; it may be" in str(done.exception)
 
 
+FORCED = {
+    "compare": ["hello"],
+    "evaluate generate": ["--contender", "base", "--data", "d", "-o", "o"],
+    "evaluate hef": [],
+    "evaluate retention": ["--contender", "aligned", "--tasks", "{yaml}"],
+    "loop": [],
+    "contenders prepare": [],
+    "serve": [],
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_an_adapter_of_another_base_can_be_forced_wherever_one_is_loaded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo import settings
+
+    class Asked(Exception):
+        pass
+
+    def loaded(**overrides: Any) -> Any:
+        raise Asked(overrides["force_adapter"])
+
+    real = settings.load_settings
+    for module in list(sys.modules.values()):
+        if getattr(module, "load_settings", None) is real:
+            monkeypatch.setattr(module, "load_settings", loaded)
+    yaml = REPOSITORY / "assets" / "retention" / "everyday.yaml"
+    values = [value.format(yaml=yaml) for value in FORCED[name]]
+    for option, expected in (["--force-adapter"], True), ([], None):
+        done = CliRunner().invoke(app, [*name.split(), *values, *option])
+        assert isinstance(done.exception, Asked), done.output
+        assert done.exception.args == (expected,)
+
+
 def test_in_a_pipe_a_line_comes_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

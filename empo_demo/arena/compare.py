@@ -23,6 +23,7 @@ from empo_demo.engine.protocol import Event, Failed, Finished
 from empo_demo.errors import DataError, EngineError, InvalidInput
 from empo_demo.files import parse_json, read_text
 from empo_demo.settings import load_settings
+from empo_demo.terminal import AsJson, ForceAdapter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,22 +36,27 @@ def compare(
     dialogue: Annotated[
         Path | None, typer.Option(help="A JSON file: a list of {role, content}.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+    as_json: AsJson = False,
     seed: Annotated[int, typer.Option(help="Seed of both replies.")] = 0,
     left: Annotated[str, typer.Option(help="Contender on the left.")] = "base",
     right: Annotated[str, typer.Option(help="Contender on the right.")] = "aligned",
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Let two models answer the same dialogue, side by side."""
-    _run(text, dialogue, as_json=as_json, seed=seed, left=left, right=right)
+    _run(
+        text, dialogue, as_json=as_json, seed=seed, left=left, right=right,
+        force_adapter=force_adapter,
+    )  # fmt: skip
 
 
 def _run(
-    text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str, right: str
-) -> None:
+    text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str,
+    right: str, force_adapter: bool = False,
+) -> None:  # fmt: skip
     """Load, stream and print; raise an `ArenaError` for anything that a person can mend."""
     if left == right:
         raise InvalidInput(f"Both sides are {left!r}; name two different contenders.")
-    settings = load_settings()
+    settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     comparison = Comparison(
         _dialogue(text, dialogue_file), left, right, seed, decoding=roster.decoding

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from empo_demo.terminal import AsJson, ForceAdapter
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
     from empo_demo.settings import Settings
 
 app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
-Force = Annotated[
-    bool, typer.Option("--force-adapter", help="Accept an adapter of another base model.")
-]
 
 
 @app.callback()
@@ -56,7 +54,7 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def prepare(as_json: AsJson = False, force_adapter: Force = False) -> None:
+def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> None:
     """Make the merged copies of models ahead of time, so that the app starts at once."""
     import json
 

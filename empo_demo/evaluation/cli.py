@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from empo_demo.terminal import AsJson, group, named_output
+from empo_demo.terminal import AsJson, ForceAdapter, group, named_output
 
 evaluate_app = group()
 
@@ -26,11 +26,14 @@ def generate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N dialogues.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all replies.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Write one reply per dialogue, in place of the last listener turn."""
     from empo_demo.evaluation.generate import run
 
-    run(contender, data, output, limit=limit, seed=seed, batch=batch)
+    run(
+        contender, data, output, limit=limit, seed=seed, batch=batch, force_adapter=force_adapter
+    )  # fmt: skip
 
 
 @evaluate_app.command()
@@ -41,11 +44,15 @@ def retention(
     shots: Annotated[int | None, typer.Option(min=0, help="Examples in the prompt.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     as_json: AsJson = False,
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Does the aligned model still know what its base knew? lm-evaluation-harness on both."""
     from empo_demo.evaluation.retention import run
 
-    run(contender, tasks, limit=limit, shots=shots, batch=batch, as_json=as_json)
+    run(
+        contender, tasks, limit=limit, shots=shots, batch=batch, as_json=as_json,
+        force_adapter=force_adapter,
+    )  # fmt: skip
 
 
 @evaluate_app.command("word-counts")
@@ -182,6 +189,7 @@ def hef(
     seed: Annotated[int, typer.Option(help="Seed of the sample and of all replies.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
     as_json: AsJson = False,
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Does the SEM's guidance help? None, SEM's reading, true emotion, shuffled; paired."""
     from empo_demo.evaluation.hef.command import run
@@ -189,4 +197,5 @@ def hef(
     run(
         n=n, data=data, contenders=contender or [], work=work, output=output,
         two_step_of=two_step, seed=seed, batch=batch, as_json=as_json,
+        force_adapter=force_adapter,
     )  # fmt: skip

@@ -100,13 +100,14 @@ class Generator:
 
 
 def run(
-    contender_id: str, data: Path, output: Path, *, limit: int | None, seed: int, batch: int
-) -> None:
+    contender_id: str, data: Path, output: Path, *, limit: int | None, seed: int, batch: int,
+    force_adapter: bool = False,
+) -> None:  # fmt: skip
     """The command: generate what is missing in `output`; raise `EngineError` if a reply failed."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    settings = load_settings()
+    settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     contender = roster[contender_id]
     found = read_items(data, limit)

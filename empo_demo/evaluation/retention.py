@@ -55,22 +55,25 @@ def run(
     shots: int | None,
     batch: int,
     as_json: bool,
+    force_adapter: bool = False,
 ) -> None:
     """The command: evaluate both, print a table or one JSON line."""
     from rich.console import Console
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     harness = Harness(names, limit=limit, shots=shots, batch=batch)
-    record = evaluate(contender_id, harness, Console(stderr=True))
+    record = evaluate(contender_id, harness, Console(stderr=True), force_adapter=force_adapter)
     if as_json:
         print(json.dumps(record, allow_nan=False))
     else:
         _print(record, Console())
 
 
-def evaluate(contender_id: str, harness: Harness, console: Console) -> dict[str, Any]:
+def evaluate(
+    contender_id: str, harness: Harness, console: Console, *, force_adapter: bool = False
+) -> dict[str, Any]:
     """What `--json` prints: base, aligned, revision, quantization, and the rows as `tasks`."""
-    settings = load_settings()
+    settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     aligned = roster[contender_id]
     base = base_of(aligned, roster)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from empo_demo.terminal import group
+from empo_demo.terminal import ForceAdapter, group
 
 page_app = group()
 Output = Annotated[
@@ -20,9 +20,7 @@ REHEARSED = "I failed my driving test again, and my father was sitting in the ba
 def serve(
     host: Annotated[str | None, typer.Option(help="As GRADIO_SERVER_NAME.")] = None,
     port: Annotated[int | None, typer.Option(help="As GRADIO_SERVER_PORT.")] = None,
-    force_adapter: Annotated[
-        bool, typer.Option("--force-adapter", help="Accept an adapter of another base model.")
-    ] = False,
+    force_adapter: ForceAdapter = False,
 ) -> None:
     """Start the page, as `python app.py` does."""
     import os

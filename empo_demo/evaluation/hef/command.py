@@ -34,6 +34,8 @@ COLUMNS = {
     "epitome_ip": "IP",
     "epitome_ex": "EX",
     "bertscore": "BERTScore",
+    "bertscore_minilm": "BERTScore (MiniLM)",
+    "bertscore_other": "BERTScore (other)",
     "words": "words",
 }
 
@@ -49,12 +51,13 @@ def run(
     seed: int,
     batch: int,
     as_json: bool,
+    force_adapter: bool = False,
 ) -> None:
     """Evaluate HEF; `--json` prints one line, `output` gets the same object."""
     from rich.console import Console
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    settings = load_settings()
+    settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
     data = data or DATA
@@ -150,6 +153,7 @@ def load_judges(data: Path, settings: Settings, sem: SEM) -> Judges:
         levels=tools.epitome_levels,
         bertscore=lambda replies, gold: [s.f1 for s in bertscore(replies, gold, encoder)],
         bertscore_label=encoder.label,
+        bertscore_key=tools.bertscore_key,
     )
 
 
@@ -202,12 +206,20 @@ def print_table(result: dict[str, Any], console: Console) -> None:
     excludes no difference."""
     from rich.table import Table
 
-    table = Table("contender", "guidance", *COLUMNS.values(), title=f"HEF, n = {result['n']}")
+    measured = {
+        name
+        for entry in result["contenders"].values()
+        for cells in entry["conditions"].values()
+        for name in cells
+    }
+    columns = [name for name in COLUMNS if name in measured]
+    titles = (COLUMNS[name] for name in columns)
+    table = Table("contender", "guidance", *titles, title=f"HEF, n = {result['n']}")
     for name, entry in result["contenders"].items():
         for condition, cells in entry["conditions"].items():
-            table.add_row(name, condition, *(_cell(cells, column) for column in COLUMNS))
+            table.add_row(name, condition, *(_cell(cells, column) for column in columns))
     human = result["human"]
-    table.add_row("human", "–", *(f"{human[c]:.3f}" if c in human else "–" for c in COLUMNS))
+    table.add_row("human", "–", *(f"{human[c]:.3f}" if c in human else "–" for c in columns))
     console.print(table)
     for name, entry in result.get("two_step", {}).items():
         console.print(two_step_line(name, entry), highlight=False)
