@@ -31,6 +31,8 @@ from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import VERDICTS
 
 FORMATS = ("trl", "kto", "csv", "parquet", "jsonl")
+EMPTY = "`datasets` loads a file without rows with streaming=True only"
+"""Of any kind of file: its `load_dataset` refuses a split without rows otherwise."""
 _OTHER: dict[str, str] = {"a": "b", "b": "a"}
 
 
@@ -44,7 +46,8 @@ class Report:
 
     def __str__(self) -> str:
         said = f"{self.rows:,} rows from {self.votes:,} votes"
-        return f"{said}; {left}" if (left := left_out_line(self.left_out)) else said
+        said = f"{said}; {left}" if (left := left_out_line(self.left_out)) else said
+        return said if self.rows else f"{said}; {EMPTY}"
 
 
 def export_file(url: str, form: str, output: Path, *, mixed: bool = False) -> Report:

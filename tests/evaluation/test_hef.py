@@ -274,16 +274,21 @@ def test_the_summary_is_json_with_every_condition_and_the_human_beside(
         levels=lambda pairs: [{"er": 1, "ip": 0, "ex": len(reply) % 3} for _, reply in pairs],
         bertscore=lambda replies, gold: [float(r == g) for r, g in zip(replies, gold, strict=True)],
         bertscore_label="equality",
+        bertscore_key="bertscore_other",
     )
     result = command.summary(ROSTER, [BASE], cases, answers, judges, sem=KeywordSEM(), seed=0)
     result = json.loads(json.dumps(result))
     assert list(result["contenders"]["base"]["conditions"]) == list(CONDITIONS)
-    assert result["human"]["emotion_match"] == 1.0 and "bertscore" not in result["human"]
+    conditions = result["contenders"]["base"]["conditions"].values()
+    assert all("bertscore_other" in one and "bertscore" not in one for one in conditions)
+    assert result["human"]["emotion_match"] == 1.0
+    assert not [name for name in result["human"] if name.startswith("bertscore")]
     assert 0.8 < result["sem"]["top_1"] < 1
     console = Console(record=True, width=200, file=io.StringIO())
     command.print_table(result, console)
     text = console.export_text()
     assert "shuffled" in text and "P(emotion)" in text and "*" in text
+    assert "BERTScore (other)" in text and "MiniLM" not in text
 
 
 # --- Two steps --------------------------------------------------------------------------------

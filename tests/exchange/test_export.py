@@ -136,11 +136,12 @@ def test_a_kto_export_leaves_out_ties_and_says_so(voted: Arena, tmp_path: Path) 
 
 @pytest.mark.parametrize("form", ["trl", "kto", "jsonl", "csv", "parquet"])
 def test_an_export_without_rows_loads_as_no_rows(store: Any, tmp_path: Path, form: str) -> None:
-    """`datasets` refuses a split without rows unless it streams; the columns are there then too."""
+    """`datasets` refuses a split without rows of any file unless it streams; the export says so."""
     datasets = pytest.importorskip("datasets")
 
     path = tmp_path / f"votes.{form}"
-    assert export_file(str(store.database.url), form, path).rows == 0
+    report = export_file(str(store.database.url), form, path)
+    assert report.rows == 0 and "streaming=True only" in str(report)
     kind = form if form in ("csv", "parquet") else "json"
     made = datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True)
     assert list(made) == []

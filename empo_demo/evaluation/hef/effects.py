@@ -25,13 +25,14 @@ class Judges:
     """What judges replies: none of it took part in the guidance but the SEM's EPITOME heads.
 
     `levels` gives EPITOME levels for (user's turn, reply); `bertscore` F1 for (reply, reference);
-    either may be None where it is not to be had.
+    either may be None where it is not to be had. `bertscore_key` names its figures by the encoder.
     """
 
     emotion: ReplyJudge
     levels: Callable[[Sequence[tuple[str, str]]], list[dict[str, int]]] | None = None
     bertscore: Callable[[Sequence[str], Sequence[str]], Series] | None = None
     bertscore_label: str = ""
+    bertscore_key: str = "bertscore"
 
 
 def figures(
@@ -65,7 +66,7 @@ def human_figures(cases: Sequence[Case], judges: Judges) -> dict[str, float]:
     """The same judges' figures of the human replies: the ceiling, and the judge's accuracy."""
     replies = [case.item.reference for case in cases]
     columns = _columns(cases, replies, judges)
-    columns.pop("bertscore", None)
+    columns.pop(judges.bertscore_key, None)
     return {name: mean(values) for name, values in columns.items()}
 
 
@@ -120,7 +121,8 @@ def _columns(cases: Sequence[Case], replies: Sequence[str], judges: Judges) -> d
         levels = judges.levels(list(zip(turns, replies, strict=True)))
         columns |= {f"epitome_{m}": [float(level[m]) for level in levels] for m in LEVELS}
     if judges.bertscore is not None:
-        columns["bertscore"] = judges.bertscore(replies, [case.item.reference for case in cases])
+        references = [case.item.reference for case in cases]
+        columns[judges.bertscore_key] = judges.bertscore(replies, references)
     return columns
 
 
