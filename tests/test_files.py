@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,32 @@ def test_compare_refuses_a_dialogue_that_is_no_dialogue_in_one_line(
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"dialogue\.json"):
         CliRunner().invoke(app, ["compare", "--dialogue", str(file)], catch_exceptions=False)
+
+
+READERS = {
+    "evaluation.dialogues": "read_items", "evaluation.results": "read_retention",
+    "evaluation.hef.runner": "read_answers", "evaluation.hef.reply_judge": "train_judge",
+    "engine.predictions": "read_predictions", "metrics.nidf": "read_counts",
+    "training.corpus": "read_lines", "board.ballots": "read_ballots",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*READERS, "evaluation.results.read"])
+@pytest.mark.parametrize("start", [b"", b'{"conv_id": '])
+def test_every_file_that_is_handed_in_may_be_deep(tmp_path: Path, name: str, start: bytes) -> None:
+    room, function = (name, READERS[name]) if name in READERS else name.rsplit(".", 1)
+    read = getattr(import_module(f"empo_demo.{room}"), function)
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(start + DEEP + b"\n")
+    with pytest.raises(DataError, match=r"in\.jsonl"):
+        list(read(file))
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    from empo_demo.ui.cli import _write
+
+    with pytest.raises(DataError, match="cannot be written"):
+        _write(tmp_path / "none" / "x.json", {})
 
 
 @pytest.mark.parametrize(

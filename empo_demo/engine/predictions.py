@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
+from empo_demo.files import parse_json
 from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS
 
 COLUMNS = ("gens", "gen_targets", "prevs")
@@ -189,7 +189,7 @@ def _jsonl(path: Path, text: str) -> Iterator[Row]:
 
 def _json_row(where: str, line: str) -> Row:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         raise DataError(f"{where}: this is not a complete JSON object.") from None
     if not isinstance(record, dict):

@@ -6,7 +6,6 @@ breaks the rules of a dialogue, is skipped and named; a malformed line is an err
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.predictions import read_text
 from empo_demo.errors import DataError, InvalidInput
+from empo_demo.files import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def _examples(path: Path, text: str) -> list[Item]:
     try:
         items = [
             Item(str(one["title"]), Dialogue.from_messages(one["turns"]), "", one.get("emotion"))
-            for one in json.loads(text)
+            for one in parse_json(text)
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: a list of {{title, emotion, turns}} was expected.") from None
@@ -77,7 +77,7 @@ def _examples(path: Path, text: str) -> list[Item]:
 
 def _record(where: str, line: str) -> tuple[str, list[dict[str, Any]], str | None]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         conv_id, turns = str(record["conv_id"]), record["utterances"]
     except ValueError:
         raise DataError(f"{where}: this is not a complete JSON object.") from None

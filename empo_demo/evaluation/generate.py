@@ -21,6 +21,7 @@ from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.dialogues import Item, read_items
+from empo_demo.files import parse_json
 from empo_demo.progress import progress
 from empo_demo.settings import Settings, load_settings
 
@@ -210,7 +211,7 @@ def read_done(output: Path, contender: str, seed: int) -> set[str]:
     done = set()
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             conv_id, made_by = record["conv_id"], (record["contender"], record["seed"])
         except (ValueError, KeyError, TypeError):
             raise DataError(

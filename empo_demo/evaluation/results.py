@@ -7,7 +7,6 @@ the dialogues of EmpatheticDialogues may not go with the app.
 from __future__ import annotations
 
 import datetime
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ from empo_demo.evaluation.measure import Series
 from empo_demo.evaluation.metric_agreement import agreements, judged_scores, text_scores
 from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
 from empo_demo.evaluation.tools import Tools
+from empo_demo.files import parse_json
 from empo_demo.settings import ASSETS, Settings
 
 RESULTS = ASSETS / "results.json"
@@ -192,7 +192,7 @@ def read(path: Path) -> ResultsData:
     if not path.exists():
         return ResultsData(notices=["There is no evaluation of these models yet."])
     try:
-        record = json.loads(path.read_text(encoding="utf8"))
+        record = parse_json(path.read_text(encoding="utf8"))
         examples = [
             Example(**{**one, "context": tuple(one["context"])}) for one in record["examples"]
         ]
@@ -204,7 +204,7 @@ def read(path: Path) -> ResultsData:
 def read_retention(path: Path) -> dict[str, Any]:
     """What `evaluate retention --json` printed into a file."""
     try:
-        record = json.loads(path.read_text(encoding="utf8"))
+        record = parse_json(path.read_text(encoding="utf8"))
         assert isinstance(record["tasks"], list)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         raise DataError(

@@ -8,7 +8,6 @@ a token that no utterance holds is as specific as can be.
 from __future__ import annotations
 
 import gzip
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
+from empo_demo.files import parse_json
 from empo_demo.metrics.tokens import tokens
 
 UNKNOWN = 1.0
@@ -92,7 +92,7 @@ def _lines(path: Path) -> list[str]:
 def _utterances(path: Path, lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
-            record: dict[str, Any] = json.loads(line)
+            record: dict[str, Any] = parse_json(line)
             yield from (str(turn["content"]) for turn in record["utterances"])
         except (ValueError, KeyError, TypeError):
             raise DataError(

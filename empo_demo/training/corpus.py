@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from empo_demo.dialogue import Message
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.errors import DataError
+from empo_demo.files import parse_json
 
 Split = Literal["train", "valid"]
 GENERAL = "general_dialogues.jsonl.gz"
@@ -80,7 +80,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             raise DataError(f"{where}: this is not a complete JSON object.") from None
         if not isinstance(row, dict):

@@ -104,4 +104,9 @@ def people(
 
 
 def _write(path: Path, found: object) -> None:
-    path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+    from empo_demo.errors import DataError
+
+    try:
+        path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None

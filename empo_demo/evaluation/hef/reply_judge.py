@@ -8,7 +8,6 @@ reads users, this reads replies. Its accuracy on the human replies belongs besid
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.engine.predictions import read_text
 from empo_demo.errors import DataError
+from empo_demo.files import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +86,7 @@ def _listener_turns(path: Path) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             emotion, turns = record["emotion"], record["utterances"]
             if emotion in INDEX:
                 yield from ((t["content"], emotion) for t in turns if t["role"] == "assistant")

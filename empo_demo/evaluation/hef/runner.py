@@ -8,7 +8,6 @@ last fit of its emotion head did. Resumable.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from empo_demo.engine.protocol import Engine, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.dialogues import Item, read_items
 from empo_demo.evaluation.generate import batches, seed_of
+from empo_demo.files import parse_json
 from empo_demo.training.sem.folds import REPORTING, fold_of
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def read_answers(path: Path) -> dict[Key, Answer]:
     lines = path.read_text(encoding="utf8").split("\n") if path.exists() else []
     for number, line in enumerate(lines[:-1] if lines else [], start=1):
         try:
-            answer = Answer(**json.loads(line))
+            answer = Answer(**parse_json(line))
         except (ValueError, TypeError):
             raise DataError(
                 f"{path}, line {number}: this is no work file of `evaluate hef`; "
