@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
+import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,8 @@ from sqlalchemy import func, select, update
 
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import rows_of
-from empo_demo.exchange.records import Imported, import_file
+from empo_demo.exchange.records import Imported, import_records
+from empo_demo.files import json_lines, parse_json
 from empo_demo.votes.keeping import now, published_voter
 from empo_demo.votes.models import Round, Tombstone, Vote
 from empo_demo.votes.reasons import reason_left_out
@@ -37,6 +38,7 @@ WAIT = timedelta(hours=24)
 EVERY_MINUTES = 15
 FOLDER = "data"
 TOMBSTONES = "tombstones.jsonl"
+_ID = re.compile(r"[0-9a-f]{32}")
 Result = TypeVar("Result")
 
 
@@ -119,10 +121,8 @@ def take_out(store: Store, api: Api, repo: str) -> int:
         return 0
     for name in list(api.list_repo_files(repo, repo_type="dataset")):
         if name.startswith(f"{FOLDER}/") and name.endswith(".jsonl"):
-            lines = Path(api.hf_hub_download(repo, name, repo_type="dataset")).read_text("utf8")
-            kept = "".join(
-                f"{line}\n" for line in lines.splitlines() if _round_id(line) not in withdrawn
-            )
+            lines = _read(Path(api.hf_hub_download(repo, name, repo_type="dataset")))
+            kept = _without(lines, withdrawn)
             if kept != lines:
                 _upload(api, repo, name, kept)
     said = "".join(f"{json.dumps({'round_id': name})}\n" for name in sorted(store.tombstones()))
@@ -143,20 +143,19 @@ def pull(store: Store, api: Api, repo: str) -> Imported:
     """
     names = list(api.list_repo_files(repo, repo_type="dataset"))
 
-    def lines(name: str) -> list[str]:
-        path = Path(api.hf_hub_download(repo, name, repo_type="dataset"))
-        return [line for line in path.read_text("utf8").split("\n") if line.strip()]
+    def lines(name: str) -> Iterator[tuple[int, Any]]:
+        return json_lines(Path(api.hf_hub_download(repo, name, repo_type="dataset")))
 
     if TOMBSTONES in names:
-        store.bury({name for name in map(_round_id, lines(TOMBSTONES)) if name is not None})
-    rows: dict[str | None, str] = {}
+        found = (_id_of(value) for _, value in lines(TOMBSTONES))
+        store.bury({name for name in found if name is not None})
+    rows: dict[str, tuple[str, Any]] = {}
     for name in sorted(names):
         if name.startswith(f"{FOLDER}/") and name.endswith(".jsonl"):
-            rows |= {_round_id(line): _restored(line) for line in lines(name)}
-    with tempfile.TemporaryDirectory(prefix="empo-pull-") as folder:
-        path = Path(folder) / "records.jsonl"
-        path.write_text("\n".join(rows.values()), encoding="utf8")
-        return import_file(store, path)
+            for number, value in lines(name):
+                place = f"{name}, line {number}"
+                rows[_id_of(value) or place] = (place, _restored(value))
+    return import_records(store, rows.values())
 
 
 def last_push(store: Store) -> datetime | None:
@@ -261,10 +260,10 @@ def _scrub(store: Store, folder: Path) -> None:
     """Take withdrawn rounds out of the local files too; else they would be uploaded again."""
     withdrawn = store.tombstones()
     for path in folder.glob("*.jsonl"):
-        lines = path.read_text("utf8").splitlines()
-        kept = [line for line in lines if _round_id(line) not in withdrawn]
-        if len(kept) != len(lines):
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf8")
+        lines = _read(path)
+        kept = _without(lines, withdrawn)
+        if kept != lines:
+            path.write_text(kept, encoding="utf8", errors="surrogateescape")
 
 
 def _plain(act: Callable[[], Result], trouble: str) -> Result:
@@ -288,27 +287,42 @@ def _published(record: dict[str, Any]) -> dict[str, Any]:
     return {"round_id": record["round"]["id"], **record}
 
 
-def _restored(line: str) -> str:
-    """A published line as a record to import, marked as pushed; a broken one as it is."""
+def _restored(value: Any) -> Any:
+    """A published row as a record to import, marked as pushed; a broken one as it is."""
     try:
-        record = json.loads(line)
-        record.pop("round_id")
+        record = {key: one for key, one in value.items() if key != "round_id"}
         voted = datetime.fromisoformat(record["vote"]["created_at"])
-        record["round"]["pushed_at"] = (voted + WAIT).isoformat()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return line
-    return json.dumps(record, ensure_ascii=False)
+        pushed = (voted + WAIT).isoformat()
+        return {**record, "round": {**record["round"], "pushed_at": pushed}}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return value
+
+
+def _without(lines: str, withdrawn: Container[str]) -> str:
+    """The lines of a file but for those of withdrawn rounds; what is no row of ours stays."""
+    return "".join(
+        f"{line}\n" for line in lines.split("\n") if line and _round_id(line) not in withdrawn
+    )
+
+
+def _read(path: Path) -> str:
+    """A file as it is, whoever wrote it: bytes that are no UTF-8 come out as they went in."""
+    return path.read_text(encoding="utf8", errors="surrogateescape")
 
 
 def _round_id(line: str) -> str | None:
     try:
-        found = json.loads(line)
+        return _id_of(parse_json(line))
     except ValueError:
         return None
-    return found.get("round_id") if isinstance(found, dict) else None
+
+
+def _id_of(row: Any) -> str | None:
+    """The round of a published row or a tombstone; None where it names none."""
+    found = row.get("round_id") if isinstance(row, dict) else None
+    return found if isinstance(found, str) and _ID.fullmatch(found) else None
 
 
 def _upload(api: Api, repo: str, name: str, text: str) -> None:
-    api.upload_file(
-        path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repo, repo_type="dataset"
-    )
+    raw = text.encode(errors="surrogateescape")
+    api.upload_file(path_or_fileobj=raw, path_in_repo=name, repo_id=repo, repo_type="dataset")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NEEDED = ("app.py", "README.md", "LICENSE", "requirements.txt", "pyproject.toml")
 FOLDERS = ("empo_demo/", "assets/")
 """What the app reads, and its licence; tests and the CI's files stay here."""
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|(^|_)KEY$", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 TOKEN = "SPACE_TOKEN"
 """The variable here whose value becomes the Space's secret HF_TOKEN, with which it pushes."""
 ZERO_GPU_TORCH = "2.11.0"
@@ -80,17 +82,34 @@ def plan(
 ) -> Deployment:
     """Check the arguments and list the files; raise `SettingsError` on what cannot be meant."""
     from huggingface_hub import SpaceHardware
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     for name in (repo, *([dataset] if dataset else [])):
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-            raise SettingsError(f"{name!r} is no name of a repository; write owner/name.")
+        try:
+            validate_repo_id(name)
+            _owner, _ = name.split("/")
+        except ValueError:
+            raise SettingsError(f"{name!r} is no name of a repository; write owner/name.") from None
     known = [flavor.value for flavor in SpaceHardware]
     if hardware is not None and hardware not in known:
         raise SettingsError(f"--hardware holds {hardware!r}; it may hold {', '.join(known)}.")
     every = dict(variables or {})
+    for name, value in every.items():
+        _check_variable(name, value)
     if dataset:
         every["EMPO_HUB_DATASET"] = dataset
     return Deployment(repo, hardware, dataset, private, every, root, tracked(root))
+
+
+def _check_variable(name: str, value: str) -> None:
+    """Refuse what is no variable, and what anyone who opens the Space must not read."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise SettingsError(f"--set holds {name[:40]!r}, which is no name of a variable.")
+    if _SECRET.search(name) or (name == "EMPO_DATABASE" and _PASSWORD.search(value)):
+        raise SettingsError(
+            f"{name} is a secret, and everyone can read a Space's variables: set it as a secret in "
+            "the Space's settings."
+        )
 
 
 def tracked(root: Path) -> tuple[str, ...]:

@@ -13,6 +13,13 @@ from typing import Any
 
 import pytest
 
+from empo_demo.arena.arena import Arena
+from empo_demo.dialogue import Dialogue
+from empo_demo.exchange import hub as hub_rows
+from empo_demo.exchange.export import export_file
+from empo_demo.votes.keeping import now
+from empo_demo.votes.models import Tombstone
+from empo_demo.votes.store import Store
 from tests.conftest import REPOSITORY
 from tests.hub import Hub, running
 
@@ -52,6 +59,90 @@ def command(hub: Hub, folder: Path, *arguments: str) -> tuple[int, str]:
     started = process(hub, folder, "-m", "empo_demo", *arguments)
     _, complaint = started.communicate(timeout=120)
     return started.returncode, complaint
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+class Folder:
+    """A data set as a folder: the calls of the Hub's client that `pull` and `take_out` make."""
+
+    def __init__(self, root: Path, **files: bytes) -> None:
+        self.root = root
+        (root / "data").mkdir(parents=True)
+        for name, content in files.items():
+            (root / "data" / f"{name}.jsonl").write_bytes(content)
+
+    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
+        return [str(p.relative_to(self.root)) for p in self.root.rglob("*") if p.is_file()]
+
+    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str) -> str:
+        return str(self.root / filename)
+
+    def upload_file(self, *, path_or_fileobj: bytes, path_in_repo: str, **_: str) -> None:
+        (self.root / path_in_repo).write_bytes(path_or_fileobj)
+
+    def super_squash_history(self, repo_id: str, *, repo_type: str) -> None: ...
+
+
+@pytest.fixture
+def rows(arena: Arena, tmp_path: Path) -> list[bytes]:
+    """Three published votes; the reply of the first holds a line separator (U+2028)."""
+    for _ in range(3):
+        voter, consent = arena.new_voter(), arena.consent_text().version
+        opened = arena.open_round(voter, Dialogue(), "It rained.", consent=consent)
+        list(arena.stream(voter, opened.round_id))
+        arena.vote(voter, opened.round_id, "a")
+    export_file(arena.settings.database, "jsonl", tmp_path / "all.jsonl")
+    records = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().split("\n")[:-1]]
+    records[0]["replies"][0]["text"] = "Oh\u2028no."
+    published = [json.dumps(hub_rows._published(one), ensure_ascii=False) for one in records]
+    return [line.encode() for line in published]
+
+
+def poison(row: bytes) -> list[bytes]:
+    late = json.loads(row)
+    late["vote"]["created_at"] = "9999-12-31T23:59:59+00:00"
+    half = json.loads(row)
+    half["replies"][0]["text"] = "a\ud800b"
+    return [
+        DEEP, b'{"round_id": []}', b'{"round_id": {}}', b"1", b"\xff\xfe",
+        b'{"round_id": "../../x"}', json.dumps(late | {"round_id": "0" * 32}).encode(),
+        json.dumps(half | {"round_id": "1" * 32}).encode(),
+    ]  # fmt: skip
+
+
+def test_poison_in_the_data_set_is_named_and_the_good_votes_are_in(
+    rows: list[bytes], tmp_path: Path
+) -> None:
+    bad = poison(rows[0])
+    api = Folder(tmp_path / "set", votes=b"\n".join([*bad, *rows]))
+    (api.root / "tombstones.jsonl").write_bytes(b'{"round_id": []}\n[[]]\n\xff\n')
+    store = Store.open(f"sqlite:///{tmp_path}/new.sqlite3")
+    report = hub_rows.pull(store, api, "a/b")
+    assert (report.new, len(report.bad)) == (3, len(bad)), report.bad
+    assert report.bad[0].startswith("data/votes.jsonl, line 1: it is nested deeper")
+    store.close()
+
+
+def test_what_is_withdrawn_is_taken_out_beside_poison_and_nothing_else_changes(
+    rows: list[bytes], tmp_path: Path
+) -> None:
+    lines = [rows[0], *poison(rows[0]), rows[1], rows[2]]
+    api = Folder(tmp_path / "set", votes=b"".join(line + b"\n" for line in lines))
+    store = Store.open(f"sqlite:///{tmp_path}/new.sqlite3")
+    gone = json.loads(rows[1])["round_id"]
+    with store.database.write() as session:
+        session.add(Tombstone(round_id=gone, at=now(), published=True))
+    assert hub_rows.take_out(store, api, "a/b") == 1
+    kept = [line for line in lines if line != rows[1]]
+    assert (api.root / "data" / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
+    local = tmp_path / "pushed"
+    local.mkdir()
+    (local / "votes.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    hub_rows._scrub(store, local)
+    assert (local / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
+    store.close()
 
 
 @pytest.mark.slow

@@ -154,6 +154,23 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path) -> None:
         space.plan("anna/arena", hardware="toaster")
     with pytest.raises(SettingsError, match="no git checkout"):
         space.plan("anna/arena", root=tmp_path)
+    for name in ("../..", "anna/..", "anna/arena/x", "-a/b"):
+        with pytest.raises(SettingsError, match="write owner/name"):
+            space.plan(name)
+    with pytest.raises(SettingsError, match="no name of a variable"):
+        space.plan("anna/arena", variables={"A B\n": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_TOKEN", "hf_x"), ("EMPO_SECRET", "x"), ("OPENAI_API_KEY", "x"),
+     ("EMPO_DATABASE", "postgresql://anna:pass@host/votes")],
+)  # fmt: skip
+def test_no_secret_becomes_a_variable_that_everyone_can_read(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is a secret") as refused:
+        space.plan("anna/arena", variables={name: value})
+    assert value not in str(refused.value)
+    space.plan("anna/arena", variables={"EMPO_DATABASE": "sqlite:////data/votes.sqlite3"})
 
 
 def test_the_tracked_files_hold_all_that_the_app_reads_and_no_tests() -> None:
