@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.dialogue import Message
 from empo_demo.engine.adapters import first_line
 from empo_demo.engine.device import is_out_of_memory
-from empo_demo.engine.merging import Parts, Report, Tensors, scale_of
+from empo_demo.engine.merging import Report
 from empo_demo.engine.plan import obstacle_to_merge, read_config
+from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of
 from empo_demo.errors import EngineError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def compress(adapter: Path, out: Path, rank: int, report: Report | None = None) 
         raise EngineError(f"{adapter} cannot be compressed: {obstacle}; only a LoRA can.")
     if out.exists():
         raise EngineError(f"{out} is there already; name a new folder.")
-    tensors = Tensors.of(sorted(adapter.glob("adapter_model*.safetensors")))
+    tensors = Tensors.of(adapter_files(adapter))
     parts = Parts.of(tensors.files)
     largest = max((tensors.shapes[name][0] for name in parts.a.values()), default=0)
     if not 1 <= rank < largest:
@@ -148,4 +149,4 @@ def truncated(
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("adapter_model*.safetensors"))
+    return sum(file.stat().st_size for file in adapter_files(folder))

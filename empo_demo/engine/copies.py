@@ -20,7 +20,8 @@ from typing import Any
 
 from empo_demo.engine.adapters import adapter_here, first_line, model_here
 from empo_demo.engine.device import half_type
-from empo_demo.engine.merging import Report, merge, weight_files
+from empo_demo.engine.merging import Report, merge
+from empo_demo.engine.tensors import weight_files
 from empo_demo.errors import EngineError
 from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import Quantization

@@ -1,27 +1,24 @@
-"""An adapter merged into its base, tensor by tensor: neither is ever in memory as a whole.
+"""Merges an adapter into its base, tensor by tensor: neither is ever in memory as a whole.
 
 Each base tensor is read through a memory map, `scale · B A` is added in fp32, and the result is
-cast and put into the shard being written. Peak memory is two shards and one layer, whatever the
-model's size. LoRA on linear layers and embeddings, and whole replaced modules, are merged here;
-other kinds of adapters go through PEFT, which needs the whole model in memory.
+cast to bf16 and written with its shard. The peak of memory is one shard and one layer in fp32,
+whatever the model's size. This module merges LoRA on linear layers and embeddings, and modules
+that the adapter replaces as a whole. PEFT merges the other kinds, with the whole model in memory.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import math
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.adapters import first_line, fitting
 from empo_demo.engine.device import is_out_of_memory
-from empo_demo.engine.plan import obstacle_to_merge, read_config, whole_module
+from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.shapes import named
+from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of, weight_files
 from empo_demo.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,40 +26,39 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 500_000_000
 _ROWS = 1024
-"""Rows of a weight that are merged at a time: bounds the fp32 copies."""
-_PREFIX = "base_model.model."
+"""How many rows of a weight are merged at a time. It bounds the size of the fp32 copies."""
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEAD = "lm_head.weight"
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
               "*.model", "chat_template*")  # fmt: skip
 Report = Callable[[int, int], None]
-"""Called with (bytes written, bytes in all)."""
+"""Is called with (bytes written, bytes in all)."""
 
 
 def merge(
     base: Path, adapter: Path, out: Path, *, shard_bytes: int = SHARD_BYTES,
     report: Report | None = None,
 ) -> None:  # fmt: skip
-    """Write the model in `base` with the adapter in `adapter` to `out`, in bf16 safetensors.
+    """Merge the adapter in `adapter` into the model in `base`; write bf16 safetensors to `out`.
 
-    Where the adapter brings more rows of embeddings than the base has, the base's other
-    embeddings get the mean row for each new token. Raises `EngineError` where the two do not
-    fit, and where the disk or the memory is full.
+    An adapter may bring more rows of embeddings than the base has. Embeddings and head of the base
+    that the adapter does not replace then get the mean row for each new token. Raises
+    `EngineError` if the two do not fit together, and if the disk or the memory is full.
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
         if obstacle_to_merge(read_config(adapter)):
             _merge_with_peft(base, adapter, out)
         else:
-            _Merge(base, adapter, out, shard_bytes, report or _silent).run()
+            _Merge(base, adapter).write(out, shard_bytes, report)
         _copy_tokenizer(base, adapter, out)
     except EngineError:
         raise
     except Exception as error:
-        raise _sentence(error, adapter, out) from None
+        raise _explained(error, adapter, out) from None
 
 
-def _sentence(error: Exception, adapter: Path, out: Path) -> EngineError:
+def _explained(error: Exception, adapter: Path, out: Path) -> EngineError:
     if is_out_of_memory(error):
         return EngineError(
             f"This machine's memory is full while merging {adapter.name}: {first_line(error)} "
@@ -80,131 +76,59 @@ def _sentence(error: Exception, adapter: Path, out: Path) -> EngineError:
     )
 
 
-@dataclass(slots=True)
-class Tensors:
-    """Tensors of several safetensors files by name; each is read alone, from a fresh map.
-
-    A map is closed after each read, so that the pages of what was read leave the memory.
-    """
-
-    files: dict[str, Path]
-    shapes: dict[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, files: list[Path]) -> Tensors:
-        from safetensors import safe_open
-
-        where: dict[str, Path] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in files:
-            try:
-                with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                        where[name] = file
-                        shapes[name] = tuple(tensors.get_slice(name).get_shape())
-            except Exception as error:
-                raise EngineError(f"The file {file} cannot be read: {first_line(error)}") from None
-        return cls(where, shapes)
-
-    def read(self, name: str) -> torch.Tensor:
-        from safetensors import safe_open
-
-        with safe_open(self.files[name], framework="pt") as tensors:
-            tensor: torch.Tensor = tensors.get_tensor(name)
-            return tensor
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = json.loads(index.read_text(encoding="utf8"))["weight_map"].values()
-        return [folder / name for name in dict.fromkeys(named)]
-    found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise EngineError(
-            f"{folder} holds no safetensors weights; save the model with save_pretrained first."
-        )
-    return found
-
-
-@dataclass(slots=True)
-class Parts:
-    """An adapter's tensors, sorted: A and B by module, and whole weights by name."""
-
-    a: dict[str, str] = field(default_factory=dict)
-    b: dict[str, str] = field(default_factory=dict)
-    replaced: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, names: Mapping[str, Path]) -> Parts:
-        parts = cls()
-        for name in names:
-            stem = name.removeprefix(_PREFIX).replace(".base_layer", "")
-            module, mark, kind = stem.partition(".lora_")
-            if mark and kind in ("A.weight", "embedding_A"):
-                parts.a[module] = name
-            elif mark and kind in ("B.weight", "embedding_B"):
-                parts.b[module] = name
-            elif mark:
-                raise ValueError(f"it holds {name}, which is neither A nor B of a LoRA")
-            elif ".original_module." not in stem:
-                # PEFT may save what a whole module replaced beside it.
-                parts.replaced[whole_module(stem)] = name
-        return parts
-
-
-def scale_of(module: str, config: Mapping[str, Any], rank: int) -> float:
-    """The factor of `B A` as PEFT computes it: alpha / r, with rsLoRA alpha / sqrt(r)."""
-    alpha = float(_pattern(config.get("alpha_pattern"), module) or config.get("lora_alpha") or rank)
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _pattern(patterns: Any, module: str) -> Any:
-    """PEFT's own rule: a pattern names a module by its whole path or by its end."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return None
-
-
 class _Merge:
-    """One merge; its state is what all tensors of the model must agree on."""
+    """One merge. It holds what all tensors of the merged model must agree on."""
 
-    def __init__(self, base: Path, folder: Path, out: Path, shard: int, report: Report) -> None:
-        self.folder, self.out, self.shard, self.report = folder, out, shard, report
-        self.base_name = base.name
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source, self.folder = source, folder
         self.config = read_config(folder)
-        self.model_config = json.loads((base / "config.json").read_text(encoding="utf8"))
-        self.source = base
-        self.base = Tensors.of(weight_files(base))
-        self.adapter = Tensors.of(sorted(folder.glob("adapter_model*.safetensors")))
-        with fitting(folder, str(base)):
+        self.model_config = json.loads((source / "config.json").read_text(encoding="utf8"))
+        self.base = Tensors.of(weight_files(source))
+        self.adapter = Tensors.of(adapter_files(folder))
+        with fitting(folder, str(source)):
             self.parts = Parts.of(self.adapter.files)
             self.modules = self._modules()
             self._check_complete()
         self.embedding = next((n for n in self.base.files if n.endswith(_EMBEDDINGS)), None)
         self.rows = self._vocabulary()
 
-    def run(self) -> None:
+    def write(self, out: Path, shard_bytes: int, report: Report | None) -> None:
+        """Write shards of at most `shard_bytes` (or one tensor), their index and the config."""
+        import torch
+        from huggingface_hub import split_torch_state_dict_into_shards
+
         names = dict.fromkeys(self.base.files)
         if self._untied():
             names[_HEAD] = None
             self.model_config["tie_word_embeddings"] = False
-        writer = _Shards(self.out, self.shard, self._bytes(names), self.report)
-        for name in names:
-            writer.add(name, self._tensor(name))
-        writer.close()
-        self._write_config()
+        shapes = {_HEAD: self.base.shapes.get(self.embedding or "", ()), **self.base.shapes}
+        sizes = {n: torch.empty(shapes[n], dtype=torch.bfloat16, device="meta") for n in names}
+        shards = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
+        written = 0
+        for file, inside in shards.filename_to_tensors.items():
+            written += self._write_shard(out / file, inside)
+            if report is not None:
+                report(written, shards.metadata["total_size"])
+        index = {"metadata": {"total_size": written}, "weight_map": shards.tensor_to_filename}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf8")
+        self._write_config(out)
+
+    def _write_shard(self, file: Path, names: Iterable[str]) -> int:
+        """Merge and write the tensors of one file; return their bytes."""
+        from safetensors.torch import save_file
+
+        tensors = {name: self._tensor(name) for name in names}
+        save_file(tensors, file, metadata={"format": "pt"})
+        return sum(tensor.nbytes for tensor in tensors.values())
 
     def _modules(self) -> dict[str, str]:
-        """Module of the adapter to weight of the base. Raises where the base has none."""
+        """The base's weight for each module of the adapter; raises if the base lacks it."""
         replaced = {self._in_base(name): key for name, key in self.parts.replaced.items()}
         self.parts.replaced = replaced
         return {m: self._in_base(f"{m}.weight") for m in {**self.parts.a, **self.parts.b}}
 
     def _in_base(self, name: str) -> str:
-        """The base's name of a weight: some checkpoints leave the model's prefix out."""
+        """The name of a weight in the base: some checkpoints leave out the prefix `model.`."""
         short = name.partition(".")[2]
         if name in self.base.files or name == _HEAD:
             return name
@@ -213,7 +137,7 @@ class _Merge:
         raise ValueError(f"the base has no weight {name}.")
 
     def _check_complete(self) -> None:
-        """Every layer that the configuration names must have both its A and its B."""
+        """Raise unless every layer that the configuration names has both its A and its B."""
         lacking = set(self.parts.a) ^ set(self.parts.b)
         weights = set(self.modules.values())
         expected = {
@@ -237,7 +161,7 @@ class _Merge:
         return named(module, self.config.get("target_modules") or ())
 
     def _vocabulary(self) -> int | None:
-        """Rows that embeddings and head must have; None where the adapter replaces neither."""
+        """How many rows embeddings and head must have; None if the adapter replaces neither."""
         rows = [
             self.adapter.shapes[key][0]
             for name, key in self.parts.replaced.items()
@@ -246,9 +170,9 @@ class _Merge:
         return max(rows) if rows else None
 
     def _untied(self) -> bool:
-        """Whether a head that the base shares with its embeddings becomes one of its own.
+        """Whether the head, which the base shares with its embeddings, gets weights of its own.
 
-        PEFT trains one of the two apart from the other, unless it was told to keep them tied.
+        It does if PEFT trained only one of the two and was not told to keep them tied.
         """
         if _HEAD in self.base.files or self.config.get("ensure_weight_tying"):
             return False
@@ -272,9 +196,9 @@ class _Merge:
             tensor = _padded(tensor, self.rows)
         module = next((m for m, weight in self.modules.items() if weight == name), None)
         if module is not None:
-            with fitting(self.folder, self.base_name):
+            with fitting(self.folder, self.source.name):
                 return self._with_lora(tensor, module)
-        # A copy: the map of the file is to be closed.
+        # Copy the tensor, because the memory map of its file is closed after the read.
         return tensor.to(torch.bfloat16, copy=True).contiguous()
 
     def _with_lora(self, weight: torch.Tensor, module: str) -> torch.Tensor:
@@ -283,7 +207,7 @@ class _Merge:
         a, b = (self.adapter.read(part[module]) for part in (self.parts.a, self.parts.b))
         scale = scale_of(module, self.config, a.shape[0])
         embedding = "lora_embedding" in self.parts.a[module]
-        # `W + scale * left @ right`, whatever the orientation of the layer.
+        # The layer becomes `W + scale * left @ right`; embeddings are stored transposed.
         left, right = (a.T, b.T) if embedding or self.config.get("fan_in_fan_out") else (b, a)
         if tuple(weight.shape) != (left.shape[0], right.shape[1]):
             raise ValueError(
@@ -297,11 +221,7 @@ class _Merge:
             merged[rows] = torch.addmm(weight[rows].float(), left[rows].float(), right, alpha=scale)
         return merged
 
-    def _bytes(self, names: Mapping[str, None]) -> int:
-        shapes = {_HEAD: self.base.shapes.get(self.embedding or "", ()), **self.base.shapes}
-        return 2 * sum(math.prod(shapes[name]) for name in names)
-
-    def _write_config(self) -> None:
+    def _write_config(self, out: Path) -> None:
         config = self.model_config
         if self.rows is not None:
             for table in (config, config.get("text_config")):
@@ -309,54 +229,17 @@ class _Merge:
                     table["vocab_size"] = self.rows
         config["dtype"] = "bfloat16"
         config.pop("torch_dtype", None)
-        (self.out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf8")
+        (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf8")
         generation = self.source / "generation_config.json"
         if generation.is_file():
-            shutil.copyfile(generation, self.out / generation.name)
-
-
-@dataclass(slots=True)
-class _Shards:
-    """Writes tensors to numbered files of at most `limit` bytes (or one tensor)."""
-
-    folder: Path
-    limit: int
-    total: int
-    report: Report
-    where: dict[str, str] = field(default_factory=dict)
-    written: int = 0
-    _open: dict[str, torch.Tensor] = field(default_factory=dict)
-    _size: int = 0
-    _count: int = 0
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        size = tensor.numel() * tensor.element_size()
-        if self._open and self._size + size > self.limit:
-            self._flush()
-        self._open[name], self._size = tensor, self._size + size
-
-    def close(self) -> None:
-        self._flush()
-        index = {"metadata": {"total_size": self.written}, "weight_map": self.where}
-        path = self.folder / "model.safetensors.index.json"
-        path.write_text(json.dumps(index), encoding="utf8")
-
-    def _flush(self) -> None:
-        from safetensors.torch import save_file
-
-        self._count += 1
-        file = f"model-{self._count:05}.safetensors"
-        save_file(self._open, self.folder / file, metadata={"format": "pt"})
-        self.where |= dict.fromkeys(self._open, file)
-        self.written += self._size
-        self._open, self._size = {}, 0
-        self.report(self.written, self.total)
+            shutil.copyfile(generation, out / generation.name)
 
 
 def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """`tensor` with the mean row for each missing row; the mean changes no other probability much.
+    """`tensor` with the mean row appended until it has `rows` rows.
 
-    transformers' `mean_resizing` also draws from the rows' covariance, which takes minutes.
+    The mean row hardly changes the probabilities of the other tokens. The `mean_resizing` of
+    transformers also draws from the covariance of the rows, which takes minutes.
     """
     import torch
 
@@ -367,12 +250,12 @@ def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def _merge_with_peft(base: Path, adapter: Path, out: Path) -> None:
-    """For kinds of adapters that are more than `B A`: the whole model in memory, on the CPU."""
+    """Merge adapters that are more than `B A`, with the whole model in memory on the CPU."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    tensors = Tensors.of(sorted(adapter.glob("adapter_model*.safetensors")))
+    tensors = Tensors.of(adapter_files(adapter))
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     rows = [s[0] for n, s in tensors.shapes.items() if "embed_tokens" in n and "lora_" not in n]
     if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:
@@ -385,9 +268,12 @@ def _merge_with_peft(base: Path, adapter: Path, out: Path) -> None:
 
 
 def _copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:
-    """The adapter's tokenizer where it has one, else the base's; the base's template if need be."""
+    """Copy the adapter's tokenizer if it has one, else the base's.
+
+    A tokenizer of the adapter that has no chat template gets the base's.
+    """
     own = adapter if (adapter / "tokenizer_config.json").is_file() else base
-    for file in _matching(own, _TOKENIZER):
+    for file in (file for pattern in _TOKENIZER for file in own.glob(pattern)):
         shutil.copyfile(file, out / file.name)
     if own is base:
         return
@@ -397,13 +283,3 @@ def _copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:
 
         template = load_tokenizer(str(base)).chat_template
         (out / "chat_template.jinja").write_text(str(template), encoding="utf8")
-
-
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns):
-            yield file
-
-
-def _silent(_done: int, _total: int) -> None:
-    """No report is wanted."""

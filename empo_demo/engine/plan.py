@@ -7,11 +7,12 @@ decide the speed; memory decides whether the models fit at all.
 from __future__ import annotations
 
 import json
-import re
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from empo_demo.engine.tensors import Tensors, adapter_files, whole_module
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
 
@@ -50,24 +51,14 @@ class Choice:
 
 def read_shape(folder: Path) -> AdapterShape:
     """Count the weights in an adapter's safetensors files, from their headers alone."""
-    from safetensors import safe_open
-
     config = read_config(folder)
     lora = 0
     replaced: dict[str, int] = {}
-    for file in sorted(folder.glob("adapter_model*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                    size = 1
-                    for side in tensors.get_slice(name).get_shape():
-                        size *= side
-                    if "lora_" in name:
-                        lora += size
-                    elif ".original_module." not in name:
-                        replaced[whole_module(name)] = size
-        except Exception as error:
-            raise EngineError(f"The adapter file {file} cannot be read: {error}.") from None
+    for name, shape in Tensors.of(adapter_files(folder)).shapes.items():
+        if "lora_" in name:
+            lora += math.prod(shape)
+        elif ".original_module." not in name:
+            replaced[whole_module(name)] = math.prod(shape)
     if not lora and not replaced:
         raise EngineError(
             f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
@@ -78,11 +69,6 @@ def read_shape(folder: Path) -> AdapterShape:
         config.get("base_model_name_or_path"),
         obstacle_to_share(config),
     )
-
-
-def whole_module(name: str) -> str:
-    """The weight that a whole module of an adapter replaces; PEFT may save it under two names."""
-    return re.sub(r"\.modules_to_save(\.\w+)?\.", ".", name)
 
 
 def obstacle_to_share(config: dict[str, Any]) -> str | None:
