@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from empo_demo import __version__
-from empo_demo.arena.compare import compare
+from empo_demo.arena.cli import compare
 from empo_demo.board import cli as board
 from empo_demo.contenders import adapter
 from empo_demo.contenders import cli as contenders

@@ -1,7 +1,7 @@
 """The use case: open a round, stream it, take the vote, reveal, go on.
 
-Imports neither gradio nor torch. Every method validates as if a stranger with curl had called it,
-because one can: the page holds only a round id and the voter's token, and passes both.
+It imports neither gradio nor torch. The page holds only a round id and the voter's token. Every
+method is reachable from outside and checks its arguments as if a stranger had called it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from empo_demo.arena import guards, opening
 from empo_demo.arena.backend import Backend
 from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.jobs import jobs_of, replay
-from empo_demo.arena.live import LiveRounds, owner
+from empo_demo.arena.live import Live, LiveRounds, owner
 from empo_demo.arena.rounds import (
     ConsentText,
     OpenedRound,
     Receipt,
     RoundView,
     Status,
+    blind_record,
     dialogue_of,
+    goes_on_with,
     own_vote,
     receipt_of,
     view_of,
 )
-from empo_demo.arena.streaming import Live, RoundStream
+from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Engine, Event
 from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
-from empo_demo.votes.models import SIDES, Round, Side
+from empo_demo.votes.models import SIDES, Round
 from empo_demo.votes.record import record_of
 from empo_demo.votes.store import CastVote, Store, voter_id
-from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class Arena:
-    """One arena over one store. Safe for threads; replicas share the store, not the arena."""
+    """One arena over one store. It is safe for threads. Replicas share the store, not the arena."""
 
     def __init__(
         self,
@@ -83,31 +84,32 @@ class Arena:
         sem: SEM | None = None,
         failure: str | None = None,
     ) -> None:
-        """Hand over what loaded behind the page, or a sentence on why it did not."""
+        """Add models that were loaded after the start, or one sentence on why loading failed."""
         self._backend.attach(engine=engine, sem=sem, failure=failure)
 
     def status(self) -> Status:
-        """Whether the models can answer, in words for the page."""
+        """Whether the models can answer, with a sentence for the page."""
         return self._backend.status()
 
     def engine(self) -> Engine:
-        """The engine itself, for comparisons that are no votes; `NotAllowed` while it loads."""
+        """The engine, for comparisons, which are not votes; `NotAllowed` while it loads."""
         engine = self._backend.engine(patience=0.0)
         if engine is None:
             raise NotAllowed("The models are not loaded yet; try again in a moment.")
         return engine
 
     def recorded_dialogues(self) -> list[Dialogue]:
-        """Where replies were recorded elsewhere: the only dialogues that can be answered."""
+        """The dialogues that recorded replies can answer; empty if replies are generated."""
         listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None
         return list(listed()) if listed is not None else []
 
     def explore(
         self, comparison: Comparison, *, address: str | None = None
     ) -> tuple[dict[str, Shown], Iterator[Event]]:
-        """Who stands on the sides "a" and "b", and what they say. Not blind, and not stored.
+        """Stream a comparison, which is neither blind nor stored; return who is on which side.
 
-        Counts against the address. Without the SEM a guided side says that it had no guidance.
+        It counts against the limits of the address. Without the SEM, `Shown` says that a guided
+        side has no guidance.
         """
         comparison.checked(self.roster)
         engine, sem = self.engine(), self._backend.sem()
@@ -117,7 +119,7 @@ class Arena:
         return shown(self.roster, comparison, reading), self._giving_way(events)
 
     def _giving_way(self, events: Iterator[Event]) -> Iterator[Event]:
-        """End a comparison that holds the engine's only place while a round waits for it."""
+        """Stop a comparison that uses the engine's only place when a round waits for it."""
         with closing(events):  # type: ignore[type-var]
             for event in events:
                 yield event
@@ -125,11 +127,11 @@ class Arena:
                     raise NotAllowed("A visitor's round comes first; compare again in a moment.")
 
     def ahead(self) -> int:
-        """How many rounds wait for the models now."""
+        """How many rounds are in the engine's queue."""
         return int(getattr(self._backend.engine(patience=0.0), "waiting", 0))
 
     def analyze(self, dialogue: Dialogue | str) -> Reading:
-        """What the SEM reads in the last user turn (or in a bare text); stores nothing."""
+        """The SEM's reading of the last user turn (or of a bare text). Nothing is stored."""
         if isinstance(dialogue, str):
             dialogue = guards.check_dialogue(Dialogue(), dialogue)
         sem = self._backend.sem()
@@ -138,53 +140,53 @@ class Arena:
         return sem.read(dialogue.turns)
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        """The valence of each text (a reply, for example): by the SEM where it can, else VADER."""
+        """The valence of each text, by the SEM if it is loaded, else by VADER."""
         from empo_demo.empathy.feeling import feelings
 
         return feelings(self._backend.sem(patience=0.0), texts)
 
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
-        """EPITOME's levels of each (context, reply); empty where the SEM gives none."""
+        """The EPITOME levels of each (context, reply); empty if the SEM has no such head."""
         judge = getattr(self._backend.sem(), "epitome", None)
         return list(judge(pairs)) if judge is not None else []
 
     # The voter ------------------------------------------------------------------------------
 
     def new_voter(self) -> str:
-        """A random token of 43 url-safe characters; nothing is stored until a round is opened."""
+        """A random token of 43 URL-safe characters. Nothing is stored before the first round."""
         return secrets.token_urlsafe(32)
 
     def consent_text(self) -> ConsentText:
-        """What to show before the first text; pass its version as `consent` if agreed."""
+        """The text that a visitor may agree to. Pass its version as `consent`."""
         return ConsentText(consents.VERSION, consents.TEXT)
 
     def my_votes(self, voter: str) -> list[dict[str, Any]]:
-        """All that the voter's votes say, oldest first."""
+        """The contents of the voter's votes, oldest first."""
         rounds = self.store.rounds_of(guards.check_token(voter))
         return [own_vote(round_, self._labels()) for round_ in rounds if round_.vote]
 
     def my_data(self, voter: str) -> list[dict[str, Any]]:
-        """Every round that is stored of the voter, as it is stored, oldest first.
+        """Every stored round of the voter, as it is stored, oldest first.
 
-        A round without a vote is given without what would say who answers: it is still blind.
+        A round without a vote is still blind, so it comes without the names of the contenders.
         """
         rounds = self.store.rounds_of(guards.check_token(voter))
-        return [record_of(one) if one.vote else _blind(one) for one in rounds]
+        return [record_of(one) if one.vote else blind_record(one) for one in rounds]
 
     def withdraw(self, voter: str, round_id: str) -> None:
-        """Erase one round of the voter with its vote; `NotFound` where there is none of theirs."""
+        """Erase one round of the voter with its vote; `NotFound` if the round is not theirs."""
         round_ = self._own(guards.check_token(voter), round_id)
         self._rounds.forget({round_.id})
         self.store.erase_round(voter, round_.id)
 
     def delete_my_data(self, voter: str) -> int:
-        """Erase all rounds and votes of the voter; return how many rounds that were."""
+        """Erase all rounds and votes of the voter; return the number of rounds."""
         token = guards.check_token(voter)
         self._rounds.forget({round_.id for round_ in self.store.rounds_of(token)})
         return self.store.erase_voter(token)
 
     def end_visit(self, voter: str) -> int:
-        """Erase at once what a visitor without consent wrote; return how many rounds."""
+        """Erase the rounds of a visitor who gave no consent; return their number."""
         return self.store.purge(token=guards.check_token(voter))
 
     # The life of a round --------------------------------------------------------------------
@@ -200,10 +202,10 @@ class Arena:
         user: str | None = None,
         example: str | None = None,
     ) -> OpenedRound:
-        """Validate, read, draw and store a round; nothing is generated yet.
+        """Check the text, read it, draw the contenders and store the round. Nothing is generated.
 
-        Without `consent` (the current text's version) the round is erased after the visit.
-        Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits.
+        `consent` is the version of the current text. Without it the round is erased after the
+        visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits.
         """
         token = guards.check_token(voter)
         full = guards.check_dialogue(dialogue, text)
@@ -219,7 +221,7 @@ class Arena:
         )  # fmt: skip
 
     def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:
-        """The same dialogue again with new seeds and sides; the old round becomes void."""
+        """Open the same dialogue again with new seeds and sides. The old round becomes void."""
         token = guards.check_token(voter)
         old = self._own(token, round_id)
         live = self._rounds.get(old.id)
@@ -233,10 +235,10 @@ class Arena:
         )  # fmt: skip
 
     def stream(self, voter: str, round_id: str) -> Iterator[Event]:
-        """The replies as events of the sides "a" and "b"; waits while the models load.
+        """Yield the replies as events of the sides "a" and "b"; wait while the models load.
 
-        Closing the iterator stops the models and keeps what was said. A round that was answered
-        before gives its stored replies again. Raises `NotAllowed` for a void or running round.
+        Closing the iterator stops the models and keeps the text so far. A round that was answered
+        before yields its stored replies. Raises `NotAllowed` for a void or running round.
         """
         round_ = self._own(guards.check_token(voter), round_id)
         if round_.state == "streaming" and self._rounds.get(round_.id) is None:
@@ -251,7 +253,7 @@ class Arena:
         return self._perform(voter, round_)
 
     def stop(self, voter: str, round_id: str) -> None:
-        """Stop a round that streams in this process; its replies so far are kept."""
+        """Stop a round that streams in this process. Its replies so far are kept."""
         round_ = self._own(guards.check_token(voter), round_id)
         live = self._rounds.get(round_.id)
         if live is not None:
@@ -266,14 +268,14 @@ class Arena:
         ratings: Mapping[str, int] | None = None,
         comment: str = "",
     ) -> Receipt:
-        """Count the vote, once, and say who was who; a second call returns the first receipt."""
+        """Store the vote and say who was who. A second call returns the first receipt."""
         token = guards.check_token(voter)
         verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
         guards.check_ratings(ratings, "a")
         wanted = guards.check_round_id(round_id)
 
         def fill(round_: Round) -> CastVote:
-            chosen = self._goes_on_with(round_, verdict)
+            chosen = goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
             kept = guards.check_ratings(ratings, chosen)
             return CastVote(verdict, chosen, _digest(goes_on), dict(kept), comment)
@@ -298,7 +300,7 @@ class Arena:
         )
 
     def go_on(self, voter: str, round_id: str) -> Dialogue:
-        """The shared dialogue with the chosen reply, after the vote; always the same."""
+        """The dialogue with the chosen reply, after the vote. It is the same at every call."""
         round_ = self._own(guards.check_token(voter), round_id)
         if round_.vote is None:
             raise NotAllowed("Vote first: the dialogue goes on with the reply that you choose.")
@@ -306,11 +308,11 @@ class Arena:
         return dialogue_of(round_).plus("assistant", text)
 
     def find(self, voter: str, round_id: str) -> RoundView:
-        """The round as a reloaded page needs it, whatever its state."""
+        """The round, in any state, for a page that was reloaded."""
         return self._view(self._own(guards.check_token(voter), round_id))
 
     def latest(self, voter: str) -> RoundView | None:
-        """The voter's newest round, or None."""
+        """The newest round of the voter, or None."""
         round_ = self.store.latest_of(guards.check_token(voter))
         return self.find(voter, round_.id) if round_ is not None else None
 
@@ -382,31 +384,6 @@ class Arena:
             yield from stream.events()
         finally:
             self._rounds.remove(live)
-
-    def _goes_on_with(self, round_: Round, verdict: str) -> Side:
-        """The chosen side; drawn on a tie; never a known bad reply."""
-        if round_.check_side is not None:
-            return "b" if round_.check_side == "a" else "a"
-        preferred = VERDICTS[verdict].preferred
-        if preferred is not None:
-            return preferred
-        return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"
-
-
-def _blind(round_: Round) -> dict[str, Any]:
-    """A round without a vote, for its voter."""
-    return {
-        "round": {
-            "id": round_.id,
-            "state": round_.state,
-            "created_at": round_.created_at.isoformat(),
-            "ephemeral": round_.ephemeral,
-            "consent": round_.consent,
-            "dialogue": round_.dialogue,
-        },
-        "replies": [{"side": reply.side, "text": reply.text} for reply in round_.replies],
-        "vote": None,
-    }
 
 
 def _digest(dialogue: Dialogue) -> str:

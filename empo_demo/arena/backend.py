@@ -1,4 +1,4 @@
-"""The engine and the SEM as they arrive: the page is up before they are, and waits visibly."""
+"""Holds the engine and the SEM. The page starts before they are loaded, and waits for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEM_PATIENCE = 30.0
 
 
 class Backend:
-    """Holds the models; `engine()` and `sem()` wait for them, up to a bound in seconds."""
+    """Holds the models. `engine()` and `sem()` wait for them, up to a number of seconds."""
 
     def __init__(self, engine: Engine | None, sem: SEM | None, *, tiny: bool) -> None:
         self._arrival = threading.Condition()
@@ -34,7 +34,7 @@ class Backend:
         sem: SEM | None = None,
         failure: str | None = None,
     ) -> None:
-        """Hand over what has loaded, or say in one plain sentence why it cannot be loaded."""
+        """Add models that have been loaded, or one plain sentence that says why they cannot be."""
         with self._arrival:
             self._engine = engine or self._engine
             self._sem = sem or self._sem
@@ -53,7 +53,7 @@ class Backend:
     def engine(
         self, *, patience: float = ENGINE_PATIENCE, given_up: Callable[[], bool] = lambda: False
     ) -> Engine | None:
-        """The engine, waited for; None where `given_up` came true first; else `EngineError`."""
+        """Wait for the engine; None if `given_up` returns true. Raises `EngineError` if it fails."""
         until = time.monotonic() + patience
         with self._arrival:
             while self._engine is None:
@@ -70,7 +70,7 @@ class Backend:
             return self._engine
 
     def sem(self, *, patience: float = SEM_PATIENCE) -> SEM | None:
-        """The SEM, waited for while it loads; None where it is not coming."""
+        """Wait for the SEM while the models load; None if there is none."""
         until = time.monotonic() + patience
         with self._arrival:
             while self._sem is None and self._engine is None and self._failure is None:

@@ -1,7 +1,7 @@
-"""Attention checks: replies of our own writing that are plainly wrong for a given emotion.
+"""Attention checks: replies of our own that are plainly wrong for a given emotion.
 
-A check's bad reply fits the *opposite* emotion of the one that the SEM reads, as a reply taken
-from an opposite-emotion dialogue does. Such rounds are never exported as preferences.
+The bad reply fits the *opposite* of the emotion that the SEM reads, like a reply from a dialogue
+with the opposite emotion. Exports never contain such rounds as preferences.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _PLEASANT_GROUPS = frozenset({"joy", "trust", "anticipation", "surprise"})
 
 
 def draw(emotion: str, seed: int) -> str:
-    """The name of a reply that is known to be bad where `emotion` is read."""
+    """The name of a reply that is known to be bad for `emotion`."""
     pleasant = GROUP_OF[emotion] in _PLEASANT_GROUPS
     number = random.Random(f"check {seed}").randrange(len(_BAD_FOR[pleasant]))
     return f"{'pleasant' if pleasant else 'unpleasant'}/{number}"
 
 
 def text_of(name: str) -> str:
-    """The known bad reply with the name that `draw` gave."""
+    """The known bad reply with a name that `draw` returned."""
     kind, _, number = name.partition("/")
     return _BAD_FOR[kind == "pleasant"][int(number)]

@@ -1,4 +1,4 @@
-"""Events of two sides, gathered into pictures of what both have said so far."""
+"""Collects the events of two sides into frames: what both have said so far."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Literal
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished
 
 SECONDS = 0.1
-"""Between two frames: ten a second is all that an eye and a phone want."""
+"""Seconds between two frames. Ten frames a second are enough for people and phones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`texts` has both sides; `ends` those that have ended. A failed side's text is empty."""
+    """The texts of both sides, and the ends of those that ended. A failed side has no text."""
 
     texts: dict[Literal["a", "b"], str]
     ends: dict[Literal["a", "b"], Finished | Failed] = field(default_factory=dict)
 
     @property
     def both(self) -> bool:
-        """Whether each side has said something or has ended."""
+        """Whether each side has text or has ended."""
         return all(text or side in self.ends for side, text in self.texts.items())
 
 
 def frames(events: Iterator[Event], *, every: float = SECONDS) -> Iterator[Frame]:
-    """At most one frame every `every` seconds, and the last one in any case.
+    """Yield at most one frame per `every` seconds, and always the last one.
 
-    The first frame has both sides: which side was the faster must not show. Closing the iterator
-    closes `events`, which stops the models.
+    The first frame has both sides, because it must not show which side was faster. Closing the
+    iterator closes `events`, which stops the models.
     """
     now = Frame({"a": "", "b": ""})
     last = 0.0

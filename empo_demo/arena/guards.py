@@ -1,4 +1,4 @@
-"""What is refused or pointed out before a round is opened: the stranger-with-curl checks.
+"""Checks of everything that a stranger may send before a round is opened.
 
 Each check raises an `ArenaError` that says what was wrong and what is expected.
 """
@@ -27,7 +27,7 @@ MAX_REPLY = 8_000
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What safety found in a dialogue's user turns; `notices` are about the last of them."""
+    """What the safety checks found in the user turns. `notices` concern only the last one."""
 
     crisis: bool = False
     personal: bool = False
@@ -46,7 +46,7 @@ def check_token(token: str) -> str:
 
 
 def check_round_id(round_id: str) -> str:
-    """A well-formed id as it is; anything else as an id that no round has."""
+    """A well-formed id unchanged; for anything else an id that no round has."""
     return round_id if isinstance(round_id, str) and _ROUND.match(round_id) else ""
 
 
@@ -62,7 +62,7 @@ def check_consent(consent: str | None) -> str | None:
 
 
 def check_dialogue(dialogue: Dialogue, text: str) -> Dialogue:
-    """The dialogue with the visitor's new turn, or a refusal that says what is wrong."""
+    """The dialogue with the visitor's new turn. Raises `InvalidInput` with the reason."""
     if dialogue.turns and dialogue.turns[-1].role == "user":
         raise InvalidInput(
             "The dialogue ends with a turn of the user; it must end with a reply before a new "
@@ -86,7 +86,7 @@ def check_verdict(verdict: str) -> str:
 
 
 def check_ratings(ratings: Mapping[str, Any] | None, chosen: str) -> dict[str, int]:
-    """Ratings by `side_dimension`; a bare dimension is taken for the `chosen` side."""
+    """Ratings by `side_dimension`. A bare dimension means the `chosen` side."""
     checked: dict[str, int] = {}
     if ratings is not None and not isinstance(ratings, Mapping):
         raise InvalidInput("Ratings must be an object of slider names and numbers.")
@@ -111,9 +111,9 @@ def check_comment(comment: str) -> str:
 
 
 def assess(dialogue: Dialogue, country: str) -> Flags:
-    """Look for crisis language, personal data, identity questions, other languages.
+    """Look for crisis language, personal data, identity questions and other languages.
 
-    Flags are about all user turns; notices about the newest only, so that none comes twice.
+    Flags concern all user turns. Notices concern only the newest turn, so that each comes once.
     """
     from empo_demo.empathy import safety
 
@@ -145,7 +145,7 @@ def _notices(found: Assessment, country: str) -> tuple[Notice, ...]:
 
 
 def before_sending(text: str, country: str) -> tuple[Notice, ...]:
-    """What to say of `text` before it leaves the box: nothing, unless it holds personal data."""
+    """The notices for `text` before it is sent: only if it contains personal data."""
     from empo_demo.empathy import safety
 
     found = safety.assess(clean_text(text), country)
@@ -153,7 +153,7 @@ def before_sending(text: str, country: str) -> tuple[Notice, ...]:
 
 
 def screen(reply: str) -> str | None:
-    """Why a reply must not be shown, or None."""
+    """The reason why a reply must not be shown, or None."""
     from empo_demo.empathy.safety import screen_reply
 
     return screen_reply(reply)

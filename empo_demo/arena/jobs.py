@@ -1,25 +1,37 @@
-"""From a stored round to what its two sides must do, and from an answered one to its events."""
+"""The work of a round's two sides, made from a stored round; and the replay of an answered one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from empo_demo.arena import checks
 from empo_demo.arena.rounds import dialogue_of, reading_of
-from empo_demo.arena.streaming import Job
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request
 from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
+    from empo_demo.contenders.strategies import Prepared
     from empo_demo.empathy.sem import Reading
 
 
+@dataclass
+class Job:
+    """One side's request; for a known bad side only its text."""
+
+    side: Side
+    request: Request | None = None
+    prepared: Prepared | None = None
+    after_thinking: Callable[[str], Prepared] | None = None
+    known_bad: str | None = None
+
+
 def jobs_of(round_: Round, roster: Roster) -> dict[Side, Job]:
-    """What each side has to do; only HEF's guidance makes their prompts differ."""
+    """The job of each side. Their prompts differ only by their strategies."""
     dialogue, reading = dialogue_of(round_), reading_of(round_)
     return {side: _job(round_.reply(side), side, dialogue, reading, roster) for side in SIDES}
 

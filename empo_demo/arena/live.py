@@ -1,34 +1,87 @@
-"""The rounds that stream in this process: claimed, kept alive, and never left half done.
+"""The rounds that stream in this process.
 
-A streaming round carries its owner and a lease that a heartbeat renews, so that another replica,
-or this app after kill -9, tells a running stream from an abandoned one. What could not be stored
-when a stream ended is kept and stored at the next chance.
+A streaming round has an owner and a lease that a heartbeat renews. So another replica, or this app
+after kill -9, can tell a running stream from an abandoned one. If the outcome of a stream cannot be
+stored, it is kept and stored later.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from empo_demo.arena.streaming import Live
 from empo_demo.errors import StorageError
+from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.store import LEASE, Store
 
 log = logging.getLogger(__name__)
+_SENTENCE = re.compile(r"\w[^.!?…。！？]*[.!?…。！？]")
 _BOOT = secrets.token_hex(8)
 ABANDONED = "The app was restarted while the replies were being written."
 
 
+@dataclass
+class Outcome:
+    """The state of one side so far."""
+
+    text: str = ""
+    tokens: int = 0
+    milliseconds: float = 0.0
+    reason: str | None = None
+    error: str | None = None
+    guidance: str | None = None
+    thought: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.reason is not None or self.error is not None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "text": showable(self.text), "tokens": self.tokens,
+            "milliseconds": self.milliseconds, "reason": self.reason, "error": self.error,
+            "guidance": self.guidance, "thought": self.thought,
+        }  # fmt: skip
+
+
+@dataclass
+class Live:
+    """A round that streams in this process. `find` and `stop` use it."""
+
+    round_id: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
+    first_words_at: datetime | None = None
+
+    def void_reason(self) -> str | None:
+        """Why nobody can vote on this round, as a sentence for the visitor; None if they can."""
+        for side, outcome in self.outcomes.items():
+            if outcome.error is not None:
+                return f"Side {side.upper()} failed: {outcome.error}"
+        for side, outcome in self.outcomes.items():
+            text = showable(outcome.text)
+            if outcome.reason == "stopped" and not _SENTENCE.search(text):
+                return "It was stopped before both sides had said a sentence."
+            if not text:
+                return f"Side {side.upper()} had nothing to say."
+        return None
+
+
 def owner() -> str:
-    """This process, told from an earlier one with the same host name and number."""
+    """The name of this process; an earlier process with the same host and number has another."""
     return f"{socket.gethostname()}:{os.getpid()}:{_BOOT}"
 
 
 class LiveRounds:
-    """The registry of one arena's streams."""
+    """All streams of one arena."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -41,7 +94,7 @@ class LiveRounds:
         return self._live.get(round_id)
 
     def add(self, live: Live) -> bool:
-        """Register a stream; False where the round streams here already."""
+        """Register a stream; False if this round streams here already."""
         with self._lock:
             if live.round_id in self._live:
                 return False
@@ -56,7 +109,7 @@ class LiveRounds:
             self._live.pop(live.round_id, None)
 
     def save(self, live: Live) -> None:
-        """Store a stream's outcome; on a `StorageError` keep it for `flush` and raise on."""
+        """Store the outcome of a stream. On a `StorageError`, keep it for `flush` and raise."""
         try:
             self._store.finish(
                 live.round_id,
@@ -70,13 +123,13 @@ class LiveRounds:
         self._unsaved.pop(live.round_id, None)
 
     def flush(self, round_id: str) -> None:
-        """Store what an earlier failure of the database left unsaved for this round."""
+        """Store the outcome of this round if the database failed earlier."""
         live = self._unsaved.get(round_id)
         if live is not None:
             self.save(live)
 
     def forget(self, round_ids: set[str]) -> None:
-        """Stop these rounds and drop what is unsaved of them: their voter has them erased."""
+        """Stop these rounds and drop their unsaved outcomes, because their voter erases them."""
         for round_id in round_ids:
             self._unsaved.pop(round_id, None)
             live = self._live.get(round_id)
@@ -84,7 +137,7 @@ class LiveRounds:
                 live.stop.set()
 
     def sweep(self) -> int:
-        """Make rounds void whose stream died with its process; return how many."""
+        """Make rounds void whose process has died; return their number."""
         dead = [name for name in self._store.streaming_owners() if _is_dead(name)]
         return self._store.void_abandoned(dead, ABANDONED)
 
@@ -103,7 +156,7 @@ class LiveRounds:
 
 
 def _is_dead(name: str) -> bool:
-    """Whether the owner `name` ran on this host and does so no more."""
+    """Whether the owner `name` ran on this host and has ended."""
     host, _, rest = name.partition(":")
     number = rest.partition(":")[0]
     if host != socket.gethostname() or not number.isdigit() or name == owner():
@@ -117,3 +170,9 @@ def _is_dead(name: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def showable(text: str) -> str:
+    """A model's text without control characters and surrogates, which databases refuse."""
+    kept = (c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    return "".join(kept).strip()

@@ -1,6 +1,6 @@
-"""What a new round holds: notices, the SEM's reading, the drawn contenders, sides and seeds.
+"""Composes a new round: notices, the SEM's reading, the drawn contenders, sides and seeds.
 
-Nothing is stored here; the arena adds whose round it is and stores it before it is shown.
+Nothing is stored here. The arena adds the voter and stores the round before it is shown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One round's draws. `seed` reproduces all the others."""
+    """The random choices of one round. `seed` reproduces all of them."""
 
     seed: int
     contenders: dict[Side, Contender]
@@ -48,7 +48,7 @@ def draw_round(
     exposure: ExposureSetting,
     check_rate: float = 0.0,
 ) -> Draw:
-    """Draw a round; the same arguments give the same round."""
+    """Draw a round. The same arguments give the same round."""
     rng = random.Random(seed)
     first, second = roster.draw(rng, counts)
     seeds: dict[Side, int] = {"a": rng.getrandbits(31), "b": rng.getrandbits(31)}
@@ -70,9 +70,9 @@ def compose(
     counts: Mapping[str, int],
     seed: int,
 ) -> tuple[Round, OpenedRound]:
-    """The row of a pending round without its owner, and what may be shown of it.
+    """The row of a pending round, without its voter, and what may be shown of it.
 
-    `counts` are the votes so far by contender id; all draws follow from `seed`.
+    `counts` are the votes so far by contender id. All draws follow from `seed`.
     """
     flags = guards.assess(dialogue, settings.country)
     reading, sem_error = read(sem, dialogue)
@@ -93,7 +93,7 @@ def compose(
 
 
 def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | None]:
-    """The SEM's reading, or why there is none: that costs the guidance, never the round."""
+    """The SEM's reading, or the reason why there is none. Without it the round goes on unguided."""
     if sem is None:
         return None, "The SEM was not available."
     try:
@@ -104,7 +104,7 @@ def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | Non
 
 
 def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
-    """The two replies of a round, still without text."""
+    """The two replies of a round, without text yet."""
     replies = []
     for side in SIDES:
         contender = draw.contenders[side]

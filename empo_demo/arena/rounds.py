@@ -1,11 +1,12 @@
-"""What the arena hands out: plain frozen records, safe to show, made from stored rounds.
+"""What the arena returns: plain frozen records that are safe to show, made from stored rounds.
 
-Nothing here names a contender before the vote: only a `Reveal` does, and it exists only in a
-`Receipt`. Each record has `as_json()` for endpoints and pages.
+No record names a contender before the vote: only a `Reveal` does, and only a `Receipt` contains
+one. Each record has `as_json()` for endpoints and pages.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -14,7 +15,7 @@ from empo_demo.contenders.roster import label_of
 from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
-from empo_demo.votes.verdicts import Verdict
+from empo_demo.votes.verdicts import VERDICTS, Verdict
 
 if TYPE_CHECKING:
     from empo_demo.empathy.sem import Reading
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConsentText:
-    """What a visitor agrees to; `version` is the SHA-256 of `text`."""
+    """The text that a visitor agrees to. `version` is the SHA-256 of `text`."""
 
     version: str
     text: str
@@ -30,7 +31,7 @@ class ConsentText:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to say before the replies. `links` are (title, address) pairs."""
+    """A notice before the replies. `links` are (title, address) pairs."""
 
     kind: str
     title: str
@@ -51,8 +52,8 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class OpenedRound:
-    """A stored round, before its replies. `reading` is None where the SEM failed, or where it may
-    not be shown before the vote (`show.chips` is then false; the receipt has it)."""
+    """A stored round, before its replies. `reading` is None if the SEM failed, or if it may not be
+    shown before the vote (then `show.chips` is false, and the receipt has the reading)."""
 
     round_id: str
     dialogue: Dialogue
@@ -72,8 +73,8 @@ class OpenedRound:
 
 @dataclass(frozen=True, slots=True)
 class SideReveal:
-    """Who a side was. `guidance` is None where none was used; `guidance_absent` says that the
-    contender uses guidance but had none (the SEM did not answer)."""
+    """Who a side was. `guidance` is None if none was used. `guidance_absent` means that the
+    contender uses guidance but got none, because the SEM did not answer."""
 
     contender: str
     label: str
@@ -88,7 +89,7 @@ class SideReveal:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """Who was who; `chosen` is the side that the dialogue goes on with."""
+    """Who was who. The dialogue continues with the side `chosen`."""
 
     a: SideReveal
     b: SideReveal
@@ -98,8 +99,8 @@ class Reveal:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to a vote. `created` is false where the round had been voted on before: then
-    everything is the first vote's."""
+    """The answer to a vote. `created` is false if there was a vote already: then everything here
+    is that of the first vote."""
 
     receipt: str
     round_id: str
@@ -130,7 +131,7 @@ class ReplyView:
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A round as a reloaded page needs it. `void_reason` says why it cannot be voted on."""
+    """A round for a page that was reloaded. `void_reason` says why nobody can vote on it."""
 
     round_id: str
     state: State
@@ -165,7 +166,7 @@ class Status:
 
 
 def reading_of(round_: Round) -> Reading | None:
-    """What the SEM read in the round's last user turn, or None where it failed."""
+    """The SEM's reading of the round's last user turn, or None if the SEM failed."""
     if round_.reading is None:
         return None
     from empo_demo.empathy.sem import Reading
@@ -178,7 +179,7 @@ def dialogue_of(round_: Round) -> Dialogue:
 
 
 def receipt_of(round_: Round, labels: Mapping[str, str], *, created: bool) -> Receipt:
-    """The receipt of a voted round. `labels` are the contenders' names for people, by id."""
+    """The receipt of a voted round. `labels` maps the ids of contenders to their names."""
     vote = round_.vote
     assert vote is not None, "only a voted round has a receipt"
     sides = {side: _side(round_.reply(side), labels) for side in SIDES}
@@ -212,7 +213,7 @@ def _side(reply: Reply, labels: Mapping[str, str]) -> SideReveal:
 def view_of(
     round_: Round, labels: Mapping[str, str], texts: Mapping[Side, str] | None = None
 ) -> RoundView:
-    """The round for a reloaded page. `texts` are the replies so far, while they stream."""
+    """The round for a page that was reloaded. `texts` are the replies so far, while they stream."""
     voted = round_.vote is not None
     replies = {
         side: ReplyView(
@@ -253,3 +254,29 @@ def own_vote(round_: Round, labels: Mapping[str, str]) -> dict[str, Any]:
         "comment": vote.comment,
         "kept": not round_.ephemeral,
     }
+
+
+def blind_record(round_: Round) -> dict[str, Any]:
+    """A round without a vote, for its voter. It does not name the contenders."""
+    return {
+        "round": {
+            "id": round_.id,
+            "state": round_.state,
+            "created_at": round_.created_at.isoformat(),
+            "ephemeral": round_.ephemeral,
+            "consent": round_.consent,
+            "dialogue": round_.dialogue,
+        },
+        "replies": [{"side": reply.side, "text": reply.text} for reply in round_.replies],
+        "vote": None,
+    }
+
+
+def goes_on_with(round_: Round, verdict: str) -> Side:
+    """The side that the dialogue continues with: drawn on a tie, never a known bad reply."""
+    if round_.check_side is not None:
+        return "b" if round_.check_side == "a" else "a"
+    preferred = VERDICTS[verdict].preferred
+    if preferred is not None:
+        return preferred
+    return "a" if random.Random(f"tie {round_.seed}").random() < 0.5 else "b"

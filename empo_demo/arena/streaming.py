@@ -1,93 +1,27 @@
-"""One round's replies: from the engine to the page and into the database.
+"""Streams the replies of one round from the engine to the page and stores them.
 
-Whatever happens (an error, a stop, a closed page), both sides end with an outcome, and the
-outcome is stored before the last event is handed out. First words of both sides come together.
+Both sides always end with an outcome, also after an error, a stop or a closed page. The outcome is
+stored before the last event goes out. The first words of both sides come together.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
+from empo_demo.arena.jobs import Job
+from empo_demo.arena.live import Live, Outcome
 from empo_demo.engine.protocol import Delta, Engine, Event, Failed, Finished, Request
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.store import now
 
-if TYPE_CHECKING:
-    from empo_demo.contenders.strategies import Prepared
-
 log = logging.getLogger(__name__)
-_SENTENCE = re.compile(r"\w[^.!?…。！？]*[.!?…。！？]")
 WITHHELD = "This reply was withheld, because it could encourage harm."
 
 
-@dataclass
-class Outcome:
-    """What became of one side so far."""
-
-    text: str = ""
-    tokens: int = 0
-    milliseconds: float = 0.0
-    reason: str | None = None
-    error: str | None = None
-    guidance: str | None = None
-    thought: str | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.reason is not None or self.error is not None
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "text": showable(self.text), "tokens": self.tokens,
-            "milliseconds": self.milliseconds, "reason": self.reason, "error": self.error,
-            "guidance": self.guidance, "thought": self.thought,
-        }  # fmt: skip
-
-
-@dataclass
-class Job:
-    """One side's request, or for a round with a known bad side, its text."""
-
-    side: Side
-    request: Request | None = None
-    prepared: Prepared | None = None
-    after_thinking: Callable[[str], Prepared] | None = None
-    known_bad: str | None = None
-
-
-@dataclass
-class Live:
-    """A round that streams in this process; what `find` and `stop` see of it."""
-
-    round_id: str
-    stop: threading.Event = field(default_factory=threading.Event)
-    outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
-    first_words_at: datetime | None = None
-
-    def void_reason(self) -> str | None:
-        """Why this round cannot be voted on, in words for the visitor; None if it can."""
-        for side, outcome in self.outcomes.items():
-            if outcome.error is not None:
-                return f"Side {side.upper()} failed: {outcome.error}"
-        for side, outcome in self.outcomes.items():
-            text = showable(outcome.text)
-            if outcome.reason == "stopped" and not _SENTENCE.search(text):
-                return "It was stopped before both sides had said a sentence."
-            if not text:
-                return f"Side {side.upper()} had nothing to say."
-        return None
-
-
 class RoundStream:
-    """Runs one round's jobs on an engine; `save` is called once, with the outcomes complete."""
+    """Runs the jobs of one round on an engine. Calls `save` once, with complete outcomes."""
 
     def __init__(
         self,
@@ -104,7 +38,7 @@ class RoundStream:
         self._started = time.perf_counter()
 
     def events(self) -> Iterator[Event]:
-        """The round's events, once. Closing stops the engine and stores what there is."""
+        """Yield the events of the round, once. Closing stops the engine and stores the outcome."""
         stream = _together(self._answers())
         try:
             for event in stream:
@@ -126,7 +60,7 @@ class RoundStream:
             self._save(self.live)
 
     def _answers(self) -> Iterator[Event]:
-        """All events, recorded in the outcomes as they pass; ends with every side done."""
+        """Yield all events and record them in the outcomes. At the end every side is done."""
         stream: Iterator[Event] = iter(())
         try:
             requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
@@ -149,7 +83,7 @@ class RoundStream:
         return any(outcome.error == WITHHELD for outcome in self.live.outcomes.values())
 
     def _end_all(self, error: str | None) -> Iterator[Event]:
-        """End the sides that have not: as failed with `error`, or as stopped."""
+        """End the open sides: as failed with `error`, or as stopped."""
         for side, outcome in self.live.outcomes.items():
             if outcome.done:
                 continue
@@ -183,7 +117,7 @@ class RoundStream:
         yield event
 
     def _ready(self, job: Job) -> Request | None:
-        """The job's final request; a two-step contender thinks first, unseen."""
+        """The final request of a job. A two-step contender thinks first; that text is not shown."""
         outcome, request = self.live.outcomes[job.side], job.request
         prepared = job.prepared
         if request is None or prepared is None:
@@ -199,7 +133,7 @@ class RoundStream:
         )  # fmt: skip
 
     def _think(self, request: Request, messages: tuple[dict[str, str], ...]) -> str:
-        """What the contender thinks before it answers; "" where it failed or was stopped."""
+        """The thought of a contender before it answers; "" if it failed or was stopped."""
         from empo_demo.contenders.strategies import THINKING
 
         think = Request(
@@ -218,7 +152,7 @@ class RoundStream:
         return ""
 
     def _paced(self, events: Iterator[Event]) -> Iterator[Event]:
-        """`events`, and a known bad side's words at the pace of the other side's."""
+        """Yield `events`, and the words of a known bad side at the pace of the other side."""
         bad = next((job for job in self.jobs.values() if job.known_bad is not None), None)
         if bad is None or bad.known_bad is None:
             yield from events
@@ -238,7 +172,7 @@ class RoundStream:
 
 
 def _together(events: Iterator[Event]) -> Iterator[Event]:
-    """Hold events back until each side has one, so that no side's first words come earlier."""
+    """Hold events until each side has one, so that no side's first words come earlier."""
     held: list[Event] = []
     waiting = set(SIDES)
     try:
@@ -260,9 +194,3 @@ def _close(stream: Iterator[Event]) -> None:
     close = getattr(stream, "close", None)
     if close is not None:
         close()
-
-
-def showable(text: str) -> str:
-    """A model's text without control characters and half surrogates, which no database takes."""
-    kept = (c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    return "".join(kept).strip()

@@ -77,14 +77,14 @@ def _change(base: str, before: Path, after: Path, file: Path, limit: int) -> dic
     from empo_demo.engine.device import pick_device
     from empo_demo.engine.loading import Loader
     from empo_demo.engine.local import LocalEngine
-    from empo_demo.engine.recorded import read_predictions
+    from empo_demo.engine.recorded import read_recordings
     from empo_demo.metrics.statistics import bootstrap_interval
     from empo_demo.settings import load_settings
 
     settings = load_settings()
     quantization = settings.quantization or "none"
     system = SYSTEM_PROMPT if settings.system_prompt is None else settings.system_prompt
-    pairs = [(p.dialogue.messages(system), p.response) for p in read_predictions(file)[:limit]]
+    pairs = [(p.dialogue.messages(system), p.response) for p in read_recordings(file)[:limit]]
     loader = Loader(pick_device(settings.device, quantization), quantization)
     contenders = [Contender("before", base, str(before)), Contender("after", base, str(after))]
     engine = LocalEngine(loader.load(contenders), loader.notes)

@@ -1,4 +1,4 @@
-"""PEFT adapters: found, and attached to a base. What does not fit is one `EngineError`."""
+"""Finds PEFT adapters and attaches them to a base. A misfit is one `EngineError`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 _OTHERS = ["*/*", "consolidated*"]
-"""Other copies of the same weights, in folders or in a trainer's own format."""
+"""Other copies of the same weights: in subfolders, or in the format of a trainer."""
 
 
 def adapter_here(name: str) -> Path | None:
-    """The folder of an adapter that is on this machine; None where the Hub may have it."""
+    """The folder of an adapter on this machine; None if it must be downloaded from the Hub."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -43,12 +43,12 @@ def adapter_here(name: str) -> Path | None:
 
 
 def adapter_folder(name: str) -> Path:
-    """The folder of an adapter, fetched from the Hub where it is not on this machine."""
+    """The folder of an adapter; downloads it if it is not on this machine."""
     return adapter_here(name) or _fetch(name, "adapter")
 
 
 def model_here(name: str) -> Path | None:
-    """The folder of a model that is on this machine."""
+    """The folder of a model on this machine, else None."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -61,7 +61,7 @@ def model_here(name: str) -> Path | None:
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a model, fetched from the Hub where it is not on this machine."""
+    """The folder of a model; downloads it if it is not on this machine."""
     path = Path(name).expanduser()
     return path if path.is_dir() else _fetch(name, "model")
 
@@ -79,13 +79,13 @@ def _fetch(name: str, kind: str) -> Path:
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether what is given as an adapter is a model of its own."""
+    """Whether a folder that was given as an adapter holds a whole model."""
     return not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file()
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Whose replies are written here: its id, and its weights."""
+    """A contender that generates its replies: its id and its weights."""
 
     id: str
     base: str
@@ -93,7 +93,7 @@ class Written:
 
 
 def written_by(source: Source) -> Written:
-    """`source`, with an "adapter" that is a model of its own in the place of its base."""
+    """The weights of `source`. An "adapter" that is a whole model replaces the base."""
     if source.adapter is None:
         return Written(source.id, source.base, None)
     folder = adapter_here(source.adapter)
@@ -103,14 +103,14 @@ def written_by(source: Source) -> Written:
 
 
 def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
-    """`model` with the adapters in `folders` by name, loaded by PEFT in the type they have.
+    """Load the adapters in `folders` (name to folder) onto `model`, with PEFT.
 
-    They are loaded onto the model's own device: PEFT's default is the first GPU that it finds.
+    They keep their own type and go to the model's device.
     """
     from peft import PeftModel
 
     wrapped: Any = None
-    # Left to itself, PEFT reads onto the GPU wherever one is.
+    # By default, PEFT loads onto the first GPU that it finds.
     where: dict[str, Any] = {"torch_device": str(model.device), "autocast_adapter_dtype": False}
     for name, folder in folders.items():
         with fitting(folder, str(model.name_or_path)):
@@ -124,13 +124,13 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says in its first line, as a sentence."""
+    """The first line of a library's error, as a sentence."""
     line = " ".join(str(error).strip().split("\n")[0].split())[:300]
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def release(wrapped: Any) -> None:
-    """Drop PEFT's own LoRA weights, once the layers hold them as they compute with them."""
+    """Drop PEFT's LoRA weights. The layers already hold them in the form that they compute with."""
     from peft.tuners.lora import LoraLayer
 
     for layer in wrapped.modules():
@@ -140,9 +140,10 @@ def release(wrapped: Any) -> None:
 
 
 def check_base(folder: Path, base: str, *, force: bool = False) -> None:
-    """Refuse an adapter that says it was trained on another model than `base`, unless `force`.
+    """Refuse an adapter whose configuration names another base than `base`, unless `force`.
 
-    Names are compared by their last part, since the same model may lie in a folder or on the Hub.
+    Only the last parts of the names are compared, because the same model may be in a folder or on
+    the Hub.
     """
     from empo_demo.engine.plan import read_config
 
@@ -157,7 +158,7 @@ def check_base(folder: Path, base: str, *, force: bool = False) -> None:
 
 
 def _names_of(base: str) -> set[str]:
-    """The names by which `base` may be known: its own, and what its configuration says."""
+    """The possible names of `base`: its own name, and the name in its configuration."""
     names = {_last_part(base)}
     try:
         config = json.loads((Path(base).expanduser() / "config.json").read_text(encoding="utf8"))
@@ -168,15 +169,15 @@ def _names_of(base: str) -> set[str]:
 
 
 def _last_part(name: str) -> str:
-    """`owner/Model`, `/a/Model/` and the Hub's cache folder of it all become `model`."""
+    """The last part of a name: `owner/Model`, `/a/Model/` and the Hub's cache give `model`."""
     cached = re.search(r"models--[^/]*?--([^/]+)/snapshots/", f"{name}/")
     return (cached[1] if cached else Path(name).name).lower()
 
 
 def check_tokens(adapter: Path, tokenizer: PreTrainedTokenizerBase, *, force: bool) -> None:
-    """Refuse an adapter that was saved with a tokenizer of other tokens than its base's.
+    """Refuse an adapter whose tokenizer gives other ids to the tokens of its base.
 
-    More tokens behind the base's own do no harm: only the base's tokenizer is used.
+    Additional tokens are allowed: the arena uses only the tokenizer of the base.
     """
     if force or not (adapter / "tokenizer_config.json").is_file():
         return
@@ -199,7 +200,7 @@ def check_tokens(adapter: Path, tokenizer: PreTrainedTokenizerBase, *, force: bo
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that can write numbers for which the model has no embedding."""
+    """Refuse a tokenizer with token ids that have no row in the model's embeddings."""
     embeddings: Any = model.get_input_embeddings()
     rows = int(embeddings.weight.shape[0])
     if max(tokenizer.get_vocab().values(), default=0) >= rows:
@@ -211,12 +212,12 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 
 @contextmanager
 def fitting(folder: Path, base: str) -> Iterator[None]:
-    """Turn PEFT's complaints and its warning of missing weights into one `EngineError`."""
+    """Turn PEFT's errors, and its warning of missing weights, into one `EngineError`."""
     try:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             yield
-        # PEFT only warns, and would serve untrained weights in their place.
+        # PEFT only warns of missing weights and would use random ones.
         for warning in heard:
             if "missing adapter keys" in str(warning.message):
                 raise ValueError("it lacks weights for some of its layers")
@@ -236,6 +237,6 @@ def fitting(folder: Path, base: str) -> Iterator[None]:
 
 
 def _shapes(message: str) -> str | None:
-    """The first mismatch of PyTorch's list of mismatches."""
+    """The first line of PyTorch's list of size mismatches."""
     lines = [line.strip() for line in message.split("\n") if "size mismatch" in line]
     return f"{lines[0][:300].rstrip('.')}." if lines else None

@@ -1,8 +1,8 @@
-"""Attention over the KV cache, for packed tokens: (1, tokens) of many rows in one forward pass.
+"""Attention over the KV cache. The tokens of many rows are packed into one forward pass.
 
-Registered with transformers under a name of its own. A forward pass that brings a `Decode` or a
-`Prefill` reads and writes the cache; any other (scoring, `generate()`) computes plain SDPA, in
-fp32 for 16-bit models on a CPU, where that is three times as fast as in bf16.
+The module registers its attention with transformers. A forward pass with a `Decode` or a `Prefill`
+reads and writes the cache. All other passes (scoring, `generate()`) compute plain SDPA. On a CPU
+they compute it in fp32 for 16-bit models, which is three times as fast as in bf16.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME = "empo_cached"
 
 
 def use_cached_attention(model: PreTrainedModel) -> None:
-    """Let `model` compute attention here. Raises `ValueError` where its code does not allow it."""
+    """Make `model` use this attention. Raises `ValueError` where its code does not allow it."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     if model.config._attn_implementation != NAME:
@@ -36,7 +36,7 @@ def use_cached_attention(model: PreTrainedModel) -> None:
 
 
 def speed_up(model: PreTrainedModel) -> None:
-    """As `use_cached_attention`, for models that are loaded for other purposes too."""
+    """Call `use_cached_attention`; keep the model's own attention where that is not possible."""
     try:
         use_cached_attention(model)
     except (ValueError, AttributeError, TypeError) as error:
@@ -45,9 +45,10 @@ def speed_up(model: PreTrainedModel) -> None:
 
 @dataclass(slots=True)
 class Decode:
-    """One new token for each of the first slots: `places` (rows,) are their positions.
+    """The attention of a decode step: one new token for each slot in `slots`.
 
-    `bias` (rows, 1, 1, length) is 0 up to each row's position and the lowest number beyond.
+    `places` (rows,) holds the position of each token. `bias` (rows, 1, 1, length) is 0 up to that
+    position and the lowest number of the type after it.
     """
 
     cache: KVCache
@@ -57,7 +58,7 @@ class Decode:
 
     @classmethod
     def at(cls, cache: KVCache, slots: torch.Tensor, places: torch.Tensor, length: int) -> Decode:
-        """Look at `length` positions (at most all), which must hold every row's."""
+        """A step that reads the first `length` positions, which include every row's position."""
         length = min(length, cache.positions)
         seen = torch.arange(length, device=places.device) <= places.view(-1, 1, 1, 1)
         return cls(cache, slots, places, _bias(~seen, cache.dtype))
@@ -70,7 +71,7 @@ class Decode:
         count, length = len(self.slots), self.bias.shape[-1]
         keys[self.slots, :, self.places] = key[0].transpose(0, 1).to(keys.dtype)
         values[self.slots, :, self.places] = value[0].transpose(0, 1).to(keys.dtype)
-        # Heads that share keys are several queries of one head.
+        # Query heads that share a key head become several queries of that head.
         groups = key.shape[1]
         asked = query[0].transpose(0, 1).reshape(count, groups, -1, query.shape[-1])
         found = scaled_dot_product_attention(
@@ -82,9 +83,9 @@ class Decode:
 
 @dataclass(slots=True)
 class Prompt:
-    """Tokens `start` to `stop` of one row's prompt, which stand from `first` in the packed pass.
+    """Tokens `start` to `stop` of one prompt. In the packed pass they begin at index `first`.
 
-    `bias` is (blocks, 1, queries of a block, length): causal, in the order of the cache.
+    `bias` (blocks, 1, queries of a block, length) is the causal mask over the cache.
     """
 
     slot: int
@@ -96,7 +97,7 @@ class Prompt:
 
 @dataclass(slots=True)
 class Prefill:
-    """Prompts that are read in one forward pass; each attends as if it were alone."""
+    """The attention of a prefill: several prompts in one pass, each as if it were alone."""
 
     cache: KVCache
     prompts: list[Prompt]
@@ -104,10 +105,10 @@ class Prefill:
 
     @classmethod
     def of(cls, cache: KVCache, spans: Sequence[tuple[int, int, int]]) -> Prefill:
-        """`spans` gives (slot, start, stop) of each prompt in the order of the packed tokens.
+        """A prefill of `spans`: (slot, start, stop) of each prompt, in the order of the tokens.
 
-        On a CPU queries go in blocks of BLOCK that begin at multiples of it, so that a token's
-        sums do not depend on where reading began; a start must be such a multiple.
+        On a CPU the queries are computed in blocks of BLOCK that begin at multiples of BLOCK. So
+        the sums of a token do not depend on where the prefill began. `start` must be a multiple.
         """
         prompts, first = [], 0
         longest = max(stop - start for _, start, stop in spans)
@@ -157,7 +158,7 @@ class Prefill:
 
 
 def _bias(outside: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What attention adds to its scores: 0 inside, the lowest number where `outside`."""
+    """What attention adds to its scores: the lowest number of the type where `outside`, else 0."""
     zeros = torch.zeros(outside.shape, dtype=dtype, device=outside.device)
     return zeros.masked_fill_(outside, torch.finfo(dtype).min)
 

@@ -1,8 +1,8 @@
-"""The lockstep batch: rows that join, take one token each per decode step, and leave.
+"""The lockstep batch: rows join, take one token each per decode step, and leave.
 
-Owns the slots of the KV cache: slot i is row i, rows are sorted by adapter, and a row's tokens
-depend on nothing but its own prompt, seed and decoding. One batch belongs to one copy of the
-weights and is used by one thread at a time.
+The batch owns the slots of the KV cache: slot i belongs to row i, and rows are sorted by adapter.
+The tokens of a row depend only on its own prompt, seed and decoding. A batch belongs to one copy
+of the weights, and one thread at a time may use it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 
 from empo_demo.engine.attention import Decode, Prefill, use_cached_attention
 from empo_demo.engine.chat import encode_fitted
+from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.graphs import StepGraphs
 from empo_demo.engine.kv_cache import KVCache, Prefixes, bytes_per_token, cache_dtype
 from empo_demo.engine.packed import pack
 from empo_demo.engine.protocol import Request
 from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import Draw, Sampler
-from empo_demo.engine.text import Detokenizer
 from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ NO_NUMBERS = (
     "If it happens again, load the model with EMPO_QUANTIZATION=none or on another device."
 )
 _STRETCH = 64
-"""Positions by which the part of the cache grows that a decode step looks at."""
+"""A decode step reads a multiple of this many positions of the cache."""
 
 
 class Batch:
     """The rows that decode together on one copy of the weights.
 
-    `kv_bytes` bounds the KV cache; a quarter of it is for kept prefixes of dialogues.
+    `kv_bytes` bounds the KV cache. A quarter of it keeps the prefixes of earlier prompts.
     """
 
     def __init__(self, weights: Weights, kv_bytes: int) -> None:
@@ -51,7 +51,7 @@ class Batch:
         self._start()
 
     def _start(self) -> None:
-        """An empty batch on the device where the weights are now (a leased one comes later)."""
+        """Make the batch empty, on the device of the weights. A leased device may come later."""
         self._device = self.weights.device
         self._least = _least(self.weights)
         self._cache = self._new_cache()
@@ -60,7 +60,7 @@ class Batch:
         self._slots = self._places = self._last = torch.zeros(0, dtype=torch.long)
 
     def prepare(self, request: Request, dropped: int = 0) -> Row:
-        """A row for `request`, whose first `dropped` exchanges are left out of the prompt."""
+        """A row for `request`. Its prompt leaves out the first `dropped` exchanges."""
         weights = self.weights
         limit = max(16, weights.context - request.decoding.max_new_tokens)
         return Row(
@@ -71,11 +71,11 @@ class Batch:
         )
 
     def fits(self, rows: Sequence[Row]) -> bool:
-        """Whether the KV cache may hold all of `rows` to their ends."""
+        """Whether the KV cache has room for the longest possible replies of all `rows`."""
         return self.bytes_of(rows) <= self._bound
 
     def bytes_of(self, rows: Sequence[Row]) -> int:
-        """Bytes of KV cache that `rows` take to their ends."""
+        """Bytes of KV cache that the longest possible replies of `rows` take."""
         longest = max((row.longest for row in rows), default=0)
         return self._cache.bytes_of(self._padded(len(rows)), longest)
 
@@ -86,7 +86,7 @@ class Batch:
 
     @torch.inference_mode()
     def join(self, new: Sequence[Row]) -> None:
-        """Read the prompts of `new` in one prefill, and let the rows into the running batch."""
+        """Prefill the prompts of `new` together and add these rows to the running batch."""
         new = [row for row in new if not row.done]
         if not new:
             return
@@ -116,7 +116,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One token for every row; rows that end leave."""
+        """Run one decode step: one token for every row. Rows that end leave the batch."""
         if not self.rows or self._sampler is None:
             return
         rows = self.rows
@@ -128,7 +128,7 @@ class Batch:
 
     @torch.inference_mode()
     def leave(self) -> None:
-        """Remove the rows that are done; the others close the gaps within their adapter."""
+        """Remove the rows that are done and close their gaps in the cache."""
         staying = [row for row in self.rows if not row.done]
         if len(staying) == len(self.rows):
             return
@@ -141,7 +141,7 @@ class Batch:
         self._settle()
 
     def clear(self) -> None:
-        """Forget everything, so that whatever went wrong cannot reach the next round."""
+        """Drop all rows, graphs and prefixes, so that an error cannot affect the next round."""
         self.rows = []
         self._graphs.clear()
         self.prefixes.clear()
@@ -151,9 +151,9 @@ class Batch:
 
     @torch.inference_mode()
     def time_step(self, rows: int, length: int = 96) -> float:
-        """Seconds of one decode step of `rows` rows with `length` positions each.
+        """Seconds of one decode step of `rows` rows with `length` positions: the faster of two.
 
-        Half of the rows use each adapter's place; the faster of two runs. Touches no running row.
+        The rows use all adapters equally. Running rows are not changed.
         """
         weights = self.weights
         cache = self._new_cache()
@@ -180,7 +180,7 @@ class Batch:
         return best
 
     def _padded(self, rows: int) -> int:
-        """Rows of a decode step, with those that only fill it up."""
+        """How many rows a decode step computes for `rows` rows: some only fill it up."""
         return max(rows, self._graphs.padded(rows), self._least)
 
     def _new_cache(self) -> KVCache:
@@ -188,10 +188,11 @@ class Batch:
         return KVCache(cache_dtype(model), model.device, bytes_per_token(model), self._bound)
 
     def _regroup(self, old: list[Row], new: Sequence[Row]) -> list[Row]:
-        """Rows by slot, sorted by adapter; moves as few of the old rows in the cache as can be.
+        """The rows in the order of their slots, sorted by adapter; moves rows in the cache.
 
-        Groups grow from the last to the first and shrink from the first to the last, so that a
-        row moves only where no other still is.
+        As few rows move as possible. When rows join, the groups of adapters are placed from the
+        last to the first; when rows leave, from the first to the last. So no row is moved to a
+        slot that another row still needs.
         """
         slot = {row: i for i, row in enumerate(self.rows)}
         names = sorted({row.adapter or "" for row in [*old, *new]})
@@ -218,7 +219,7 @@ class Batch:
         return cast("list[Row]", placed)
 
     def _settle(self) -> None:
-        """What a decode step needs and only joining and leaving change."""
+        """Update what a decode step needs. It changes only when rows join or leave."""
         device = self.weights.device
         count = self._padded(len(self.rows))
         self._slots = torch.arange(count, device=device)
@@ -227,7 +228,7 @@ class Batch:
         self._sampler = self._sampler_of(self.rows)
 
     def _prefill(self, rows: Sequence[Row], slots: Sequence[int]) -> torch.Tensor:
-        """Logits (rows, vocabulary) after each prompt; kept prefixes are not read again."""
+        """Logits (rows, vocabulary) after each prompt. Kept prefixes are not computed again."""
         device = self.weights.device
         spans: list[tuple[int, int, int]] = []
         ids: list[int] = []
@@ -285,14 +286,15 @@ class Batch:
         heads: torch.Tensor,
         cached: Decode | Prefill,
     ) -> torch.Tensor:
-        """Logits (tokens in `heads`, vocabulary) of packed tokens: `ids` and `places` (1, tokens).
+        """Logits (len(heads), vocabulary) of the packed tokens at the indices in `heads`.
 
-        `counts` is the number of tokens of each row; tokens beyond their sum fill up.
+        `ids` and `places` are (1, tokens). `counts` is the number of tokens of each row. Tokens
+        beyond the sum of `counts` only fill up the pass.
         """
         weights = self.weights
         if weights.rows is not None:
             weights.rows.assign(adapters, scales, weights.like, counts)
-        # Attention has its own mask; a mask of four dimensions keeps the model from making one.
+        # Our attention has its own mask. A mask of four dimensions stops the model making one.
         mask = torch.zeros(1, 1, 1, 1, dtype=weights.like.dtype, device=ids.device)
         kinds = {"full_attention": mask, "sliding_attention": mask} if weights.hybrid else mask
         output = weights.model(
@@ -314,7 +316,7 @@ class Batch:
         return Sampler(draws, head.weight.shape[0], self.weights.device)
 
     def _draw(self, rows: Sequence[Row], sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
-        """Each row's next token, handed to the row; returned as (rows,) for the next step."""
+        """Draw the next token of each row and add it to the row; return all tokens (rows,)."""
         tokens, read, broken = sampler.draw(logits)
         for i, row in enumerate(rows):
             if row.done:
@@ -330,7 +332,10 @@ class Batch:
 
 @contextmanager
 def few_threads(count: int) -> Iterator[None]:
-    """Run with `count` threads; small steps lose more by waiting for each other than they gain."""
+    """Run the block with at most `count` threads; 0 changes nothing.
+
+    In the small steps of a small model, threads lose more time by waiting than they gain.
+    """
     before = torch.get_num_threads()
     if not count or count >= before:
         yield
@@ -343,10 +348,10 @@ def few_threads(count: int) -> Iterator[None]:
 
 
 def _least(weights: Weights) -> int:
-    """Tokens of a forward pass from which a token's numbers do not depend on how many there are.
+    """The least number of tokens of a forward pass that gives a token always the same numbers.
 
-    A CPU's matrix products treat few rows in ways of their own: fp32 fewer than eight (MKL), 16
-    bits a single one.
+    On a CPU, matrix products use other code for few rows: for fewer than eight in fp32 (MKL), and
+    for a single one in 16 bits.
     """
     if weights.device.type != "cpu":
         return 1

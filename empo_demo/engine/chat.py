@@ -1,7 +1,7 @@
-"""Chat messages to token ids, so that nothing a person wrote can open a turn.
+"""Chat messages to token ids. No text that a person wrote can open a turn.
 
-Only the template's own tags become control tokens: the same strings inside a message are broken
-by a space before the template sees them. What is shown to people is never changed.
+Only the template's own tags become control tokens. In a message, a space breaks such tags before
+the template is applied. The text that people see is never changed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 STRIDE = 4
 _TAGS = re.compile(r"<(?=\|?/?[a-z_]{1,24}\|?>)|\[(?=/?INST\])|<(?=</?SYS>)", re.IGNORECASE)
-"""Role and control tags of the common templates; some tokenizers read them as plain text, and
-would take a typed one for the template's."""
+"""Role and control tags of the common templates. Some tokenizers read them from plain text and
+would take a typed tag for one of the template."""
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of `messages` with the opening of the assistant's turn behind them."""
+    """Token ids of `messages`, followed by the opening of the assistant's turn."""
     safe = [{**m, "content": defuse(m["content"], tokenizer.all_special_tokens)} for m in messages]
     try:
         return _render(tokenizer, safe)
@@ -37,10 +37,10 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
 def dropped_exchanges(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
 ) -> int:
-    """How many of the oldest exchanges go for the prompt to take at most `limit` tokens.
+    """How many of the oldest exchanges to leave out so that the prompt has at most `limit` tokens.
 
-    They go STRIDE at a time where that is enough, so that for some turns a long dialogue begins
-    with the same tokens, whose keys and values are kept.
+    They are left out STRIDE at a time where that is enough. So for some turns a long dialogue
+    begins with the same tokens, and the kept prefix is used again.
     """
     head = _has_system(messages)
     exchanges = (len(messages) - head - 1) // 2
@@ -55,7 +55,7 @@ def dropped_exchanges(
 def encode_fitted(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int, dropped: int = 0
 ) -> list[int]:
-    """As `encode_chat`, without `dropped` exchanges; whatever then passes `limit` is cut in front.
+    """Like `encode_chat` without the first `dropped` exchanges, cut at the front to `limit` tokens.
 
     A cut prompt keeps its first token, which opens a turn in every common template.
     """
@@ -64,9 +64,9 @@ def encode_fitted(
 
 
 def opening_tags(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The tag by which the template opens the user's turn, where that is plain text.
+    """The tag that opens the user's turn in the template, if it is plain text.
 
-    A model that writes it goes on with the user's next turn by itself; it ends the reply.
+    A model that writes this tag invents the user's next turn, so the tag ends the reply.
     """
     mark = "X0MARK0X"
     text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
@@ -87,7 +87,7 @@ def _has_system(messages: Sequence[Message]) -> int:
 
 
 def defuse(text: str, special: Sequence[str]) -> str:
-    """`text` with a space inside everything that a template could take for a tag."""
+    """`text` with a space inside every string that a template could take for a tag."""
     for token in special:
         if token and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -95,7 +95,7 @@ def defuse(text: str, special: Sequence[str]) -> str:
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a system role: its text in front of the first user turn."""
+    """For templates without a system role: the system text goes before the first user turn."""
     if len(messages) < 2 or messages[0]["role"] != "system":
         return list(messages)
     first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
@@ -108,7 +108,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
-        # What is too long is shortened by `encode_fitted`, so there is nothing to warn of.
+        # `encode_fitted` shortens prompts that are too long, so no warning is needed.
         tokenizer_kwargs={"verbose": False},
     )
     return [int(token) for token in cast("list[int]", ids)]

@@ -1,8 +1,8 @@
-"""An oversized adapter cut to a lower rank: truncated SVD of each layer's `scale · B A`.
+"""Compresses an oversized adapter to a lower rank: truncated SVD of each layer's `scale · B A`.
 
-Layers are read, decomposed and dropped one after the other. The SVD is taken of the two triangular
-factors of B and A, so the full matrix is never formed (Eckart and Young: no matrix of that rank is
-nearer). Whole replaced modules are kept as they are. The result is written in bf16.
+Layers are read, decomposed and dropped one after the other. The SVD uses the triangular factors of
+B and A, so the full matrix is never formed. The result is the nearest matrix of that rank (Eckart
+and Young). Modules that the adapter replaces are kept. The result is written in bf16.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Compressed:
 def compress(adapter: Path, out: Path, rank: int, report: Report | None = None) -> Compressed:
     """Write the adapter in `adapter` with rank `rank` to the new folder `out`.
 
-    Raises `EngineError` on adapters that are more than LoRA, on a rank that is no reduction, and
-    where `out` is there already or cannot be written.
+    Raises `EngineError` if the adapter is more than LoRA, if the rank is no reduction, and if
+    `out` exists already or cannot be written.
     """
     config = read_config(adapter)
     obstacle = obstacle_to_merge(config)
@@ -128,7 +128,7 @@ def _write(
 def truncated(
     b: torch.Tensor, a: torch.Tensor, scale: float, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor, float, float]:
-    """(B', A', kept, total) with B' A' the nearest to `scale · B A` of rank at most `rank`.
+    """(B', A', kept, total): B' A' is the nearest matrix of rank `rank` to `scale · B A`.
 
     B is (outputs, r), A (r, inputs); `kept` and `total` are sums of squared singular values. B'
     and A' have exactly `rank` columns and rows; those that the layer does not need are zero.

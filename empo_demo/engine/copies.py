@@ -1,8 +1,8 @@
 """Merged copies of models, kept between starts.
 
-A copy lies in the Hub's asset cache under a key of what it is made of: base, adapter,
-quantisation and 16-bit type. It is written beside and renamed, so it is there as a whole or not at
-all; a list of its files' sizes tells a damaged one, which is made again.
+A copy lies in the Hub's asset cache. Its key is made of base, adapter, quantisation and 16-bit
+type. It is written to a scratch folder and then renamed, so it exists completely or not at all. A
+list of its file sizes shows whether it is damaged; a damaged copy is made again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 MANIFEST = "empo-copy.json"
 _FORMAT = 1
 Load = Callable[[str], Any]
-"""Loads the model in a folder, quantised."""
+"""Loads and quantises the model in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedCopy:
-    """The merged copy of one adapter; `folder` says where it lies or would lie."""
+    """The merged copy of one adapter. `folder` is its place, whether it exists yet or not."""
 
     base: Path
     adapter: Path
@@ -52,7 +52,7 @@ class MergedCopy:
         return root() / f"{self.adapter.name[:40]}-{self.quantization}-{key}"
 
     def find(self) -> Path | None:
-        """The copy's folder where the copy is there and whole."""
+        """The folder of the copy if it exists and is whole, else None."""
         folder = self.folder
         try:
             sizes = json.loads((folder / MANIFEST).read_text(encoding="utf8"))["files"]
@@ -66,12 +66,12 @@ class MergedCopy:
         return folder
 
     def disk_bytes(self) -> int:
-        """The most disk that making it takes, in bytes: 16-bit weights, and the copy itself."""
+        """The most bytes of disk in use while it is made: 16-bit weights and the copy itself."""
         whole = sum(file.stat().st_size for file in weight_files(self.base))
         return round(whole * (1.0 if self.quantization == "none" else 1.6))
 
     def make(self, load: Load, report: Report | None = None) -> Path:
-        """The folder of the copy, which is made where it is not there yet."""
+        """The folder of the copy; makes the copy if it does not exist."""
         found = self.find()
         if found is not None:
             return found
@@ -110,7 +110,7 @@ class MergedCopy:
 
 
 def is_prepared(base: str, adapter: str, quantization: Quantization, device: str) -> bool:
-    """Whether the merged copy is there; False also where base or adapter are not downloaded."""
+    """Whether the merged copy exists. False also if base or adapter are not downloaded."""
     here = model_here(base), adapter_here(adapter)
     if here[0] is None or here[1] is None:
         return False
@@ -118,14 +118,14 @@ def is_prepared(base: str, adapter: str, quantization: Quantization, device: str
 
 
 def root() -> Path:
-    """Where the copies lie: the Hub's cache for what other programs derive from its files."""
+    """The folder of all copies: the Hub's cache for data that programs derive from its files."""
     from huggingface_hub import cached_assets_path
 
     return Path(cached_assets_path("empo-arena", "merged", "copies"))
 
 
 def _quantise(load: Load, whole: Path, ready: Path) -> bool:
-    """Save the quantised model to `ready`; False where transformers cannot save such a model."""
+    """Save the quantised model to `ready`; False if transformers cannot save such a model."""
     from safetensors import SafetensorError
 
     try:
@@ -143,18 +143,18 @@ def _quantise(load: Load, whole: Path, ready: Path) -> bool:
 
 
 def _replace(ready: Path, folder: Path) -> None:
-    """Put `ready` in the place of `folder`, which is absent or damaged."""
+    """Replace `folder`, which is missing or damaged, by `ready`."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         ready.rename(folder)
     except OSError:
-        # Another process may have finished the same copy meanwhile.
+        # Another process may have finished the same copy in the meantime.
         if not (folder / MANIFEST).is_file():
             raise
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what a process that is gone has left half-written."""
+    """Remove the scratch folders of processes that have died."""
     for scratch in folder.glob(".*.*.*"):
         process = scratch.name.rsplit(".", 2)[1]
         if process.isdigit() and not _alive(int(process)):

@@ -1,4 +1,4 @@
-"""The device that models are loaded on: which it is, its 16-bit type, and when it is full."""
+"""The device that models are loaded on: its name, its 16-bit type, and whether it is full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_f
 
 
 def pick_device(wanted: str, quantization: Quantization = "none") -> str:
-    """`auto` is cuda where it is there, else cpu. Raises `EngineError` on what is not there."""
+    """The device to use: `auto` is cuda or cpu. Raises `EngineError` if `wanted` is missing."""
     import torch
 
     if wanted == "auto":
@@ -32,7 +32,7 @@ def pick_device(wanted: str, quantization: Quantization = "none") -> str:
 
 
 def half_type(device: str) -> str:
-    """The 16-bit type of a device: GPUs before compute capability 8.0 only emulate bfloat16."""
+    """The 16-bit type of a device. GPUs before compute capability 8.0 only emulate bfloat16."""
     import torch
 
     if not device.startswith("cuda") or on_zero_gpu() or not torch.cuda.is_available():
@@ -42,7 +42,7 @@ def half_type(device: str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host's or the device's memory is full. PyTorch has a class only for the GPU's."""
+    """Whether the memory of host or device is full. PyTorch has an error class only for CUDA."""
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -1,8 +1,8 @@
 """CUDA graphs of decode steps: a recorded step is one launch instead of thousands.
 
-A graph is recorded for each make-up of the batch (adapters, dials, number of rows, length of the
-cache looked at) once it has come several times. The first is timed against the plain step; where
-it is not faster, or anything fails, steps go on plainly, and the log says so once.
+A graph is recorded for each composition of the batch (adapters, dials, number of rows, length of
+the cache) that occurs often. The first graph is timed against the plain step. If it is not faster,
+or if anything fails, all steps run without graphs, and the log says so once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 log = logging.getLogger(__name__)
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From token ids (1, rows) and places (rows,) to logits (rows, vocabulary)."""
+"""Computes logits (rows, vocabulary) from token ids (1, rows) and places (rows,)."""
 _AFTER, _KEPT, _WORTH = 4, 24, 0.9
 
 
@@ -37,7 +37,7 @@ class _Graph:
 
 
 class StepGraphs:
-    """Runs decode steps by recorded graphs where that pays; only ever on CUDA."""
+    """Runs decode steps as recorded graphs where that is faster; only on CUDA."""
 
     def __init__(self, device: torch.device) -> None:
         self.on = device.type == "cuda"
@@ -47,7 +47,7 @@ class StepGraphs:
         self._pool: Any = None
 
     def padded(self, rows: int) -> int:
-        """Rows that a step has: few different numbers, so that few graphs serve all."""
+        """How many rows a step computes. Few different numbers mean that few graphs are needed."""
         if not self.on:
             return rows
         return 1 << (rows - 1).bit_length() if rows <= 8 else -(-rows // 8) * 8
@@ -55,7 +55,7 @@ class StepGraphs:
     def run(
         self, key: Hashable, step: Step, ids: torch.Tensor, places: torch.Tensor
     ) -> torch.Tensor:
-        """The logits of `step(ids, places)`; `key` must tell apart all that it depends on."""
+        """The logits of `step(ids, places)`. `key` must tell all that the step depends on."""
         if not self.on:
             return step(ids, places)
         found = self._graphs.get(key)
@@ -101,7 +101,7 @@ class StepGraphs:
         return _Graph(graph, ids, places, logits)
 
     def _pays(self, graph: _Graph, step: Step, ids: torch.Tensor, places: torch.Tensor) -> bool:
-        """Whether a recorded step is faster; writing the same position again changes nothing."""
+        """Whether a recorded step is faster. To write the same position again changes nothing."""
         plain = _seconds(lambda: step(ids, places))
         recorded = _seconds(lambda: graph.run(ids, places))
         pays = recorded < _WORTH * plain

@@ -1,9 +1,9 @@
 """The KV cache: preallocated keys and values in slots, and kept prefixes of earlier prompts.
 
-Every row owns a slot and is written from the left: position 0 of the cache is position 0 of the
-prompt. So a row's numbers lie in the same place whoever decodes beside it, joining copies nothing,
-and a decode step writes one position. `Prefixes` keeps what prefill computed, in blocks of BLOCK
-tokens, so that the next turn of a dialogue reads only what is new.
+Every row owns a slot, and position 0 of the slot is position 0 of the prompt. So the place of a
+row's numbers does not depend on other rows, a row that joins copies nothing, and a decode step
+writes one position. `Prefixes` keeps what a prefill computed, in blocks of BLOCK tokens, so that
+the next turn of a dialogue prefills only the new tokens.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BLOCK = 16
-"""Tokens of a kept block, and queries that attention reads together on a CPU."""
+"""Tokens of a kept block, and queries that attention computes together on a CPU."""
 _CPU_LENGTHS = (64, 128, 192)
 _CHUNK = 512
 
 
 def cache_dtype(model: PreTrainedModel) -> torch.dtype:
-    """fp32 on a CPU, where attention in 16 bits is slower; else the type of the activations."""
+    """fp32 on a CPU, where 16-bit attention is slower; else the type of the activations."""
     if model.device.type == "cpu":
         return torch.float32
     return cast(torch.dtype, model.get_input_embeddings().weight.dtype)
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:
-    """Bytes of keys and values that one token of one row takes in all layers."""
+    """Bytes of keys and values of one token of one row, over all layers."""
     config: Any = model.config.get_text_config()
     heads = int(config.num_attention_heads)
     size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -41,10 +41,10 @@ def bytes_per_token(model: PreTrainedModel) -> int:
 
 
 def rounded(length: int) -> int:
-    """The positions that attention looks at for a row of `length`.
+    """How many positions attention reads for a row of `length`.
 
-    A CPU's matrix products sum up to 192 positions, and then each 512, in one order whatever
-    follows; with these lengths a row's sums do not depend on what is behind it.
+    On a CPU, matrix products add up to 192 positions in one fixed order, and longer ones in chunks
+    of 512. With these lengths the sums of a row do not depend on the positions behind it.
     """
     for limit in _CPU_LENGTHS:
         if length <= limit:
@@ -55,8 +55,8 @@ def rounded(length: int) -> int:
 class KVCache:
     """Keys and values per layer, each (slots, heads, positions, head size).
 
-    Grows by doubling, each layer when it is next used, and within `limit` bytes as long as those
-    who reserve stay within it. Not safe for several threads.
+    The cache grows by doubling; each layer grows when it is used next. It stays within `limit`
+    bytes if the callers of `reserve` do. Only one thread may use it at a time.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class KVCache:
         return slots * rounded(positions) * self.per_token
 
     def reserve(self, slots: int, positions: int) -> None:
-        """Room for `slots` rows of `positions` tokens; what is in the cache stays."""
+        """Make room for `slots` rows of `positions` tokens. The contents are kept."""
         positions = rounded(positions)
         if slots <= self.slots and positions <= self.positions:
             return
@@ -88,7 +88,7 @@ class KVCache:
         self.version += 1
 
     def layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a layer; `like` (…, heads, tokens, head size) gives its shape."""
+        """Keys and values of a layer. `like` (…, heads, tokens, head size) gives its shape."""
         found = self._layers.get(index)
         if found is None:
             shape = (self.slots, like.shape[-3], self.positions, like.shape[-1])
@@ -99,7 +99,7 @@ class KVCache:
         return found
 
     def _parts(self) -> list[torch.Tensor]:
-        """Keys and values of all layers, at the size that was reserved last."""
+        """Keys and values of all layers, at the reserved size."""
         pairs = [self.layer(i, self._layers[i][0]) for i in sorted(self._layers)]
         return [part for pair in pairs for part in pair]
 
@@ -109,7 +109,7 @@ class KVCache:
             part[target, :, :length] = part[source, :, :length]
 
     def wipe(self, slot: int) -> None:
-        """Zeros instead of numbers that are no numbers: masked ones would still spread."""
+        """Write zeros to a slot. NaNs would spread to other rows even where they are masked."""
         for part in self._parts():
             part[slot].zero_()
 
@@ -118,7 +118,7 @@ class KVCache:
         return torch.stack([part[slot, :, start:stop] for part in self._parts()])
 
     def write(self, slot: int, start: int, kept: torch.Tensor) -> None:
-        """Put what `read` gave back into a slot."""
+        """Write to a slot what `read` returned."""
         for part, values in zip(self._parts(), kept, strict=True):
             part[slot, :, start : start + kept.shape[2]] = values
 
@@ -134,18 +134,18 @@ class KVCache:
 
 @dataclass(slots=True)
 class _Block:
-    """One block of a prefix. `name` is what the next block's key begins with."""
+    """One block of a prefix. The key of the next block begins with `name`."""
 
     name: int
     values: torch.Tensor
 
 
 class Prefixes:
-    """Keys and values of prompts that were read before: an LRU bound in bytes.
+    """Keys and values of earlier prompts: an LRU cache of at most `limit` bytes.
 
-    A block is found by everything before it and by the adapter and dial that computed it; the
-    base's numbers never serve the aligned model. Only what prefill computed is kept: the same
-    tokens give the same numbers, so a reply does not depend on what was kept.
+    The key of a block holds all tokens before it, the adapter and the dial, so the aligned model
+    never reads numbers of the base. Only results of a prefill are kept. The same tokens give the
+    same numbers, so a reply does not depend on what was kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -155,7 +155,7 @@ class Prefixes:
         self._blocks: OrderedDict[Any, _Block] = OrderedDict()
 
     def find(self, kind: tuple[Any, ...], ids: Sequence[int]) -> list[torch.Tensor]:
-        """The kept blocks that `ids` begins with; at least one token is left to be read."""
+        """The kept blocks that `ids` begins with. At least one token is left to prefill."""
         found: list[tuple[Any, _Block]] = []
         parent: Any = kind
         for start in range(0, len(ids) - BLOCK, BLOCK):
@@ -165,7 +165,7 @@ class Prefixes:
                 break
             found.append((key, block))
             parent = block.name
-        # A block is of no use without those before it, so the first is used most recently.
+        # A block is useless without the blocks before it, so the first counts as used last.
         for key, _ in reversed(found):
             self._blocks.move_to_end(key)
         self.hits += BLOCK * len(found)
@@ -173,7 +173,7 @@ class Prefixes:
         return [block.values for _, block in found]
 
     def keep(self, kind: tuple[Any, ...], ids: Sequence[int], cache: KVCache, slot: int) -> None:
-        """Keep the whole blocks of a prompt that was just read into `slot`."""
+        """Keep the complete blocks of the prompt that was just prefilled into `slot`."""
         parent: Any = kind
         for start in range(0, len(ids) - BLOCK + 1, BLOCK):
             key = (parent, tuple(ids[start : start + BLOCK]))

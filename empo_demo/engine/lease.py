@@ -1,8 +1,9 @@
-"""Engines on a leased GPU: on a ZeroGPU Space each round borrows a card for its own length.
+"""Engines on a leased GPU: on a ZeroGPU Space, each round leases a GPU for its own duration.
 
-ZeroGPU wants `spaces` imported before torch, a decorated function found when the page is launched,
-and the models on "cuda" by then. The app's entry point imports this module first, which does the
-first two; the page loads the models before its launch. Anywhere else nothing changes.
+ZeroGPU has three conditions: `spaces` is imported before torch, a decorated function exists when
+the page is launched, and the models are on "cuda" by then. The app's entry point imports this
+module first, which fulfils the first two; the page loads the models before its launch. On other
+machines this module changes nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _START, _LOAD = 5.0, 2e9
-"""Seconds that a fresh worker takes to start, and bytes of weights a second that it then loads."""
+"""Seconds that a new worker takes to start, and bytes of weights that it loads per second."""
 _STEP, _MARGIN = 0.06, 1.5
-"""Seconds for a token until rounds were measured, and how much more than measured is asked for."""
+"""Seconds per token before a round was measured, and the factor on what was measured."""
 _SAID = {
     "No GPU was available": "All GPUs are in use at the moment; try again in a minute.",
     "GPU task aborted": "The GPU was taken away before the replies were complete; try again.",
@@ -46,23 +47,23 @@ Streaming = Callable[[Sequence[Request]], Iterator[Event]]
 
 
 def on_zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, read as `spaces` itself reads it."""
+    """Whether this is a ZeroGPU Space, by the same test as in `spaces`."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def place(model: PreTrainedModel, device: str) -> None:
-    """Move a model that was read into main memory; on ZeroGPU only, elsewhere it is there.
+    """On ZeroGPU, move a model from main memory to `device`. Elsewhere it is there already.
 
-    ZeroGPU's emulated "cuda" exists in the main thread alone, and transformers reads in others.
+    ZeroGPU emulates "cuda" only in the main thread, but transformers loads in other threads.
     """
     if on_zero_gpu():
         model.to(device)  # type: ignore[arg-type]
 
 
 def seconds(requests: Sequence[Request]) -> int:
-    """How long a lease the round needs: both sides are written together, so the longer counts.
+    """Seconds of lease to ask for. Both sides decode together, so the longer reply counts.
 
-    Less is more: a visitor whose quota is smaller than what is asked for gets no lease.
+    Ask for as little as possible: a visitor with less quota than that gets no lease.
     """
     longest = max((request.decoding.max_new_tokens for request in requests), default=0)
     step = max(_steps, default=_STEP)
@@ -70,7 +71,7 @@ def seconds(requests: Sequence[Request]) -> int:
 
 
 def _gpu(function: Streaming) -> Streaming:
-    """`spaces.GPU` on a ZeroGPU Space, else the function itself."""
+    """Decorate with `spaces.GPU` on a ZeroGPU Space; elsewhere return the function itself."""
     if not on_zero_gpu():
         return function
     import spaces
@@ -81,7 +82,7 @@ def _gpu(function: Streaming) -> Streaming:
 
 @_gpu
 def _on_lease(requests: Sequence[Request]) -> Iterator[Event]:
-    """Runs in the forked worker, where several threads of a parent's thread pool would hang."""
+    """Run in the forked worker. There, torch hangs if it uses the parent's pool of threads."""
     import torch
 
     torch.set_num_threads(1)
@@ -90,7 +91,7 @@ def _on_lease(requests: Sequence[Request]) -> Iterator[Event]:
 
 
 class LeasedEngine:
-    """A `LocalEngine` whose rounds run on a lease: one for both sides of a round."""
+    """A `LocalEngine` whose rounds run on a lease. Both sides of a round share one lease."""
 
     def __init__(self, engine: LocalEngine, copies: Sequence[Weights]) -> None:
         global _leased, _bytes
@@ -103,7 +104,7 @@ class LeasedEngine:
         return self._stream(list(requests))
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """The worker's events; where there is no lease, or it ends early, a `Failed` per side."""
+        """The worker's events; a `Failed` per open side if the lease fails or ends early."""
         missing = {request.side for request in requests}
         try:
             with closing(_on_lease(requests)) as events:  # type: ignore[type-var]
@@ -126,7 +127,7 @@ class LeasedEngine:
 
 
 def _sentence(error: Exception) -> str:
-    """What a visitor is told; `spaces` raises Gradio errors, whose text is in `message`."""
+    """The sentence that a visitor reads. Errors of `spaces` have their text in `message`."""
     said = str(getattr(error, "message", error))
     known = (words for part, words in _SAID.items() if part in said)
     return next(known, "The GPU could not be borrowed; try again in a minute.")

@@ -1,7 +1,7 @@
-"""From a roster to a running engine: base, adapters, quantisation, placement.
+"""Loads a roster into a running engine: base, adapters, quantisation, placement.
 
-Everything that can be wrong with a model path, an adapter or the device is found here, at start,
-and is one `EngineError` that says what to do.
+It checks model paths, adapters and the device at start. Each fault is one `EngineError` that says
+what to do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from empo_demo.engine.adapters import (
     attach,
     check_base,
     check_tokens,
-    check_vocabulary,
     first_line,
     model_folder,
     release,
@@ -31,7 +30,7 @@ from empo_demo.engine.device import half_type, is_out_of_memory
 from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
-from empo_demo.engine.shapes import context_of, model_shape
+from empo_demo.engine.shapes import model_shape
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
 
@@ -41,15 +40,12 @@ if TYPE_CHECKING:
     from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
-SMALL = 100_000_000
-"""Weights up to which one thread decodes fastest: at some 50 microseconds a layer, threads spend
-their time waiting for each other, and on a busy machine a hundred times that."""
 
 
 def load_engine(settings: Settings, roster: Lineup) -> Engine:
     """The engine that `EMPO_ENGINE` names: local models, a server, or a file of replies.
 
-    Contenders whose replies are recorded are served from their file whatever the others use.
+    Contenders with recorded replies are always served from their file.
     """
     from empo_demo.engine.recorded import RecordedEngine, is_recording
 
@@ -67,7 +63,7 @@ def load_engine(settings: Settings, roster: Lineup) -> Engine:
 
 
 def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source]) -> Engine:
-    """The engine of the contenders that write: a server's, or this machine's."""
+    """The engine of the contenders that generate: a server, or models on this machine."""
     if settings.engine != "local":
         from empo_demo.engine.remote import RemoteEngine
 
@@ -96,7 +92,7 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
 
 @dataclass
 class Loader:
-    """Loads each base once and each adapter by the cheaper plan; keeps notes of its choices."""
+    """Loads each base once and each adapter by the cheaper plan. `notes` says what it chose."""
 
     device: str
     quantization: Quantization
@@ -114,7 +110,7 @@ class Loader:
             logging.getLogger(name).setLevel(logging.ERROR)
 
     def load(self, contenders: Sequence[Source]) -> list[Weights]:
-        """One `Weights` per copy; every contender is served by exactly one of them."""
+        """One `Weights` per copy. Exactly one copy serves each contender."""
         copies: list[Weights] = []
         written = [written_by(c) for c in contenders if not c.predictions]
         for base in dict.fromkeys(c.base for c in written):
@@ -122,18 +118,18 @@ class Loader:
         return copies
 
     def merged_copy(self, base: str, adapter: str) -> MergedCopy:
-        """The kept copy of base and adapter, made or not. Fetches both from the Hub."""
+        """The merged copy of base and adapter, which may exist or not. Downloads both."""
         return MergedCopy(
             model_folder(base), adapter_folder(adapter), self.quantization, self.dtype
         )
 
     def merged_adapters(self, written: Sequence[Written]) -> list[tuple[str, str]]:
-        """(base, adapter) of those that are merged into copies of their own."""
+        """(base, adapter) of each adapter that is merged into a copy of its own."""
         pairs = dict.fromkeys((w.base, w.adapter) for w in written if w.adapter)
         return [(b, a) for b, a in pairs if a and self._plan(b, a, written) == "merged"]
 
     def _load_group(self, base: str, group: list[Written]) -> list[Weights]:
-        """The base with the adapters that share it, if anyone needs it, and the merged copies."""
+        """The base with the adapters that share it, if a contender uses it, and merged copies."""
         check_model(base)
         merged = [adapter for _, adapter in self.merged_adapters(group)]
         sharing = [one for one in group if one.adapter not in merged]
@@ -146,7 +142,7 @@ class Loader:
         return copies
 
     def _plan(self, base: str, adapter: str, written: Sequence[Written]) -> Plan:
-        """Shared or merged; raises on an adapter of another base."""
+        """Whether `adapter` is shared or merged. Raises if it belongs to another base."""
         folder = adapter_folder(adapter)
         check_base(folder, base, force=self.force_adapter)
         merged = model_shape(base).held(self.quantization)
@@ -158,6 +154,7 @@ class Loader:
 
     def _shared(self, base: str, users: list[Written]) -> Weights:
         from empo_demo.engine.lora import install
+        from empo_demo.engine.weights import weights_of
 
         adapters = dict.fromkeys(one.adapter for one in users if one.adapter)
         names = {adapter: f"a{i}" for i, adapter in enumerate(adapters)}
@@ -176,14 +173,16 @@ class Loader:
         return weights_of(model, tokenizer, served, rows)
 
     def _merged(self, base: str, adapter: str, users: list[str]) -> Weights:
-        """The adapter merged into 16-bit weights, which are then quantised as a model."""
+        """Merge the adapter into the 16-bit weights, then load the result quantised."""
+        from empo_demo.engine.weights import weights_of
+
         folder = self.merged_copy(base, adapter).make(self.model)
         model = self.model(str(folder))
         place(model, self.device)
         return weights_of(model, load_tokenizer(str(folder)), dict.fromkeys(users), None)
 
     def model(self, name: str) -> PreTrainedModel:
-        """The model `name`, quantised and placed; one that was saved quantised stays as it is."""
+        """Load `name`, quantised, on the device. A model that was saved quantised is kept so."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -198,7 +197,7 @@ class Loader:
         try:
             model = AutoModelForCausalLM.from_pretrained(name, **options)
         except Exception as error:
-            # Libraries have many kinds of errors for what is wrong with the files.
+            # The libraries raise many kinds of errors for faulty files.
             log.debug("Loading failed", exc_info=True)
             if is_out_of_memory(error):
                 place = (
@@ -236,43 +235,8 @@ def _is_quantised(folder: Path) -> bool:
         return False
 
 
-def weights_of(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    contenders: dict[str, str | None],
-    rows: Any,
-) -> Weights:
-    """The loaded copy with what decoding needs to know of it."""
-    from empo_demo.engine.chat import opening_tags
-    from empo_demo.engine.weights import Weights
-
-    check_vocabulary(model, tokenizer)
-    config = model.generation_config
-    ends = config.eos_token_id if config is not None else None
-    listed = ends if isinstance(ends, list) else [ends]
-    # A role tag or padding written by the model ends its turn, as the end-of-sequence token does.
-    every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
-    context = context_of(model.config)
-    if getattr(model.config, "layer_types", None) is None:
-        # Within its window, sliding attention is plain attention.
-        model.config.sliding_window = None
-    small = model.device.type == "cpu" and model.num_parameters() < SMALL
-    return Weights(
-        model=model,
-        tokenizer=tokenizer,
-        adapters=contenders,
-        rows=rows,
-        ends=frozenset(int(token) for token in every if token is not None),
-        context=context,
-        trained=min(context, int(tokenizer.model_max_length)),
-        stops=opening_tags(tokenizer),
-        hybrid=getattr(model.config, "layer_types", None) is not None,
-        threads=1 if small else 0,
-    )
-
-
 def check_model(name: str) -> None:
-    """A name that looks like a path must be one."""
+    """Raise if `name` looks like a path and is no model's folder, or is an adapter."""
     path = Path(name).expanduser()
     looks_local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
     is_adapter = (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()

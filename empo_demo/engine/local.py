@@ -1,9 +1,9 @@
 """Lockstep decoding on one device: several rounds, one batch per copy of the weights.
 
-A round's rows join together and take their tokens together, so no side runs ahead of the other.
-Whoever waits for events drives the batch: there is no worker thread, and a plain loop over
-`stream` is all that a GPU lease needs. Rounds of other threads ride along in the same steps, and
-those that wait to join are read in one prefill.
+The rows of a round join together and take their tokens together, so no side is ahead of the other.
+There is no worker thread: each thread that waits for events runs the next decode step for all
+rounds. So a plain loop over `stream` is enough on a leased GPU. All rounds that wait to join are
+read in one prefill.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from empo_demo.engine.batch import Batch
 from empo_demo.engine.chat import dropped_exchanges
 from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.lease import on_zero_gpu
-from empo_demo.engine.places import MOST_ROUNDS, Places
+from empo_demo.engine.places import Places
 from empo_demo.engine.protocol import Event, Request
+from empo_demo.engine.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once
 from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import check_decoding
 from empo_demo.engine.weights import Weights
@@ -37,9 +38,7 @@ _GONE = (
 )
 _NO_DIAL = "This contender's adapter is merged into its weights, so the dial can only stand at 1."
 _PREFILL_TOKENS = 2048
-"""Tokens read at once at most, so that rounds that are running do not stand still for long."""
-_STEP_SECONDS, _GAIN = 0.25, 1.1
-_DEFAULT_ROUNDS = 4
+"""The most prompt tokens of one prefill, so that running rounds do not pause for long."""
 _DEFAULT_KV_BYTES, _LEASED_KV_BYTES = 1 << 30, 8 << 30
 
 
@@ -64,9 +63,9 @@ class _Round:
 class LocalEngine:
     """Serves the contenders of a roster from the copies of weights that the loader made.
 
-    At most `max_rounds` rounds run at once; None measures at start how many pay. `kv_bytes` bounds
-    the KV cache of all copies together, kept prefixes included; rounds wait when it is spent. By
-    default it is 1 GiB, and on CUDA half of the memory that is free.
+    At most `max_rounds` rounds run at once; None measures at start which number is fastest.
+    `kv_bytes` bounds the KV cache of all copies together, with kept prefixes; rounds wait when it
+    is full. By default it is 1 GiB, and on CUDA half of the free memory.
     """
 
     def __init__(
@@ -83,8 +82,8 @@ class LocalEngine:
         self._notes = notes
         self._turn = threading.Lock()
         if max_rounds is None:
-            # A leased GPU is not there yet.
-            max_rounds = _DEFAULT_ROUNDS if on_zero_gpu() else self._rounds_that_pay()
+            # A leased GPU does not exist yet, so it cannot be measured.
+            max_rounds = DEFAULT_ROUNDS if on_zero_gpu() else rounds_at_once(self._batches)
         notes["rounds at once"] = str(max_rounds)
         self._places = Places(max_rounds)
         self._running: list[_Round] = []
@@ -97,10 +96,10 @@ class LocalEngine:
 
     @property
     def repeatable(self) -> bool:
-        """Whether a reply is the same whatever else is answered beside it.
+        """Whether a reply stays the same when other replies are decoded in the same batch.
 
-        It is on a CPU in NF4, bf16 and fp32. int8 picks its outliers over the whole batch, and a
-        GPU's matrix products sum in an order that depends on the number of rows.
+        This holds on a CPU in NF4, bf16 and fp32. int8 chooses its outliers over the whole batch,
+        and matrix products on a GPU sum in an order that depends on the number of rows.
         """
         return all(batch.weights.repeatable for batch in self._batches)
 
@@ -115,11 +114,11 @@ class LocalEngine:
         return self._places.waiting
 
     def queue_position(self, stream: Iterator[Event]) -> int:
-        """How many rounds `stream`, which `self.stream` returned, waits for; 0 once it runs."""
+        """The queue position of a generator that `self.stream` returned; 0 once it runs."""
         return self._places.position(self._tickets.get(stream))
 
     def check(self, requests: Sequence[Request]) -> None:
-        """Raise on decoding out of range and on contenders that are not loaded."""
+        """Raise if a request's decoding is out of range or its contender is not loaded."""
         for request in requests:
             check_decoding(request.decoding)
             context = self.batch_of(request.contender).weights.context
@@ -131,7 +130,7 @@ class LocalEngine:
                 )
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """Events of all `requests` until each has ended; close to stop within one token."""
+        """Yield the events of all `requests` until each has ended; close to stop in one token."""
         self.check(requests)
         ticket = object()
         stream = self._stream(requests, ticket)
@@ -156,7 +155,7 @@ class LocalEngine:
             self._joining.append(current)
             while not current.done:
                 with self._turn:
-                    # Another thread's step may have brought this round forward meanwhile.
+                    # The step of another thread may have made events for this round.
                     events = current.drain()
                     if not events and not current.done:
                         self._advance()
@@ -183,11 +182,11 @@ class LocalEngine:
             return score(weights, weights.adapters[contender], pairs, batch)
 
     def model_of(self, contender: str) -> Weights:
-        """The very weights that serve a contender, for lm-eval and benchmarks."""
+        """The weights that serve a contender, for lm-eval and benchmarks."""
         return self.batch_of(contender).weights
 
     def batch_of(self, contender: str) -> Batch:
-        """The batch in which a contender's rows run; `EngineError` where it is not loaded."""
+        """The batch that decodes a contender; `EngineError` if the contender is not loaded."""
         for batch in self._batches:
             if contender in batch.weights.adapters:
                 return batch
@@ -195,7 +194,7 @@ class LocalEngine:
         raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
 
     def _prepare(self, requests: Sequence[Request]) -> _Round:
-        """The rows of a round; those that cannot be answered have failed already."""
+        """The rows of a round. Rows that cannot be answered have already failed."""
         current = _Round()
         dropped = self._dropped(requests)
         for request in requests:
@@ -216,7 +215,7 @@ class LocalEngine:
         return current
 
     def _has_room(self, current: _Round) -> bool:
-        """Whether the KV cache holds `current` beside the rounds that run."""
+        """Whether the KV cache has room for `current` beside the running rounds."""
         running = [pair for one in [*self._running, current] for pair in one.rows]
         return all(
             batch.fits([row for b, row in running if b is batch and not row.done])
@@ -224,9 +223,9 @@ class LocalEngine:
         )
 
     def _dropped(self, requests: Sequence[Request]) -> dict[str, int]:
-        """The oldest exchanges that all sides of a round go without, by round.
+        """How many of the oldest exchanges the prompts of each round leave out.
 
-        All sides of a round see the same history; other rounds of the call are not touched.
+        All sides of a round see the same history. One round does not change another.
         """
         dropped: dict[str, int] = {}
         for request in requests:
@@ -239,7 +238,7 @@ class LocalEngine:
         return dropped
 
     def _advance(self) -> None:
-        """Let in those that wait, and one token for every row of every batch."""
+        """Prefill waiting rounds, then run one decode step of every batch."""
         joining: dict[Batch, list[Row]] = {}
         tokens = 0
         while self._joining and (not tokens or tokens + self._joining[0].tokens <= _PREFILL_TOKENS):
@@ -261,7 +260,7 @@ class LocalEngine:
                 self._fail(batch, batch.rows, error)
 
     def _fail(self, batch: Batch, rows: Sequence[Row], error: Exception) -> None:
-        """End `rows`; where the others cannot go on without them, end all."""
+        """End `rows` with `error`. End all rows of the batch if it cannot continue."""
         for row in rows:
             row.fail(_sentence(error))
         try:
@@ -271,11 +270,11 @@ class LocalEngine:
             for row in batch.rows:
                 row.fail(_sentence(error))
         if not batch.rows or all(row.done for row in batch.rows):
-            # The next round starts from a clean one.
+            # The next round starts with a clean batch.
             batch.clear()
 
     def _dismiss(self, current: _Round) -> None:
-        """Take what is left of a closed round out of the batches."""
+        """Remove a closed round from the batches and the lists."""
         self._running.remove(current)
         if current in self._joining:
             self._joining.remove(current)
@@ -283,22 +282,6 @@ class LocalEngine:
             if not row.done:
                 row.done = True
                 batch.leave()
-
-    def _rounds_that_pay(self) -> int:
-        """As many rounds as still add a tenth to the tokens per second, with steps not too slow."""
-        best, rounds, most = 0.0, 1, 0
-        while rounds <= MOST_ROUNDS:
-            try:
-                seconds = sum(batch.time_step(2 * rounds) for batch in self._batches)
-            except Exception as error:
-                log.info("%d rounds at once cannot be measured: %s", rounds, error)
-                break
-            if rounds > 1 and (rounds / seconds < _GAIN * best or seconds > _STEP_SECONDS):
-                break
-            best, most, rounds = rounds / seconds, rounds, 2 * rounds
-        most = most or _DEFAULT_ROUNDS
-        log.info("%d rounds run at once: %.0f tokens a second", most, 2 * best)
-        return most
 
 
 def _default_kv_bytes(copies: Sequence[Weights]) -> int:
@@ -310,7 +293,7 @@ def _default_kv_bytes(copies: Sequence[Weights]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """What a visitor is told; the log has the rest."""
+    """The sentence that a visitor reads. The log has the whole error."""
     if is_out_of_memory(error):
         return _FULL
     lost = ("CUDA", "device", "cuBLAS", "NCCL", "HIP")

@@ -1,9 +1,9 @@
 """LoRA per row: PEFT loads and holds the adapters, this module applies them.
 
 PEFT's own mixed batches (`adapter_names`) cost up to 2.5 times the operations of a plain step and
-leak hooks when a call fails. Here each LoRA layer adds its product to the slice of rows that use
-the adapter, in place, and layers that read the same input (q, k, v; gate, up) share one product
-with A. For inference only; nothing is hooked, and no state is left that the next step uses.
+leave hooks behind when a call fails. Here each LoRA layer adds its product in place to the rows
+that use the adapter. Layers with the same input (q, k, v; gate, up) share one product with A. This
+is for inference only. There are no hooks, and one step leaves no state for the next.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 LEAST = 8
-"""Tokens from which fp32 products on a CPU give a token the same sums whatever is beside it."""
+"""From this number of tokens on, an fp32 product on a CPU gives a token always the same sums."""
 _SIBLINGS = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gu", "up_proj": "gu"}
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens `start` to `stop` use `adapter`, each scaled by its entry of `scale` (n, 1)."""
+    """Tokens `start` to `stop` use `adapter`. `scale` (n, 1) holds the dial of each token."""
 
     start: int
     stop: int
@@ -36,7 +36,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Rows:
-    """Which rows of the next forward pass use which adapter; shared by all layers of a model."""
+    """Which rows of the next forward pass use which adapter. All layers of a model share it."""
 
     segments: tuple[Segment, ...] = ()
     _key: tuple[Any, ...] = ()
@@ -48,10 +48,10 @@ class Rows:
         like: torch.Tensor,
         counts: Sequence[int] | None = None,
     ) -> None:
-        """Set the rows: one adapter name (or None) and one dial value each, adapters grouped.
+        """Set the rows: one adapter name (or None) and one dial value each, grouped by adapter.
 
-        `counts` is the number of tokens of each row, 1 each if it is not given. Inputs of shape
-        (rows, tokens, …) have the same number in all rows.
+        `counts` is the number of tokens of each row, by default 1. With inputs of shape
+        (rows, tokens, …), all rows have the same number.
         """
         counts = [1] * len(adapters) if counts is None else counts
         key = (tuple(adapters), tuple(scales), tuple(counts))
@@ -59,13 +59,13 @@ class Rows:
             self.segments, self._key = tuple(_segments(adapters, scales, counts, like)), key
 
     def clear(self) -> None:
-        """No row uses an adapter."""
+        """Use no adapter for any row."""
         self.segments, self._key = (), ()
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Layers that read the same input, and their A matrices one under the other.
+    """Layers with the same input. Their A matrices are stacked.
 
     `a` maps adapter to (sum of ranks, inputs); `_seen` is the input of the last product.
     """
@@ -78,16 +78,16 @@ class _Group:
     _few: torch.Tensor | None = None
 
     def add(self, adapter: str, a: torch.Tensor) -> slice:
-        """Append a layer's A; return the columns of the product that are this layer's."""
+        """Append the A of a layer; return the columns of the product that belong to this layer."""
         old = self.a.get(adapter)
         start = 0 if old is None else old.shape[0]
         self.a[adapter] = a if old is None else torch.cat([old, a])
         return slice(start, start + a.shape[0])
 
     def down(self, x: torch.Tensor) -> list[torch.Tensor | None]:
-        """x Aᵀ of each segment's tokens, scaled, as (tokens, ranks); None: not adapted.
+        """x Aᵀ of each segment, scaled, as (tokens, ranks); None if the layers are not adapted.
 
-        On a CPU at least LEAST rows are computed, of which those beyond the tokens mean nothing.
+        On a CPU the result has at least LEAST rows. The rows beyond the tokens are meaningless.
         """
         if x is not self._seen or self._for is not self.rows.segments:
             self._down = [self._product(x, segment) for segment in self.rows.segments]
@@ -130,7 +130,7 @@ def _patch(layer: Any, group: _Group) -> None:
     for name in layer.lora_A:
         a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
         if a.device.type == "cpu":
-            # Small bf16 products take four times as long on a CPU as the same in fp32.
+            # On a CPU, small products take four times as long in bf16 as in fp32.
             a, b = a.float(), b.float()
         columns = group.add(name, a.contiguous())
         parts[name] = columns, (b.T * layer.scaling[name]).contiguous()

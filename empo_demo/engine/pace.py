@@ -1,7 +1,7 @@
-"""One pace for all sides: whatever arrives first waits, so that speed tells nobody apart.
+"""One pace for all sides, so that their speed does not tell them apart.
 
-Takes the events of each side as they come and hands out text only as far as every side that is
-still being written has come. Knows nothing of models, servers or files.
+The events of each side are buffered. Text is released only up to the length that every unfinished
+side has reached. This module knows no models, servers or files.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class _Side:
 
 
 class Pacer:
-    """Buffers the events of `sides`; `release` gives what may be shown by now."""
+    """Buffers the events of `sides`. `release` yields what may be shown now."""
 
     def __init__(self, sides: Iterable[str]) -> None:
         self._sides = {side: _Side() for side in sides}
 
     @property
     def done(self) -> bool:
-        """Whether every side's end has been handed out."""
+        """Whether the end of every side has been released."""
         return all(side.told for side in self._sides.values())
 
     @property
     def complete(self) -> bool:
-        """Whether every side's end has been fed."""
+        """Whether the end of every side has been fed."""
         return all(side.end is not None for side in self._sides.values())
 
     def feed(self, event: Event) -> None:
@@ -44,12 +44,12 @@ class Pacer:
             side.end = side.end or event
 
     def fail_open(self, error: str) -> None:
-        """End every side that has no end yet."""
+        """Fail every side that has no end yet."""
         for name, side in self._sides.items():
             side.end = side.end or Failed(name, error)
 
     def release(self, limit: int | None = None) -> Iterator[Event]:
-        """Text up to `limit` characters of each side, never beyond an open side; then ends."""
+        """Yield text up to `limit` characters, never beyond an unfinished side; then the ends."""
         writing = [len(side.text) for side in self._sides.values() if side.end is None]
         reach = min([*writing, *([] if limit is None else [limit])], default=None)
         for name, side in self._sides.items():

@@ -1,8 +1,8 @@
-"""Linear layers of a small model on a CPU, with weights laid out for oneDNN once, at start.
+"""Packs the weights of a small model's linear layers for oneDNN, once at start, on a CPU.
 
-Torch lays them out anew for each product, and bitsandbytes' NF4 kernel unpacks them each time;
-for a small model that is most of a decode step. The numbers are those of the plain layer in
-16 bits, and NF4 weights keep their NF4 values. It costs two bytes a weight.
+Without this, torch packs the weights again for each product, and the NF4 kernel of bitsandbytes
+unpacks them each time. For a small model that is most of a decode step. The results are those of
+the plain layer in 16 bits, and NF4 weights keep their NF4 values. It takes two bytes per weight.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DONE = "_empo_packed"
 
 
 def pack(weights: Weights) -> None:
-    """Pack the layers of a copy that decodes with one thread; others stay as they are."""
+    """Pack the layers of a copy that decodes with one thread. Other copies stay unchanged."""
     if weights.threads != 1 or weights.device.type != "cpu":
         return
     if weights.like.dtype != torch.bfloat16 or not torch._C._has_mkldnn:
@@ -36,11 +36,11 @@ def pack(weights: Weights) -> None:
 
 
 def _matrix(layer: Any) -> torch.Tensor | None:
-    """The weights (outputs, inputs) in bf16 of a plain or an NF4 layer; None for any other."""
+    """The bf16 weights (outputs, inputs) of a plain or an NF4 layer; None for other layers."""
     if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.bfloat16:
         return layer.weight.detach()
     state = getattr(getattr(layer, "weight", None), "quant_state", None)
-    # PEFT has a class of the same name, which wraps this one.
+    # PEFT has a class of the same name that wraps this layer.
     kind = type(layer)
     if state is None or kind.__name__ != "Linear4bit" or "bitsandbytes" not in kind.__module__:
         return None

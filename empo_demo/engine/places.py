@@ -1,4 +1,4 @@
-"""A bounded number of places, given in the order of asking, with a position that can be asked."""
+"""A queue for a bounded number of places. A position in the queue can be asked at any time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 MOST_ROUNDS = 32
-"""Rounds that run at once at most where their number is measured."""
+"""The most rounds at once when their number is measured."""
 
 
 class Places:
@@ -19,19 +19,20 @@ class Places:
 
     @property
     def waiting(self) -> int:
-        """How many wait at present."""
+        """How many wait now."""
         return len(self._line)
 
     def position(self, ticket: object) -> int:
-        """How many places must come free before `ticket` has one; 0 once it does not wait."""
+        """The position of `ticket` in the queue, from 1; 0 if it does not wait."""
         with self._changed:
             return self._line.index(ticket) + 1 if ticket in self._line else 0
 
     def take(self, ticket: object, claim: Callable[[], bool] = lambda: True) -> None:
-        """Wait for a place. `ticket` is any object of the caller's own.
+        """Wait for a place. `ticket` can be any object that belongs to the caller.
 
-        `claim` is asked when it is the ticket's turn, one ticket at a time: whether there is room
-        for it, and if so it notes that the room is taken. It is asked again at each `give_back`.
+        `claim` is called when it is the ticket's turn, for one ticket at a time. It returns
+        whether there is room, and if so it reserves the room. It is called again after each
+        `give_back`.
         """
         with self._changed:
             self._line.append(ticket)

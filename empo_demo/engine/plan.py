@@ -1,7 +1,7 @@
-"""Shared adapter or merged copy: what each plan costs, and which is chosen.
+"""The plan of an adapter: shared with its base, or merged into a copy of its own.
 
-Pure arithmetic over an adapter's files. Decoding reads all weights once a step, so bytes per step
-decide the speed; memory decides whether the models fit at all.
+This is arithmetic over the sizes in an adapter's files. A decode step reads all weights once, so
+the bytes per step decide the speed. Memory decides whether the models fit at all.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _REPLACES = "the adapter replaces whole modules"
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
-    """What an adapter adds: LoRA weights, and whole modules that replace the base's.
+    """The weights that an adapter adds: LoRA, and whole modules that replace those of the base.
 
-    `obstacle` says what else of it cannot be applied row by row.
+    `obstacle` says what else makes it impossible to apply the adapter row by row.
     """
 
     lora: int
@@ -35,13 +35,13 @@ class AdapterShape:
 
     @property
     def shareable(self) -> bool:
-        """Whole embeddings cannot be applied per row."""
+        """Whether it can be applied row by row. Modules that are replaced as a whole cannot."""
         return self.replaced == 0 and self.obstacle is None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The plan of one adapter, and in one sentence why."""
+    """The plan of one adapter, with the reason in one sentence."""
 
     plan: Plan
     reason: str
@@ -50,7 +50,7 @@ class Choice:
 
 
 def read_shape(folder: Path) -> AdapterShape:
-    """Count the weights in an adapter's safetensors files, from their headers alone."""
+    """Count the weights of an adapter; reads only the headers of its safetensors files."""
     config = read_config(folder)
     lora = 0
     replaced: dict[str, int] = {}
@@ -72,7 +72,7 @@ def read_shape(folder: Path) -> AdapterShape:
 
 
 def obstacle_to_share(config: dict[str, Any]) -> str | None:
-    """What makes an adapter more than `B A x`, which is all that is applied per row."""
+    """Why an adapter cannot be applied per row: it is more than `B A x`. None if it can."""
     if config.get("peft_type", "LORA") != "LORA":
         return f"the adapter is of the kind {config['peft_type']}"
     if config.get("use_dora"):
@@ -89,7 +89,7 @@ def obstacle_to_share(config: dict[str, Any]) -> str | None:
 
 
 def obstacle_to_merge(config: dict[str, Any]) -> str | None:
-    """What makes an adapter more than `B A` over single weights: only PEFT can merge it then."""
+    """Why only PEFT can merge an adapter: it is more than `B A` on single weights. Else None."""
     if config.get("peft_type", "LORA") != "LORA":
         return f"the adapter is of the kind {config['peft_type']}"
     marks = ("use_dora", "lora_bias", "use_qalora", "target_parameters", "layer_replication",
@@ -115,11 +115,11 @@ def choose(
     quantization: Quantization,
     override: Override = "auto",
 ) -> Choice:
-    """The plan with fewer bytes read per step, unless `override` says otherwise.
+    """The plan that reads fewer bytes per decode step, unless `override` names one.
 
-    Shared: base once and the adapter's 16-bit weights beside it. Merged: the base a second time,
-    quantised, which takes `merged` bytes. Raises `EngineError` where `override` asks for what
-    cannot be.
+    A shared adapter adds its own 16-bit weights to the base. A merged copy adds `merged` bytes:
+    the base a second time, quantised. Raises `EngineError` if `override` is "shared" and the
+    adapter cannot be shared.
     """
     shared = 2.0 * (shape.lora + shape.replaced)
     if override == "shared" and not shape.shareable:
@@ -139,5 +139,5 @@ def choose(
 
 
 def size(count: float) -> str:
-    """Bytes in words: GB of 10^9."""
+    """Bytes as text, in MB of 10^6 or GB of 10^9 bytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

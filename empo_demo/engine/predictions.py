@@ -1,7 +1,7 @@
-"""Files of predictions: EmPO's CSV and our JSONL, read into one shape.
+"""Reads files of predictions: EmPO's CSV and our JSONL, into one shape.
 
-A row is the unit, in file order. Nothing is dropped: a row that cannot be read is one error that
-names its line, and repeated contexts and empty replies are counted.
+There is one `Row` per row, in the order of the file. No row is dropped: a row that cannot be read
+is an error that names its line. Repeated contexts and empty replies are counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """All rows of one file. `name` is the file's stem, without .csv, .jsonl or .gz."""
+    """All rows of one file. `name` is the file name without .csv, .jsonl or .gz."""
 
     name: str
     path: Path
@@ -87,7 +87,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a file, gzipped or not. Raises `DataError` where it is none."""
+    """The UTF-8 text of a file, gzipped or not. Raises `DataError` if it is not text."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
@@ -103,7 +103,7 @@ def read_text(path: Path) -> str:
 
 
 def stem(path: Path) -> str:
-    """`preds_x.csv.gz` -> `preds_x`."""
+    """The name of a file without its endings: `preds_x.csv.gz` gives `preds_x`."""
     name = path.name
     for suffix in (".gz", ".csv", ".tsv", ".txt", ".jsonl", ".json"):
         name = name.removesuffix(suffix)
@@ -127,7 +127,7 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
 
 
 def _separator(path: Path, text: str) -> str:
-    """The separator that finds the most of the needed columns; all of them must be there."""
+    """The separator that gives the most of the needed columns. Raises if one is missing."""
     head = next(iter(text.lstrip("\r\n").splitlines()), "")
     found = {mark: set(next(csv.reader([head], delimiter=mark), [])) for mark in SEPARATORS}
     best = max(SEPARATORS, key=lambda mark: len(found[mark] & set(COLUMNS)))
@@ -153,7 +153,7 @@ def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
 
 
 def _whole_dialogue(cells: Mapping[str, str]) -> tuple[str, ...]:
-    """The turns in the column of prompts, where there is one; else the last user turn alone.
+    """The turns in the column of prompts if there is one, else only the last user turn.
 
     EmPO's published files hold the whole prompt in Zephyr's template.
     """
@@ -211,7 +211,7 @@ def _json_row(where: str, line: str) -> Row:
 
 
 def _context(where: str, turns: Any) -> tuple[tuple[str, ...], str]:
-    """The texts of the turns and the last user turn (the last turn where roles are not given)."""
+    """The texts of the turns, and the last user turn (without roles: the last turn)."""
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise DataError(f"{where}: context must be a list of turns, at least one.")
     texts, user = [], ""

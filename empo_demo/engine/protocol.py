@@ -1,8 +1,8 @@
 """What an engine is: requests in, events out.
 
 An engine answers a handful of requests *together* (the sides of one round) as one plain, sync
+An engine answers a few requests *together* (the sides of one round) as one plain, synchronous
 generator of events. Closing the generator stops the work within one token. An engine never raises
-for one side's failure: that side gets a `Failed` event and the other goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FinishReason = Literal["eos", "stop", "length", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_p` in (0, 1]; penalty 1 is none."""
+    """How tokens are drawn. `temperature` 0 is greedy; `top_p` in (0, 1]; penalty 1 means none."""
 
     temperature: float = 0.7
     top_p: float = 0.9
@@ -31,11 +31,11 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One side's job. `contender` is an id of the roster the engine was loaded with.
+    """The job of one side. `contender` is an id of the roster that the engine loaded.
 
-    `adapter_scale` is the alignment dial: 0 is the base, 1 the adapter as trained. Requests of
-    one `stream` call with the same `round` answer the same dialogue: where it is too long for one
-    of them, all of them go without the same old exchanges.
+    `adapter_scale` is the alignment dial: 0 is the base, 1 the adapter as trained. Requests of one
+    `stream` call with the same `round` answer the same dialogue. If it is too long for one of
+    them, all of them leave out the same old exchanges.
     """
 
     side: str
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one side; never part of a character."""
+    """New text of one side. It never ends inside a character."""
 
     side: str
     text: str
@@ -68,7 +68,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One side cannot go on. `error` is one plain sentence, never a traceback."""
+    """One side cannot continue. `error` is one plain sentence, never a traceback."""
 
     side: str
     error: str
@@ -78,10 +78,10 @@ Event = Delta | Finished | Failed
 
 
 class Source(Protocol):
-    """What an engine must know of a contender: its id, and what answers for it.
+    """What an engine must know of a contender: its id, and what generates its replies.
 
-    `base` is a folder or a Hub id ("" where only recorded replies answer), `adapter` the PEFT
-    adapter over it, `predictions` the file of recorded replies that answers in its place.
+    `base` is a folder or a Hub id ("" if there are only recorded replies). `adapter` is the PEFT
+    adapter on it. `predictions` is a file of recorded replies, used instead of the weights.
     """
 
     @property
@@ -95,7 +95,7 @@ class Source(Protocol):
 
 
 class Lineup(Protocol):
-    """All sources that one engine serves, and how those that are loaded here are held and drawn."""
+    """All sources that one engine serves, with quantisation and decoding of the local ones."""
 
     @property
     def contenders(self) -> Sequence[Source]: ...
@@ -107,7 +107,7 @@ class Lineup(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Anything that can answer: a local model, a server, a file of recorded replies."""
+    """Anything that answers: a local model, a server, a file of recorded replies."""
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Yield events until every side has a `Finished` or a `Failed`; close to cancel."""

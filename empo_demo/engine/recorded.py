@@ -1,8 +1,8 @@
-"""Replies generated elsewhere, served from a file: a Space without a GPU can show 7B models.
+"""Serves recorded replies from a file: so a Space without a GPU can show 7B models.
 
-A predictions file (EmPO's CSV or our JSONL, gzipped or not) is one contender, and the human's
-reply in it another, by the id `human`. Only the dialogues of the file can be answered. All sides
-are typed out at one pace; nothing is generated.
+A predictions file (EmPO's CSV or our JSONL, gzipped or not) is one contender. The human's replies
+in it are another one, with the id `human`. Only the dialogues of the file can be answered. All
+sides are typed out at one pace. Nothing is generated.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 
 from empo_demo.dialogue import Dialogue, Message, Turn
 from empo_demo.engine.pace import Pacer
-from empo_demo.engine.predictions import Row, stem
-from empo_demo.engine.predictions import read_predictions as read_file
+from empo_demo.engine.predictions import Row, read_predictions, stem
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source
 from empo_demo.errors import ArenaError, DataError, EngineError
 
 HUMAN = "human"
-"""The contender id that serves the human's reply of a file instead of the model's."""
+"""The id of the contender that serves the human's replies of a file."""
 CHARACTERS_PER_SECOND = 90.0
 _TICK = 0.05
 _UNKNOWN = (
@@ -29,12 +28,12 @@ _UNKNOWN = (
 )
 
 Key = tuple[str, ...]
-"""A dialogue as the contents of its turns, without a system message."""
+"""A dialogue as the texts of its turns, without the system message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One recorded reply and the human's, to one dialogue that ends with the user."""
+class Recording:
+    """A dialogue that ends with the user, a recorded reply to it, and the human's reply."""
 
     dialogue: Dialogue
     response: str
@@ -46,13 +45,12 @@ class Prediction:
         return tuple(turn.content for turn in self.dialogue.turns)
 
 
-def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of `path` that can be shown: a dialogue that ends with the user, two replies.
+def read_recordings(path: Path) -> list[Recording]:
+    """The rows of `path` that can be shown: a dialogue that ends with the user, and two replies.
 
-    Raises `DataError` (file, line, what is wrong) where the file cannot be read, and where it
-    holds nothing that can be shown.
+    Raises `DataError` (file, line, fault) if the file cannot be read or has no such row.
     """
-    found = [p for p in map(_prediction, read_file(path).rows) if p is not None]
+    found = [p for p in map(_recording, read_predictions(path).rows) if p is not None]
     if not found:
         raise DataError(
             f"{path} holds no row that can be shown: each needs a dialogue that ends with the "
@@ -76,7 +74,7 @@ class RecordedEngine:
         characters_per_second: float = CHARACTERS_PER_SECOND,
     ) -> None:
         files = {c.predictions: Path(c.predictions) for c in contenders if c.predictions}
-        self._rows = {name: read_predictions(path) for name, path in files.items()}
+        self._rows = {name: read_recordings(path) for name, path in files.items()}
         self._replies: dict[str, dict[Key, list[str]]] = {}
         self._speed = characters_per_second
         for contender in contenders:
@@ -93,17 +91,17 @@ class RecordedEngine:
         }
 
     def dialogues(self) -> list[Dialogue]:
-        """The dialogues that every contender has a reply to, in the first file's order."""
+        """The dialogues that every contender has replies to, in the order of the first file."""
         common = set.intersection(*(set(replies) for replies in self._replies.values()))
         first = next(iter(self._rows.values()))
         unique = {p.key: p.dialogue for p in first if p.key in common}
         return list(unique.values())
 
     def close(self) -> None:
-        """Nothing is held but texts."""
+        """Nothing to close."""
 
     def reply(self, contender: str, messages: Sequence[Message], seed: int = 0) -> str:
-        """The recorded reply. `seed` chooses where a file holds the same dialogue repeatedly."""
+        """The recorded reply. If the file has the dialogue more than once, `seed` chooses one."""
         if contender not in self._replies:
             known = ", ".join(self._replies)
             raise EngineError(f"No replies of {contender!r} are recorded; there are: {known}.")
@@ -114,7 +112,7 @@ class RecordedEngine:
         return found[seed % len(found)]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """All replies, typed out together; a dialogue that is not recorded fails its sides."""
+        """Type out all replies together. A dialogue that is not recorded fails its sides."""
         started = time.perf_counter()
         pacer = Pacer(request.side for request in requests)
         for request in requests:
@@ -138,8 +136,8 @@ class RecordedEngine:
         yield Finished(request.side, "eos", text, len(text.split()), elapsed)
 
 
-def _prediction(row: Row) -> Prediction | None:
-    """None where a row cannot be a round: an empty reply, or turns that no round may hold."""
+def _recording(row: Row) -> Recording | None:
+    """The prediction of a row; None for an empty reply or turns that no round may have."""
     if len(row.context) % 2 == 0 or not row.response.strip() or not row.reference.strip():
         return None
     try:
@@ -148,10 +146,10 @@ def _prediction(row: Row) -> Prediction | None:
         response, reference = Turn("assistant", row.response), Turn("assistant", row.reference)
     except ArenaError:
         return None
-    return Prediction(dialogue, response.content, reference.content, row.emotion)
+    return Recording(dialogue, response.content, reference.content, row.emotion)
 
 
-def _by_dialogue(rows: Sequence[Prediction], *, human: bool) -> dict[Key, list[str]]:
+def _by_dialogue(rows: Sequence[Recording], *, human: bool) -> dict[Key, list[str]]:
     replies: dict[Key, list[str]] = {}
     for row in rows:
         replies.setdefault(row.key, []).append(row.reference if human else row.response)

@@ -1,6 +1,6 @@
 """Several engines behind one: each contender is answered by the engine that has it.
 
-A round whose sides lie on different engines is released at one pace, the slower one's.
+If the sides of a round are on different engines, both are released at the pace of the slower one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from empo_demo.errors import EngineError
 
 
 class RoutingEngine:
-    """`routes` maps contender id to engine. Unknown attributes are the first engine's."""
+    """Sends each contender to its engine in `routes`."""
 
     def __init__(self, routes: Mapping[str, Engine]) -> None:
         self._routes = dict(routes)
@@ -38,7 +38,7 @@ class RoutingEngine:
                 close()
 
     def dialogues(self) -> list[Dialogue]:
-        """The dialogues of the engine of recorded replies; only they can be had of everyone."""
+        """The dialogues of the recorded replies. Only these can be answered by every contender."""
         listed = [e.dialogues() for e in self.engines if hasattr(e, "dialogues")]
         return listed[0] if listed else []
 
@@ -58,7 +58,7 @@ class RoutingEngine:
         return self._routes[contender]
 
     def score(self, contender: str, pairs: Any, **options: Any) -> list[tuple[float, int]]:
-        """As `LocalEngine.score`; recorded replies and servers have no probabilities."""
+        """See `LocalEngine.score`. Recorded replies and servers have no probabilities."""
         engine: Any = self.engine_of(contender)
         if not hasattr(engine, "score"):
             raise EngineError(f"The replies of {contender!r} come without probabilities.")

@@ -1,4 +1,4 @@
-"""One side being answered: its prompt, its luck, its text so far, and the events it gives."""
+"""One side of a round in the batch: its prompt, its random numbers, its text and its events."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 import time
 from dataclasses import dataclass, field
 
+from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
-from empo_demo.engine.text import Detokenizer
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One side being answered. `out` collects its events until somebody takes them.
+    """One side of a round in the batch. `out` collects its events until `drain` takes them.
 
-    `luck` is one uniform number per token, from the request's seed: the same seed on both sides
-    is the same luck on both sides.
+    `luck` holds one uniform random number per token, made from the request's seed. Sides with the
+    same seed draw with the same numbers.
     """
 
     request: Request
@@ -34,23 +34,23 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Positions of the cache that hold this row; the last token is not in it yet."""
+        """How many positions of the cache this row fills. Its last token is not in it yet."""
         return len(self.prompt) + max(0, len(self.produced) - 1)
 
     @property
     def longest(self) -> int:
-        """Positions that this row takes at most."""
+        """How many positions of the cache this row can fill at most."""
         return len(self.prompt) + self.request.decoding.max_new_tokens
 
     @property
     def kind(self) -> tuple[str, float]:
-        """What computed this row's keys and values: its adapter, and how far the dial is on."""
+        """What keys and values depend on beside the tokens: the adapter and the dial."""
         if self.adapter is None or self.request.adapter_scale == 0:
             return "", 0.0
         return self.adapter, self.request.adapter_scale
 
     def take(self, token: int, ends: frozenset[int]) -> None:
-        """Add a token; end the row where it says so."""
+        """Add a token. The row ends with an end token, a stop string or its last token."""
         if token in ends:
             self.finish("eos")
             return

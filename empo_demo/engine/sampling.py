@@ -1,7 +1,7 @@
-"""The next token of every row at once. A row's draw depends on the row alone, never on its mates.
+"""Draws the next token of every row. The draw of a row does not depend on other rows.
 
-Works on logits and ids; knows nothing of text. Equals transformers' processors in their order:
-repetition penalty, temperature, top-p.
+It works on logits and ids, not on text. The result equals that of the transformers processors in
+their order: repetition penalty, temperature, top-p.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import InvalidInput
 
 HEAD = 128
-"""Tokens looked at before all are sorted; enough for nearly every top-p below 1."""
+"""How many of the best tokens are sorted first; enough for nearly every top-p below 1."""
 
 
 def check_decoding(decoding: Decoding) -> None:
-    """Refuse values that mean nothing; says which, and what may stand there."""
+    """Refuse values out of range. The error says what is allowed."""
     limits = {
         "temperature": (0 <= decoding.temperature <= 5, "from 0 (greedy) to 5"),
         "top_p": (0 < decoding.top_p <= 1, "above 0 and at most 1"),
@@ -33,7 +33,7 @@ def check_decoding(decoding: Decoding) -> None:
 
 @dataclass(slots=True)
 class Draw:
-    """What one row brings: how to draw, its luck for the tokens to come, and the ids so far."""
+    """What one row gives: its decoding, random numbers for the next tokens, and the ids so far."""
 
     decoding: Decoding
     luck: Sequence[float]
@@ -43,8 +43,8 @@ class Draw:
 class Sampler:
     """Draws for a fixed set of rows; make a new one when rows join or leave.
 
-    Tokens of equal score are ordered by their id, in the head as in the whole vocabulary. On an
-    accelerator a draw waits for the device once: for the tokens, with what is wrong with them.
+    Tokens with equal scores are ordered by their id, in the head and in the whole vocabulary. On a
+    GPU, a draw waits for the device once.
     """
 
     def __init__(self, rows: Sequence[Draw], vocabulary: int, device: torch.device) -> None:
@@ -68,7 +68,7 @@ class Sampler:
             self._seen = _seen([row.seen for row in rows], vocabulary, device)
 
     def draw(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[int], list[bool]]:
-        """(token ids (rows, 1), the same as a list, which rows' logits are no numbers).
+        """(token ids (rows, 1), the same ids as a list, which rows have NaN or infinite logits).
 
         `logits` is (rows, vocabulary).
         """
@@ -105,8 +105,8 @@ class Sampler:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Nucleus sampling (Holtzman et al. 2019) by inverting the distribution function.
 
-        Looks at the `head` best tokens; second comes which rows would need more of them. One
-        uniform number a row: the same seed on both sides is the same luck on both sides.
+        Sorts only the `head` best tokens. The second result says which rows need more of them.
+        Each row uses one uniform number, so sides with the same seed draw with the same numbers.
         """
         if head < scores.shape[-1]:
             index = scores.topk(head, dim=-1).indices.sort(dim=-1).values
@@ -116,13 +116,13 @@ class Sampler:
             top, index = scores.sort(dim=-1, descending=True, stable=True)
         p = chances.gather(-1, index)
         mass = p.cumsum(-1)
-        # A token stays while the mass before it is below top_p: the first always does.
+        # A token is kept if the mass before it is below top_p. So the first is always kept.
         kept = (mass - p < self._top_p).sum(-1, keepdim=True).clamp_(min=1)
         reach = mass.gather(-1, kept - 1)
         luck = self._luck[:, self._drawn : self._drawn + 1]
         place = (mass <= luck * reach).sum(-1, keepdim=True)
         tokens = index.gather(-1, torch.minimum(place, kept - 1))
-        # Which of the tokens that tie with the head's last are in it is anybody's guess.
+        # Tokens that tie with the last token of the head may or may not be in the head.
         sure = (top > top[:, -1:]).sum(-1, keepdim=True)
         held = torch.where(sure > 0, mass.gather(-1, (sure - 1).clamp_(min=0)), 0.0)
         short = (held < self._need) & torch.tensor(head < scores.shape[-1], device=held.device)

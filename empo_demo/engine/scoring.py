@@ -1,4 +1,4 @@
-"""Log probabilities of given replies under a contender: one forward pass per batch."""
+"""Log probabilities of given replies of a contender, with one forward pass per batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def score(
     pairs: Sequence[tuple[Sequence[Message], str]],
     batch: int,
 ) -> list[tuple[float, int]]:
-    """(sum of log probabilities, number of tokens) of each reply with its end token."""
+    """(sum of log probabilities, number of tokens) of each reply and its end token."""
     rows = [_encode(weights, messages, reply) for messages, reply in pairs]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
@@ -42,7 +42,7 @@ def _score(
     if weights.rows is not None:
         one = [1.0] * len(rows)
         weights.rows.assign([adapter] * len(rows), one, weights.like, [width] * len(rows))
-    # Right padding and causal attention: no real token sees a pad.
+    # With right padding and causal attention, no real token sees the padding.
     logits = weights.model(input_ids=tokens, use_cache=False).logits
     found = []
     for i, (ids, reply) in enumerate(rows):
@@ -54,7 +54,7 @@ def _score(
 
 
 def _encode(weights: Weights, messages: Sequence[Message], reply: str) -> tuple[list[int], int]:
-    """(prompt and reply ids, length of the reply with its end token)."""
+    """(ids of prompt and reply, number of tokens of the reply with its end token)."""
     prompt = encode_chat(weights.tokenizer, messages)
     ids = weights.tokenizer(reply, add_special_tokens=False)["input_ids"]
     end = weights.tokenizer.eos_token_id

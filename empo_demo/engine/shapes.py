@@ -1,6 +1,6 @@
-"""What a model and an adapter weigh, from their configuration alone: nothing is downloaded whole.
+"""Sizes of models and adapters, computed from their configuration; weights are not downloaded.
 
-The model is built on PyTorch's meta device, where tensors have a shape and no bytes, so the count
+The model is built on PyTorch's meta device, where tensors have a shape but no bytes. So the count
 is exact for every architecture that transformers knows.
 """
 
@@ -17,16 +17,16 @@ from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
 
 BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
-"""Bytes per weight of a linear layer as held: NF4 has an fp32 scale per 64 weights beside its four
-bits. Embeddings, head and norms stay at 2 bytes."""
+"""Bytes per weight of a linear layer in memory. NF4 has four bits per weight and an fp32 scale per
+64 weights. Embeddings, head and norms keep 2 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Counts of one model. `linear` weights shrink by quantisation, `rest` stay 16-bit.
+    """Counts of one model. Quantisation shrinks the `linear` weights; `rest` stays 16-bit.
 
-    `kv` is bytes of keys and values per token and row, in 16 bit; `context` the most tokens of a
-    row. `modules` maps a linear or embedding module to (inputs, outputs).
+    `kv` is the bytes of 16-bit keys and values per token and row. `context` is the most tokens of
+    a row. `modules` maps each linear or embedding module to (inputs, outputs).
     """
 
     linear: int
@@ -43,25 +43,25 @@ class ModelShape:
         return self.linear + self.rest
 
     def held(self, quantization: Quantization) -> float:
-        """Bytes of the weights in the device's memory."""
+        """Bytes of the weights in memory."""
         return self.linear * BYTES[quantization] + 2.0 * self.rest
 
     def read_per_step(self, quantization: Quantization) -> float:
-        """Bytes that a decoding step reads: linear layers and head, of the embeddings a row."""
+        """Bytes that a decode step reads: linear layers and head, and one row of embeddings."""
         return self.linear * BYTES[quantization] + 2.0 * self.vocabulary * self.hidden
 
     def activations(self, rows: int, tokens: int) -> float:
-        """Bytes at the widest place of a prefill: residuals, the MLP's two products, one layer
-        of dequantised weights, and the last token's logits in fp32."""
+        """The most bytes of activations in a prefill: residuals, the MLP's two products, one layer
+        of dequantised weights, and the fp32 logits of the last token."""
         wide = 2.0 * rows * tokens * (4 * self.hidden + 3 * self.intermediate)
         layer = 2.0 * max((a * b for a, b in self.modules.values()), default=0)
         return wide + layer + 8.0 * rows * self.vocabulary
 
 
 def model_shape(name: str) -> ModelShape:
-    """The shape of a folder's or a Hub model. Raises `EngineError` where it has no configuration.
+    """The shape of the model in a folder or on the Hub; downloads only config.json.
 
-    Of a Hub model only config.json is fetched.
+    Raises `EngineError` if there is no configuration.
     """
     from transformers import AutoConfig
 
@@ -81,10 +81,10 @@ def shape_of(config: Any) -> ModelShape:
 
 
 def context_of(config: Any) -> int:
-    """The longest prompt and reply together.
+    """The most tokens of prompt and reply together.
 
-    Never longer than a sliding window, within which sliding attention is plain attention: so one
-    kind of cache and mask serves all layers.
+    It is never more than a sliding window. Within the window sliding attention equals plain
+    attention, so one kind of cache and mask serves all layers.
     """
     longest = int(getattr(config, "max_position_embeddings", None) or 4096)
     window = getattr(config, "sliding_window", None)
@@ -92,9 +92,9 @@ def context_of(config: Any) -> int:
 
 
 def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
-    """The shape of an adapter: from its files where they are here, else from its configuration.
+    """The shape of an adapter, from its files if they are on this machine.
 
-    Of a Hub adapter only adapter_config.json is fetched.
+    Otherwise it is computed from adapter_config.json, the only file that is downloaded.
     """
     folder = adapter_here(name)
     if folder is not None:
@@ -112,7 +112,7 @@ def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
 
 
 def shape_from_config(config: dict[str, Any], base: ModelShape) -> AdapterShape:
-    """Count an adapter's weights by its configuration and the layers of its base."""
+    """Compute an adapter's weights from its configuration and the layers of its base."""
     targets, whole = config.get("target_modules") or (), config.get("modules_to_save") or ()
     rank = int(config.get("r") or 8)
     lora = sum(rank * sum(sides) for path, sides in base.modules.items() if named(path, targets))
@@ -123,7 +123,7 @@ def shape_from_config(config: dict[str, Any], base: ModelShape) -> AdapterShape:
 
 
 def named(module: str, targets: Any) -> bool:
-    """Whether PEFT would adapt `module`: a regular expression, or ends of names."""
+    """Whether PEFT adapts `module`: `targets` is a regular expression, or ends of names."""
     if isinstance(targets, str):
         return targets != "all-linear" and re.fullmatch(targets, module) is not None
     return any(module == target or module.endswith(f".{target}") for target in targets)

@@ -109,7 +109,6 @@ def scale_of(module: str, config: Mapping[str, Any], rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
     patterns = config.get("alpha_pattern") or {}
-    alpha = (
-        patterns.get(get_pattern_key(list(patterns), module)) or config.get("lora_alpha") or rank
-    )
+    own = patterns.get(get_pattern_key(list(patterns), module))
+    alpha = own or config.get("lora_alpha") or rank
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -1,4 +1,4 @@
-"""One copy of the weights, and what the engine must know of it to batch rows on it."""
+"""One copy of the weights, with all that a batch must know of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from empo_demo.engine.adapters import check_vocabulary
+from empo_demo.engine.chat import opening_tags
+from empo_demo.engine.shapes import context_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from empo_demo.engine.lora import Rows
+
+SMALL = 100_000_000
+"""Up to this many weights, one thread decodes fastest. A layer takes some 50 microseconds, and
+several threads would mostly wait for each other, far longer still on a busy machine."""
 
 
 @dataclass(slots=True)
 class Weights:
     """One copy of the weights: the model, its tokenizer, and the adapters that share it.
 
-    `rows` is None where the copy carries no adapter; `adapters` maps contender id to adapter name.
-    `context` is the most tokens the model can take, `trained` the most it should; `stops` are the
-    tags by which the template opens a turn, where they are plain text. `hybrid` models mix kinds
-    of attention layers. `threads` 0 leaves the number to torch.
+    `adapters` maps contender id to adapter name. `rows` is None if the copy has no adapter. `ends`
+    are the token ids that end a reply; `stops` are plain-text tags that end it. `context` is the
+    most tokens that the model can take, `trained` the most that it was trained on. `hybrid` models
+    mix kinds of attention layers. `threads` is the number of CPU threads; 0 leaves it to torch.
     """
 
     model: PreTrainedModel
@@ -40,12 +48,44 @@ class Weights:
 
     @property
     def repeatable(self) -> bool:
-        """Whether a row's numbers are the same whatever rows are beside it."""
+        """Whether a row's numbers stay the same when other rows are in the batch."""
         if self.device.type != "cpu":
             return False
         return not any(type(layer).__name__ == "Linear8bitLt" for layer in self.model.modules())
 
     @property
     def like(self) -> torch.Tensor:
-        """A tensor of the type and place of the activations."""
+        """A tensor with the type and the device of the activations."""
         return cast(torch.Tensor, self.model.get_input_embeddings().weight)
+
+
+def weights_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    contenders: dict[str, str | None],
+    rows: Rows | None,
+) -> Weights:
+    """A loaded model with all that decoding must know of it."""
+    check_vocabulary(model, tokenizer)
+    config = model.generation_config
+    ends = config.eos_token_id if config is not None else None
+    listed = ends if isinstance(ends, list) else [ends]
+    # A role tag or a padding token ends the reply like the end-of-sequence token.
+    every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
+    context = context_of(model.config)
+    if getattr(model.config, "layer_types", None) is None:
+        # Within the window, sliding attention equals plain attention.
+        model.config.sliding_window = None
+    small = model.device.type == "cpu" and model.num_parameters() < SMALL
+    return Weights(
+        model=model,
+        tokenizer=tokenizer,
+        adapters=contenders,
+        rows=rows,
+        ends=frozenset(int(token) for token in every if token is not None),
+        context=context,
+        trained=min(context, int(tokenizer.model_max_length)),
+        stops=opening_tags(tokenizer),
+        hybrid=getattr(model.config, "layer_types", None) is not None,
+        threads=1 if small else 0,
+    )

@@ -21,10 +21,9 @@ from empo_demo.arena.comparison import (
     DIAL,
     MOST_TOKENS,
     Comparison,
-    decode_link,
-    encode_link,
 )
 from empo_demo.arena.frames import Frame, frames
+from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Failed
 from empo_demo.errors import ArenaError, InvalidInput

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from empo_demo.arena.comparison import Comparison, decode_link, encode_link, explore, shown
+from empo_demo.arena.comparison import Comparison, explore, shown
+from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS

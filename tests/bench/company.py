@@ -65,8 +65,9 @@ def exact_copies() -> list[Any]:
     from transformers import AutoModelForCausalLM
 
     from empo_demo.engine.adapters import attach
-    from empo_demo.engine.loading import load_tokenizer, weights_of
+    from empo_demo.engine.loading import load_tokenizer
     from empo_demo.engine.lora import install
+    from empo_demo.engine.weights import weights_of
 
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
     rows = install(attach(model, {"a0": Path(ALIGNED)}))

@@ -14,7 +14,7 @@ from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
-from empo_demo.engine.recorded import HUMAN, RecordedEngine, read_predictions
+from empo_demo.engine.recorded import HUMAN, RecordedEngine, read_recordings
 from empo_demo.errors import DataError, SettingsError
 from empo_demo.settings import Settings
 
@@ -95,7 +95,7 @@ def test_another_dialogue_is_refused_in_words_on_both_sides(tmp_path: Path) -> N
 
 def test_rows_that_cannot_be_a_round_are_no_dialogues(tmp_path: Path) -> None:
     rows = [*ROWS, ("I am tired.", "Rest.", ""), ("What\x07now?", "Well.", "Well?")]
-    assert len(read_predictions(write_csv(tmp_path / "p.csv", rows=rows))) == len(ROWS)
+    assert len(read_recordings(write_csv(tmp_path / "p.csv", rows=rows))) == len(ROWS)
 
 
 def test_a_repeated_dialogue_has_a_reply_for_each_seed(tmp_path: Path) -> None:

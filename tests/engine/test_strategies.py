@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from empo_demo.arena.comparison import Comparison, decode_link, encode_link, explore
+from empo_demo.arena.comparison import Comparison, explore
+from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.contenders import strategies
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue

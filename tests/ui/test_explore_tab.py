@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
-from empo_demo.arena.comparison import Comparison, encode_link
+from empo_demo.arena.comparison import Comparison
+from empo_demo.arena.link import encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding

@@ -1,4 +1,4 @@
-"""Token ids to text, piece by piece: never half a character, never part of a stop string."""
+"""Token ids to text, step by step: never half a character, never part of a stop string."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
-    """The text of one reply as it grows. `text` is what has been released so far."""
+    """The growing text of one reply. `text` is what has been released so far."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
         self._tokenizer, self._stop = tokenizer, tuple(s for s in stop if s)
@@ -33,7 +33,7 @@ class Detokenizer:
         return self._release(whole[len(before) :], final=False)
 
     def flush(self) -> str:
-        """The rest, once no token follows; half a character that never came whole is left out."""
+        """Return the rest of the text after the last token. An incomplete character is left out."""
         before = self._decode(self._ids[self._start : self._read])
         whole = self._decode(self._ids[self._start :])
         self._start = self._read = len(self._ids)
@@ -55,7 +55,7 @@ class Detokenizer:
         return ready
 
     def _tail(self, text: str) -> int:
-        """Length of the longest end of `text` that may become a stop string."""
+        """The length of the longest end of `text` that may be the start of a stop string."""
         longest = max((len(s) for s in self._stop), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(s.startswith(text[-length:]) for s in self._stop):

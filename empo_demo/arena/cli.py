@@ -1,7 +1,7 @@
 """The terminal's comparison: two contenders answer one dialogue, side by side.
 
-Not blind and not stored: the terminal names both. Prints to stderr while the replies arrive;
-stdout carries the result alone.
+The comparison is neither blind nor stored: the terminal names both contenders. It shows the growing
+replies on stderr. stdout carries only the result.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _run(
     text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str,
     right: str, force_adapter: bool = False,
 ) -> None:  # fmt: skip
-    """Load, stream and print; raise an `ArenaError` for anything that a person can mend."""
+    """Load, stream and print. Raises an `ArenaError` for every fault that a person can correct."""
     if left == right:
         raise InvalidInput(f"Both sides are {left!r}; name two different contenders.")
     settings = load_settings(force_adapter=force_adapter or None)
@@ -87,7 +87,7 @@ def _run(
 def _stream(
     events: Iterator[Event], comparison: Comparison, reading: Reading, console: Any, *, quiet: bool
 ) -> Frame:
-    """Show both replies as they grow; return the last frame."""
+    """Show both replies while they grow; return the last frame."""
     from rich.live import Live
 
     frame = Frame({"a": "", "b": ""})
@@ -100,7 +100,7 @@ def _stream(
 def _as_json(
     comparison: Comparison, roster: Roster, reading: Reading, said: Frame
 ) -> dict[str, Any]:
-    """What `--json` prints; every part goes by the contender's id."""
+    """What `--json` prints. The keys are the ids of the contenders."""
     names = comparison.names
     ends = {name: said.ends[side] for side, name in names.items()}
     done = {name: end for name, end in ends.items() if isinstance(end, Finished)}
