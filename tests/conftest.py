@@ -17,7 +17,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
     from empo_demo.empathy.epitome import Epitome
     from empo_demo.empathy.feeling import Feeling
-    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.empathy.reading import Reading
+    from empo_demo.empathy.sem import SEM
     from empo_demo.settings import Settings
     from empo_demo.votes.stats import Stats
 

@@ -53,7 +53,7 @@ class Backend:
     def engine(
         self, *, patience: float = ENGINE_PATIENCE, given_up: Callable[[], bool] = lambda: False
     ) -> Engine | None:
-        """Wait for the engine; None if `given_up` returns true. Raises `EngineError` if it fails."""
+        """Wait for the engine; None if `given_up` returns true; `EngineError` if loading failed."""
         until = time.monotonic() + patience
         with self._arrival:
             while self._engine is None:

@@ -28,7 +28,7 @@ from empo_demo.terminal import AsJson, ForceAdapter
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 
 def compare(

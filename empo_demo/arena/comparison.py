@@ -19,7 +19,7 @@ from empo_demo.votes.models import SIDES, Side
 
 if TYPE_CHECKING:
     from empo_demo.contenders.strategies import Prepared
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 DIAL = (0.0, 1.5)
 """The range of the alignment dial. Beyond about 1.5 the output of an adapter becomes noise."""

@@ -16,7 +16,7 @@ from empo_demo.votes.models import SIDES, Reply, Round, Side
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
     from empo_demo.contenders.strategies import Prepared
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 
 @dataclass

@@ -21,7 +21,8 @@ from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster
-    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.empathy.reading import Reading
+    from empo_demo.empathy.sem import SEM
     from empo_demo.settings import Exposure as ExposureSetting
     from empo_demo.settings import Settings
 

@@ -18,7 +18,7 @@ from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def reading_of(round_: Round) -> Reading | None:
     """The SEM's reading of the round's last user turn, or None if the SEM failed."""
     if round_.reading is None:
         return None
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
     return Reading.from_json(round_.reading)
 

@@ -15,7 +15,7 @@ from empo_demo.engine.protocol import Decoding
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 THINKING = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=96)
 """The first of two steps is read by a parser: greedy, and short."""

@@ -1,10 +1,10 @@
 """`python -m empo_demo analyze`: one answer per JSON line, in order, batched for speed.
 
 A line is ``{"text"}``, ``{"turns": [{"role", "content"}, …]}``, ``{"tokens": […]}`` or
-``{"context", "response"}`` (a text, or turns of which the last user turn counts). A text and turns
-are answered with a whole reading (`Reading.as_json`: emotions, causes, valence, how sure), tokens
-with emotions and a weight each, a pair with EPITOME's levels. A line that cannot be used is
-answered ``{"error": one line}`` and the rest goes on.
+``{"context", "response"}`` (the context is a text, or turns whose last user turn counts). For a
+text and for turns the answer is a whole reading (`Reading.as_json`: emotions, causes, valence,
+certainty); for tokens, emotions and a weight per token; for a pair, EPITOME's levels. For a line
+that cannot be used the answer is ``{"error": one line}``, and the other lines are still answered.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 
 from empo_demo.dialogue import Turn, clean_text
 from empo_demo.empathy.feeling import lexicon_feeling
-from empo_demo.empathy.sem import SEM, Reading
+from empo_demo.empathy.plugins import read_all
+from empo_demo.empathy.reading import Reading
+from empo_demo.empathy.sem import SEM
 from empo_demo.errors import ArenaError, InvalidInput
 
 CHUNK = 256
-"""Lines that are read together; more would gain nothing."""
+"""How many lines are read together. A larger number would not be faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ _Job = _Dialogue | _Words | _Pair
 
 
 def analyze_record(sem: SEM, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to one record; raises `InvalidInput` on one that cannot be used."""
+    """The answer to one record. Raises `InvalidInput` if the record cannot be used."""
     return _answers(sem, [_job(record)])[0]
 
 
@@ -60,7 +62,7 @@ def analyze_records(sem: SEM, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _parse(line: str) -> _Job | str:
-    """The job of a line, or what is wrong with it."""
+    """The job of a line, or a sentence on what is wrong with it."""
     try:
         return _job(json.loads(line))
     except InvalidInput as error:
@@ -118,7 +120,7 @@ def _tokens(value: Any) -> tuple[str, ...]:
 
 
 def _safe_answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
-    """As `_answers`, but a job that fails costs only its own answer."""
+    """Like `_answers`, but a job that fails loses only its own answer."""
     try:
         return _answers(sem, jobs)
     except ArenaError:
@@ -133,7 +135,7 @@ def _alone(sem: SEM, job: _Job) -> dict[str, Any]:
 
 
 def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
-    """The answers of jobs of any kinds; each kind goes through the model in one batch."""
+    """The answers of jobs of several kinds. Each kind is one batch for the model."""
     found: dict[int, dict[str, Any]] = {}
     kinds: list[tuple[type, Callable[[SEM, list[Any]], list[dict[str, Any]]]]] = [
         (_Dialogue, _read_dialogues), (_Words, _read_words), (_Pair, _grade_pairs),
@@ -147,7 +149,7 @@ def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
 
 
 def _read_dialogues(sem: SEM, jobs: list[_Dialogue]) -> list[dict[str, Any]]:
-    readings = _readings(sem, [job.turns for job in jobs])
+    readings = read_all(sem, [job.turns for job in jobs])
     return [
         (
             reading if reading.feeling else replace(reading, feeling=lexicon_feeling(_said(job)))
@@ -161,20 +163,13 @@ def _said(job: _Dialogue) -> str:
     return next(turn.content for turn in reversed(job.turns) if turn.role == "user")
 
 
-def _readings(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
-    many = getattr(sem, "read_many", None)
-    if many is not None:
-        return list(many(dialogues))
-    return [sem.read(turns) for turns in dialogues]
-
-
 def _read_words(sem: SEM, jobs: list[_Words]) -> list[dict[str, Any]]:
-    """Emotions, and a weight per given token; a plugin without words reads the joined text."""
+    """Emotions, and a weight per token. A SEM without `read_words` reads the joined text."""
     read_words = getattr(sem, "read_words", None)
     if read_words is not None:
         rows = read_words([job.tokens for job in jobs])
         return [{"emotions": _ranked(e), "cause_weights": w} for e, w in rows]
-    readings = _readings(sem, [[Turn("user", " ".join(job.tokens))] for job in jobs])
+    readings = read_all(sem, [[Turn("user", " ".join(job.tokens))] for job in jobs])
     return [
         {"emotions": _ranked(reading.emotions), "cause_weights": _align(job.tokens, reading)}
         for job, reading in zip(jobs, readings, strict=True)
@@ -186,7 +181,7 @@ def _ranked(emotions: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def _align(tokens: Sequence[str], reading: Reading) -> list[float]:
-    """The weight of the causes that touch each token, where tokens were joined by spaces."""
+    """The weight of the causes that overlap each token; the tokens were joined by spaces."""
     joined = " ".join(tokens)
     shift = len(joined) - len(joined.lstrip())
     weights, start = [], -shift

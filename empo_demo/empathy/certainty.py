@@ -1,4 +1,4 @@
-"""How sure a reading is, in words: from the calibrated distribution over the 32 emotions."""
+"""How certain a reading is, in words, from the calibrated distribution over the 32 emotions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal
 
 Kind = Literal["sure", "fairly", "torn", "unsure"]
 SURE, FAIRLY = 0.6, 0.4
-"""The first label is named alone from this probability on."""
+"""From these probabilities on, the first label is named alone."""
 TORN = 0.5
-"""Two labels are named together where they hold this much; below it the SEM abstains."""
+"""Two labels are named together if they have at least this sum; below it the SEM abstains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """`kind`, and the sentence for people."""
+    """`kind` for programs, and the sentence for people."""
 
     kind: Kind
     words: str

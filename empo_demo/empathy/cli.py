@@ -1,6 +1,6 @@
 """The terminal's `analyze`: what the SEM reads in one text or in a file of them.
 
-Works line by line, so a long file needs no memory and a bad line stops nothing.
+A file is read line by line, so a long file needs little memory and a bad line stops nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from empo_demo.errors import DataError, InvalidInput
 from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 
 def analyze(
@@ -90,7 +90,7 @@ def _print(text: str, reading: Reading) -> None:
 
 
 def _valence_line(reading: Reading) -> str:
-    """The valence with its spread, where it comes from, and the words that move it most."""
+    """The valence with its spread, its source, and the words that move it most."""
     feeling = reading.feeling
     if feeling is None:
         return "valence: not read"

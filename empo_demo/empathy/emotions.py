@@ -1,7 +1,7 @@
 """The 32 emotions of EmpatheticDialogues: names, polar opposites, groups and colours.
 
-Groups are the eight petals of Plutchik's wheel. The opposites are those of EmPO's published
-code (arXiv 2406.19071); some hold one way only, so `OPPOSITE` is no involution.
+The groups are the eight petals of Plutchik's wheel. The opposites are those of EmPO's published
+code (arXiv 2406.19071). Some hold in one direction only, so `OPPOSITE` is no involution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EMOTIONS: tuple[str, ...] = (
     "lonely", "nostalgic", "prepared", "proud", "sad", "sentimental", "surprised", "terrified",
     "trusting",
 )  # fmt: skip
-"""All labels, alphabetically: the order of every model head and of every stored vector."""
+"""All labels in alphabetical order: the order of every model head and every stored vector."""
 
 INDEX: dict[str, int] = {label: position for position, label in enumerate(EMOTIONS)}
 
@@ -38,7 +38,7 @@ OPPOSITE: dict[str, str] = {
     **{b: a for a, b in _MUTUAL},
     **dict(_ONE_WAY),
 }
-"""The polar opposite of each emotion, as EmPO draws its rejected texts."""
+"""The polar opposite of each emotion, which EmPO uses to choose rejected texts."""
 
 GROUPS: dict[Group, tuple[str, ...]] = {
     "joy": ("joyful", "content", "excited", "proud"),

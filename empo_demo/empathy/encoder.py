@@ -1,7 +1,7 @@
-"""The SEM's network: one small encoder, seven heads, and how texts become its input.
+"""The network of the SEM: one small encoder, seven heads, and the conversion of texts to input.
 
-Shared by training and by the app, so that both see texts in exactly the same way. One forward
-pass per text: emotions read a dialogue, cause words a turn, EPITOME a context with its response.
+Training and the app share it, so both see texts in exactly the same way. One forward pass reads
+one text: for emotions a dialogue, for cause words a turn, for EPITOME a context with its response.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LENGTH = 128
-"""Longest input in tokens. Longer dialogues keep the start of their first turn (in
-EmpatheticDialogues it says what happened) and their end."""
+"""The longest input in tokens. Of a longer dialogue the start of the first turn is kept (in
+EmpatheticDialogues it says what happened), and the end."""
 FIRST_TURN = 48
 PAIR_CONTEXT, PAIR_RESPONSE = 48, 128
-"""Of an EPITOME pair: the end of the context and the start of the response, in tokens. A question
-often ends a reply, so its room is larger than the 64 of the published code."""
+"""For an EPITOME pair: the tokens from the end of the context and from the start of the response.
+A question often ends a reply, so the response has more room than the 64 of the published code."""
 MECHANISMS = ("er", "ex", "ip")
 """Emotional reactions, explorations, interpretations (Sharma et al. 2020)."""
 LEVELS = 3
 PART = 10_000
-"""Rows of one tensor in one shard: the embedding is larger than a shard may be."""
+"""The most rows of one tensor in one shard; the embedding is larger than a shard may be."""
 SHARED = 2
-"""EPITOME shares this many of the encoder's layers; above them it has layers of its own."""
+"""EPITOME shares this many layers of the encoder. It has its own layers above them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One input: token ids, and for each the segment it belongs to (0 special, 1, 2, …)."""
+    """One input: token ids, and the segment of each token (0 for special tokens, then 1, 2, …)."""
 
     ids: list[int]
     segments: list[int]
@@ -48,7 +48,7 @@ class Text:
 
 
 class SemNet(nn.Module):
-    """Encoder with heads; states are (batch, tokens, dim), masks and segments (batch, tokens)."""
+    """Encoder with heads. States are (batch, tokens, dim), masks and segments (batch, tokens)."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SemNet(nn.Module):
     def emotions(
         self, hidden: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
     ) -> torch.Tensor:
-        """(batch, 32) logits from the mean over all tokens, and over those of the last turn."""
+        """(batch, 32) logits from the mean over all tokens plus the mean over the last turn."""
         logits: torch.Tensor = self.emotion(self.dropout(mean(hidden, mask)))
         latest: torch.Tensor = self.recent(last_turn(hidden, segments))
         return logits + latest
@@ -90,23 +90,23 @@ class SemNet(nn.Module):
         return affects
 
     def pushes(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens) how far each piece moves the valence."""
+        """(batch, tokens) how much each piece moves the valence."""
         pushes: torch.Tensor = self.push(hidden).squeeze(-1)
         return pushes
 
     def causes(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens) logits: does this token name the cause?"""
+        """(batch, tokens) logits of whether a token names the cause."""
         logits: torch.Tensor = self.cause(self.dropout(hidden)).squeeze(-1)
         return logits
 
     def levels(
         self, shared: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of segment 2 as a reply to segment 1: (batch, 3, 3) logits of the levels of ER, EX, IP,
-        and (batch, tokens, 3) logits of whether a token is part of the rationale of each.
+        """Grade segment 2 as a reply to segment 1.
 
-        Each mechanism reads the response where its rationale is likeliest, beside the whole
-        response and the context (after the rationale attention of arXiv 2009.08441).
+        Returns (batch, 3, 3) logits of the levels of ER, EX, IP, and (batch, tokens, 3) logits of
+        whether a token is part of the rationale of each. Each mechanism reads the response weighted
+        by its rationale, beside the whole response and the context (after arXiv 2009.08441).
         """
         states = self._through(self.grader, shared, mask).float()
         places = self.rationale(states)
@@ -122,17 +122,17 @@ class SemNet(nn.Module):
         return torch.stack([head(row) for head, row in heads], 1), places
 
     def start_grader(self) -> None:
-        """Give EPITOME's own layers the weights of the encoder's, their best start."""
+        """Copy the encoder's weights into EPITOME's own layers, as their start."""
         for mine, theirs in zip(self.grader, self._own_layers(), strict=True):
             mine.load_state_dict(theirs.state_dict())
 
     def _own_layers(self) -> Any:
-        """The encoder's layers above `SHARED`, of a very shallow one the last."""
+        """The encoder's layers above `SHARED`; for a very shallow encoder the last layer."""
         layers = self.encoder.encoder.layer
         return layers[min(SHARED, len(layers) - 1) :]
 
     def _through(self, layers: Any, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """`states` after `layers`; padding is not attended to."""
+        """`states` after `layers`. Padding gets no attention."""
         from transformers.masking_utils import create_bidirectional_mask
 
         states = states.to(next(layers.parameters()).dtype)
@@ -145,7 +145,7 @@ class SemNet(nn.Module):
 
 
 class Texts:
-    """The tokenizer's side of the SEM."""
+    """Converts texts to inputs with the tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -155,7 +155,7 @@ class Texts:
         self._cls, self._sep, self._unknown = (int(i) for i in specials if i is not None)
 
     def turns(self, turns: Sequence[str]) -> Text:
-        """A dialogue: turns with separators, cut in the middle where it is too long."""
+        """A dialogue with separators between its turns. A long one is cut in the middle."""
         parts = [self._encode(turn) for turn in turns]
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
@@ -177,9 +177,9 @@ class Texts:
         return self._wrap(ids, segments, offsets)
 
     def pair(self, context: str, response: str) -> Text:
-        """A context (segment 1) and a response (segment 2), lower-cased by the tokenizer.
+        """A context (segment 1) and a response (segment 2). The tokenizer lower-cases both.
 
-        Offsets are places in the response.
+        Offsets are positions in the response.
         """
         one = self._encode(context)[0][-PAIR_CONTEXT:]
         two, places = self._encode(response)
@@ -188,7 +188,7 @@ class Texts:
         return self._wrap([*one, self._sep, *two], segments, [(0, 0)] * (len(one) + 1) + places)
 
     def words(self, words: Sequence[str]) -> Text:
-        """Ready tokens: segment i + 1 holds the pieces of word i; cut at the end."""
+        """Given words: segment i + 1 holds the pieces of word i. Long inputs are cut at the end."""
         ids: list[int] = []
         segments: list[int] = []
         for number, word in enumerate(words, start=1):
@@ -234,7 +234,7 @@ def save(net: SemNet, texts: Texts, meta: dict[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
-    """The network in 32 bits for the CPU, ready to read."""
+    """Load the network in 32 bits for the CPU, in evaluation mode."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
@@ -256,7 +256,7 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
 
 
 def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors that are too large for a shard in parts, named `NAME..0`, `NAME..1`, …."""
+    """Split tensors that are too large for a shard into parts named `NAME..0`, `NAME..1`, …."""
     found = {}
     for name, value in state.items():
         if value.dim() < 2 or value.shape[0] <= PART:
@@ -268,7 +268,7 @@ def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _joined(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that `_split` took apart, whole again."""
+    """Join the parts that `_split` made."""
     parts: dict[str, dict[int, torch.Tensor]] = {}
     found = {}
     for name, value in state.items():

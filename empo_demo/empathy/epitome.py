@@ -1,8 +1,8 @@
 """EPITOME: how a response communicates empathy, on three mechanisms at levels 0 to 2.
 
-Emotional reactions (warmth), explorations (asking) and interpretations (understanding), each
-none, weak or strong (Sharma et al. 2020, arXiv 2009.08441). Texts are lower-cased; the last 48
-tokens of the context and the first 128 of the response are read.
+The mechanisms are emotional reactions (warmth), explorations (asking) and interpretations
+(understanding), each none, weak or strong (Sharma et al. 2020, arXiv 2009.08441). Texts are
+lower-cased. The last 48 tokens of the context and the first 128 of the response are read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How good a text feels: valence and arousal, and how far each word moves the valence.
+"""How good a text feels: valence and arousal, and how much each word moves the valence.
 
-The embedded SEM answers this itself, in the forward pass that reads the emotions. For a SEM that
-does not (a plugin), VADER's rules answer, and `Feeling.source` says so.
+The embedded SEM computes this in the forward pass that reads the emotions. For a plugin that does
+not, VADER's rules compute the valence, and `Feeling.source` says so.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from empo_demo.empathy.sem import SEM
 
 VISIBLE = 0.02
-"""A word that moves valence by less is not worth showing."""
+"""A word that moves the valence by less than this is not shown."""
 
 
 MOST_LEFT_OUT = 64
-"""VADER reads the text again for each of so many words; later words get no push."""
+"""VADER reads the text again without each of the first words, up to this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A word, `text` = content[start:end], and how far it moves the valence: below 0 pulls down."""
+    """A word, `text` = content[start:end], and how much it moves the valence (negative: down)."""
 
     start: int
     end: int
@@ -35,11 +35,11 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Feeling:
-    """Valence in [-1, 1] (-1 very bad, 0 neutral), and what it is made of.
+    """Valence in [-1, 1] (-1 very bad, 0 neutral), and its parts.
 
-    `spread` is one standard deviation: people's mean rating lies within valence ± spread in about
-    two of three texts. `arousal` goes from -1 (calm) to 1 (excited). Both are None from VADER.
-    `source` is "sem" or "vader". `words` are the words of the text, in its order.
+    `spread` is one standard deviation: in two of three texts, people's mean rating lies within
+    valence ± spread. `arousal` is from -1 (calm) to 1 (excited). VADER gives None for both.
+    `source` is "sem" or "vader". `words` are the words of the text, in order.
     """
 
     valence: float
@@ -50,7 +50,7 @@ class Feeling:
 
     @property
     def visible(self) -> float:
-        """The least |push| that is worth showing."""
+        """The least |push| that is shown."""
         return VISIBLE
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Feeling:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Feeling | None:
-        """What `as_json` gave; None where it holds no valence (rounds of earlier versions)."""
+        """The value that `as_json` wrote; None if it has no valence (from earlier versions)."""
         if data.get("valence") is None:
             return None
         return cls(
@@ -79,7 +79,7 @@ class Feeling:
 
 
 def lexicon_feeling(text: str) -> Feeling:
-    """The feeling of `text` by VADER's rules; a word's push is what changes without it."""
+    """The feeling of `text` by VADER's rules. A word's push is the change without that word."""
     from empo_demo.metrics.valence import load_lexicon, text_valence
 
     lexicon = load_lexicon()
@@ -92,7 +92,7 @@ def lexicon_feeling(text: str) -> Feeling:
 
 
 def feelings(sem: SEM | None, texts: Sequence[str]) -> list[Feeling]:
-    """The feeling of each text, by the SEM where it can, else by VADER."""
+    """The feeling of each text, by the SEM if it can, else by VADER."""
     own = getattr(sem, "feelings", None)
     return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]
 

@@ -1,7 +1,7 @@
-"""Is a text English? Decided in favour of English where a text is short or unclear.
+"""Whether a text is English. Short and unclear texts count as English.
 
-Common words and the script decide most texts at once; the rest goes to `py3langid`, whose model
-lies in its package. Its 0.6 s of loading are paid by the first unclear text only.
+Common words and the script decide most texts at once. `py3langid` decides the rest; its model is in
+its package. Loading it takes 0.6 s, when the first unclear text comes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLOSELY_READ = (
 
 
 def is_english(text: str) -> bool:
-    """False only when the script is not Latin, or the words are clearly another language's."""
+    """False only if the script is not Latin, or if the words are clearly of another language."""
     words = [word.replace("’", "'").lower() for word in _WORD.findall(text)]
     letters = [character for word in words for character in word if character.isalpha()]
     if not letters:

@@ -1,8 +1,8 @@
-"""Personal data in a text: where it is, and the text with it masked.
+"""Finds personal data in a text, and masks it.
 
-Phone numbers are found by `phonenumbers` (Google's rules for every country); e-mail addresses,
-links, handles and postal addresses by patterns of our own: the kept masking libraries rest on
-large language models that would have to be fetched. Pure, no network.
+`phonenumbers` (Google's rules for every country) finds phone numbers. Patterns of our own find
+e-mail addresses, links, handles and postal addresses, because the maintained masking libraries need
+large language models. Pure, no network.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Span:
 
 
 def find_personal(text: str, region: str = "US") -> tuple[Span, ...]:
-    """Non-overlapping spans in text order. `region` (ISO code) reads national phone numbers."""
+    """Non-overlapping spans in text order. `region` (ISO code) is for national phone numbers."""
     found = [
         *_spans(_EMAIL, text, "email"),
         *_spans(_LINK, text, "link"),
@@ -128,7 +128,7 @@ def _spans(pattern: re.Pattern[str], text: str, kind: PersonalKind) -> list[Span
 
 
 def _phones(text: str, region: str) -> list[Span]:
-    """What the library finds valid; numbers announced as such; the usual written US form."""
+    """Numbers that the library finds valid, announced numbers, and the usual US form."""
     if sum(map(str.isdigit, text)) < 7:
         return []
     import phonenumbers

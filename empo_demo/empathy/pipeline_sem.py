@@ -1,8 +1,8 @@
 """Any Hub text-classification model as a SEM: `EMPO_SEM=transformers:owner/model`.
 
-The model's labels are mapped to the 32 emotions: by themselves where they are among the 32, by
-the given map where they are GoEmotions', else by a TOML file named after a hash sign:
-``transformers:owner/model#map.toml``. Reads the last user turn alone, as such models were trained.
+The model's labels are mapped to the 32 emotions: labels that are among the 32 map to themselves;
+for GoEmotions' labels there is a map here; for others a TOML file is named after a hash sign:
+``transformers:owner/model#map.toml``. Only the last user turn is read, as in such models' training.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from empo_demo.errors import SettingsError
 from empo_demo.settings import ASSETS, Settings
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import Cause, Reading
+    from empo_demo.empathy.reading import Cause, Reading
 
 GO_EMOTIONS = ASSETS / "sem-maps" / "go_emotions.toml"
 MOST_OCCLUDED = 16
-"""Words that are left out in turn to find causes: one forward pass each, within the 2 s limit."""
+"""How many words are left out in turn to find causes, with one forward pass each, within 2 s."""
 LabelMap = Mapping[str, Mapping[str, float]]
-"""For each label of the model its shares of the 32 emotions; "*" stands for all of them."""
+"""For each label of the model, its shares of the 32 emotions. "*" means all of them."""
 
 
 class PipelineSEM:
     """`transformers.pipeline("text-classification")` with a map of its labels.
 
-    Scores are weighted by the map and normalised, so that multi-label models (sigmoid) serve as
-    well. Causes are found by occlusion: how much the top emotion loses when a word is left out;
-    where no word matters, all content words are named alike.
+    Scores are weighted by the map and normalised, so multi-label models (sigmoid) work too. Causes
+    are found by occlusion: how much the probability of the top emotion falls without a word. If
+    no word matters, all content words get the same weight.
     """
 
     def __init__(self, model: str, label_map: LabelMap | None = None, *, device: str = "auto"):
@@ -49,7 +49,7 @@ class PipelineSEM:
         self.revision = _revision(model, config)
 
     def read(self, turns: Sequence[Turn]) -> Reading:
-        from empo_demo.empathy.sem import Reading
+        from empo_demo.empathy.reading import Reading
 
         started = time.perf_counter()
         text = next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
@@ -124,7 +124,7 @@ def read_map(path: Path) -> dict[str, dict[str, float]]:
 
 
 def content_words(text: str) -> list[tuple[str, int]]:
-    """The words that say something by themselves, with where they start."""
+    """The words with content, each with its start in the text."""
     words = [(text[start:end], start) for start, end in spans(text)]
     return [(word, start) for word, start in words if is_content(word)]
 
@@ -144,8 +144,8 @@ def _complete(given: LabelMap | None, labels: Sequence[str]) -> LabelMap:
 
 
 def _causes(words: Sequence[tuple[str, int]], drops: Mapping[int, float]) -> tuple[Cause, ...]:
-    """Weights relative to the word that matters most; without one, 1 for every content word."""
-    from empo_demo.empathy.sem import Cause
+    """Weights relative to the word that matters most. If none matters, all content words get 1."""
+    from empo_demo.empathy.reading import Cause
 
     most = max(drops.values(), default=0.0)
     if most <= 0:
@@ -158,7 +158,7 @@ def _causes(words: Sequence[tuple[str, int]], drops: Mapping[int, float]) -> tup
 
 
 def _revision(model: str, config: Any) -> str:
-    """The Hub's commit where it is known, else the hash of the local files."""
+    """The commit on the Hub if it is known, else the hash of the local files."""
     from empo_demo.fingerprint import fingerprint
 
     commit = getattr(config, "_commit_hash", None)

@@ -1,8 +1,8 @@
-"""What must be noticed in a visitor's text before any reply, and in a reply before it is shown.
+"""What must be noticed in a visitor's text before a reply, and in a reply before it is shown.
 
-`assess` finds crisis language, personal data, questions about the model and other languages;
-`crisis_notice` says where help is; `screen_reply` says why a reply must be withheld. Wording
-lists of our own lie in `assets/safety`. Pure: no network, no model; well under 5 ms a text.
+`assess` finds crisis language, personal data, questions about the model and other languages.
+`crisis_notice` says where help is. `screen_reply` says why a reply must be withheld. Our lists of
+patterns are in `assets/safety`. Pure: no network, no model, well under 5 ms per text.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was found in one text. `crisis` holds no, one or several kinds; spans are characters."""
+    """What was found in one text. `crisis` has no, one or several kinds; spans are characters."""
 
     crisis: tuple[CrisisKind, ...] = ()
     personal: tuple[Span, ...] = ()
@@ -63,7 +63,7 @@ class SafetyNotice:
 
 
 def assess(text: str, country: str = "international") -> Assessment:
-    """Look at one text of a visitor. `country` only helps to read national phone numbers."""
+    """Check one text of a visitor. `country` only helps to read national phone numbers."""
     return Assessment(
         crisis=cast("tuple[CrisisKind, ...]", load_wording("crisis", "idioms").sections_in(text)),
         personal=find_personal(text, _region(country)),
@@ -79,9 +79,9 @@ def screen_reply(text: str) -> str | None:
 
 
 def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
-    """Where to find help in `country` (ISO code); unknown codes get the international notice.
+    """Where to find help in `country` (ISO code). Unknown codes get the international notice.
 
-    Lines for abuse come first when `kinds` names abuse. Never raises: help must always show.
+    Lines for abuse come first if `kinds` names abuse. It never raises: help must always be shown.
     """
     book = _helplines()
     place = book["countries"].get(_key(country)) or book["countries"]["international"]
@@ -102,7 +102,7 @@ def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
 
 
 def personal_notice(spans: Iterable[Span]) -> SafetyNotice:
-    """Point out, before anything is sent, what in a text could tell who someone is."""
+    """Warn, before a text is sent, of what could tell who someone is."""
     kinds = list(dict.fromkeys(_NAMES[span.kind] for span in spans))
     named = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
     return SafetyNotice(
@@ -114,7 +114,7 @@ def personal_notice(spans: Iterable[Span]) -> SafetyNotice:
 
 
 def english_notice() -> SafetyNotice:
-    """Say that the reading of emotions will be off for a text in another language."""
+    """Say that the emotion reading of a text in another language is unreliable."""
     return SafetyNotice(
         "english",
         "This does not look like English",
@@ -124,7 +124,7 @@ def english_notice() -> SafetyNotice:
 
 
 def countries() -> dict[str, str]:
-    """The codes that have helplines of their own, with the countries' names."""
+    """The country codes that have their own helplines, with the names of the countries."""
     entries = _helplines()["countries"]
     return {code: entry["name"] for code, entry in entries.items() if code != "international"}
 

@@ -1,7 +1,7 @@
-"""The small empathetic model (SEM): which emotion a turn carries, and which words caused it.
+"""The small empathetic model (SEM): the emotion of a turn, and the words that caused it.
 
-A SEM is anything with `read`; the embedded one lives in `assets/sem`. A reading is about the last
-user turn in its context, and its cause words are places in that turn.
+A SEM is any object with `read`. The embedded SEM is in `assets/sem`. A reading is about the last
+user turn in its context. Its cause words are positions in that turn.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.certainty import Certainty, certainty
+from empo_demo.empathy.causes import by_word, choose, per_token
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling, Push
-from empo_demo.empathy.words import is_content, spans
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS
@@ -29,79 +28,11 @@ if TYPE_CHECKING:
     from empo_demo.empathy.encoder import Text
     from empo_demo.empathy.epitome import Epitome
 
-MARKED = 0.5
-"""A word is marked where a person would mark it with at least this probability."""
-SHORT = 25
-"""Words of a turn that counts as short."""
 BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """A word of the last user turn, `text` = content[start:end].
-
-    `weight` is the probability that a person would mark it as what caused the emotion.
-    """
-
-    start: int
-    end: int
-    text: str
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """All 32 (label, probability), most probable first, and the cause words in text order.
-
-    `feeling` is how good the last user turn feels; `likely` are the labels, likeliest first, that
-    hold the right one in 90 % of cases (a conformal set), empty where the SEM knows none.
-    """
-
-    emotions: tuple[tuple[str, float], ...]
-    causes: tuple[Cause, ...]
-    sem: str
-    milliseconds: float
-    feeling: Feeling | None = None
-    likely: tuple[str, ...] = ()
-
-    @property
-    def valence(self) -> float | None:
-        """How good the last user turn feels, in [-1, 1]; None where nothing read it."""
-        return None if self.feeling is None else self.feeling.valence
-
-    @property
-    def certainty(self) -> Certainty:
-        return certainty(self.emotions)
-
-    def as_json(self) -> dict[str, Any]:
-        sure = self.certainty
-        return {
-            "emotions": [{"label": label, "probability": p} for label, p in self.emotions],
-            "causes": [
-                {"start": c.start, "end": c.end, "text": c.text, "weight": c.weight}
-                for c in self.causes
-            ],
-            **(self.feeling.as_json() if self.feeling else {}),
-            "likely": list(self.likely),
-            "certainty": sure.words,
-            "abstains": sure.abstains,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Reading:
-        """What `as_json` gave (with `sem` and `milliseconds` where they were stored beside it)."""
-        return cls(
-            tuple((str(e["label"]), float(e["probability"])) for e in data["emotions"]),
-            tuple(Cause(**c) for c in data["causes"]),
-            str(data.get("sem", "")),
-            float(data.get("milliseconds", 0.0)),
-            Feeling.from_json(data),
-            tuple(str(label) for label in data.get("likely", ())),
-        )
-
-
 class _Row(NamedTuple):
-    """The heads' answers to one text: weights and pushes are per piece."""
+    """The answers of the heads to one text. Causes and pushes are per piece."""
 
     emotions: np.ndarray
     causes: list[float]
@@ -123,7 +54,7 @@ class SEM(Protocol):
 
 
 class EmbeddedSEM:
-    """The SEM of `assets/sem`: one encoder on the CPU. Safe for threads."""
+    """The SEM of `assets/sem`: one encoder on the CPU. It is safe for threads."""
 
     name = "embedded"
 
@@ -146,7 +77,7 @@ class EmbeddedSEM:
         return self.read_many([turns])[0]
 
     def read_many(self, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
-        """One reading per dialogue; one forward pass each, batched by length."""
+        """One reading per dialogue, with one forward pass per batch of similar length."""
         started = time.perf_counter()
         contents = [_upto_user(turns) for turns in dialogues]
         texts = [self.texts.turns(turns) for turns in contents]
@@ -165,7 +96,7 @@ class EmbeddedSEM:
         ]
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        """The valence of each text, alone; an empty one is neutral."""
+        """The valence of each text by itself. An empty text is neutral."""
         inputs = [self.texts.turns([text]) for text in texts]
         return [
             self._feeling([text], tokens, row)
@@ -175,24 +106,24 @@ class EmbeddedSEM:
     def read_words(
         self, sentences: Sequence[Sequence[str]]
     ) -> list[tuple[tuple[tuple[str, float], ...], list[float]]]:
-        """For each list of ready tokens: ranked emotions, and a weight in [0, 1] per token."""
+        """For each list of tokens: ranked emotions, and a weight in [0, 1] per token."""
         texts = [self.texts.words(tokens) for tokens in sentences]
         return [
-            (_ranked(row.emotions), _per_token(tokens, text, row.causes))
+            (_ranked(row.emotions), per_token(tokens, text, row.causes))
             for tokens, text, row in zip(
                 sentences, texts, self._pass(texts, words=True), strict=True
             )
         ]
 
     def emotions(self, dialogues: Sequence[Sequence[str]]) -> np.ndarray:
-        """(dialogues, 32) probabilities in the order of `EMOTIONS`, 64-bit, rows sum to 1."""
+        """(dialogues, 32) 64-bit probabilities in the order of `EMOTIONS`. Each row sums to 1."""
         import numpy as np
 
         rows = self._pass([self.texts.turns(turns) for turns in dialogues])
         return np.stack([row.emotions for row in rows]) if rows else np.zeros((0, len(EMOTIONS)))
 
     def causes(self, texts: Sequence[str]) -> list[tuple[Cause, ...]]:
-        """The cause words of each text, in its order; never empty where it has a content word."""
+        """The cause words of each text, in order; never empty if it has a content word."""
         inputs = [self.texts.turns([text]) for text in texts]
         return [
             self._causes([text], tokens, row.causes)
@@ -200,20 +131,20 @@ class EmbeddedSEM:
         ]
 
     def cause_weights(self, tokens: Sequence[str]) -> list[float]:
-        """One weight in [0, 1] per token; tokens past the longest input get 0."""
+        """One weight in [0, 1] per token; 0 for tokens beyond the longest input."""
         return self.read_words([tokens])[0][1]
 
     def _causes(
         self, turns: Sequence[str], tokens: Text, weights: Sequence[float]
     ) -> tuple[Cause, ...]:
-        scored = _by_word(turns[-1], len(turns), tokens, weights)
-        return _choose(turns[-1], scored)
+        scored = by_word(turns[-1], len(turns), tokens, weights)
+        return choose(turns[-1], scored)
 
     def _feeling(self, turns: Sequence[str], tokens: Text, row: _Row) -> Feeling:
         text = turns[-1]
         if len(turns) not in tokens.segments:
             return Feeling(0.0, None, None, "sem")
-        words = _by_word(text, len(turns), tokens, row.pushes, sum)
+        words = by_word(text, len(turns), tokens, row.pushes, sum)
         pushes = tuple(Push(s, e, text[s:e], by) for s, e, by in words)
         valence = min(1.0, max(-1.0, row.valence))
         base, slope = self._meta.get("spread", (0.0, 0.0))
@@ -221,16 +152,16 @@ class EmbeddedSEM:
         return Feeling(valence, base + slope * abs(valence), arousal, "sem", pushes)
 
     def _likely(self, row: np.ndarray) -> tuple[str, ...]:
-        """The conformal set of 90 %: all labels at least so probable, and always the first."""
+        """The conformal set of 90 %: all labels above a probability, and always the first one."""
         ranked = _ranked(row)
         return tuple(
             e for i, (e, p) in enumerate(ranked) if p >= self._meta.get("likely", 1.0) or not i
         )
 
     def _pass(self, texts: Sequence[Text], *, words: bool = False) -> list[_Row]:
-        """What all heads that read one text say, from one forward pass.
+        """Run one forward pass per batch and all heads that read a single text.
 
-        The segments of `words` are its words, not its turns: all of them are the last turn.
+        With `words`, segments are words and not turns; all of them belong to the last turn.
         """
         import torch
 
@@ -266,7 +197,7 @@ class EmbeddedSEM:
         return cast("list[Epitome]", found)
 
     def token_embeddings(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The last hidden states of each text, (tokens, dim), special tokens left out."""
+        """The last hidden states of each text, (tokens, dim), without special tokens."""
         import numpy as np
 
         found = [np.zeros((0, 0), dtype=np.float32)] * len(texts)
@@ -278,7 +209,7 @@ class EmbeddedSEM:
         return found
 
     def _batches(self, texts: Sequence[Text]) -> Any:
-        """(indices, ids, mask, segments) of texts of similar length, without gradients."""
+        """Yield (indices, ids, mask, segments) of texts of similar length, without gradients."""
         import torch
 
         from empo_demo.empathy.encoder import collate
@@ -291,7 +222,7 @@ class EmbeddedSEM:
 
 
 def _revision(folder: Path) -> str:
-    """Twelve hex digits of the hash of everything that decides a reading."""
+    """Twelve hex digits of the hash of all files that a reading depends on."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         if path.name != "figures.json":
@@ -300,7 +231,7 @@ def _revision(folder: Path) -> str:
 
 
 def _upto_user(turns: Sequence[Turn]) -> list[str]:
-    """The texts up to and with the last user turn."""
+    """The texts up to the last user turn, which is included."""
     last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
     if last < 0:
         raise InvalidInput("There is no user's turn to read; give a text that a person wrote.")
@@ -310,51 +241,3 @@ def _upto_user(turns: Sequence[Turn]) -> list[str]:
 def _ranked(row: np.ndarray) -> tuple[tuple[str, float], ...]:
     order = sorted(range(len(EMOTIONS)), key=lambda i: -row[i])
     return tuple((EMOTIONS[i], float(row[i])) for i in order)
-
-
-def _by_word(
-    text: str,
-    turn: int,
-    tokens: Text,
-    values: Sequence[float],
-    join: Callable[[Sequence[float]], float] = max,
-) -> list[tuple[int, int, float]]:
-    """(start, end, value) of each word of turn number `turn`: `join` of its pieces' values."""
-    words = spans(text)
-    pieces: list[list[float]] = [[] for _ in words]
-    position = 0
-    for (start, end), segment, value in zip(tokens.offsets, tokens.segments, values, strict=True):
-        if segment != turn:
-            continue
-        while position < len(words) and words[position][1] <= start:
-            position += 1
-        if position < len(words) and words[position][0] < end:
-            pieces[position].append(value)
-    joined = [float(join(own)) if own else 0.0 for own in pieces]
-    return [(start, end, value) for (start, end), value in zip(words, joined, strict=True)]
-
-
-def _per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> list[float]:
-    """The highest weight of each token's pieces; 0 for tokens past the longest input.
-
-    A function word is a cause only where nothing else is: its weight is far below the rest.
-    """
-    found = [0.0] * len(tokens)
-    for segment, weight in zip(text.segments, weights, strict=True):
-        if segment:
-            share = 1.0 if is_content(tokens[segment - 1]) else 0.01
-            found[segment - 1] = max(found[segment - 1], share * weight)
-    return found
-
-
-def _choose(text: str, words: Sequence[tuple[int, int, float]]) -> tuple[Cause, ...]:
-    """The content words that a person would mark, in text order; at least the likeliest."""
-    content = [word for word in words if is_content(text[word[0] : word[1]])]
-    best = sorted(content, key=lambda word: -word[2])[: most_marks(len(words))]
-    kept = [word for word in best if word[2] >= MARKED] or best[:1]
-    return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(kept))
-
-
-def most_marks(words: int) -> int:
-    """The most words that are marked in a turn of so many words: 3, in a long one 5."""
-    return 3 if words <= SHORT else 5

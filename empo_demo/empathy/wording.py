@@ -1,6 +1,6 @@
-"""Lists of patterns about wording: reads `assets/safety/*.txt` and prepares texts for them.
+"""Lists of patterns: reads `assets/safety/*.txt` and prepares texts for them.
 
-A file holds `[section]` headings with one regular expression per line, `# comments`, and a
+A file has `[section]` headings with one regular expression per line, `# comments`, and a
 `[macros]` section whose names are written `{NAME}` in the patterns. Pure: text in, names out.
 """
 
@@ -38,7 +38,7 @@ _NAME = re.compile(r"\{([A-Z]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """Compiled patterns by section, and those (`spared`) whose matches are cut out first."""
+    """Compiled patterns by section. Matches of the `spared` patterns are cut out first."""
 
     sections: dict[str, tuple[re.Pattern[str], ...]]
     spared: tuple[re.Pattern[str], ...]
@@ -67,7 +67,7 @@ def prepare(text: str) -> str:
 
 @cache
 def load_wording(name: str, spared: str = "") -> Wording:
-    """Read `assets/safety/NAME.txt`; `spared` is the section that is cut out before the others."""
+    """Read `assets/safety/NAME.txt`. Matches of the section `spared` are cut out first."""
     path = ASSETS / "safety" / f"{name}.txt"
     sections, macros = _read(path)
     compiled = {

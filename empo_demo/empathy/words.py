@@ -1,4 +1,4 @@
-"""Words of a text with their places, and which of them carry no content."""
+"""The words of a text with their positions, and which of them have no content."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 def is_content(word: str) -> bool:
-    """Whether `word` says something by itself: it has a letter or digit and is no stop word."""
+    """Whether `word` has content: it has a letter or digit and is no stop word."""
     plain = word.lower().replace("’", "'")
     return any(c.isalnum() for c in plain) and plain not in STOP_WORDS

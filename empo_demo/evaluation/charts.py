@@ -1,7 +1,7 @@
-"""The evaluation's figures, as Plotly figures that the report and the Results tab share.
+"""The figures of the evaluation in Plotly; the report and the Results tab share them.
 
-Every difference is also readable without colour. Names come from files, so they are escaped:
-Plotly understands some HTML.
+Every difference can also be read without colour. Names come from files and Plotly interprets some
+HTML, so they are escaped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MARGIN = {"t": 60, "b": 50}
 
 
 def figures(data: ResultsData) -> list[Figure]:
-    """Those that the data allow, titled: paired differences, distributions, votes."""
+    """The figures that have data, with titles: paired differences, distributions, votes."""
     drawn = []
     if data.paired:
         drawn.append(forest(data.paired))
@@ -70,7 +70,7 @@ def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def distributions(data: ResultsData) -> Figure:
-    """One small histogram per metric: systems as lines, the human's replies dotted."""
+    """One small histogram per metric: a line per system, a dotted one for the human's replies."""
     from plotly.subplots import make_subplots  # type: ignore[import-untyped,unused-ignore]
 
     names = list(data.distributions)
@@ -95,7 +95,7 @@ def distributions(data: ResultsData) -> Figure:
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """How well each metric predicts the votes: accuracy beside tau, with chance as a line."""
+    """How well each metric predicts the votes: accuracy and tau, with a line for chance."""
     from plotly.subplots import make_subplots  # type: ignore[import-untyped,unused-ignore]
 
     known = [row for row in rows if row["accuracy"] is not None][::-1]
@@ -127,7 +127,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _histogram(shares: Mapping[str, list[float]], system: str, style: dict[str, Any]) -> Any:
-    """Bars where a metric has few values, a stepped line over the bins where it has many."""
+    """Bars if a metric has few values, else a stepped line over the bins."""
     import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     if "values" in shares:

@@ -1,6 +1,6 @@
 """The terminal's evaluation: generate, retention, word counts, score, report.
 
-Commands only parse, call and print; everything heavy is imported inside them.
+Commands only parse, call and print. They import everything heavy when they run.
 """
 
 from __future__ import annotations

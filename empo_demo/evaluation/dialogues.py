@@ -1,7 +1,7 @@
 """Dialogues of EmpatheticDialogues as evaluation items: everything before the last listener turn.
 
-A trailing speaker turn is dropped, as EmPO does. A dialogue without a listener turn, or one that
-breaks the rules of a dialogue, is skipped and named; a malformed line is an error.
+A trailing speaker turn is dropped, as in EmPO. A dialogue that has no listener turn or breaks the
+rules of a dialogue is skipped and named. A malformed line is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from empo_demo.files import parse_json
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One dialogue to answer: `context` ends with the user; `reference` (human) may be empty."""
+    """One dialogue to answer. `context` ends with the user. `reference` (human) may be empty."""
 
     conv_id: str
     context: Dialogue
@@ -28,17 +28,17 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The items in file order, and one line for each dialogue that gives none."""
+    """The items in file order, and one line for each dialogue that was skipped."""
 
     items: tuple[Item, ...]
     skipped: tuple[str, ...]
 
 
 def read_items(path: Path, limit: int | None = None) -> Items:
-    """Read at most `limit` items from JSONL with conv_id and utterances; .gz too.
+    """Read at most `limit` items from JSONL with conv_id and utterances, gzipped or not.
 
-    A JSON list of {title, emotion, turns}, such as the app's own example dialogues, is taken
-    whole: there every dialogue ends with the user, and there is no reference.
+    Also accepts a JSON list of {title, emotion, turns}, such as the app's example dialogues. In
+    those every dialogue ends with the user, so nothing is dropped and there is no reference.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):

@@ -1,9 +1,9 @@
 """`evaluate generate`: one reply of a contender per dialogue, through the arena's own engine.
 
-Each dialogue has its own seed, and on a CPU its reply does not depend on what else is in the batch
-(int8 and a GPU may round differently in company and change a word). Lines are appended as batches
-finish, so that a killed run goes on where it stopped; when all are there the file is put in the
-order of the data, so that files of two contenders can be compared by row.
+Each dialogue has its own seed. On a CPU its reply does not depend on the other replies of the batch
+(int8 and a GPU may round differently and change a word). Lines are appended as batches finish, so
+a killed run continues where it stopped. At the end the file is put into the order of the data, so
+that files of two contenders can be compared row by row.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from empo_demo.progress import progress
 from empo_demo.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import SEM, Reading
+    from empo_demo.empathy.reading import Reading
+    from empo_demo.empathy.sem import SEM
 
 
 @dataclass
 class Generator:
-    """Answers batches of items for one contender. Without a SEM only plain prompts work."""
+    """Answers batches of items with one contender. Without a SEM only plain prompts work."""
 
     engine: Engine
     roster: Roster
@@ -40,7 +41,7 @@ class Generator:
     sem: SEM | None = None
 
     def answer(self, items: Sequence[Item]) -> Iterator[tuple[Item, str | Failed]]:
-        """Each item with its reply (may be empty), or with the failure of its side."""
+        """Yield each item with its reply (may be empty), or with the failure of its side."""
         prompts = self._prompts(items)
         ended = self._run({item.conv_id: (item, prompts[item.conv_id]) for item in items})
         for item in items:
@@ -48,7 +49,7 @@ class Generator:
             yield item, event if isinstance(event, Failed) else event.text.strip()
 
     def _prompts(self, items: Sequence[Item]) -> dict[str, tuple[Message, ...]]:
-        """The messages of each item; for a two-step strategy after its first step."""
+        """The messages of each item; for a two-step strategy those of its second step."""
         from empo_demo.contenders import strategies
 
         readings = self._readings(items)
@@ -104,7 +105,7 @@ def run(
     contender_id: str, data: Path, output: Path, *, limit: int | None, seed: int, batch: int,
     force_adapter: bool = False,
 ) -> None:  # fmt: skip
-    """The command: generate what is missing in `output`; raise `EngineError` if a reply failed."""
+    """The command: generate what is missing in `output`. Raises `EngineError` if a reply failed."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -166,13 +167,13 @@ def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
 
 
 def seed_of(seed: int, conv_id: str) -> int:
-    """The seed of one dialogue, in [0, 2³¹): the same in whatever batch it is answered."""
+    """The seed of one dialogue, in [0, 2³¹). It does not depend on the batch."""
     digest = hashlib.sha256(f"{seed}:{conv_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Items of like length together, the longest first, so that memory fails early if at all."""
+    """Items of similar length together, the longest first, so that a lack of memory shows early."""
     ordered = sorted(items, key=_length, reverse=True)
     return [list(ordered[start : start + size]) for start in range(0, len(ordered), size)]
 
@@ -182,7 +183,7 @@ def _length(item: Item) -> tuple[int, str]:
 
 
 def line_of(item: Item, reply: str, contender: str, seed: int) -> str:
-    """One line of the output; `seed` is the one of the run, from which the dialogue's follows."""
+    """One line of the output. `seed` is that of the run; the dialogue's seed follows from it."""
     record: dict[str, Any] = {
         "conv_id": item.conv_id,
         "context": item.context.messages(),
@@ -197,9 +198,9 @@ def line_of(item: Item, reply: str, contender: str, seed: int) -> str:
 
 
 def read_done(output: Path, contender: str, seed: int) -> set[str]:
-    """The conv_ids that `output` answers already; a last line that a kill tore is cut off.
+    """The conv_ids that `output` answers already. A torn last line of a killed run is removed.
 
-    Raises `DataError` where the file holds anything else, or another contender's or seed's replies.
+    Raises `DataError` if the file has other contents, or replies of another contender or seed.
     """
     try:
         raw = output.read_bytes() if output.exists() else b""
@@ -230,7 +231,7 @@ def read_done(output: Path, contender: str, seed: int) -> set[str]:
 
 
 def put_in_order(output: Path, order: Sequence[str]) -> None:
-    """Sort the lines of `output` by `order`; lines that it does not name stay, at the end."""
+    """Sort the lines of `output` by `order`. Lines that are not in it go to the end."""
     position = {conv_id: place for place, conv_id in enumerate(order)}
     lines = output.read_bytes().splitlines(keepends=True)
     lines.sort(key=lambda line: position.get(json.loads(line)["conv_id"], len(order)))
@@ -238,7 +239,7 @@ def put_in_order(output: Path, order: Sequence[str]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a kill leaves the old file or the new one."""
+    """Write a second file and rename it, so that a kill leaves the old file or the new one."""
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(content)
     beside.replace(path)

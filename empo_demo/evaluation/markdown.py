@@ -1,7 +1,7 @@
-"""`report --markdown`: all measurements of the shipped models as tables, into `assets/results.md`.
+"""`report --markdown`: all measurements of the shipped models as tables, in `assets/results.md`.
 
-The evaluation comes from `assets/results.json`. Studies that take hours (HEF, reward accuracy,
-the loop) are kept as figures in `assets/studies.json`, each with the command that measures it.
+The evaluation comes from `assets/results.json`. The figures of studies that take hours (HEF, reward
+accuracy, the loop) are in `assets/studies.json`, each with the command that measures it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETAINED = ("task", "metric", "n", "base", "aligned", "difference")
 
 
 def write(output: Path = MARKDOWN) -> None:
-    """Write the page; raise `DataError` where it cannot be written."""
+    """Write the page. Raises `DataError` if it cannot be written."""
     try:
         output.write_text(page(read(RESULTS), read_studies()), encoding="utf8")
     except OSError as error:
@@ -48,7 +48,7 @@ def page(data: ResultsData, studies: Sequence[dict[str, Any]]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown; a bar inside a cell is escaped."""
+    """A table in Markdown. Bars inside cells are escaped."""
     return [
         f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
         if row is not None

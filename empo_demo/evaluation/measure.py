@@ -1,7 +1,7 @@
 """Each metric of the paper over one file of predictions: its figures, and one value per row.
 
-The figures go into tables and JSON; the values per row are what systems are compared by. A row
-for which a metric is not defined has None there and is counted under `excluded`.
+The figures go into tables and JSON. The values per row are for comparing systems. A row for which
+a metric is not defined has the value None and is counted under `excluded`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Series = list[float | None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one metric adds: keys of the system's JSON object, and series by name."""
+    """The result of one metric: keys of the system's JSON object, and series by name."""
 
     figures: dict[str, Any]
     series: dict[str, Series] = field(default_factory=dict)
@@ -36,7 +36,7 @@ def measure_length(predictions: Predictions, _tools: Tools) -> Part:
 
 
 def measure_distinct(predictions: Predictions, tools: Tools) -> Part:
-    """Distinct-1/2/3 of the corpus, per response, and at the words that every system has."""
+    """Distinct-1/2/3 of the corpus, per response, and at an equal number of words."""
     texts = predictions.responses
     total = diversity.count_words(texts)
     budget = total if tools.budget is None else min(tools.budget, total)
@@ -74,13 +74,13 @@ def measure_vad(predictions: Predictions, tools: Tools) -> Part:
 
 
 def measure_nidf(predictions: Predictions, tools: Tools) -> Part:
-    """Specificity per reply; replies without a token have none."""
+    """Specificity per reply; None for replies without a token."""
     values: Series = [nidf(text, tools.nidf_table) for text in predictions.responses]
     return Part({tools.nidf_key: _mean(values)}, {tools.nidf_key: values})
 
 
 def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
-    """diff-EPITOME from the levels stored in the file, or from the SEM's where there are none."""
+    """diff-EPITOME from the levels stored in the file; without them from the SEM's levels."""
     rows = predictions.rows
     if predictions.has_levels and tools.stored_levels:
         generated = [row.generated_levels or {} for row in rows]
@@ -128,7 +128,7 @@ def measure_bertscore(predictions: Predictions, tools: Tools) -> Part:
 
 
 def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
-    """How far the reply is in the emotion of the user's turn, beside what the human's reply is."""
+    """How well the reply's emotion matches the user's turn, with the human reply for comparison."""
     rows = predictions.rows
     user = tools.emotions([row.user for row in rows])
     reply = tools.emotions([row.response for row in rows])
@@ -146,7 +146,7 @@ def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
 
 
 def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
-    """Counts of replies that disclose a machine, leak an identity or a piece of a template."""
+    """Counts of replies that disclose a machine, an identity or a piece of a template."""
     texts = predictions.responses
     leaks: Series = [
         float(disclosure.discloses_machine(text) or disclosure.leaks_identity(text))
@@ -157,7 +157,7 @@ def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the tables: label, where the figure lies in the JSON, decimals.
+    """A line of the tables: its label, the path of its figure in the JSON, and its decimals.
 
     `series` is the series whose interval stands beside the figure.
     """
@@ -170,9 +170,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class VoteScore:
-    """How a metric judges one reply alone: `score(user's turn, reply, tools)`, more is better.
+    """How a metric judges a single reply: `score(user's turn, reply, tools)`; more is better.
 
-    `key` is its name among the agreements with votes, `better` what it takes for better.
+    `key` is its name in the agreement with votes, `better` what it counts as better.
     """
 
     key: str
@@ -182,9 +182,9 @@ class VoteScore:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """All that is known of a metric. Tables, report, comparison and votes read it here.
+    """All that is known of a metric; tables, report, comparison and votes read it here.
 
-    `lower` are the series of which a smaller value is the better one.
+    `lower` are the series whose smaller values are better.
     """
 
     measure: Callable[[Predictions, Tools], Part]
@@ -303,7 +303,7 @@ A new metric is a file in `metrics/`, a row here, and a test.
 
 LINES = tuple(line for metric in METRICS.values() for line in metric.lines)
 LOWER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.lower)
-"""Series of which a smaller value is the better one; of length neither is."""
+"""Series whose smaller values are better. For the length neither is."""
 
 
 def _by_order(value: Callable[[int], float | None]) -> dict[str, float | None]:
@@ -328,7 +328,7 @@ def _means(columns: Mapping[str, Series]) -> dict[str, float | None]:
 
 
 def _deviation(values: Series) -> float | None:
-    """Standard deviation with ddof 1, as the paper reports it; None for fewer than two values."""
+    """Standard deviation with ddof 1, as in the paper; None for fewer than two values."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None
@@ -354,7 +354,7 @@ def _same_top(one: Distributions, other: Distributions) -> Series:
 
 
 def _label_hits(rows: Sequence[Row], reply: Distributions) -> Series:
-    """Whether the reply's first emotion is the dialogue's label, where the file gives one."""
+    """Whether the reply's first emotion is the dialogue's label, if the file has one."""
     return [
         None
         if read is None or row.emotion is None

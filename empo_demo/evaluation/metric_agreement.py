@@ -1,9 +1,9 @@
-"""How well does each metric predict what people chose?
+"""How well each metric predicts what people chose.
 
-A metric predicts the side that it scores better. Accuracy is over votes for a side (a metric that
-cannot tell the sides apart counts one half); Kendall's tau-b also takes "about equal" in. "Both
-bad" says nothing about which is better and is left out. Intervals resample voters, not votes: one
-person casts many.
+A metric predicts the side with the better score. Accuracy is over votes for a side; a metric with
+equal scores counts one half. Kendall's tau-b also includes "about equal". "Both bad" does not
+compare the sides and is left out. Intervals resample voters and not votes, because one person
+casts many votes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ORDER = {name: -int(k.outcome) for name, k in VERDICTS.items() if k.outcome is not None}
-"""Verdicts on a scale from a to b; one that compares nothing is not on it."""
+"""Verdicts on a scale from a to b, without those that compare nothing."""
 RESAMPLES = 1_000
 FEWEST = 5
-"""Fewer decisive votes than this give no figure, only a count."""
+"""With fewer decisive votes than this there is no figure, only a count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class VotedPair:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One metric against the votes. Figures are None with too few votes to say anything."""
+    """One metric against the votes. The figures are None if there are too few votes."""
 
     metric: str
     better: str
@@ -54,7 +54,7 @@ class Agreement:
 
 
 Scores = dict[str, list[tuple[float, float] | None]]
-"""Metric -> the scores of both sides per vote, the larger being the better."""
+"""The scores of both sides per vote, by metric. Larger is better."""
 
 BETTER = {
     **{one.key: one.better for metric in METRICS.values() for one in metric.votes},
@@ -63,11 +63,11 @@ BETTER = {
     "epitome.ex": "more exploration",
     "epitome.ip": "more interpretation",
 }
-"""What each metric takes for the better reply."""
+"""What each metric counts as the better reply."""
 
 
 def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
-    """The metrics that need no model, for both sides of each vote."""
+    """The scores of the metrics that need no model, for both sides of each vote."""
     return {
         one.key: [_both(pair, one.score, tools) for pair in pairs]
         for metric in METRICS.values()
@@ -76,7 +76,7 @@ def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
 
 
 def judged_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
-    """The metrics that the SEM judges: emotion overlap and EPITOME levels (no reference here)."""
+    """The scores of the metrics that the SEM judges: emotion overlap and EPITOME levels."""
     read = {
         side: tools.emotions([getattr(pair, side) for pair in pairs]) for side in ("user", "a", "b")
     }
@@ -150,7 +150,7 @@ def agreement(
 
 
 def _accuracy(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
-    """Share of decisive votes whose side the metric prefers; no preference counts one half."""
+    """Share of decisive votes whose side the metric prefers. Equal scores count one half."""
     import numpy as np
 
     decisive = y != 0
@@ -161,7 +161,7 @@ def _accuracy(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
 
 
 def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
-    """Kendall's tau-b; None where one of both does not vary."""
+    """Kendall's tau-b; None if one of the two does not vary."""
     from scipy.stats import kendalltau  # type: ignore[import-untyped,unused-ignore]
 
     if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:

@@ -1,4 +1,4 @@
-"""Scores for people: tables in the terminal, notices on stderr, JSON alone on stdout."""
+"""Prints scores for people: tables on the terminal, notices on stderr, only JSON on stdout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_score(
 
 
 def print_tables(scores: Scores, console: Console) -> None:
-    """One table of systems; one of paired differences where there are several."""
+    """One table of systems, and one of paired differences if there are several systems."""
     from rich.table import Table
 
     table = Table("", *scores.systems)
@@ -61,7 +61,7 @@ def print_tables(scores: Scores, console: Console) -> None:
 
 
 def table_lines(systems: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The lines that at least one system has a figure for, as text; a missing figure is –."""
+    """The lines for which a system has a figure, as text. A missing figure is –."""
     lines = []
     for line in LINES:
         values = [look_up(figures, line.path) for figures in systems.values()]
@@ -84,7 +84,7 @@ def paired_cells(entry: Mapping[str, Any]) -> list[str]:
 
 
 def look_up(figures: Mapping[str, Any], path: Keys) -> float | None:
-    """The number at `path` in nested objects; None where there is none."""
+    """The number at `path` in nested objects; None if there is none."""
     value: Any = figures
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -1,6 +1,6 @@
 """`report`: the evaluation as one HTML page that opens without a network.
 
-Plotly is inlined once; every text of a dialogue or a file name is escaped by the template.
+Plotly is included once. The template escapes every text of a dialogue or a file name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(
     encoder: str,
     retention: Path | None = None,
 ) -> None:
-    """The command: measure `predictions` (or take the shipped results), add votes, write."""
+    """The command: measure `predictions` (or use the shipped results), add votes, write."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -71,7 +71,7 @@ def run(
 
 
 def page(data: ResultsData) -> str:
-    """The whole page. No address in it is fetched by a browser."""
+    """The whole page. A browser loads nothing else for it."""
     from jinja2 import Environment
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
 
@@ -99,7 +99,7 @@ def page(data: ResultsData) -> str:
 
 
 def paper_table(data: ResultsData) -> list[list[str]]:
-    """The paper's table as text: label, then one cell per system with its 95 % interval."""
+    """The paper's table as text: a label, then one cell per system with its 95 % interval."""
     lines = []
     for line in LINES:
         values = {name: look_up(figures_, line.path) for name, figures_ in data.systems.items()}

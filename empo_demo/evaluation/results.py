@@ -1,7 +1,7 @@
-"""The evaluation as data: what the report page and the Results tab draw.
+"""The evaluation as data: the report page and the Results tab draw it.
 
-Holds figures and counts. Texts are only in `examples`, which a file that is shipped leaves empty:
-the dialogues of EmpatheticDialogues may not go with the app.
+It contains figures and counts. Texts are only in `examples`, which is empty in a shipped file,
+because the dialogues of EmpatheticDialogues may not be published with the app.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ResultsData:
-    """All that is drawn. `distributions`: see the function of that name."""
+    """All data of the figures. For `distributions` see the function of that name."""
 
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     paired: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def human_replies(predictions: Predictions) -> Predictions:
-    """The references in the place of the replies: what a perfect imitation would score."""
+    """The references as replies: the score of a perfect imitation of the human."""
     rows = tuple(
         replace(row, response=row.reference, generated_levels=row.reference_levels)
         for row in predictions.rows
@@ -95,7 +95,7 @@ def human_replies(predictions: Predictions) -> Predictions:
 
 
 def shuffled_replies(predictions: Predictions, seed: int = 0) -> Predictions:
-    """Each dialogue gets another one's human reply: human words without their context."""
+    """Each dialogue gets the human reply of another one: human words without their context."""
     rows = predictions.rows
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
@@ -108,9 +108,9 @@ def shuffled_replies(predictions: Predictions, seed: int = 0) -> Predictions:
 
 
 def distributions(scores: Scores) -> dict[str, dict[str, list[float]]]:
-    """Shares of the rows that have a value: per value where there are few, else per bin.
+    """Shares of the rows that have a value: by value if there are few values, else by bin.
 
-    Each series has `values` or `edges` beside one list of shares per system.
+    Each series has `values` or `edges`, and one list of shares per system.
     """
     result: dict[str, dict[str, list[float]]] = {}
     for name in next(iter(scores.systems.values())).series:
@@ -140,10 +140,10 @@ def _binned(known: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
-    """The rows on which two systems (or one and the human) differ most over all metrics.
+    """The rows in which two systems (or one system and the human) differ most over all metrics.
 
-    Each metric counts in standard deviations, up to `CAP`, so that none decides alone; the one
-    that differs most is named.
+    Each metric counts in standard deviations, up to `CAP`, so that no single metric decides. The
+    example names the metric that differs most.
     """
     pair = [scores.systems[name] for name in [*contenders, HUMAN][:2]]
     gaps: dict[int, dict[str, float]] = {}
@@ -160,7 +160,7 @@ def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
 
 
 def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) -> ResultsData:
-    """`data` with each metric's agreement with the votes of this installation's database."""
+    """`data` with the agreement of each metric with the votes in this installation's database."""
     from empo_demo.evaluation.voted import read_voted
 
     try:
@@ -180,15 +180,15 @@ def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) ->
 
 
 def results(settings: Settings, *, judged: bool = False) -> ResultsData:
-    """What the Results tab draws: the shipped evaluation and this installation's votes.
+    """The data of the Results tab: the shipped evaluation and this installation's votes.
 
-    `judged` adds the metrics that the SEM judges, at some milliseconds per vote.
+    `judged` adds the metrics that the SEM judges, which takes some milliseconds per vote.
     """
     return with_votes(read(RESULTS), settings, judged=judged)
 
 
 def read(path: Path) -> ResultsData:
-    """Results as they are stored; empty, with a notice, where there is no such file."""
+    """The stored results; if there is no such file, empty ones with a notice."""
     if not path.exists():
         return ResultsData(notices=["There is no evaluation of these models yet."])
     try:
@@ -202,7 +202,7 @@ def read(path: Path) -> ResultsData:
 
 
 def read_retention(path: Path) -> dict[str, Any]:
-    """What `evaluate retention --json` printed into a file."""
+    """The record that `evaluate retention --json` printed."""
     try:
         record = parse_json(path.read_text(encoding="utf8"))
         assert isinstance(record["tasks"], list)
@@ -214,7 +214,7 @@ def read_retention(path: Path) -> dict[str, Any]:
 
 
 def _interesting(paired: list[dict[str, Any]], contenders: list[str]) -> list[dict[str, Any]]:
-    """Between contenders; where there is only one, between it and the human."""
+    """The comparisons between contenders; with only one, its comparison with the human."""
     wanted = set(contenders) if len(contenders) > 1 else {*contenders, HUMAN}
     return [entry for entry in paired if entry["a"] in wanted and entry["b"] in wanted]
 

@@ -1,38 +1,35 @@
 """`evaluate retention`: what a model still knows after alignment, by lm-evaluation-harness.
 
-Base and aligned answer the same questions with the very weights that the arena serves: same
-quantisation, adapter applied. The standard error is that of the paired difference, question by
-question, which is smaller and more honest than adding the two models' errors.
+Base and aligned answer the same questions with the same weights that the arena serves: same
+quantisation, adapter applied. The standard error is that of the paired difference per question. It
+is smaller and more correct than the sum of both models' errors.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import logging
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
-from empo_demo.evaluation.served import Served, load_local, serving
+from empo_demo.errors import InvalidInput
+from empo_demo.evaluation.harness import Answers, Harness
+from empo_demo.evaluation.served import load_local, serving
 from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Answers = dict[str, dict[str, dict[str, float]]]
-"""Task -> metric -> question -> score."""
-
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """One task and metric. `difference` is aligned - base; `error` its standard error.
+    """One task and metric. `difference` is aligned - base, and `error` its standard error.
 
-    `group` is a whole benchmark, its questions pooled. The errors are None with one question.
+    `group` means a whole benchmark with its questions pooled. With one question, errors are None.
     """
 
     task: str
@@ -107,55 +104,10 @@ def base_of(aligned: Contender, roster: Roster) -> Contender:
     return Contender(id="base", base=aligned.base)
 
 
-class Harness:
-    """The tasks, checked once, and how to run them."""
-
-    def __init__(
-        self, names: Sequence[str], *, limit: int | None, shots: int | None, batch: int
-    ) -> None:
-        self.limit, self.shots, self.batch = limit, shots, batch
-        try:
-            from lm_eval.tasks import TaskManager  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        except ImportError:
-            raise EngineError(
-                "lm-evaluation-harness is not installed: pip install -e '.[train]'."
-            ) from None
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        # Reading the harness's own 14,000 tasks takes seconds; files do not need them.
-        self.manager = TaskManager(include_defaults=not all(map(_is_file, names)))
-        self.specs = [_checked(name, self.manager.all_tasks) for name in names]
-        if not self.specs:
-            raise InvalidInput("No task is named: give --tasks mmlu,leaderboard or a YAML file.")
-
-    def evaluate(self, served: Served) -> tuple[Answers, dict[str, list[str]]]:
-        """Scores by question, and the leaf tasks of each group that was asked for."""
-        import lm_eval  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-        model = HFLM(pretrained=served.model, tokenizer=served.tokenizer, batch_size=self.batch)
-        try:
-            results = lm_eval.simple_evaluate(
-                model=model,
-                tasks=list(self.specs),
-                task_manager=self.manager,
-                num_fewshot=self.shots,
-                limit=self.limit,
-                bootstrap_iters=0,
-            )
-        except Exception as error:
-            # The harness raises whatever the data set's loader or a task's own code raises.
-            reason = " ".join(str(error).split())[:300]
-            raise EngineError(
-                f"lm-evaluation-harness could not run {', '.join(map(str, self.specs))}: "
-                f"{type(error).__name__}: {reason}"
-            ) from error
-        return _answers(results["samples"]), _members(results)
-
-
 def compare(
     base: Answers, aligned: Answers, members: Mapping[str, Sequence[str]] | None = None
 ) -> list[Retained]:
-    """Each task and metric that both answered, then the groups with their questions pooled."""
+    """Each task and metric that both models answered, then the groups with pooled questions."""
     rows = [
         row
         for task in base
@@ -196,11 +148,10 @@ def _row(
 
 def _mean_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and its standard error, sd (ddof 1) / sqrt(n)."""
-    n = len(values)
-    mean = sum(values) / n
-    if n < 2:
+    mean = statistics.fmean(values)
+    if len(values) < 2:
         return mean, None
-    return mean, (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5
+    return mean, statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _pooled(answers: Answers, tasks: Sequence[str], metric: str) -> dict[str, float]:
@@ -209,67 +160,6 @@ def _pooled(answers: Answers, tasks: Sequence[str], metric: str) -> dict[str, fl
         for task in tasks
         for question, score in answers.get(task, {}).get(metric, {}).items()
     }
-
-
-def _answers(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> Answers:
-    """lm-eval's logged samples by task, metric and question; scores that are no number are left."""
-    answers: Answers = {}
-    for task, rows in samples.items():
-        metrics: dict[str, dict[str, float]] = answers.setdefault(task, {})
-        for row in rows:
-            suffix = "" if row.get("filter", "none") == "none" else f",{row['filter']}"
-            for metric in row.get("metrics", ()):
-                score = row.get(metric)
-                if isinstance(score, bool | int | float):
-                    metrics.setdefault(metric + suffix, {})[str(row["doc_id"])] = float(score)
-    return answers
-
-
-def _members(results: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Group -> its leaf tasks, however deep."""
-    children: Mapping[str, Sequence[str]] = results.get("group_subtasks") or {}
-
-    def leaves(name: str) -> list[str]:
-        below = children.get(name)
-        return [leaf for child in below for leaf in leaves(child)] if below else [name]
-
-    return {group: leaves(group) for group, below in children.items() if below}
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))
-
-
-def _checked(name: str, known: Sequence[str]) -> str:
-    """A registered task or group, or the absolute path of a YAML file that describes one."""
-    if _is_file(name):
-        path = Path(name).expanduser().resolve()
-        if not path.is_file():
-            raise NotFound(f"There is no task file {name}.")
-        _check_yaml(path)
-        return str(path)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        hint = f" Did you mean {', '.join(near)}?" if near else " `lm-eval ls tasks` lists them."
-        raise NotFound(f"lm-evaluation-harness has no task {name!r}.{hint}")
-    return name
-
-
-def _check_yaml(path: Path) -> None:
-    import yaml  # type: ignore[import-untyped,unused-ignore]
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        """Reads the harness's own tags, such as !function, as nothing."""
-
-    Loader.add_multi_constructor("!", lambda *_: None)
-    try:
-        # A subclass of the safe loader that only ignores tags.
-        config = yaml.load(path.read_text(encoding="utf8"), Loader=Loader)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is not a readable YAML file: {reason}") from None
-    if not isinstance(config, dict) or not ("task" in config or "group" in config):
-        raise DataError(f"{path} describes no lm-eval task: it needs the key 'task' or 'group'.")
 
 
 def _print(record: dict[str, Any], console: Console) -> None:

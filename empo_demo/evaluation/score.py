@@ -1,7 +1,7 @@
-"""`score`: files of predictions in, the paper's figures and paired comparisons out.
+"""`score`: reads files of predictions; computes the paper's figures and paired comparisons.
 
-Rows are paired by position after their user turns and references were compared; rows that differ
-are counted and left out of the comparison, never of a system's own figures.
+Rows are paired by position if their user turns and references are equal. Rows that differ are
+counted and left out of the comparison, but never out of a system's own figures.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """All systems in the order given, the paired comparisons, and what a reader must know.
+    """All systems in the given order, the paired comparisons, and notices for the reader.
 
     `as_json` has the keys `systems`, `paired` and `notices`. A system has `n`, `words_mean`,
-    `empty_replies`, `repeated_contexts`, what its metrics add (`distinct`, `vad`, `nidf`
+    `empty_replies`, `repeated_contexts`, the figures of its metrics (`distinct`, `vad`, `nidf`
     or `nidf_own_counts`, `diff_epitome` and `epitome_*`, `bertscore`, `bertscore_minilm` or
-    `bertscore_other`, `emotion`, `safety`; see `measure.py`), `excluded`
-    (rows without a value, by series) and `intervals` (95 %, by series). A comparison has `a`, `b`,
-    `metric`, `n`, `excluded`, `mean_a`, `mean_b`, `difference` (b - a), `deviation`, `interval`,
-    `effect_size` (Cohen's d_z), `p` (sign-flip) and `p_holm`. What is undefined is null.
+    `bertscore_other`, `emotion`, `safety`; see `measure.py`), `excluded` (rows without a value, by
+    series) and `intervals` (95 %, by series). A comparison has `a`, `b`, `metric`, `n`, `excluded`,
+    `mean_a`, `mean_b`, `difference` (b - a), `deviation`, `interval`, `effect_size` (Cohen's d_z),
+    `p` (sign-flip) and `p_holm`. Undefined values are null.
     """
 
     systems: dict[str, Scored]
@@ -58,7 +58,7 @@ class Scores:
 
 
 def metric_names(given: str) -> list[str]:
-    """`all`, or names between commas, in the order of the tables. Raises on an unknown name."""
+    """`all`, or names separated by commas, in the order of the tables. Raises on unknown names."""
     wanted = [name.strip() for name in given.split(",") if name.strip()]
     if wanted == ["all"]:
         return list(METRICS)
@@ -77,7 +77,7 @@ def metric_names(given: str) -> list[str]:
 def score_files(
     paths: Sequence[Path], metrics: Sequence[str], tools: Tools, progress: Progress = lambda _: None
 ) -> Scores:
-    """Read, measure and compare. Raises `DataError` on a file that cannot be used."""
+    """Read, measure and compare. Raises `DataError` if a file cannot be used."""
     return score_predictions(
         named([read_predictions(path) for path in paths]), metrics, tools, progress
     )
@@ -129,9 +129,9 @@ def measure(
 
 
 def common_rows(one: Predictions, other: Predictions) -> list[int]:
-    """Positions at which both files have the same user turn and reference.
+    """The positions at which both files have the same user turn and reference.
 
-    Raises `DataError`, saying how many differ, where there is none.
+    If there are none, raises a `DataError` that says how many differ.
     """
     pairs = list(zip(one.rows, other.rows, strict=False))
     same = [i for i, (a, b) in enumerate(pairs) if (a.user, a.reference) == (b.user, b.reference)]
@@ -147,7 +147,7 @@ def common_rows(one: Predictions, other: Predictions) -> list[int]:
 def compare(
     one: Scored, other: Scored, a: str, b: str, rows: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """One entry per series that both have; p-values are Holm-corrected over these entries."""
+    """One entry per series that both have. The p-values are Holm-corrected over these entries."""
     entries = []
     for name in one.series:
         if name not in other.series:
@@ -163,7 +163,7 @@ def compare(
 
 
 def named(files: Sequence[Predictions]) -> dict[str, Predictions]:
-    """By stem; a stem that occurs again gets a number, so that none is lost."""
+    """Systems by the stem of their file. A repeated stem gets a number."""
     named: dict[str, Predictions] = {}
     for one in files:
         names = itertools.chain([one.name], (f"{one.name}-{n}" for n in itertools.count(2)))
@@ -172,7 +172,7 @@ def named(files: Sequence[Predictions]) -> dict[str, Predictions]:
 
 
 def count_steps(systems: Sized, metrics: Sized) -> int:
-    """How many steps a scoring tells of: each metric of each system, then each pair of systems."""
+    """The number of progress steps: each metric of each system, then each pair of systems."""
     return len(systems) * len(metrics) + len(systems) * (len(systems) - 1) // 2
 
 
@@ -191,7 +191,7 @@ def _notices(
     tools: Tools,
     metrics: Sequence[str],
 ) -> list[str]:
-    """What was counted but not dropped, what was left out of a comparison, which lexicon."""
+    """Rows that were counted but kept, rows that were left out, and the lexicon in use."""
     lines = []
     for name, one in systems.items():
         if one.repeated_contexts:

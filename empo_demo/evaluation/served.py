@@ -1,7 +1,7 @@
-"""One contender's model as a plain transformers module: the very weights that the arena serves.
+"""One contender's model as a plain transformers module, with the weights that the arena serves.
 
-The engine loads them (quantised, adapter shared or merged, as its plan says); here every row of
-every forward pass is the one contender's, so that any harness can drive the module.
+The engine loads them (quantised, adapter shared or merged, as its plan says). Here every row of
+every forward pass belongs to the one contender, so any harness can use the module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Served:
 
 
 def load_local(settings: Settings, roster: Roster, contenders: Sequence[Contender]) -> Engine:
-    """An engine with just these contenders. Raises `EngineError` where it has no weights here."""
+    """An engine with only these contenders. Raises `EngineError` if their weights are not here."""
     from empo_demo.engine.loading import load_engine
 
     engine = load_engine(settings, replace(roster, contenders=tuple(contenders)))
@@ -40,7 +40,7 @@ def load_local(settings: Settings, roster: Roster, contenders: Sequence[Contende
 
 @contextmanager
 def serving(engine: Engine, contender_id: str) -> Iterator[Served]:
-    """The module of a contender, for as long as the context lasts."""
+    """The module of a contender, valid inside the context."""
     weights = engine.model_of(contender_id)  # type: ignore[attr-defined]
     adapter = weights.adapters[contender_id]
 

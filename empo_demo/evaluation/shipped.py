@@ -1,6 +1,6 @@
-"""The evaluation that goes with the app: how `assets/results.json` is made, by one command.
+"""Makes `assets/results.json`, the evaluation that is shipped with the app, by one command.
 
-Figures, histograms and replies to dialogues of our own; no text of a data set.
+It contains figures, histograms and replies to our own dialogues, but no text of a data set.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.evaluation import generate, retention
+from empo_demo.evaluation.harness import Harness
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
 from empo_demo.evaluation.score import count_steps
@@ -22,15 +23,15 @@ from empo_demo.settings import ASSETS, load_settings
 EXAMPLE_DIALOGUES = ASSETS / "examples.json"
 EVERYDAY = ASSETS / "retention" / "everyday.yaml"
 WITHOUT_REFERENCE = ("length", "vad", "nidf", "emotion")
-"""What can be measured on dialogues that no human answered."""
+"""The metrics that need no human reply."""
 
 
 def rebuild(
     data: Path, work: Path, *, contenders: Sequence[str], limit: int, seed: int = 0, batch: int = 16
 ) -> None:
-    """Make `RESULTS` anew: generate (continuing what is in `work`), retention, measure, write.
+    """Make `RESULTS` again: generate (or continue what is in `work`), retention, measure, write.
 
-    The first contender is the base, the last the aligned one that retention is about.
+    The first contender is the base. The last one is the aligned contender of the retention.
     """
     from rich.console import Console
 
@@ -39,7 +40,7 @@ def rebuild(
         generate.run(name, data, work / f"{name}.jsonl", limit=limit, seed=seed, batch=batch)
         own = work / "examples" / f"{name}.jsonl"
         generate.run(name, EXAMPLE_DIALOGUES, own, limit=None, seed=seed, batch=batch)
-    harness = retention.Harness([str(EVERYDAY)], limit=None, shots=None, batch=16)
+    harness = Harness([str(EVERYDAY)], limit=None, shots=None, batch=16)
     kept = work / "retention.json"
     record = retention.evaluate(contenders[-1], harness, Console(stderr=True))
     kept.write_text(json.dumps(record, allow_nan=False), encoding="utf8")
@@ -61,7 +62,7 @@ def write(
 ) -> None:
     """The command `evaluate results`: measure the files and store the figures, without texts.
 
-    `examples` are predictions over dialogues of our own, whose texts may go with the app.
+    `examples` are predictions for our own dialogues, whose texts may be shipped.
     """
     from rich.console import Console
 

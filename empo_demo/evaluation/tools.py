@@ -1,6 +1,6 @@
-"""What the metrics need besides texts: lexicon, word counts, SEM, BERTScore's encoder.
+"""What the metrics need beside texts: lexicon, word counts, SEM, BERTScore's encoder.
 
-Each is loaded when first used, so that `--metrics length,vad` loads no model.
+Each is loaded when it is first used, so `--metrics length,vad` loads no model.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Tools:
     """Shared by all systems of one scoring.
 
     `budget` is the number of words that each system has. `stored_levels` says whether EPITOME
-    levels may come from the files: not if one of the systems to compare has none, since two
-    judges' figures cannot be compared. What the SEM judged is kept, as references are shared.
+    levels may come from the files. They may not if one of the compared systems has none, because
+    the figures of two judges cannot be compared. The SEM's answers are kept, since all systems
+    share the references.
     """
 
     settings: Settings
@@ -59,12 +60,12 @@ class Tools:
 
     @property
     def nidf_key(self) -> str:
-        """The name of NIDF's figures: another one where the counts are our own."""
+        """The name of NIDF's figures. It is another one if the counts are our own."""
         return "nidf" if self.nidf_corpus else "nidf_own_counts"
 
     @property
     def bertscore_key(self) -> str:
-        """The name of BERTScore's figures: the plain one is for the paper's encoder alone."""
+        """The name of BERTScore's figures. Only the paper's encoder has the plain name."""
         if self.encoder.label == EMBEDDED:
             return "bertscore_minilm"
         paper = f"{PAPER_MODEL}, layer {PAPER_LAYER}"
@@ -81,7 +82,7 @@ class Tools:
         return f"{self.sem.name}@{self.sem.revision}"
 
     def epitome_levels(self, pairs: Sequence[tuple[str, str]]) -> list[Levels]:
-        """EPITOME levels of each (user's turn, response); an empty text has level 0 of all."""
+        """EPITOME levels of each (user's turn, response). An empty text has level 0."""
         if not hasattr(self.sem, "epitome"):
             raise EngineError(
                 f"The SEM {self.sem_label} cannot judge EPITOME levels; unset EMPO_SEM, or score "
@@ -98,7 +99,7 @@ class Tools:
         return [self._levels.get(pair, {"er": 0, "ex": 0, "ip": 0}) for pair in pairs]
 
     def emotions(self, texts: Sequence[str]) -> list[Mapping[str, float] | None]:
-        """The SEM's distribution for each text, read as one user turn; None for an empty one."""
+        """The SEM's distribution for each text, read as one user turn; None for an empty text."""
         new = [text for text in dict.fromkeys(texts) if text not in self._emotions and text.strip()]
         self._emotions |= zip(new, self._read(new), strict=True)
         return [self._emotions.get(text) for text in texts]
@@ -115,7 +116,7 @@ class Tools:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """`auto`: roberta-large, layer 17, where it can be had, else the SEM's own encoder."""
+        """`auto`: roberta-large, layer 17, if it can be loaded, else the SEM's own encoder."""
         from empo_demo.metrics import bertscore
 
         if self.encoder_name != "auto":
@@ -125,7 +126,7 @@ class Tools:
         return self.embedded_encoder()
 
     def embedded_encoder(self) -> Encoder:
-        """The encoder of the shipped SEM: it was fine-tuned, and says so in its label."""
+        """The encoder of the shipped SEM. It was fine-tuned, and its label says so."""
         from tokenizers import Tokenizer
         from tokenizers.processors import BertProcessing
         from transformers import PreTrainedTokenizerFast
@@ -134,7 +135,7 @@ class Tools:
         from empo_demo.metrics.bertscore import wrap
 
         net, texts, _ = load(ASSETS / "sem")
-        # The SEM adds the frame of each text itself; BERTScore takes two tokens for that frame.
+        # The SEM adds [CLS] and [SEP] itself. BERTScore expects a tokenizer that adds them.
         framed = Tokenizer.from_str(texts.tokenizer.to_str())
         end, start = ((name, cast(int, framed.token_to_id(name))) for name in ("[SEP]", "[CLS]"))
         framed.post_processor = BertProcessing(end, start)
@@ -150,7 +151,7 @@ class Tools:
 
 
 def _half_precision() -> AbstractContextManager[Any]:
-    """bfloat16 where the processor multiplies it natively: 1.6 times as fast, the same levels."""
+    """bfloat16 on processors that multiply it natively: 1.6 times as fast, with the same levels."""
     import torch
 
     return torch.autocast("cpu", torch.bfloat16) if fast_bfloat16() else nullcontext()
@@ -176,7 +177,7 @@ def _named_encoder(name: str) -> Encoder:
 
 
 def _default_layer(model: str) -> int:
-    """The layer that the library tuned for a known model, else the last one."""
+    """The layer that the library tuned for a known model, else the last layer."""
     from bert_score.utils import model2layers  # type: ignore[import-untyped,unused-ignore]
     from transformers import AutoConfig
 
@@ -191,7 +192,7 @@ def _default_layer(model: str) -> int:
 
 
 def _reachable(model: str, seconds: float = 4.0) -> bool:
-    """Whether the model lies in the cache, or its hub answers soon."""
+    """Whether the model is in the cache, or its hub answers soon."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(model, "config.json"), str):

@@ -1,6 +1,6 @@
-"""The votes of this installation, as far as they can tell which reply is better.
+"""The votes of this installation that say which reply is better.
 
-Reads the database; changes nothing. What is left out is counted by reason.
+It reads the database and changes nothing. Votes that are left out are counted by reason.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def read_voted(settings: Settings) -> tuple[list[VotedPair], dict[str, int]]:
-    """Votable pairs in order of time, and how many votes were left out for which reason.
+    """The pairs in order of time, and the number of votes that were left out, by reason.
 
-    An installation without a database has no votes. Raises `StorageError` on a broken one.
+    An installation without a database has no votes. Raises `StorageError` if it is broken.
     """
     from sqlalchemy import select
     from sqlalchemy.engine import make_url

@@ -1,7 +1,7 @@
 """BERTScore of Zhang et al. 2020 (arXiv 1904.09675), computed by its authors' library.
 
-Without idf weights and without rescaling, as EmPO uses it: roberta-large, layer 17. Any other
-encoder can be named; figures of two encoders cannot be compared, so each carries a label.
+There are no idf weights and no rescaling, as in EmPO: roberta-large, layer 17. Other encoders can
+be named. Figures of two encoders cannot be compared, so each figure carries the encoder's label.
 (torchmetrics 1.9 pairs responses with the wrong references when their lengths differ.)
 """
 
@@ -18,7 +18,7 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A transformers encoder whose first output is used, its tokenizer, and how to name it."""
+    """A transformers encoder, whose first output is used, its tokenizer and its label."""
 
     label: str
     model: Any
@@ -27,7 +27,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Precision, recall and F1 of one response, in [-1, 1]; 0 where either text is empty."""
+    """Precision, recall and F1 of one response, in [-1, 1]; 0 if either text is empty."""
 
     precision: float
     recall: float
@@ -62,20 +62,19 @@ def bertscore(
 
 
 def load_encoder(name: str = PAPER_MODEL, layer: int = PAPER_LAYER, device: str = "cpu") -> Encoder:
-    """An encoder by folder or Hub id, cut after `layer`; its label names both.
+    """An encoder by folder or Hub id, cut after `layer`. Its label names both.
 
-    Raises `OSError` where it is neither here nor reachable, `AssertionError` for a layer that it
-    does not have.
+    Raises `OSError` if it is neither here nor reachable, `AssertionError` if it lacks the layer.
     """
     from bert_score.utils import get_model
     from transformers import AutoTokenizer
 
-    # Byte-pair tokenizers must see a space before the first word, as the library once asked for.
+    # Byte-pair tokenizers need a space before the first word, as the library once required.
     tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
     return wrap(get_model(name, layer).to(device), tokenizer, f"{name}, layer {layer}")
 
 
 def wrap(model: Any, tokenizer: Any, label: str) -> Encoder:
-    """An encoder from a loaded model; its last layer is used."""
+    """An encoder from a loaded model. Its last layer is used."""
     tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
     return Encoder(label, model.eval(), tokenizer)

@@ -1,8 +1,8 @@
 """diff-EPITOME: how far a response's empathy levels are from the human's (Lee et al. 2022).
 
 Levels are 0 (none), 1 (weak), 2 (strong) for EPITOME's three mechanisms (Sharma et al. 2020,
-arXiv 2009.08441). A response that shows none at all scores better than every published system,
-so the constant zero, the mean levels and the accuracy belong beside the figure.
+arXiv 2009.08441). A response without any empathy scores better than every published system. So the
+constant zero, the mean levels and the accuracy must be shown with the figure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def diff_epitome(generated: Sequence[int], reference: Sequence[int]) -> float | 
 
 
 def constant_zero(reference: Sequence[int]) -> float | None:
-    """diff-EPITOME of the response that shows no empathy at all, whatever it answers."""
+    """diff-EPITOME of a system that never shows empathy."""
     return diff_epitome([0] * len(reference), reference)
 
 
@@ -35,15 +35,15 @@ def mean_level(levels: Sequence[int]) -> float | None:
 
 
 def accuracy(generated: Sequence[int], reference: Sequence[int]) -> float | None:
-    """Share of responses at the very level of the reference; None without responses."""
+    """Share of responses with exactly the reference's level; None without responses."""
     return _mean([float(g == r) for g, r in zip(generated, reference, strict=True)])
 
 
 def kappa(generated: Sequence[int], reference: Sequence[int]) -> float | None:
     """Agreement beyond chance: Cohen's kappa with quadratic weights (Cohen 1968), at most 1.
 
-    1 - diff-EPITOME / its expectation if the same levels fell on other responses. Whoever always
-    shows the same level, none included, has 0. None where neither side ever varies.
+    It is 1 - diff-EPITOME / (its expectation if the same levels were on other responses). A
+    system that always shows the same level has 0. None if neither side ever varies.
     """
     observed = diff_epitome(generated, reference)
     if observed is None:

@@ -1,7 +1,7 @@
-"""Counts of replies that break the blind test: a model that says it is one, or says which.
+"""Counts replies that break the blind test: a model says that it is one, or which one it is.
 
-Patterns of our own, in English; they look for statements about the speaker, not for the words
-alone ("my AI class was cancelled" is no disclosure).
+The English patterns are our own. They look for statements about the speaker and not for the words
+alone: "my AI class was cancelled" is no disclosure.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def leaks_template(text: str) -> bool:
 
 
 def counts(texts: Sequence[str]) -> dict[str, int]:
-    """In how many texts each pattern is found, at most once per text."""
+    """In how many texts each pattern is found. A text counts once."""
     return {
         "ai_disclosure": sum(map(discloses_machine, texts)),
         "identity_leak": sum(map(leaks_identity, texts)),

@@ -1,6 +1,6 @@
 """Distinct-n of Li et al. 2016 (arXiv 1510.03055): the share of n-grams that are different.
 
-Words are lower-cased and split at white space; n-grams never cross a response. The corpus value
+Words are lower-cased and split at white space. N-grams never cross a response. The corpus value
 falls with the size of the corpus, so systems are compared at an equal number of words.
 """
 
@@ -13,7 +13,7 @@ from empo_demo.metrics.tokens import words
 
 ORDERS = (1, 2, 3)
 SHUFFLES = 10
-"""Over how many seeded orders of the responses `distinct_at` averages."""
+"""`distinct_at` averages over this many seeded orders of the responses."""
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
@@ -28,12 +28,12 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
 
 def distinct_each(texts: Sequence[str], n: int) -> list[float | None]:
-    """Distinct-n of each response by itself; None where it has fewer than n words."""
+    """Distinct-n of each response by itself; None if it has fewer than n words."""
     return [distinct([text], n) for text in texts]
 
 
 def distinct_per_response(texts: Sequence[str], n: int) -> float | None:
-    """Mean of `distinct_each` over the responses with at least n words; None if there is none."""
+    """Mean of `distinct_each` over the responses with at least n words; None without any."""
     values = [value for value in distinct_each(texts, n) if value is not None]
     return sum(values) / len(values) if values else None
 
@@ -41,8 +41,8 @@ def distinct_per_response(texts: Sequence[str], n: int) -> float | None:
 def distinct_at(texts: Sequence[str], n: int, budget: int, seed: int = 0) -> float | None:
     """Corpus distinct-n of the first `budget` words, averaged over seeded orders of `texts`.
 
-    The last response is cut where the budget ends. The texts are sorted before they are
-    shuffled, so their order does not matter; at a budget of all words this is `distinct`.
+    The last response is cut at the end of the budget. The texts are sorted before they are
+    shuffled, so their order does not matter. With a budget of all words this equals `distinct`.
     """
     ordered = sorted(texts)
     if budget >= count_words(ordered):

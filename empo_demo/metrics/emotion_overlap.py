@@ -1,7 +1,7 @@
-"""Whether a reply is in the emotion of the turn it answers, as a small model (SEM) reads both.
+"""Whether a reply has the emotion of the turn that it answers, by the SEM's reading of both.
 
-Our own measure, not the paper's: the SEM gives each text a distribution over the 32 emotions of
-EmpatheticDialogues; two texts match as far as the distributions overlap.
+This measure is our own, not the paper's. The SEM gives each text a distribution over the 32
+emotions of EmpatheticDialogues. Two texts match as far as their distributions overlap.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
 
 
 def top(distribution: Mapping[str, float]) -> str:
-    """The most probable label; of equals the first in the alphabet."""
+    """The most probable label; of several equal ones the first in the alphabet."""
     return min(distribution, key=lambda label: (-distribution[label], label))

@@ -1,8 +1,8 @@
 """Specificity: normalised inverse document frequency of See et al. 2019 (arXiv 1902.08654).
 
-As EmPO takes it from MichiganNLP's `empathy_eval`: a document is an utterance of
-EmpatheticDialogues (training and validation split), tokens are NLTK's with their case kept, and
-a token that no utterance holds is as specific as can be.
+As in MichiganNLP's `empathy_eval`, which EmPO uses: a document is an utterance of
+EmpatheticDialogues (training and validation split), tokens are NLTK's with their case kept, and a
+token that is in no utterance has the highest specificity.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from empo_demo.files import parse_json
 from empo_demo.metrics.tokens import tokens
 
 UNKNOWN = 1.0
-"""The value of a token that the counts do not hold."""
+"""The value of a token that is not in the counts."""
 
 
 def utterance_counts(utterances: Iterable[str]) -> Counter[str]:
-    """In how many utterances each token occurs (once per utterance, however often in it)."""
+    """In how many utterances each token occurs. An utterance counts once."""
     counts: Counter[str] = Counter()
     for utterance in utterances:
         counts.update(set(tokens(utterance)))
@@ -31,10 +31,10 @@ def utterance_counts(utterances: Iterable[str]) -> Counter[str]:
 
 
 def nidf_table(counts: Mapping[str, int]) -> dict[str, float]:
-    """Token -> (ln max - ln count) / (ln max - ln min), in [0, 1].
+    """The value of each token: (ln max - ln count) / (ln max - ln min), in [0, 1].
 
-    Where all counts are equal the scale has no length, and every token is 0. Raises `ValueError`
-    on counts that are empty or hold a number below 1.
+    If all counts are equal, every token has 0. Raises `ValueError` if the counts are empty or
+    contain a number below 1.
     """
     if not counts or min(counts.values()) < 1:
         raise ValueError("counts of tokens are needed, each at least 1")
@@ -75,7 +75,7 @@ def read_counts(path: Path) -> Counter[str]:
 
 
 def write_counts(counts: Mapping[str, int], path: Path) -> None:
-    """Write the table that `read_counts` reads, gzipped, most frequent first, reproducibly."""
+    """Write the table that `read_counts` reads: gzipped, most frequent first, reproducible."""
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     text = "".join(f"{token}\t{count}\n" for token, count in rows)
     path.write_bytes(gzip.compress(text.encode("utf8"), mtime=0))

@@ -1,7 +1,7 @@
 """Paired comparison and intervals: permutation, bootstrap, effect size, Holm.
 
-Plain numpy over lists of numbers; the same seed gives the same result. Nothing returns NaN: what
-is not defined (no spread, one row) is None.
+Plain numpy over lists of numbers. The same seed gives the same result. No function returns NaN:
+a value that is not defined (no spread, one row) is None.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 500
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The second system minus the first over the rows that both have a value for."""
+    """The second system minus the first, over the rows for which both have a value."""
 
     n: int
     mean_a: float
@@ -60,14 +60,14 @@ def sign_flip_p(
 ) -> float:
     """Two-sided p of mean = 0 under random signs (Fisher 1935; Dror et al. 2018 for NLP).
 
-    Exact where all sign patterns are no more than `resamples`; otherwise drawn, with the
-    observed pattern counted in, so that p is never 0.
+    It is exact if there are at most `resamples` sign patterns. Otherwise patterns are drawn, and
+    the observed one is counted too, so that p is never 0.
     """
     import numpy as np
 
     values = np.asarray(differences, dtype=float)
     n = len(values)
-    # Sums that are equal but for rounding must count as equal.
+    # Sums that differ only by rounding count as equal.
     threshold = abs(values.sum()) - 1e-9 * max(1.0, float(np.abs(values).sum()))
     if 2**n <= resamples:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=n)))

@@ -1,6 +1,6 @@
-"""Words of a text, in the two ways that the paper's metrics cut it.
+"""Splits texts into words, in the two ways that the paper's metrics use.
 
-`words` is the field's cut for length and distinct-n; `tokens` is NLTK's, without its data files.
+`words` is for length and distinct-n. `tokens` is NLTK's, without its data files.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def words(text: str) -> list[str]:
 def tokens(text: str) -> tuple[str, ...]:
     """NLTK's `word_tokenize`, case kept, without the Punkt data that pip does not install.
 
-    Sentences are cut after ``.``, ``!`` or ``?`` and white space, then each is tokenised by
-    `NLTKWordTokenizer`; on EmPO's texts the figures equal those of `word_tokenize`.
+    Sentences end after ``.``, ``!`` or ``?`` and white space; `NLTKWordTokenizer` splits each. On
+    EmPO's texts the figures equal those of `word_tokenize`.
     """
     tokenise = _tokenizer().tokenize
     return tuple(token for sentence in _SENTENCE_END.split(text) for token in tokenise(sentence))
@@ -33,7 +33,7 @@ def tokens(text: str) -> tuple[str, ...]:
 
 @cache
 def _tokenizer() -> NLTKWordTokenizer:
-    # NLTK takes over a second to import; the page's first paint must not wait for it.
+    # The import of NLTK takes over a second, and the first paint of the page must not wait.
     from nltk.tokenize import NLTKWordTokenizer
 
     return NLTKWordTokenizer()

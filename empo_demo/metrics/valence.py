@@ -1,9 +1,9 @@
 """Valence, arousal and dominance of texts, from a lexicon of words.
 
-As EmPO (arXiv 2406.19071) takes it from MichiganNLP's `empathy_eval`: the value of each token,
-unknown tokens 0, then the maximum and the mean over the text, and the difference between the
-user's last turn and the response. The default lexicon has valence only: its arousal and dominance
-are None, never 0.
+As in MichiganNLP's `empathy_eval`, which EmPO (arXiv 2406.19071) uses: the value of each token (0
+for unknown ones), the maximum and the mean over the text, and the difference between the user's
+last turn and the response. The default lexicon has only valence: its arousal and dominance are
+None, never 0.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     )
 
 VADER_LIMIT = 4.0
-"""VADER rates a word from -4 to 4; `(x + 4) / 8` brings it to NRC-VAD's range, 0 to 1."""
+"""VADER rates a word from -4 to 4. `(x + 4) / 8` maps this to NRC-VAD's range, 0 to 1."""
 
 
 class Vad(NamedTuple):
-    """Valence, arousal, dominance; None where the lexicon has no such column."""
+    """Valence, arousal, dominance; None if the lexicon has no such column."""
 
     v: float | None
     a: float | None
@@ -55,10 +55,10 @@ class TextVad:
 
 
 def load_lexicon(path: Path | None = None) -> Lexicon:
-    """The NRC-VAD file at `path`, or the default (VADER, MIT licence, valence only).
+    """The NRC-VAD file at `path`, or the default (VADER, MIT licence, only valence).
 
     The file is a TSV of word, valence, arousal, dominance in [0, 1], with or without a header
-    line. Raises `DataError`, naming the line, where a column is missing or no number in range.
+    line. Raises a `DataError` that names the line if a column is missing or a value is wrong.
     """
     if path is None:
         return _vader()
@@ -81,17 +81,17 @@ def text_vad(text: str, lexicon: Lexicon) -> TextVad:
 
 
 def difference(user: Vad, response: Vad) -> Vad:
-    """User's turn minus response, per dimension: positive where the response is lower."""
+    """User's turn minus response, per dimension. It is positive if the response is lower."""
     return Vad(
         *(None if u is None or r is None else u - r for u, r in zip(user, response, strict=True))
     )
 
 
 def text_valence(text: str, lexicon: Lexicon) -> float:
-    """One valence in [-1, 1] for plots; 0 where no word is known.
+    """One valence in [-1, 1] for plots; 0 if no word is known.
 
-    With VADER its compound score, which knows negation; with another lexicon the mean of the
-    known words, brought from [0, 1] to [-1, 1].
+    With VADER it is the compound score, which includes negation. With another lexicon it is the
+    mean of the known words, mapped from [0, 1] to [-1, 1].
     """
     if lexicon.rules:
         return float(_analyzer().polarity_scores(text)["compound"])
@@ -147,7 +147,7 @@ _EXPECTED = "Each line must be: word, valence, arousal, dominance, with tabs bet
 
 
 def _is_header(path: Path, line: str) -> bool:
-    """Whether the first line names its columns instead of giving numbers; they must be v, a, d."""
+    """Whether the first line is a header. Its columns must be v, a, d."""
     cells = [cell.strip().lower() for cell in line.split("\t")]
     if any(_number(cell) is not None for cell in cells[1:]):
         return False

@@ -18,7 +18,7 @@ from empo_demo.ui.texts import Texts, texts_of
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import Notice, Status
     from empo_demo.empathy.feeling import Feeling
-    from empo_demo.empathy.sem import Cause, Reading
+    from empo_demo.empathy.reading import Cause, Reading
 
 SIGNS = {
     "joy": "☀", "trust": "⚘", "fear": "≋", "surprise": "✧",

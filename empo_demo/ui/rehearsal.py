@@ -16,7 +16,7 @@ from empo_demo.arena.rounds import Exposure, Receipt, ReplyView, Reveal, RoundVi
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.epitome import Epitome
 from empo_demo.empathy.feeling import Feeling
-from empo_demo.empathy.sem import Reading
+from empo_demo.empathy.reading import Reading
 from empo_demo.settings import ASSETS
 from empo_demo.votes.models import SIDES
 

@@ -14,7 +14,7 @@ from empo_demo.settings import ASSETS
 from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 LANGUAGES = ("en", "de")
 FOLDER = ASSETS / "texts"

@@ -17,7 +17,7 @@ from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Decoding, Delta, Event, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput, NotFound
 

@@ -15,7 +15,7 @@ from empo_demo.contenders import strategies
 from empo_demo.contenders.load import load_roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Reading
+from empo_demo.empathy.reading import Reading
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Finished, Request
 from empo_demo.errors import SettingsError

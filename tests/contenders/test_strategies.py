@@ -9,7 +9,7 @@ from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.strategies import STRATEGIES, Plain, Prepared
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.sem import Reading
+from empo_demo.empathy.reading import Reading
 from empo_demo.settings import load_settings
 
 PUBLISHED = {

@@ -11,7 +11,8 @@ import pytest
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.analyze import CHUNK, analyze_record, analyze_records
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, EmbeddedSEM, Reading
+from empo_demo.empathy.reading import Cause, Reading
+from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import InvalidInput
 
 

@@ -14,7 +14,7 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import SYSTEM_PROMPT, Dialogue
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading
 
 TEXT = "My boss gave my promotion to his cousin, and I worked weekends for it."
 DIALOGUE = Dialogue().plus("user", TEXT)

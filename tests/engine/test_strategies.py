@@ -10,7 +10,7 @@ from empo_demo.contenders import strategies
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
 

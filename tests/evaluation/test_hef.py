@@ -16,7 +16,7 @@ from rich.console import Console
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message, Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.sem import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError, InvalidInput
 from empo_demo.evaluation.hef import command

@@ -9,7 +9,8 @@ import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
-from empo_demo.evaluation.retention import Harness, base_of, compare
+from empo_demo.evaluation.harness import Harness
+from empo_demo.evaluation.retention import base_of, compare
 from empo_demo.evaluation.served import load_local, serving
 from empo_demo.settings import ASSETS, Settings
 

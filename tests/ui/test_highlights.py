@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS, GROUPS
 from empo_demo.empathy.feeling import lexicon_feeling
-from empo_demo.empathy.sem import Cause
+from empo_demo.empathy.reading import Cause
 from empo_demo.settings import ASSETS
 from empo_demo.ui import highlights, panes, plots
 from empo_demo.ui.examples import load_examples

@@ -24,7 +24,7 @@ from empo_demo.board.board import board
 from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue, Turn
 from empo_demo.empathy.feeling import Feeling, Push
-from empo_demo.empathy.sem import Reading
+from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
 from empo_demo.exchange.export import FORMATS, export_file
 from empo_demo.exchange.records import import_file

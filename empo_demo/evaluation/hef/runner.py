@@ -25,7 +25,7 @@ from empo_demo.files import parse_json
 from empo_demo.training.sem.folds import REPORTING, fold_of
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.sem import Reading
+    from empo_demo.empathy.reading import Reading
 
 Condition = Literal["none", "sem", "true", "shuffled"]
 Key = tuple[str, str, str, str, int]

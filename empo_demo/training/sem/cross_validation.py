@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from empo_demo.empathy.causes import most_marks
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
-from empo_demo.empathy.sem import most_marks
 from empo_demo.empathy.words import is_content
 from empo_demo.training.sem import corpora
 from empo_demo.training.sem.folds import FOLDS, fold_of
