@@ -7,6 +7,7 @@ they compute it in fp32 for 16-bit models, which is three times as fast as in bf
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAME = "empo_cached"
+_STRETCH = (32, 64)
+"""A decode step reads a multiple of this many positions of the cache: on a CPU, elsewhere."""
 
 
 def use_cached_attention(model: PreTrainedModel) -> None:
@@ -44,41 +47,79 @@ def speed_up(model: PreTrainedModel) -> None:
 
 
 @dataclass(slots=True)
+class Run:
+    """Neighbouring slots whose rows read the same number of positions.
+
+    `bias` (slots, 1, 1, positions) is 0 up to each row's position and the lowest number of the
+    type after it.
+    """
+
+    first: int
+    stop: int
+    bias: torch.Tensor
+
+
+@dataclass(slots=True)
 class Decode:
     """The attention of a decode step: one new token for each slot in `slots`.
 
-    `places` (rows,) holds the position of each token. `bias` (rows, 1, 1, length) is 0 up to that
-    position and the lowest number of the type after it.
+    `places` (rows,) holds the position of each token.
     """
 
     cache: KVCache
     slots: torch.Tensor
     places: torch.Tensor
-    bias: torch.Tensor
+    runs: list[Run]
 
     @classmethod
-    def at(cls, cache: KVCache, slots: torch.Tensor, places: torch.Tensor, length: int) -> Decode:
-        """A step that reads the first `length` positions, which include every row's position."""
-        length = min(length, cache.positions)
-        seen = torch.arange(length, device=places.device) <= places.view(-1, 1, 1, 1)
-        return cls(cache, slots, places, _bias(~seen, cache.dtype))
+    def at(
+        cls, cache: KVCache, slots: torch.Tensor, places: torch.Tensor, lengths: Sequence[int]
+    ) -> Decode:
+        """A step in which each slot reads the number of positions in `lengths`; see `looked_at`."""
+        runs, first = [], 0
+        for length, group in itertools.groupby(lengths):
+            stop = first + len(list(group))
+            there = torch.arange(length, device=places.device)
+            outside = there > places[first:stop].view(-1, 1, 1, 1)
+            runs.append(Run(first, stop, _bias(outside, cache.dtype)))
+            first = stop
+        return cls(cache, slots, places, runs)
 
     def attend(
         self, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """(1, tokens, heads, size) from tensors (1, heads, tokens, size)."""
         keys, values = self.cache.layer(index, key)
-        count, length = len(self.slots), self.bias.shape[-1]
         keys[self.slots, :, self.places] = key[0].transpose(0, 1).to(keys.dtype)
         values[self.slots, :, self.places] = value[0].transpose(0, 1).to(keys.dtype)
         # Query heads that share a key head become several queries of that head.
-        groups = key.shape[1]
+        groups, count = key.shape[1], len(self.slots)
         asked = query[0].transpose(0, 1).reshape(count, groups, -1, query.shape[-1])
-        found = scaled_dot_product_attention(
-            asked.to(keys.dtype), keys[:count, :, :length], values[:count, :, :length],
-            attn_mask=self.bias, scale=scale,
-        )  # fmt: skip
-        return found.reshape(1, count, query.shape[1], -1).to(query.dtype)
+        asked = asked.to(keys.dtype)
+        found = []
+        for run in self.runs:
+            rows, length = slice(run.first, run.stop), run.bias.shape[-1]
+            found.append(
+                scaled_dot_product_attention(
+                    asked[rows], keys[rows, :, :length], values[rows, :, :length],
+                    attn_mask=run.bias, scale=scale,
+                )
+            )  # fmt: skip
+        whole = found[0] if len(found) == 1 else torch.cat(found)
+        return whole.reshape(1, count, query.shape[1], -1).to(query.dtype)
+
+
+def looked_at(lengths: Sequence[int], device: torch.device) -> tuple[int, ...]:
+    """How many positions of the cache a decode step reads for rows of `lengths` tokens.
+
+    On a CPU the number depends on the row alone. If several heads share keys, this number changes
+    the order in which a row's numbers are added, so it must not depend on the other rows. On a GPU
+    all rows read the same number of positions, in one call.
+    """
+    own = [-(-length // _STRETCH[0]) * _STRETCH[0] for length in lengths]
+    if device.type == "cpu":
+        return tuple(own)
+    return (-(-max(own) // _STRETCH[1]) * _STRETCH[1],) * len(own)
 
 
 @dataclass(slots=True)

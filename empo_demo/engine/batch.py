@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from empo_demo.engine.attention import Decode, Prefill, use_cached_attention
+from empo_demo.engine.attention import Decode, Prefill, looked_at, use_cached_attention
 from empo_demo.engine.chat import encode_fitted
 from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.graphs import StepGraphs
@@ -31,8 +31,6 @@ NO_NUMBERS = (
     "The model computed no numbers (NaN) for this dialogue; try another one. "
     "If it happens again, load the model with EMPO_QUANTIZATION=none or on another device."
 )
-_STRETCH = 64
-"""A decode step reads a multiple of this many positions of the cache."""
 
 
 class Batch:
@@ -162,9 +160,10 @@ class Batch:
         each = sorted(adapters[i % len(adapters)] for i in range(rows))
         names = [name or None for name in each]
         device = weights.device
+        count = max(rows, self._least)
         decode = Decode.at(
-            cache, torch.arange(max(rows, self._least), device=device),
-            torch.full((max(rows, self._least),), length, device=device), length + 1,
+            cache, torch.arange(count, device=device), torch.full((count,), length, device=device),
+            looked_at([length + 1] * count, device),
         )  # fmt: skip
         ids = torch.zeros(1, len(decode.slots), dtype=torch.long, device=device)
         best = float("inf")
@@ -213,7 +212,8 @@ class Batch:
                     target = next(free)
                     placed[target] = row
                     self._cache.move(slot[row], target, row.length)
-            for row in new:
+            # Rows of like length side by side are read by attention in one go.
+            for row in sorted(new, key=lambda row: len(row.prompt)):
                 if (row.adapter or "") == name:
                     placed[next(free)] = row
         return cast("list[Row]", placed)
@@ -260,19 +260,19 @@ class Batch:
         """Logits (rows, vocabulary) after each row's last token."""
         rows = self.rows
         count = len(self._slots)
-        longest = max(row.length for row in rows) + 1
-        length = -(-longest // _STRETCH) * _STRETCH
+        spare = [1] * (count - len(rows))
+        lengths = looked_at([*(row.length + 1 for row in rows), *spare], self._device)
         ids = torch.nn.functional.pad(self._last.view(1, -1), (0, count - len(rows)))
         names = [row.adapter for row in rows]
         scales = [row.request.adapter_scale for row in rows]
 
         def forward(ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-            decode = Decode.at(self._cache, self._slots, places, length)
+            decode = Decode.at(self._cache, self._slots, places, lengths)
             return self._forward(
                 names, scales, [1] * len(rows), ids, places.unsqueeze(0), self._slots, decode
             )
 
-        key = (tuple(names), tuple(scales), count, length, self._cache.version)
+        key = (tuple(names), tuple(scales), lengths, self._cache.version)
         logits = self._graphs.run(key, forward, ids, self._places)
         return logits[: len(rows)]
 

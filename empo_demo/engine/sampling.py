@@ -16,6 +16,7 @@ from empo_demo.errors import InvalidInput
 
 HEAD = 128
 """How many of the best tokens are sorted first; enough for nearly every top-p below 1."""
+_ALL = slice(None)
 
 
 def check_decoding(decoding: Decoding) -> None:
@@ -86,10 +87,14 @@ class Sampler:
             tokens, short = self._sample(scaled, chances, HEAD)
             tokens = self._or_greedy(tokens, scores)
             read = torch.cat([tokens, broken.long(), short.long()], -1).tolist()
-            if any(row[2] and not row[1] for row in read):
-                whole, _ = self._sample(scaled, chances, scores.shape[-1])
-                tokens = torch.where(short, self._or_greedy(whole, scores), tokens)
-                read = [[t, row[1]] for t, row in zip(tokens.view(-1).tolist(), read, strict=True)]
+            few = [i for i, row in enumerate(read) if row[2] and not row[1]]
+            if few:
+                # Sorting all tokens is slow, so it is done for these rows only.
+                rows = torch.tensor(few, device=scores.device)
+                whole, _ = self._sample(scaled[rows], chances[rows], scores.shape[-1], rows)
+                tokens[rows] = whole
+                for i, token in zip(few, whole.view(-1).tolist(), strict=True):
+                    read[i][0] = token
         self._drawn += 1
         if self._seen is not None:
             self._seen.scatter_(1, tokens, True)
@@ -101,12 +106,14 @@ class Sampler:
         return torch.where(self._greedy, scores.argmax(-1, keepdim=True), tokens)
 
     def _sample(
-        self, scores: torch.Tensor, chances: torch.Tensor, head: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, scores: torch.Tensor, chances: torch.Tensor, head: int,
+        rows: torch.Tensor | slice = _ALL,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Nucleus sampling (Holtzman et al. 2019) by inverting the distribution function.
 
-        Sorts only the `head` best tokens. The second result says which rows need more of them.
-        Each row uses one uniform number, so sides with the same seed draw with the same numbers.
+        `scores` and `chances` belong to `rows`. Sorts only the `head` best tokens. The second
+        result says which rows need more of them. Each row uses one uniform number, so sides with
+        the same seed draw with the same numbers.
         """
         if head < scores.shape[-1]:
             index = scores.topk(head, dim=-1).indices.sort(dim=-1).values
@@ -117,16 +124,17 @@ class Sampler:
         p = chances.gather(-1, index)
         mass = p.cumsum(-1)
         # A token is kept if the mass before it is below top_p. So the first is always kept.
-        kept = (mass - p < self._top_p).sum(-1, keepdim=True).clamp_(min=1)
+        kept = (mass - p < self._top_p[rows]).sum(-1, keepdim=True).clamp_(min=1)
         reach = mass.gather(-1, kept - 1)
-        luck = self._luck[:, self._drawn : self._drawn + 1]
+        luck = self._luck[rows, self._drawn : self._drawn + 1]
         place = (mass <= luck * reach).sum(-1, keepdim=True)
         tokens = index.gather(-1, torch.minimum(place, kept - 1))
         # Tokens that tie with the last token of the head may or may not be in the head.
         sure = (top > top[:, -1:]).sum(-1, keepdim=True)
         held = torch.where(sure > 0, mass.gather(-1, (sure - 1).clamp_(min=0)), 0.0)
-        short = (held < self._need) & torch.tensor(head < scores.shape[-1], device=held.device)
-        return tokens, short
+        if head >= scores.shape[-1]:
+            return tokens, torch.zeros_like(held, dtype=torch.bool)
+        return tokens, held < self._need[rows]
 
 
 def _seen(rows: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> torch.Tensor:

@@ -164,7 +164,7 @@ def step_at(batch: Any, length: int) -> None:
     """Ten decode steps of a pair with `length` positions behind it."""
     import torch
 
-    from empo_demo.engine.attention import Decode
+    from empo_demo.engine.attention import Decode, looked_at
     from empo_demo.engine.batch import few_threads
 
     if not hasattr(batch, "_bench"):
@@ -177,7 +177,8 @@ def step_at(batch: Any, length: int) -> None:
     with few_threads(batch.weights.threads):
         for step in range(10):
             places = torch.full((2,), length + step)
-            decode = Decode.at(cache, torch.arange(2), places, length + 64)
+            lengths = looked_at([length + 64] * 2, places.device)
+            decode = Decode.at(cache, torch.arange(2), places, lengths)
             # Positions are taken modulo the model's context: only the cost is of interest.
             batch._forward([None, "a0"], [1.0, 1.0], [1, 1], torch.zeros(1, 2, dtype=torch.long),
                            (places % 512).unsqueeze(0), torch.arange(2), decode)  # fmt: skip

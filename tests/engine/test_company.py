@@ -57,6 +57,58 @@ def test_tokens_of_equal_score_have_one_order(vocabulary: int) -> None:
     assert len(set(drawn(mate=False))) > 5
 
 
+def test_only_the_rows_that_need_it_are_sorted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    sizes: list[tuple[int, int]] = []
+    sample = Sampler._sample
+
+    def spy(self: Sampler, scores: Any, chances: Any, head: int, *rows: Any) -> Any:
+        sizes.append((len(scores), head))
+        return sample(self, scores, chances, head, *rows)
+
+    monkeypatch.setattr(Sampler, "_sample", spy)
+    flat, greedy = Decoding(5.0, 1.0, 1.0, 1), Decoding(0, 1.0, 1.0, 1)
+    draws = [Draw(flat if i in (3, 7) else Decoding(0.1, 0.5), [0.9], ()) for i in range(30)]
+    draws.append(Draw(greedy, [0.5], ()))
+    torch.manual_seed(2)
+    logits = torch.randn(31, 700) * 3
+    tokens, read, _ = Sampler(draws, 700, torch.device("cpu")).draw(logits)
+    assert sizes == [(31, HEAD), (2, 700)]
+    assert tokens.view(-1).tolist() == read and read[30] == int(logits[30].argmax())
+    # Each row's token is the one that it draws alone.
+    for i in (0, 3, 7):
+        alone = Sampler(draws[i : i + 1], 700, torch.device("cpu")).draw(logits[i : i + 1])[1]
+        assert alone == [read[i]]
+
+
+@pytest.mark.parametrize("heads", [2, 8, 14])
+def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int) -> None:
+    """Where heads share keys, a CPU sums in an order that depends on the positions looked at."""
+    import torch
+
+    from empo_demo.engine.attention import Decode, looked_at
+    from empo_demo.engine.kv_cache import KVCache
+
+    torch.manual_seed(0)
+    cpu, size, most = torch.device("cpu"), 16, 384
+    keys, values = torch.randn(3, 2, most, size), torch.randn(3, 2, most, size)
+    query, new = torch.randn(1, heads, 3, size), torch.randn(1, 2, 3, size)
+
+    def attended(*lengths: int) -> Any:
+        cache = KVCache(torch.float32, cpu, 2 * 2 * size * 4, 1 << 30)
+        cache.reserve(3, most)
+        found = cache.layer(0, new)
+        found[0][:, :, :most], found[1][:, :, :most] = keys, values
+        places = torch.tensor([length - 1 for length in lengths])
+        step = Decode.at(cache, torch.arange(3), places, looked_at(lengths, cpu))
+        return step.attend(0, query, new, new, 0.25)[0]
+
+    alike = attended(130, 130, 130)
+    for company in ((130, 60, 380), (130, 130, 250), (130, 200, 17)):
+        assert torch.equal(attended(*company)[0], alike[0]), company
+
+
 def turns(number: int) -> tuple[dict[str, str], ...]:
     return tuple(
         {"role": "assistant" if i % 2 else "user", "content": f"turn {i}: we got a puppy today"}
