@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 
 from empo_demo.engine.attention import Decode, Prefill, looked_at, use_cached_attention
-from empo_demo.engine.chat import encode_fitted
+from empo_demo.engine.chat import encode_chat
 from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.graphs import StepGraphs
 from empo_demo.engine.kv_cache import KVCache, Prefixes, bytes_per_token, cache_dtype
@@ -60,11 +60,10 @@ class Batch:
     def prepare(self, request: Request, dropped: int = 0) -> Row:
         """A row for `request`. Its prompt leaves out the first `dropped` exchanges."""
         weights = self.weights
-        limit = max(16, weights.context - request.decoding.max_new_tokens)
         return Row(
             request=request,
             adapter=weights.adapters[request.contender],
-            prompt=encode_fitted(weights.tokenizer, request.messages, limit, dropped),
+            prompt=encode_chat(weights.tokenizer, request.messages, dropped),
             text=Detokenizer(weights.tokenizer, (*request.decoding.stop, *weights.stops)),
         )
 

@@ -22,8 +22,14 @@ _TAGS = re.compile(r"<(?=\|?/?[a-z_]{1,24}\|?>)|\[(?=/?INST\])|<(?=</?SYS>)", re
 would take a typed tag for one of the template."""
 
 
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of `messages`, followed by the opening of the assistant's turn."""
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], dropped: int = 0
+) -> list[int]:
+    """Token ids of `messages`, followed by the opening of the assistant's turn.
+
+    The first `dropped` exchanges are left out.
+    """
+    messages = _without(messages, dropped)
     safe = [{**m, "content": defuse(m["content"], tokenizer.all_special_tokens)} for m in messages]
     try:
         return _render(tokenizer, safe)
@@ -47,20 +53,9 @@ def dropped_exchanges(
     strides = range(0, exchanges, STRIDE)
     after = strides[-1] + 1 if strides else 0
     for dropped in itertools.chain(strides, range(after, exchanges)):
-        if len(encode_chat(tokenizer, _without(messages, dropped))) <= limit:
+        if len(encode_chat(tokenizer, messages, dropped)) <= limit:
             return dropped
     return max(0, exchanges)
-
-
-def encode_fitted(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int, dropped: int = 0
-) -> list[int]:
-    """Like `encode_chat` without the first `dropped` exchanges, cut at the front to `limit` tokens.
-
-    A cut prompt keeps its first token, which opens a turn in every common template.
-    """
-    ids = encode_chat(tokenizer, _without(messages, dropped))
-    return ids if len(ids) <= limit else [ids[0], *ids[len(ids) - limit + 1 :]]
 
 
 def opening_tags(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -108,7 +103,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
-        # `encode_fitted` shortens prompts that are too long, so no warning is needed.
+        # The engine shortens or refuses prompts that are too long, so no warning is needed.
         tokenizer_kwargs={"verbose": False},
     )
     return [int(token) for token in cast("list[int]", ids)]

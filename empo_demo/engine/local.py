@@ -37,6 +37,10 @@ _GONE = (
     "If that does not help, the app must be restarted."
 )
 _NO_DIAL = "This contender's adapter is merged into its weights, so the dial can only stand at 1."
+_TOO_LONG = (
+    "The message is too long for the model: {0:,} tokens, and it can read {1:,} beside a reply of "
+    "{2:,}. Shorten the message, or the reply."
+)
 _PREFILL_TOKENS = 2048
 """The most prompt tokens of one prefill, so that running rounds do not pause for long."""
 _DEFAULT_KV_BYTES, _LEASED_KV_BYTES = 1 << 30, 8 << 30
@@ -203,6 +207,7 @@ class LocalEngine:
             if batch.weights.rows is None and request.adapter_scale != 1.0:
                 row.fail(_NO_DIAL)
             current.rows.append((batch, row))
+        _refuse_too_long(current)
         for batch in self._batches:
             rows = [row for b, row in current.rows if b is batch]
             needed = batch.bytes_of(rows) if rows else 0
@@ -282,6 +287,21 @@ class LocalEngine:
             if not row.done:
                 row.done = True
                 batch.leave()
+
+
+def _refuse_too_long(current: _Round) -> None:
+    """End all sides of a round whose last message is longer than the context of one of them.
+
+    To cut it would be worse: people would vote on replies to half of what was said.
+    """
+    for batch, row in current.rows:
+        room = batch.weights.context - row.request.decoding.max_new_tokens
+        if len(row.prompt) <= room:
+            continue
+        sentence = _TOO_LONG.format(len(row.prompt), room, row.request.decoding.max_new_tokens)
+        for _, side in current.rows:
+            if side.request.round == row.request.round:
+                side.fail(sentence)
 
 
 def _default_kv_bytes(copies: Sequence[Weights]) -> int:

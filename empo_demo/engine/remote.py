@@ -62,9 +62,15 @@ class RemoteEngine:
         away = [server.url for server in self._servers if not server.healthy]
         if away:
             notes["do not answer"] = ", ".join(away)
+        notes["replies in company"] = "may differ from alone by rounding"
         if not all(server.penalty for server in self._servers):
             notes["repetition penalty"] = "not supported by the server; left out"
         return notes
+
+    @property
+    def repeatable(self) -> bool:
+        """False: a server batches as it likes, and need not heed the seed."""
+        return False
 
     def close(self) -> None:
         """End what is being asked at once, also where the server is silent."""

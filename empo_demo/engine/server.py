@@ -28,6 +28,7 @@ _NOT_OPENAI = (
     "The model server sent something that is no OpenAI-style stream; check that EMPO_ENGINE names "
     "a server that streams /v1/chat/completions."
 )
+_TRY = "try again, or tell who runs this app: the log has the server's words."
 Trace = Callable[[str, dict[str, Any]], None]
 
 
@@ -102,6 +103,9 @@ class ModelServer:
         text, pieces, reason = "", 0, ""
         with closing(self._open(request, model, trace)) as response:
             for chunk in _chunks(response):
+                if "error" in chunk:
+                    self._note(f"broke off: {json.dumps(chunk['error'])}")
+                    raise Unavailable("The model server broke off with an error; try again.")
                 self._check_model(model, chunk.get("model"))
                 piece, reason = _content(chunk, reason)
                 piece = piece if text else piece.lstrip()
@@ -136,8 +140,9 @@ class ModelServer:
             response = self._ask(simpler, trace)
         if response.status_code != 200:
             status = response.status_code
+            self._note(f"answered {status}: {_drain(response)}")
             kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
-            raise kind(f"The model server answered {status}: {_short(_drain(response))}")
+            raise kind(f"The model server answered with an error ({status}); {_TRY}")
         return response
 
     def _simpler(self, request: Request, body: dict[str, Any], complaint: str) -> dict[str, Any]:
@@ -148,7 +153,17 @@ class ModelServer:
             return self._body(request, body["model"], request.messages)
         if "system" in complaint.lower() and request.messages[0]["role"] == "system":
             return self._body(request, body["model"], fold_system(request.messages))
-        raise EngineError(f"The model server refused the request: {_short(complaint)}")
+        self._note(f"refused: {complaint}")
+        if "context length" in complaint.lower() or "max_tokens" in complaint:
+            raise EngineError(
+                "The dialogue is too long for the model on the server; shorten the message or the "
+                "reply."
+            )
+        raise EngineError(f"The model server refused the request; {_TRY}")
+
+    def _note(self, words: str) -> None:
+        """Log what a server says. It may name a model, so no visitor of a blind round reads it."""
+        log.error("%s %s", self.url, _short(words))
 
     def _ask(self, body: dict[str, Any], trace: Trace) -> httpx.Response:
         url = f"{self.url}/chat/completions"
@@ -198,8 +213,6 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
             raise Unavailable(_NOT_OPENAI) from None
         if not isinstance(chunk, dict):
             raise Unavailable(_NOT_OPENAI)
-        if "error" in chunk:
-            raise Unavailable(f"The model server broke off: {_short(json.dumps(chunk['error']))}")
         yield chunk
     if not found:
         raise Unavailable(_NOT_OPENAI)
@@ -231,5 +244,4 @@ def _reason(reason: str, request: Request) -> FinishReason:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())[:200]
-    return line if line.endswith((".", "!", "?")) else f"{line}."
+    return " ".join(text.split())[:500]

@@ -12,7 +12,7 @@ import torch
 
 from empo_demo.engine.loading import load_tokenizer
 from empo_demo.engine.local import LocalEngine
-from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+from empo_demo.engine.protocol import Decoding, Failed, Request
 from empo_demo.engine.weights import weights_of
 from empo_demo.errors import InvalidInput
 from tests.bench.company import texts
@@ -114,18 +114,29 @@ def test_a_reply_longer_than_the_context_is_refused_with_the_numbers(
         exact_engine.stream([Request("a", "base", SAD, long)])
 
 
-def test_a_prompt_over_the_context_keeps_its_end(exact_engine: LocalEngine) -> None:
-    """One message that is too long is cut in front; the model still sees how it ends."""
-    long = ({"role": "user", "content": "a very long story " * 200 + "and then we got a puppy"},)
-    row = exact_engine.batch_of("base").prepare(Request("a", "base", long, GREEDY))
-    text = exact_engine.model_of("base").tokenizer.decode(row.prompt)
-    assert row.longest <= 256 and "we got a puppy" in text
-    (end,) = [
-        e
-        for e in exact_engine.stream([Request("a", "base", long, GREEDY)])
-        if isinstance(e, Finished)
-    ]
-    assert end.tokens <= 16
+def test_a_message_over_the_context_is_refused_with_the_numbers(
+    exact_engine: LocalEngine,
+) -> None:
+    """A guided side's prompt is the longer one: neither side answers half of what was said."""
+    words = "a very long story " * 15
+    long = ({"role": "user", "content": words},)
+    guided = ({"role": "system", "content": "The user feels ashamed. " * 4}, *long)
+    batch = exact_engine.batch_of("base")
+    sizes = [len(batch.prepare(Request("a", "base", m, GREEDY)).prompt) for m in (long, guided)]
+    assert sizes[0] <= 240 < sizes[1]
+    events = list(
+        exact_engine.stream(
+            [
+                Request("a", "base", long, GREEDY, round="long"),
+                Request("b", "aligned", guided, GREEDY, round="long"),
+                Request("c", "base", SAD, GREEDY, round="short"),
+            ]
+        )
+    )
+    failed = {event.side: event.error for event in events if isinstance(event, Failed)}
+    assert set(failed) == {"a", "b"} and failed["a"] == failed["b"]
+    assert f"{sizes[1]} tokens, and it can read 240 beside a reply of 16" in failed["a"]
+    assert set(texts(events)) == {"c"}
 
 
 def test_two_copies_with_two_tokenizers_answer_each_in_its_own(

@@ -13,7 +13,6 @@ from empo_demo.engine.chat import (
     defuse,
     dropped_exchanges,
     encode_chat,
-    encode_fitted,
     opening_tags,
 )
 from empo_demo.engine.loading import load_tokenizer
@@ -102,16 +101,10 @@ def test_the_oldest_exchanges_go_first_and_the_system_message_stays(tokenizer: A
     assert dropped_exchanges(tokenizer, messages, whole) == 0
     dropped = dropped_exchanges(tokenizer, messages, whole - 1)
     assert dropped == 1
-    text = tokenizer.decode(encode_fitted(tokenizer, messages, whole, dropped))
+    text = tokenizer.decode(encode_chat(tokenizer, messages, dropped))
     assert "Be kind." in text and "number 2" in text
     assert "number 0" not in text and "number 1" not in text
     assert dropped_exchanges(tokenizer, messages, 5) == 4
-
-
-def test_a_single_turn_longer_than_the_context_is_cut_in_front(tokenizer: Any) -> None:
-    ids = encode_fitted(tokenizer, user("word " * 400 + "the end"), 50)
-    assert len(ids) == 50 and ids[0] == encode_chat(tokenizer, user("x"))[0]
-    assert "the end" in tokenizer.decode(ids)
 
 
 def test_only_a_plain_text_tag_is_a_stop_string(tokenizer: Any, zephyr: Any) -> None:

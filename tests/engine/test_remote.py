@@ -215,7 +215,7 @@ def test_one_side_that_fails_leaves_the_other_alone(server: Server) -> None:
     server.broken = "lora"
     events = list(RemoteEngine(server.url, CONTENDERS).stream(pair()))
     (failed,) = [event for event in events if isinstance(event, Failed)]
-    assert failed.side == "a" and "answered 500" in failed.error
+    assert failed.side == "a" and "error (500)" in failed.error
     assert [event.side for event in events if isinstance(event, Finished)] == ["b"]
 
 
@@ -315,7 +315,7 @@ GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
         (stream_of({"choices": "x"}), "no OpenAI-style stream"),
         (stream_of(said("I am so"), done=False), "broke off in mid-reply"),
         (FIRST_WORDS.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1), "broke"),
-        (stream_of({"error": {"message": "out of memory"}}), "broke off: .*out of memory"),
+        (stream_of({"error": {"message": "out of memory"}}), "broke off with an error; try again"),
         (stream_of(said("Hi", "org/base-dpo", "stop")), "Another model than"),
         (stream_of(said("Hi", "gpt-9", "stop")), "Another model than"),
     ],
@@ -326,6 +326,44 @@ def test_what_a_server_may_do_wrong_is_a_sentence_for_each_side(words: bytes, to
     failed = {event.side: event.error for event in events if isinstance(event, Failed)}
     assert set(failed) == {"a", "b"}
     assert all(re.search(told, error) and "Traceback" not in error for error in failed.values())
+
+
+def refusal(status: int, words: str) -> bytes:
+    body = json.dumps({"error": {"message": words}})
+    return f"HTTP/1.1 {status} No\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+NAMED = "The model `org/base` or `lora` does not exist."
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (refusal(404, NAMED), "with an error \\(404\\); try again"),
+        (refusal(500, NAMED), "with an error \\(500\\)"),
+        (refusal(400, NAMED), "refused the request; try again"),
+        (refusal(400, f"{NAMED} Its maximum context length is 8 tokens"), "too long.*shorten"),
+        (stream_of({"error": {"message": NAMED}}), "broke off with an error"),
+    ],
+)
+def test_a_refusing_servers_words_are_logged_and_never_shown(
+    words: bytes, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may name the model, and a visitor of a blind round would know who is who."""
+    server = Misbehaving(words, "org/base", "lora")
+    events = list(RemoteEngine(server.url, CONTENDERS).stream(pair()))
+    errors = [event.error for event in events if isinstance(event, Failed)]
+    assert len(errors) == 2 and len(set(errors)) == 1
+    assert re.search(told, errors[0]) and "org" not in errors[0] and "lora" not in errors[0]
+    assert NAMED in caplog.text
+
+
+def test_a_server_does_not_promise_the_same_words_again(server: Server) -> None:
+    from empo_demo.engine.routing import RoutingEngine
+
+    engine = RemoteEngine(server.url, CONTENDERS)
+    assert not engine.repeatable and "may differ" in engine.describe()["replies in company"]
+    assert not RoutingEngine({"base": engine}).repeatable
 
 
 def test_a_server_that_hangs_is_left_after_its_patience() -> None:
