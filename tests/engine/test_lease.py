@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def space(cards: Cards, tmp_path: Path) -> Iterator[Space]:
         assert found is not None, log.read_text()[-4000:]
         yield Space(found[1], log)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself; the assertion says how
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
 

@@ -39,8 +39,9 @@ def cuda_build() -> None:
     assert torch is not None and torch.origin is not None
     version = ModuleType("torch.version")
     exec((Path(torch.origin).parent / "version.py").read_text(), version.__dict__)
-    version.cuda = "12.8"  # type: ignore[attr-defined]
-    sys.modules["torch.version"] = version
+    if version.cuda is None:
+        version.cuda = "12.8"  # type: ignore[attr-defined]
+        sys.modules["torch.version"] = version
     # It would look for CUDA's libraries; unquantised models need none of it.
     sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 
