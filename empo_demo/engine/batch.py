@@ -265,11 +265,13 @@ class Batch:
         names = [row.adapter for row in rows]
         scales = [row.request.adapter_scale for row in rows]
 
-        def forward(ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        def forward(ids: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, object]:
             decode = Decode.at(self._cache, self._slots, places, lengths)
-            return self._forward(
+            logits = self._forward(
                 names, scales, [1] * len(rows), ids, places.unsqueeze(0), self._slots, decode
             )
+            segments = self.weights.rows and self.weights.rows.segments
+            return logits, (self._slots, segments)
 
         key = (tuple(names), tuple(scales), lengths, self._cache.version)
         logits = self._graphs.run(key, forward, ids, self._places)

@@ -17,9 +17,12 @@ from typing import Any
 import torch
 
 log = logging.getLogger(__name__)
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Computes logits (rows, vocabulary) from token ids (1, rows) and places (rows,)."""
-_AFTER, _KEPT, _WORTH = 4, 24, 0.9
+Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, object]]
+"""Computes logits (rows, vocabulary) from token ids (1, rows) and places (rows,).
+
+The second result holds what the step reads beside the model and the cache. A graph keeps it alive,
+because a replay reads the same memory."""
+_AFTER, _KEPT, _ASKED, _WORTH = 4, 24, 4096, 0.9
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class _Graph:
     ids: torch.Tensor
     places: torch.Tensor
     logits: torch.Tensor
+    kept: object
 
     def run(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         self.ids.copy_(ids)
@@ -40,6 +44,7 @@ class StepGraphs:
     """Runs decode steps as recorded graphs where that is faster; only on CUDA."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.on = device.type == "cuda"
         self.verdict = "not tried" if self.on else "not on this device"
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
@@ -57,29 +62,40 @@ class StepGraphs:
     ) -> torch.Tensor:
         """The logits of `step(ids, places)`. `key` must tell all that the step depends on."""
         if not self.on:
-            return step(ids, places)
+            return step(ids, places)[0]
+        # A stream belongs to a device. The current device may be another than the model's.
+        with torch.cuda.device(self.device):
+            return self._run(key, step, ids, places)
+
+    def _run(
+        self, key: Hashable, step: Step, ids: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
         found = self._graphs.get(key)
         if found is not None:
             self._graphs.move_to_end(key)
             return found.run(ids, places)
+        if len(self._asked) > _ASKED:
+            self._asked.clear()
         self._asked[key] += 1
         if self._asked[key] <= _AFTER:
-            return step(ids, places)
+            return step(ids, places)[0]
         try:
             found = self._record(step, ids, places)
             if self.verdict == "not tried" and not self._pays(found, step, ids, places):
                 self.on = False
                 self.clear()
-                return step(ids, places)
+                return step(ids, places)[0]
         except Exception as error:
             self.on, self.verdict = False, "off: they cannot be recorded"
             self.clear()
             log.warning("CUDA graphs are off, steps go on without them: %s", error)
             torch.cuda.synchronize()
-            return step(ids, places)
+            return step(ids, places)[0]
         self._graphs[key] = found
         if len(self._graphs) > _KEPT:
-            self._graphs.popitem(last=False)
+            oldest, _ = self._graphs.popitem(last=False)
+            # Recording costs two steps: one that was pushed out must come several times again.
+            del self._asked[oldest]
         return found.run(ids, places)
 
     def clear(self) -> None:
@@ -97,8 +113,8 @@ class StepGraphs:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            logits = step(ids, places)
-        return _Graph(graph, ids, places, logits)
+            logits, kept = step(ids, places)
+        return _Graph(graph, ids, places, logits, kept)
 
     def _pays(self, graph: _Graph, step: Step, ids: torch.Tensor, places: torch.Tensor) -> bool:
         """Whether a recorded step is faster. To write the same position again changes nothing."""

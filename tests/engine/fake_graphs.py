@@ -1,0 +1,113 @@
+"""CUDA graphs acted out on a CPU: what is recorded reads and writes the same memory at each replay.
+
+As on a card, a replay runs no Python: operations run again on the very storages of the recording.
+Memory from before the recording is not kept alive by it; where it was given back meanwhile, a
+card would read whatever is there now, and here `Stale` is raised. Reading a value on the host, and
+bringing host data in, end a recording with an error, as they do on a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+_HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "is_nonzero")
+
+
+class Stale(RuntimeError):
+    """A replay reads memory that was given back since it was recorded."""
+
+
+class _Borrowed:
+    """A tensor from before the recording, known by where it lies."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.storage = StorageWeakRef(tensor.untyped_storage())
+        self.shape = (tensor.storage_offset(), tensor.shape, tensor.stride())
+        self.dtype = tensor.dtype
+
+    def now(self) -> torch.Tensor:
+        storage = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
+        if storage is None:
+            raise Stale("a recorded step reads memory that was given back")
+        return torch.empty(0, dtype=self.dtype).set_(storage, *self.shape)
+
+
+class Graph(TorchDispatchMode):
+    """What `torch.cuda.CUDAGraph` and `torch.cuda.graph` do."""
+
+    replays = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.made: dict[int, torch.UntypedStorage] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in _HOST):
+            raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
+        given = tree_map(self._kept, (args, kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        known = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
+        for tensor in _tensors(out):
+            if tensor.untyped_storage()._cdata not in known:
+                self.made[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        self.calls.append((func, *given, out))
+        return out
+
+    def _kept(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        own = value.untyped_storage()._cdata in self.made
+        return value if own else _Borrowed(value)
+
+    def replay(self) -> None:
+        Graph.replays += 1
+        for func, args, kwargs, out in self.calls:
+            args, kwargs = tree_map(_now, (args, kwargs))
+            again = func(*args, **kwargs)
+            for old, new in zip(_tensors(out), _tensors(again), strict=True):
+                if old.untyped_storage()._cdata != new.untyped_storage()._cdata:
+                    old.copy_(new)
+
+
+def _now(value: Any) -> Any:
+    return value.now() if isinstance(value, _Borrowed) else value
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    tree_map(lambda one: found.append(one) if isinstance(one, torch.Tensor) else None, value)
+    return found
+
+
+@contextmanager
+def _recording(graph: Graph, **_options: Any) -> Iterator[None]:
+    with graph:
+        yield
+
+
+class _Stream:
+    def wait_stream(self, _other: Any) -> None:
+        """All work is done in order here."""
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
+    """Puts this in the place of torch's CUDA graphs; `replays` counts."""
+    acted = {
+        "Stream": _Stream, "current_stream": lambda *_: _Stream(), "stream": nullcontext,
+        "device": nullcontext, "synchronize": lambda *_: None, "CUDAGraph": Graph,
+        "graph": _recording, "graph_pool_handle": lambda: None,
+    }  # fmt: skip
+    for name, value in acted.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(Graph, "replays", 0)
+    return Graph
