@@ -57,3 +57,9 @@ class DataError(ArenaError):
 
 class SEMFailure(ArenaError):
     """The SEM could not read a turn, or its answer cannot be used; the round goes on without."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, as a sentence."""
+    line = " ".join(str(error).strip().split("\n")[0].split())[:300]
+    return line if line.endswith((".", "!", "?")) else f"{line}."

@@ -142,7 +142,7 @@ class Arena:
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
         """The valence of each text, by the SEM if it is loaded, else by VADER."""
-        from empo_demo.empathy.feeling import feelings
+        from empo_demo.empathy.sem import feelings
 
         return feelings(self._backend.sem(patience=0.0), texts)
 

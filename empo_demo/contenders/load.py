@@ -10,7 +10,7 @@ from empo_demo.contenders.revisions import revision
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
-from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import EngineError, SettingsError
 from empo_demo.settings import ASSETS, Quantization, Settings

@@ -7,18 +7,35 @@ in a TOML file of contenders. Nothing else lists strategies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from empo_demo.dialogue import Dialogue, Message
 from empo_demo.empathy import hef
 from empo_demo.engine.protocol import Decoding
 
 if TYPE_CHECKING:
-    from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.empathy.reading import Reading
 
 THINKING = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=96)
 """The first of two steps is read by a parser: greedy, and short."""
+
+
+class Setting(Protocol):
+    """What a strategy needs to know of the roster that its contender is in."""
+
+    @property
+    def system_prompt(self) -> str: ...
+    @property
+    def tiny(self) -> bool: ...
+    @property
+    def hef_top_k(self) -> int: ...
+
+
+class Strategic(Protocol):
+    """What has a strategy: a contender."""
+
+    @property
+    def strategy(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +63,15 @@ class Plain:
     """Whether the SEM's reading enters the prompt. Without a reading, a guided contender answers
     as a plain one, and its vote is kept apart."""
 
-    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
         """The messages of one side; those of the only step, or of both."""
-        return Prepared(tuple(dialogue.messages(roster.system_prompt)))
+        return Prepared(tuple(dialogue.messages(setting.system_prompt)))
 
     def after_thinking(
-        self, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
+        self, dialogue: Dialogue, reading: Reading | None, setting: Setting, thought: str
     ) -> Prepared:
         """The messages of the second step. `thought` is the model's answer to `Prepared.think`."""
-        return self.prepare(dialogue, reading, roster)
+        return self.prepare(dialogue, reading, setting)
 
     def wording(self, *, tiny: bool) -> str:
         """Every text that the strategy may add: a contender's revision depends on it."""
@@ -67,11 +84,11 @@ class Hef(Plain):
     name = "hef"
     guided = True
 
-    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
         if reading is None:
-            return super().prepare(dialogue, reading, roster)
-        guidance = hef.guidance(reading, roster.hef_top_k, tiny=roster.tiny)
-        return _guided(dialogue, roster, guidance, hef.first_emotion(reading), "sem")
+            return super().prepare(dialogue, reading, setting)
+        guidance = hef.guidance(reading, setting.hef_top_k, tiny=setting.tiny)
+        return _guided(dialogue, setting, guidance, hef.first_emotion(reading), "sem")
 
     def wording(self, *, tiny: bool) -> str:
         return hef.wording(tiny=tiny)
@@ -82,24 +99,24 @@ class HefTwoStep(Hef):
 
     name = "hef-two-step"
 
-    def prepare(self, dialogue: Dialogue, reading: Reading | None, roster: Roster) -> Prepared:
-        one_step = super().prepare(dialogue, reading, roster)
+    def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
+        one_step = super().prepare(dialogue, reading, setting)
         if reading is None:
             return one_step
-        think = hef.think_message(dialogue, reading, roster.hef_top_k)
+        think = hef.think_message(dialogue, reading, setting.hef_top_k)
         assert one_step.guidance is not None and one_step.emotion is not None
-        return _guided(dialogue, roster, one_step.guidance, one_step.emotion, "sem", (think,))
+        return _guided(dialogue, setting, one_step.guidance, one_step.emotion, "sem", (think,))
 
     def after_thinking(
-        self, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
+        self, dialogue: Dialogue, reading: Reading | None, setting: Setting, thought: str
     ) -> Prepared:
         """A thought that cannot be used falls back to the SEM's own reading."""
         if reading is None:
-            return self.prepare(dialogue, reading, roster)
+            return self.prepare(dialogue, reading, setting)
         last = dialogue.last_user_turn
         parsed = hef.parse_thought(thought, last.content if last else "")
-        emotion, guidance = hef.guidance_after(parsed, reading, tiny=roster.tiny)
-        return _guided(dialogue, roster, guidance, emotion, "llm" if parsed else "sem")
+        emotion, guidance = hef.guidance_after(parsed, reading, tiny=setting.tiny)
+        return _guided(dialogue, setting, guidance, emotion, "llm" if parsed else "sem")
 
     def wording(self, *, tiny: bool) -> str:
         return hef.wording(tiny=tiny, two_step=True)
@@ -109,17 +126,18 @@ STRATEGIES: dict[str, Plain] = {one.name: one for one in (Plain(), Hef(), HefTwo
 
 
 def prepare(
-    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster
+    contender: Strategic, dialogue: Dialogue, reading: Reading | None, setting: Setting
 ) -> Prepared:
     """The messages for `contender`: the dialogue, the system prompt, and its guidance if any."""
-    return STRATEGIES[contender.strategy].prepare(dialogue, reading, roster)
+    return STRATEGIES[contender.strategy].prepare(dialogue, reading, setting)
 
 
 def after_thinking(
-    contender: Contender, dialogue: Dialogue, reading: Reading | None, roster: Roster, thought: str
-) -> Prepared:
+    contender: Strategic, dialogue: Dialogue, reading: Reading | None, setting: Setting,
+    thought: str,
+) -> Prepared:  # fmt: skip
     """The messages for `contender` with what the model settled on in `thought`."""
-    return STRATEGIES[contender.strategy].after_thinking(dialogue, reading, roster, thought)
+    return STRATEGIES[contender.strategy].after_thinking(dialogue, reading, setting, thought)
 
 
 def is_guided(strategy: str) -> bool:
@@ -130,11 +148,11 @@ def is_guided(strategy: str) -> bool:
 
 def _guided(
     dialogue: Dialogue,
-    roster: Roster,
+    setting: Setting,
     guidance: str,
     emotion: str,
     source: Literal["sem", "llm"],
     think: tuple[Message, ...] | None = None,
 ) -> Prepared:
-    system = f"{roster.system_prompt}\n\n{guidance}" if roster.system_prompt else guidance
+    system = f"{setting.system_prompt}\n\n{guidance}" if setting.system_prompt else guidance
     return Prepared(tuple(dialogue.messages(system)), guidance, think, emotion, source)

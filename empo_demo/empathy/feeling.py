@@ -6,14 +6,11 @@ not, VADER's rules compute the valence, and `Feeling.source` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from empo_demo.empathy.words import spans
-
-if TYPE_CHECKING:
-    from empo_demo.empathy.sem import SEM
 
 VISIBLE = 0.02
 """A word that moves the valence by less than this is not shown."""
@@ -89,12 +86,6 @@ def lexicon_feeling(text: str) -> Feeling:
         for start, end in spans(text)[:MOST_LEFT_OUT]
     )
     return Feeling(whole, None, None, "vader", words)
-
-
-def feelings(sem: SEM | None, texts: Sequence[str]) -> list[Feeling]:
-    """The feeling of each text, by the SEM if it can, else by VADER."""
-    own = getattr(sem, "feelings", None)
-    return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]
 
 
 def _number(value: Any) -> float | None:

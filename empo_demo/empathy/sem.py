@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_check
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.causes import by_word, choose, per_token
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.feeling import Feeling, Push
+from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
@@ -241,3 +241,9 @@ def _upto_user(turns: Sequence[Turn]) -> list[str]:
 def _ranked(row: np.ndarray) -> tuple[tuple[str, float], ...]:
     order = sorted(range(len(EMOTIONS)), key=lambda i: -row[i])
     return tuple((EMOTIONS[i], float(row[i])) for i in order)
+
+
+def feelings(sem: SEM | None, texts: Sequence[str]) -> list[Feeling]:
+    """The feeling of each text, by the SEM if it can, else by VADER."""
+    own = getattr(sem, "feelings", None)
+    return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.device import is_out_of_memory
+from empo_demo.engine.plan import read_config
 from empo_demo.engine.protocol import Source
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -123,12 +124,6 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
     return wrapped.eval()
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error, as a sentence."""
-    line = " ".join(str(error).strip().split("\n")[0].split())[:300]
-    return line if line.endswith((".", "!", "?")) else f"{line}."
-
-
 def release(wrapped: Any) -> None:
     """Drop PEFT's LoRA weights. The layers already hold them in the form that they compute with."""
     from peft.tuners.lora import LoraLayer
@@ -145,8 +140,6 @@ def check_base(folder: Path, base: str, *, force: bool = False) -> None:
     Only the last parts of the names are compared, because the same model may be in a folder or on
     the Hub.
     """
-    from empo_demo.engine.plan import read_config
-
     trained_on = str(read_config(folder).get("base_model_name_or_path") or "")
     if force or not trained_on or _last_part(trained_on) in _names_of(base):
         return

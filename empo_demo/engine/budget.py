@@ -16,8 +16,7 @@ from typing import Any, Literal
 from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
 from empo_demo.engine.adapters import Written, written_by
 from empo_demo.engine.copies import is_prepared
-from empo_demo.engine.device import pick_device
-from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.device import on_zero_gpu, pick_device
 from empo_demo.engine.places import MOST_ROUNDS
 from empo_demo.engine.plan import Override, choose, size
 from empo_demo.engine.protocol import Lineup, Source

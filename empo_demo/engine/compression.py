@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.adapters import first_line
 from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.merging import Report
 from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import torch

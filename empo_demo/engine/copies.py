@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.engine.adapters import adapter_here, first_line, model_here
+from empo_demo.engine.adapters import adapter_here, model_here
 from empo_demo.engine.device import half_type
 from empo_demo.engine.merging import Report, merge
 from empo_demo.engine.tensors import weight_files
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import Quantization
 

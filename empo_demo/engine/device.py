@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from empo_demo.engine.lease import on_zero_gpu
+import os
+
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
 
 _FULL = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+def on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space, by the same test as in `spaces`."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def pick_device(wanted: str, quantization: Quantization = "none") -> str:

@@ -9,12 +9,12 @@ machines this module changes nothing.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 
 if TYPE_CHECKING:
@@ -44,11 +44,6 @@ _bytes = 0
 _steps: deque[float] = deque(maxlen=16)
 
 Streaming = Callable[[Sequence[Request]], Iterator[Event]]
-
-
-def on_zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, by the same test as in `spaces`."""
-    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def place(model: PreTrainedModel, device: str) -> None:

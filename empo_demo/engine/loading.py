@@ -20,24 +20,24 @@ from empo_demo.engine.adapters import (
     attach,
     check_base,
     check_tokens,
-    first_line,
     model_folder,
     release,
     written_by,
 )
 from empo_demo.engine.copies import MergedCopy
-from empo_demo.engine.device import half_type, is_out_of_memory
-from empo_demo.engine.lease import LeasedEngine, on_zero_gpu, place
+from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
+from empo_demo.engine.lease import LeasedEngine, place
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.shapes import model_shape
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization, Settings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-    from empo_demo.engine.weights import Weights
+    from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -248,19 +248,3 @@ def check_model(name: str) -> None:
         raise EngineError(
             f"There is no model at {name}: give a folder with a config.json, or a Hub id."
         )
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"The tokenizer of {name} cannot be loaded: {first_line(error)}"
-        ) from None
-    if tokenizer.chat_template is None:
-        raise EngineError(
-            f"The tokenizer of {name} has no chat template; use a chat model, or save a template."
-        )
-    return tokenizer

@@ -19,8 +19,7 @@ import torch
 from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch
 from empo_demo.engine.chat import dropped_exchanges
-from empo_demo.engine.device import is_out_of_memory
-from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
 from empo_demo.engine.places import Places
 from empo_demo.engine.protocol import Event, Request
 from empo_demo.engine.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once

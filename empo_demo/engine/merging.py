@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import first_line, fitting
+from empo_demo.engine.adapters import fitting
 from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.shapes import named
 from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of, weight_files
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -279,7 +279,7 @@ def _copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:
         return
     config = json.loads((own / "tokenizer_config.json").read_text(encoding="utf8"))
     if not config.get("chat_template") and not list(out.glob("chat_template*")):
-        from empo_demo.engine.loading import load_tokenizer
+        from empo_demo.engine.tokenizer import load_tokenizer
 
         template = load_tokenizer(str(base)).chat_template
         (out / "chat_template.jinja").write_text(str(template), encoding="utf8")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.engine.adapters import adapter_here, first_line
+from empo_demo.engine.adapters import adapter_here
 from empo_demo.engine.plan import AdapterShape, obstacle_to_share, read_config, read_shape
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization
 
 BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}

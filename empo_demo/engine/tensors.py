@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import first_line
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from empo_demo.engine.loading import load_tokenizer
+    from empo_demo.engine.tokenizer import load_tokenizer
 
     job = as_the_adapter(job)
     types, weights = parse_losses(loss)
@@ -58,7 +58,7 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     from datasets import Dataset
     from trl.experimental.kto import KTOConfig, KTOTrainer
 
-    from empo_demo.engine.loading import load_tokenizer
+    from empo_demo.engine.tokenizer import load_tokenizer
 
     job = as_the_adapter(job)
     data = Dataset.from_list(sample(read_rated(rows), job))

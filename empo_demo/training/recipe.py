@@ -104,8 +104,8 @@ def load_base(job: Job) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from empo_demo.engine.adapters import first_line
     from empo_demo.engine.loading import check_model
+    from empo_demo.errors import first_line
 
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.float32}
@@ -159,7 +159,7 @@ def load_adapted(job: Job) -> Any:
     """The base with the adapter that training goes on from, trainable; else the base alone."""
     from peft import PeftModel
 
-    from empo_demo.engine.adapters import first_line
+    from empo_demo.errors import first_line
 
     if job.adapter is None:
         return load_base(job)

@@ -20,7 +20,7 @@ def run(job: Job, data: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from empo_demo.engine.loading import load_tokenizer
+    from empo_demo.engine.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(job.base)
     dialogues = [

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Roster
-from empo_demo.engine.lease import on_zero_gpu
+from empo_demo.engine.device import on_zero_gpu
 from empo_demo.errors import ArenaError, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon

@@ -65,8 +65,8 @@ def exact_copies() -> list[Any]:
     from transformers import AutoModelForCausalLM
 
     from empo_demo.engine.adapters import attach
-    from empo_demo.engine.loading import load_tokenizer
     from empo_demo.engine.lora import install
+    from empo_demo.engine.tokenizer import load_tokenizer
     from empo_demo.engine.weights import weights_of
 
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()

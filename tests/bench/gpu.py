@@ -348,7 +348,7 @@ class Bench:
     def _weights(self, model: Any, served: dict[str, str | None], rows: Any) -> Any:
         from dataclasses import replace
 
-        from empo_demo.engine.loading import load_tokenizer
+        from empo_demo.engine.tokenizer import load_tokenizer
         from empo_demo.engine.weights import weights_of
 
         model.name_or_path = TOKENIZER

@@ -162,7 +162,8 @@ class Stock:
         from peft import PeftModel
 
         from empo_demo.engine.chat import encode_chat
-        from empo_demo.engine.loading import Loader, load_tokenizer
+        from empo_demo.engine.loading import Loader
+        from empo_demo.engine.tokenizer import load_tokenizer
 
         loader = Loader(options.device, options.quantization)
         self.tokens, self.device = options.tokens, options.device

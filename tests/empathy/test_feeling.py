@@ -10,10 +10,10 @@ import pytest
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.feeling import Feeling, Push, feelings, lexicon_feeling
+from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
 from empo_demo.empathy.guarded import Guarded
 from empo_demo.empathy.reading import Reading
-from empo_demo.empathy.sem import EmbeddedSEM
+from empo_demo.empathy.sem import EmbeddedSEM, feelings
 from empo_demo.errors import SEMFailure
 
 EMPTY_FLAT = "My best friend moved to another country last week and the flat feels so empty"

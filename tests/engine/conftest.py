@@ -8,9 +8,10 @@ import pytest
 
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.adapters import attach
-from empo_demo.engine.loading import Loader, load_tokenizer
+from empo_demo.engine.loading import Loader
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.lora import install
+from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.engine.weights import weights_of
 
 TEXTS = (

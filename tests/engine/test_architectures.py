@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from empo_demo.engine.chat import encode_chat
-from empo_demo.engine.loading import load_tokenizer
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
+from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.engine.weights import weights_of
 
 SHORT = ({"role": "user", "content": "We are getting a puppy!"},)

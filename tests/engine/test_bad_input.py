@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from empo_demo.engine.loading import load_tokenizer
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Request
+from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.engine.weights import weights_of
 from empo_demo.errors import InvalidInput
 from tests.bench.company import texts

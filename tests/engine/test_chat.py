@@ -15,7 +15,7 @@ from empo_demo.engine.chat import (
     encode_chat,
     opening_tags,
 )
-from empo_demo.engine.loading import load_tokenizer
+from empo_demo.engine.tokenizer import load_tokenizer
 
 ZEPHYR = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from empo_demo.engine.detokenizer import Detokenizer
-from empo_demo.engine.loading import load_tokenizer
+from empo_demo.engine.tokenizer import load_tokenizer
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
