@@ -157,9 +157,13 @@ class Arena:
         """A random token of 43 URL-safe characters. Nothing is stored before the first round."""
         return secrets.token_urlsafe(32)
 
-    def consent_text(self) -> ConsentText:
-        """The text that a visitor may agree to. Pass its version as `consent`."""
-        return ConsentText(consents.VERSION, consents.TEXT)
+    def consent_text(self, language: str = "en") -> ConsentText:
+        """The text that a visitor may agree to. Pass its version as `consent`.
+
+        It is English if there is none in `language`.
+        """
+        text = consents.TEXTS.get(language, consents.TEXT)
+        return ConsentText(consents.version_of(text), text)
 
     def my_votes(self, voter: str) -> list[dict[str, Any]]:
         """The contents of the voter's votes, oldest first."""

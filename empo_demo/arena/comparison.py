@@ -31,8 +31,8 @@ MOST_TOKENS = 512
 class Comparison:
     """All that determines a comparison, and the contents of a link.
 
-    `seed` in [0, 2³¹) is the same for both sides; `dial_left` and `dial_right` are in `DIAL`. One
-    contender may be on both sides, with two dials.
+    `seed` in [0, 2³¹) is the same for both sides, unless the right one has its own in `seed_right`;
+    `dial_left` and `dial_right` are in `DIAL`. One contender may be on both sides, with two dials.
     """
 
     dialogue: Dialogue
@@ -42,6 +42,12 @@ class Comparison:
     dial_left: float = 1.0
     dial_right: float = 1.0
     decoding: Decoding = field(default_factory=Decoding)
+    seed_right: int | None = None
+
+    @property
+    def seeds(self) -> dict[Side, int]:
+        """The sides' seeds."""
+        return {"a": self.seed, "b": self.seed if self.seed_right is None else self.seed_right}
 
     @property
     def names(self) -> dict[Side, str]:
@@ -58,7 +64,7 @@ class Comparison:
                 )
         if not self.dialogue.turns or self.dialogue.turns[-1].role != "user":
             raise InvalidInput("The dialogue must end with the user; write what they say next.")
-        if not 0 <= self.seed < 2**31:
+        if not all(0 <= seed < 2**31 for seed in self.seeds.values()):
             raise InvalidInput("The seed must be a whole number from 0 to 2147483647.")
         for dial in (self.dial_left, self.dial_right):
             if not (math.isfinite(dial) and DIAL[0] <= dial <= DIAL[1]):
@@ -81,7 +87,7 @@ class Shown:
 def explore(
     engine: Engine, roster: Roster, comparison: Comparison, reading: Reading | None = None
 ) -> Iterator[Event]:
-    """Stream both sides ("a" is left, "b" right) with the same dialogue, seed and decoding.
+    """Stream both sides ("a" is left, "b" right) with the same dialogue and decoding.
 
     Closing the iterator stops the work. Without a reading, guided contenders answer unguided.
     """
@@ -146,7 +152,7 @@ def _request(
         contender=comparison.names[side],
         messages=prepared.messages,
         decoding=comparison.decoding,
-        seed=comparison.seed,
+        seed=comparison.seeds[side],
         adapter_scale=comparison.dial_left if side == "a" else comparison.dial_right,
     )
     if prepared.think is None:

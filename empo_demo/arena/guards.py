@@ -53,7 +53,7 @@ def check_round_id(round_id: str) -> str:
 def check_consent(consent: str | None) -> str | None:
     if consent in (None, ""):
         return None
-    if consent != consents.VERSION:
+    if consent not in consents.VERSIONS:
         raise InvalidInput(
             "The consent text has changed since you agreed. Read the current one and agree "
             "again, or go on without."

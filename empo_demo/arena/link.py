@@ -31,10 +31,12 @@ def encode_link(comparison: Comparison) -> dict[str, str]:
             "This dialogue is too long for a link; share a shorter one, or download it."
         )
     decoding = comparison.decoding
+    own = {} if comparison.seed_right is None else {"seed_right": str(comparison.seed_right)}
     return {
         "left": comparison.left,
         "right": comparison.right,
         "seed": str(comparison.seed),
+        **own,
         "dial_left": f"{comparison.dial_left:g}",
         "dial_right": f"{comparison.dial_right:g}",
         "temperature": f"{decoding.temperature:g}",
@@ -60,6 +62,7 @@ def decode_link(parameters: Mapping[str, Any], roster: Roster) -> Comparison | N
             left=str(parameters.get("left", "base")),
             right=str(parameters.get("right", "aligned")),
             seed=int(parameters.get("seed", 0)),
+            seed_right=int(parameters["seed_right"]) if "seed_right" in parameters else None,
             dial_left=float(parameters.get("dial_left", 1)),
             dial_right=float(parameters.get("dial_right", 1)),
             decoding=replace(

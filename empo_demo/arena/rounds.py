@@ -74,7 +74,8 @@ class OpenedRound:
 @dataclass(frozen=True, slots=True)
 class SideReveal:
     """Who a side was. `guidance` is None if none was used. `guidance_absent` means that the
-    contender uses guidance but got none, because the SEM did not answer."""
+    contender uses guidance but got none, because the SEM did not answer. `seed` drew
+    the reply."""
 
     contender: str
     label: str
@@ -85,6 +86,7 @@ class SideReveal:
     thought: str | None
     tokens: int | None
     milliseconds: float | None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ def _side(reply: Reply, labels: Mapping[str, str]) -> SideReveal:
         thought=reply.thought,
         tokens=reply.tokens,
         milliseconds=reply.milliseconds,
+        seed=reply.seed,
     )
 
 

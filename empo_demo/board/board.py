@@ -160,9 +160,14 @@ def _sentences(ranking: standing.Ranking, agreed: agreement.Agreement) -> tuple[
         _rate_sentence("ended in a tie", ranking.ties),
         _rate_sentence("found both replies bad", ranking.both_bad),
         agreed.sentence(),
-        f"{ranking.votes:,} votes by {ranking.voters:,} people; every interval counts a person "
-        "as one, however often they voted.",
+        f"{_counted(ranking.votes, 'vote', 'votes')} by "
+        f"{_counted(ranking.voters, 'person', 'people')}; every interval counts a person as one, "
+        "however often they voted.",
     )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _rate_sentence(what: str, rate: standing.Rate) -> str:

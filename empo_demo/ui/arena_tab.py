@@ -13,7 +13,8 @@ from empo_demo.ui import highlights
 from empo_demo.ui.handlers import Handlers
 from empo_demo.ui.lanes import ROUNDS, VOTES
 from empo_demo.ui.parts import Labels, Parts
-from empo_demo.ui.texts import texts_of
+from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.theme import HOLD, RELEASE
 from empo_demo.ui.visitors import visitor_of
 from empo_demo.votes.models import RATINGS
 from empo_demo.votes.verdicts import KINDS
@@ -130,7 +131,9 @@ def _rating(labels: Labels) -> dict[str, Any]:
 
 
 def _consent(arena: Arena, labels: Labels) -> dict[str, Any]:
-    text = partial(highlights.consent, arena.consent_text().text)
+    def text(say: Texts = _SAY) -> str:
+        return highlights.consent(arena.consent_text(say.language).text, say)
+
     with gr.Column(visible=False, elem_id="consent", elem_classes="card") as card:
         labels.add(gr.HTML(text()), text)
         with gr.Row():
@@ -184,6 +187,7 @@ def _wire(p: Parts, h: Handlers) -> None:
         **_PRIVATE,
         "concurrency_id": ROUNDS,
         "trigger_mode": "once",
+        "js": HOLD,
     }
 
     def send(text: str, stored: Any, request: gr.Request) -> Any:
@@ -205,12 +209,16 @@ def _wire(p: Parts, h: Handlers) -> None:
     def following(stored: Any, request: gr.Request) -> Any:
         yield from h.next(stored, visitor_of(request))
 
-    gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **stream)
-    p.agree.click(agree, [p.box, p.session], outputs, **stream)
-    p.refuse.click(refuse, [p.box, p.session], outputs, **stream)
-    p.examples.select(choose, [p.session], outputs, **stream)
-    p.next.click(following, [p.session], outputs, **stream)
-    p.retry.click(again, [p.session], outputs, **stream)
+    rounds = (
+        gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **stream),
+        p.agree.click(agree, [p.box, p.session], outputs, **stream),
+        p.refuse.click(refuse, [p.box, p.session], outputs, **stream),
+        p.examples.select(choose, [p.session], outputs, **stream),
+        p.next.click(following, [p.session], outputs, **stream),
+        p.retry.click(again, [p.session], outputs, **stream),
+    )
+    for event in rounds:
+        event.then(None, None, None, js=RELEASE, api_visibility="private")
     p.keep.click(h.keep, [p.session], outputs, **_PRIVATE)
     p.share.click(h.share, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": VOTES}

@@ -49,25 +49,25 @@ def drawn(arena: Arena, say: Texts) -> str:
     try:
         found = board(ballots_of_store(arena.store), arena.roster)
     except ArenaError as error:
-        return highlights.message(error.public, error=True)
+        return highlights.told(error, say)
     if not found.ranking.votes:
         return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
     detail = "".join(
-        f"<h4>{escape(say(f'board.{name}'))}</h4>{tables.of_rows(rows)}"
+        f"<h4>{escape(say(f'board.{name}'))}</h4>{tables.of_rows(rows, say)}"
         for name, rows in (
             ("figures", found.table()), ("matrix", found.matrix_table()),
             ("ratings", found.sliders_table()), ("arms", found.arms), ("lineage", found.lineage),
         )
         if rows
     )  # fmt: skip
-    said = "".join(f"<li>{escape(line)}</li>" for line in found.sentences)
+    said = "".join(f"<li>{escape(say.own(line))}</li>" for line in found.sentences)
     return (
         f'<h2 class="sr">{escape(say("tab.board"))}</h2>'
         f'<section class="card"><h3>{escape(say("board.title"))}</h3>{standings(found, say)}'
         f'<p class="quiet">{escape(say("board.note"))}</p></section>'
         f'<div class="board-pair"><section class="card"><h3>{escape(say("board.matrix"))}</h3>'
         f'{matrix(found, say)}</section><section class="card"><h3>{escape(say("board.days"))}</h3>'
-        f'{days(found, say)}<ul class="plain" lang="en">{said}</ul></section></div>'
+        f'{days(found, say)}<ul class="plain">{said}</ul></section></div>'
         f'<section class="card"><details><summary>{escape(say("board.all"))}</summary>{detail}'
         "</details></section>"
     )
@@ -82,7 +82,7 @@ def standings(found: Board, say: Texts) -> str:
 def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
     name = escape(say.contender(one.id, label_of(one.id, labels)))
     missing = max(0, HIDDEN_BELOW - one.decided)
-    note = say("board.missing", n=missing) if missing else say("board.votes", n=one.votes)
+    note = say.count("board.missing", missing) if missing else say.count("board.votes", one.votes)
     if one.win_rate is None or one.win_rate_interval is None:
         return (
             f'<li class="provisional"><b>{name}</b><span class="track"></span>'

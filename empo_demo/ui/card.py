@@ -12,33 +12,51 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from empo_demo.arena import guards
-from empo_demo.errors import NotAllowed
-from empo_demo.ui import panes
+from empo_demo.errors import ArenaError, NotAllowed
+from empo_demo.ui import highlights, panes, shared_link
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import RoundView
+    from empo_demo.contenders.roster import Roster
 
 _WIDTH, _PAD, _LINE = 1200, 60, 34
 _SIDE = {"a": "#0f6973", "b": "#9c4a12"}
 MOST_LINES = 9
 
 
-def card(view: RoundView, country: str, say: Texts) -> str:
-    """The picture and a link that saves it, as markup; raises `NotAllowed` where none is made."""
+def card(view: RoundView, roster: Roster, country: str, say: Texts) -> str:
+    """The picture, to be saved, and the link that opens the same comparison; as markup.
+
+    Raises `NotAllowed` where none is made.
+    """
     if view.receipt is None:
         raise NotAllowed(say("share.vote_first"))
     flags = guards.assess(view.dialogue, country)
     if flags.crisis or flags.personal or flags.identity:
         raise NotAllowed(say("share.held"))
-    address = "data:image/svg+xml;base64," + base64.b64encode(svg(view, say).encode()).decode()
+    picture = "data:image/svg+xml;base64," + base64.b64encode(svg(view, say).encode()).decode()
     alt = escape(say("share.alt"))
     return (
-        f'<figure class="card share"><img src="{address}" alt="{alt}" width="1200">'
-        f'<figcaption><a class="linkish" download="empo-arena.svg" href="{address}">'
-        f"{escape(say('share.save'))}</a></figcaption></figure>"
+        f'<figure class="card share"><img src="{picture}" alt="{alt}" width="1200">'
+        f'<figcaption><button type="button" class="linkish" data-png="empo-arena.png">'
+        f"{escape(say('share.save'))}</button>{_link(view, roster, say)}</figcaption></figure>"
     )
+
+
+def _link(view: RoundView, roster: Roster, say: Texts) -> str:
+    comparison = shared_link.of_round(view, roster)
+    if comparison is None:
+        return ""
+    texts = {side: view.replies[side].text for side in SIDES}
+    stopped = any(view.replies[side].reason == "stopped" for side in SIDES)
+    try:
+        return highlights.link(
+            shared_link.address(roster, comparison, None if stopped else texts), say
+        )
+    except ArenaError as error:
+        return highlights.message(say.own(error.public))
 
 
 def svg(view: RoundView, say: Texts) -> str:
@@ -69,7 +87,8 @@ def svg(view: RoundView, say: Texts) -> str:
     verdict = say.verdict(view.receipt.verdict, "noun")
     shapes.append(_text(_PAD, height - 34, [verdict], "#6b2452", 'font-weight="600"'))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        f'viewBox="0 0 {_WIDTH} {height}" '
         f'font-family="system-ui, sans-serif" font-size="24">{"".join(shapes)}</svg>'
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from html import escape
 from typing import Any
 
@@ -13,21 +12,13 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
-from empo_demo.ui.downloads import address_of_export
+from empo_demo.ui.downloads import ENDINGS, address_of_export
 from empo_demo.ui.highlights import ENGLISH
 from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels
-from empo_demo.ui.pictures import GENERAL
-from empo_demo.ui.session import Session
+from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.texts import Texts, texts_of
-from empo_demo.votes.verdicts import noun_of
 
-log = logging.getLogger(__name__)
-FORMATS = {
-    "Preference pairs (TRL, JSONL)": "trl",
-    "Single rated replies (KTO, JSONL)": "kto",
-    "Table (CSV)": "csv",
-}
 WITHDRAW = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-round]');
@@ -51,12 +42,15 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         with gr.Column():
             counts = gr.HTML(elem_id="counts")
             labels.add(gr.HTML(_download_title(say)), _download_title)
-            form = gr.Radio(list(FORMATS), value=next(iter(FORMATS)), label="Format")
+            form = gr.Radio(
+                _formats(say), value=next(iter(ENDINGS)), label=say("data.format"), elem_id="format"
+            )
             make = gr.Button(say("data.prepare"), elem_id="prepare")
             file = gr.Button("Download", visible=False, elem_id="download", link="")
             said = gr.HTML()
+    labels.add(form, _formats, "choices")
     for component, key, on in (
-        (show, "data.show", "value"), (sure, "data.sure", "label"),
+        (form, "data.format", "label"), (show, "data.show", "value"), (sure, "data.sure", "label"),
         (erase, "data.delete", "value"), (make, "data.prepare", "value"),
         (file, "data.download", "value"),
     ):  # fmt: skip
@@ -66,8 +60,13 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         chosen = event._data.get("index") if isinstance(event._data, dict) else None
         return withdraw(arena, stored, chosen, mine, erased)
 
-    tab.select(lambda stored: tally(arena, _say(stored)), [session], [counts], **_PRIVATE)
-    make.click(lambda name: prepare(arena, name, file, said), [form], [file, said], **_PRIVATE)
+    tab.select(lambda stored: tally(arena, say_of(stored)), [session], [counts], **_PRIVATE)
+    make.click(
+        lambda stored, form: prepare(arena, form, say_of(stored), file, said),
+        [session, form],
+        [file, said],
+        **_PRIVATE,
+    )
     show.click(lambda stored: own(arena, stored), [session], [mine], **_PRIVATE)
     mine.select(withdrawn, [session], [mine, erased], concurrency_id=VOTES, **_PRIVATE)
     erase.click(
@@ -79,8 +78,8 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
     )
 
 
-def _say(stored: Any) -> Texts:
-    return texts_of(Session.read(stored).language)
+def _formats(say: Texts) -> list[tuple[str, str]]:
+    return [(say(f"data.format.{form}"), form) for form in ENDINGS]
 
 
 def _mine_title(say: Texts) -> str:
@@ -99,43 +98,48 @@ def tally(arena: Arena, say: Texts = ENGLISH) -> str:
     try:
         stats = arena.stats()
     except ArenaError as error:
-        return highlights.message(error.public, error=True)
-    rows = [("Rounds", sum(stats.rounds.values())), ("Votes", sum(stats.votes.values()))]
-    rows += [(f"… {noun_of(v)}", n) for v, n in sorted(stats.votes.items())]
-    rows += [("Voters", stats.voters), ("May be exported", stats.exportable)]
-    rows += [(f"Left out: {reason}", n) for reason, n in stats.left_out.items() if n]
+        return highlights.told(error, say)
+    rows = [(say("data.rounds"), sum(stats.rounds.values()))]
+    rows += [(say("data.votes"), sum(stats.votes.values()))]
+    rows += [(f"… {say.verdict(v, 'noun')}", n) for v, n in sorted(stats.votes.items())]
+    rows += [(say("data.voters"), stats.voters), (say("data.exportable"), stats.exportable)]
+    rows += [
+        (say("data.left_out", reason=say.own(reason)), n)
+        for reason, n in stats.left_out.items()
+        if n
+    ]
     body = "".join(f"<tr><td>{escape(name)}</td><td>{n:,}</td></tr>" for name, n in rows)
     place = arena.store.database.name
     warnings = "".join(
-        highlights.message(line.replace(place, "The database"), error=True)
+        highlights.message(say.own(line.replace(place, "The database")), error=True)
         for line in stats.warnings
     )
     title = escape(say("data.counted"))
     return (
         f'{warnings}<section class="card"><h3>{title}</h3><table class="tally">{body}</table>'
-        f"<p>{escape(age_of_push(arena.store, arena.settings))}</p></section>"
+        f"<p>{escape(say.own(age_of_push(arena.store, arena.settings)))}</p></section>"
     )
 
 
-def prepare(arena: Arena, name: str, file: Any, said: Any) -> dict[Any, Any]:
+def prepare(arena: Arena, form: Any, say: Texts, file: Any, said: Any) -> dict[Any, Any]:
     """Say what the export holds and offer its address; the file is made when it is asked for."""
     from empo_demo.exchange.export import Report, rows
 
-    form = FORMATS.get(name)
-    if form is None:
-        return {said: highlights.message("There is no such format.", error=True)}
+    if form not in ENDINGS:
+        return {said: highlights.message(say("data.format.none"), error=True)}
     report = Report()
     try:
         for _ in rows(arena.store, form, report):
             pass
-    except ArenaError as error:
-        return {said: highlights.message(error.public, error=True)}
-    except Exception:
-        log.exception("The export failed")
-        return {said: highlights.message(GENERAL, error=True)}
+    except Exception as error:
+        return {said: highlights.told(error, say)}
+    told = say("data.report", rows=f"{report.rows:,}", votes=f"{report.votes:,}")
+    left = [f"{say.own(reason)} {n:,}" for reason, n in report.left_out.items() if n]
+    if left:
+        told += " " + say("data.report.left_out", reasons=", ".join(left))
     return {
         file: gr.update(link=address_of_export(form), visible=True),
-        said: highlights.message(f"{report} – press Download."),
+        said: highlights.message(told),
     }
 
 
@@ -146,7 +150,7 @@ def own(arena: Arena, stored: Any) -> str:
     try:
         records = arena.my_data(session.voter)
     except ArenaError as error:
-        return highlights.message(error.public, error=True)
+        return highlights.told(error, say)
     if not records:
         return highlights.message(say("data.mine.none"))
     return "".join(_record(record, say) for record in records)
@@ -155,7 +159,7 @@ def own(arena: Arena, stored: Any) -> str:
 def _record(record: dict[str, Any], say: Texts) -> str:
     round_, vote = record["round"], record["vote"]
     raw = escape(json.dumps(record, indent=1, ensure_ascii=False, default=str))
-    verdict = say.verdict(vote["verdict"], "noun") if vote else round_["state"]
+    verdict = say.verdict(vote["verdict"], "noun") if vote else say.own(round_["state"])
     number = f"<code>{escape(vote['receipt'])}</code> · " if vote else ""
     kept = say("data.unkept" if round_["ephemeral"] else "data.kept")
     return (
@@ -174,7 +178,7 @@ def withdraw(arena: Arena, stored: Any, round_id: Any, mine: Any, erased: Any) -
     try:
         arena.withdraw(session.voter, str(round_id))
     except ArenaError as error:
-        return {erased: highlights.message(error.public, error=True)}
+        return {erased: highlights.told(error, say)}
     told = say("data.withdrawn", receipt=str(round_id)[:8])
     return {mine: own(arena, stored), erased: highlights.message(told)}
 
@@ -190,9 +194,9 @@ def delete(
     try:
         count = arena.delete_my_data(before.voter)
     except ArenaError as error:
-        return {erased: highlights.message(error.public, error=True)}
+        return {erased: highlights.told(error, say)}
     return {
         mine: "",
-        erased: highlights.message(say("data.deleted", n=count)),
+        erased: highlights.message(say.count("data.deleted", count)),
         session: Session(voter=arena.new_voter(), language=before.language).store(),
     }

@@ -6,12 +6,14 @@ fixed sets. Pure functions: records in, markup out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
+from empo_demo.errors import ArenaError
 from empo_demo.ui.examples import examples as known_examples
 from empo_demo.ui.texts import Texts, texts_of
 
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
     from empo_demo.empathy.feeling import Feeling
     from empo_demo.empathy.reading import Cause, Reading
 
+log = logging.getLogger(__name__)
 SIGNS = {
     "joy": "☀", "trust": "⚘", "fear": "≋", "surprise": "✧",
     "sadness": "☂", "disgust": "⊘", "anger": "⚡", "anticipation": "➹",
 }  # fmt: skip
 STEPS = ("read", "write", "vote")
 ENGLISH = texts_of("en")
+GENERAL = ENGLISH("general")
+"""What is said of a fault of ours, which no visitor can do anything about."""
 
 
 def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> str:
@@ -179,20 +184,20 @@ def heard(
     )
 
 
-def notices(found: Sequence[Notice]) -> str:
+def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
     """What to say before the replies; each with its links."""
     cards = []
     for notice in found:
         links = "".join(
             f'<li><a href="{escape(url)}" target="_blank" rel="noopener noreferrer">'
-            f"{escape(title)}</a></li>"
+            f"{escape(say.own(title))}</a></li>"
             for title, url in notice.links
         )
         kind = "crisis" if notice.kind == "crisis" else "hint"
         cards.append(
-            f'<section class="card notice {kind}" role="alert" lang="en">'
-            f"<h3>{escape(notice.title)}</h3>"
-            f"<p>{lines(notice.text)}</p>{f'<ul>{links}</ul>' if links else ''}</section>"
+            f'<section class="card notice {kind}" role="alert">'
+            f"<h3>{escape(say.own(notice.title))}</h3>"
+            f"<p>{lines(say.own(notice.text))}</p>{f'<ul>{links}</ul>' if links else ''}</section>"
         )
     return "".join(cards)
 
@@ -202,7 +207,7 @@ def consent(text: str, say: Texts = ENGLISH) -> str:
     return (
         f'<div class="consent-text"><h3>{escape(say("consent.heading"))}</h3>'
         f"<p>{escape(say('consent.short'))}</p><details><summary>"
-        f'{escape(say("consent.whole"))}</summary><div lang="en">{paragraphs(text)}</div>'
+        f"{escape(say('consent.whole'))}</summary><div>{paragraphs(text)}</div>"
         "</details></div>"
     )
 
@@ -221,12 +226,31 @@ def message(text: str, *, error: bool = False, keys: str = "") -> str:
     return f'<p class="message {kind}" role="{role}">{escape(text)}{hint}</p>'
 
 
+def told(error: Exception, say: Texts = ENGLISH) -> str:
+    """An error as a line: in its own words where they are for people, else in general ones."""
+    if isinstance(error, ArenaError):
+        return message(say.own(error.public), error=True)
+    log.error("A handler failed", exc_info=error)
+    return message(say("general"), error=True)
+
+
+def link(query: str, say: Texts = ENGLISH, *, note: str = "") -> str:
+    """The address of a comparison, to open and to copy."""
+    more = f'<span class="quiet">{escape(note)}</span>' if note else ""
+    return (
+        f'<p class="link"><a href="{escape(query)}">{escape(say("link"))}</a> '
+        f'<button type="button" class="linkish" data-copy="{escape(query)}" '
+        f'data-done="{escape(say("link.copied"))}">'
+        f"{escape(say('link.copy'))}</button> {more}</p>"
+    )
+
+
 def badge(status: Status, say: Texts = ENGLISH) -> str:
     """The state of the models, and that the embedded ones are tiny."""
     name = say("badge.tiny" if status.tiny else "badge.own")
     title = "; ".join(f"{key}: {value}" for key, value in status.details.items())
     return (
-        f'<span class="badge {status.state}" title="{escape(title or status.message)}">'
+        f'<span class="badge {status.state}" title="{escape(title or say.own(status.message))}">'
         f'<i></i>{escape(name)}<span class="state"> · '
         f"{escape(say(f'badge.{status.state}'))}</span></span>"
     )

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from empo_demo.settings import Settings, split
-from empo_demo.ui.pictures import GENERAL
+from empo_demo.ui.highlights import GENERAL
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]

@@ -38,7 +38,7 @@ from empo_demo.ui.middleware import Doors, Guard, on_space
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, Session
 from empo_demo.ui.texts import texts_of
-from empo_demo.ui.theme import AGAIN, HEAD, LANGUAGE, LOOK, MARK, TOGGLE, theme
+from empo_demo.ui.theme import LANGUAGE, LOOK, MARK, TOGGLE, head, theme
 from empo_demo.ui.visitors import LOGIN
 from empo_demo.votes.store import Store
 
@@ -97,7 +97,7 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
     return {
         "server_name": name,
         "theme": theme(),
-        "head": HEAD + AGAIN,
+        "head": head(),
         "footer_links": [],
         "run_history": False,
         "show_error": False,
@@ -166,7 +166,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             with tabs["arena"]:
                 handlers = arena_tab.build(arena, session, badge, labels)
             with tabs["explore"]:
-                explore_tab.build(arena, page, rooms, tabs["explore"], labels)
+                explore_tab.build(arena, session, page, rooms, tabs["explore"], labels)
             with tabs["board"]:
                 board_tab.build(arena, session, tabs["board"])
             with tabs["results"]:
@@ -174,7 +174,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             with tabs["data"]:
                 data_tab.build(arena, session, tabs["data"], labels)
             with tabs["about"]:
-                about_tab.build(arena, lexicon)
+                about_tab.build(arena, lexicon, labels)
         labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
         outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))

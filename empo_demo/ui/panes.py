@@ -48,18 +48,20 @@ def pane(
     chosen: bool = False,
     feeling: Feeling | None = None,
     told: Told | None = None,
+    letter: str = "",
 ) -> str:
-    """One side's reply. `note` is a word on its state, beneath the text."""
+    """One side's reply. `note` is a word on its state, beneath the text; `letter` stands above."""
     caret = '<span class="caret" aria-hidden="true"></span>' if live else ""
     words = tagged(text, _spans(text, feeling, told.other if told else None))
     body = f'<p class="text" dir="auto" lang="en">{words}{caret}</p>' if text or live else ""
     small = f'<p class="note">{escape(note)}</p>' if note else ""
     facts = _facts(text, told, say) if told and text else ""
+    sign = letter or side.upper()
     name = f'<span class="was">{escape(told.who)}</span>' if told else ""
     return (
         f'<article class="pane side-{side}{" chosen" if chosen else ""}" '
-        f'aria-busy="{str(live).lower()}" aria-label="{escape(say("side", side=side.upper()))}">'
-        f'<h3><span class="letter">{side.upper()}</span>{name}</h3>{body}{small}{facts}</article>'
+        f'aria-busy="{str(live).lower()}" aria-label="{escape(say("side", side=sign))}">'
+        f'<h3><span class="letter">{sign}</span>{name}</h3>{body}{small}{facts}</article>'
     )
 
 
@@ -85,7 +87,7 @@ def _facts(text: str, told: Told, say: Texts) -> str:
     """Length, question or statement, and three words on how it communicates empathy."""
     count = len(text.split())
     facts = [
-        say("pane.word") if count == 1 else say("pane.words", n=count),
+        say.count("pane.words", count),
         say("pane.question" if _QUESTION.search(text) else "pane.statement"),
     ]
     shown = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
@@ -161,7 +163,7 @@ def _others(others: PairVotes, receipt: Receipt, say: Texts) -> str:
 
 def _figures(side: SideReveal, say: Texts) -> str:
     name = escape(side.contender.removesuffix(UNGUIDED))
-    tokens = f", {escape(say('reveal.tokens', n=side.tokens))}" if side.tokens else ""
+    tokens = f", {escape(say.count('reveal.tokens', side.tokens))}" if side.tokens else ""
     return f' <span class="quiet">({name}, {escape(side.revision[:12])}{tokens})</span>'
 
 

@@ -5,10 +5,8 @@ No decision is taken here; user and model text is escaped by what makes the mark
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -21,18 +19,19 @@ from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights, panes, plots
 from empo_demo.ui.examples import next_example
 from empo_demo.ui.parts import Parts
-from empo_demo.ui.rehearsal import Rehearsal, rehearsal
+from empo_demo.ui.readings import Readings
+from empo_demo.ui.rehearsal import Rehearsal
 from empo_demo.ui.session import Session
-from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.stats import PairVotes, pair_votes
 from empo_demo.votes.verdicts import KINDS
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from empo_demo.empathy.epitome import Epitome
+    from empo_demo.empathy.reading import Reading
+
 Changes = dict[Any, Any]
-GENERAL = texts_of("en")("general")
-REMEMBERED = 2000
-"""Texts whose feeling is kept."""
 ENOUGH = 30
 """So many votes on a pair before a visitor is told how others voted on it."""
 
@@ -40,18 +39,13 @@ ENOUGH = 30
 class Pictures:
     """Bound to one arena, one page's components and one language."""
 
-    def __init__(self, arena: Arena, parts: Parts, say: Texts) -> None:
-        self.arena, self.parts, self.say = arena, parts, say
+    def __init__(self, arena: Arena, parts: Parts, say: Texts, readings: Readings) -> None:
+        self.arena, self.parts, self.say, self.readings = arena, parts, say, readings
         self.recorded = arena.roster.recorded
-        self._felt: dict[str, Feeling] = {} if self.recorded else dict(rehearsal().feelings)
-        self._read = functools.lru_cache(maxsize=512)(self._read_uncached)
 
     def told(self, error: Exception) -> Changes:
         """The error as a line on the page."""
-        if isinstance(error, ArenaError):
-            return {self.parts.message: highlights.message(error.public, error=True)}
-        log.error("A handler failed", exc_info=error)
-        return {self.parts.message: highlights.message(self.say("general"), error=True)}
+        return {self.parts.message: highlights.told(error, self.say)}
 
     # The states of a round ----------------------------------------------------------------------
 
@@ -61,10 +55,10 @@ class Pictures:
             **self.bare(),
             p.session: session.store(),
             p.steps: highlights.steps("read", say),
-            p.notices: highlights.notices(opened.notices),
-            p.thread: self._thread(dialogue, opened.show),
+            p.notices: highlights.notices(opened.notices, say),
+            p.thread: self._thread(dialogue, opened.show, opened.reading, quick=True),
             p.heard: highlights.heard(opened.reading, say, hidden=not opened.show.chips),
-            p.plots: self.plots(dialogue, {}, {}) if opened.show.plots else "",
+            p.plots: "",
             p.message: highlights.message(self._waiting()),
             p.pair: gr.update(visible=True),
             p.pane_a: panes.pane("a", "", "", say, live=True),
@@ -81,17 +75,14 @@ class Pictures:
         ahead = self.arena.ahead()
         if not ahead:
             return self.say("reading")
-        return self.say("ahead.one") if ahead == 1 else self.say("ahead.many", n=ahead)
+        return self.say.count("ahead", ahead)
 
     def frame(
         self,
-        dialogue: Dialogue,
         texts: Mapping[Side, str],
         notes: Mapping[Side, str],
-        show: Exposure,
-        felt: Mapping[Side, Feeling] | None = None,
     ) -> Changes:
-        """One picture of the stream; the plots follow where `felt` is given and they may show."""
+        """One picture of the stream."""
         p = self.parts
         places = {"a": p.pane_a, "b": p.pane_b}
         live = any(side not in notes for side in SIDES)
@@ -105,18 +96,20 @@ class Pictures:
             )
             for side in SIDES
         }
-        if show.plots and felt is not None:
-            changes[p.plots] = self.plots(dialogue, texts, felt)
         return changes
 
     def settled(self, session: Session, view: RoundView, tried: Rehearsal | None = None) -> Changes:
         """The page of a round that does not stream (any more)."""
         p, say, voted = self.parts, self.say, view.receipt
         show = Exposure(True, True) if voted else view.show
-        replies = {side: view.replies[side].text for side in SIDES}
-        felt = self.feel(replies) if show.plots else {}
+        replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
+        felt = self.readings.feel(replies) if show.plots else {}
         reading = voted.reading if voted and voted.reading else view.reading
         step = "vote" if view.state in ("votable", "voted") else "write"
+        levels: Mapping[Side, Epitome] = {}
+        if voted:
+            said = view.dialogue.turns[-1].content
+            levels = tried.levels if tried else self.readings.levels(said, replies)
         undecided = bool(voted and not session.consent and not tried)
         return {
             **self.bare(),
@@ -124,14 +117,14 @@ class Pictures:
             p.steps: highlights.steps(step, say, rehearsal=tried is not None),
             # Help stays beside the replies, on a reloaded page too.
             p.notices: highlights.notices(
-                guards.assess(view.dialogue, self.arena.settings.country).notices
+                guards.assess(view.dialogue, self.arena.settings.country).notices, say
             ),
             p.thread: self._thread(view.dialogue, show, reading),
             p.heard: highlights.heard(reading, say, hidden=not show.chips),
             p.plots: self.plots(view.dialogue, replies, felt) if show.plots else "",
             p.message: "" if tried else self._state(view),
             p.pair: gr.update(visible=True),
-            **self._panes(view, felt, self._levels(view, tried) if voted else {}),
+            **self._panes(view, felt, levels),
             p.votes: gr.update(visible=view.state == "votable"),
             p.reveal: self._reveal(session, voted, tried) if voted else "",
             p.examples: self._examples(session),
@@ -150,11 +143,12 @@ class Pictures:
         if view.state not in ("votable", "void", "pending", "streaming"):
             return ""
         keys = self.say("state.keys", n=len(KINDS)) if view.state == "votable" else ""
-        text = self.say(f"state.{view.state}", reason=view.void_reason or "").strip()
+        reason = self.say.own(view.void_reason or "")
+        text = self.say(f"state.{view.state}", reason=reason).strip()
         return highlights.message(text, keys=keys)
 
     def _panes(
-        self, view: RoundView, felt: Mapping[Side, Feeling], levels: Mapping[str, Any]
+        self, view: RoundView, felt: Mapping[Side, Feeling], levels: Mapping[Side, Epitome]
     ) -> Changes:
         p, voted = self.parts, view.receipt
         places: dict[Side, gr.HTML] = {"a": p.pane_a, "b": p.pane_b}
@@ -166,7 +160,8 @@ class Pictures:
                 who = panes.who(getattr(voted.reveal, side), self.say)
                 told = panes.Told(who, other.text, levels.get(side))
             changes[place] = panes.pane(
-                side, reply.text, reply.error or self.reason(reply.reason), self.say,
+                side, reply.text, self.say.own(reply.error or "") or self.reason(reply.reason),
+                self.say,
                 chosen=bool(voted and side == voted.reveal.chosen), feeling=felt.get(side),
                 told=told,
             )  # fmt: skip
@@ -191,18 +186,6 @@ class Pictures:
             return None
         return found if found.votes >= ENOUGH else None
 
-    def _levels(self, view: RoundView, tried: Rehearsal | None) -> Mapping[str, Any]:
-        """EPITOME's levels of both replies; empty where no SEM gives them."""
-        if tried is not None:
-            return tried.levels
-        context = view.dialogue.turns[-1].content
-        try:
-            found = self.arena.epitome([(context, view.replies[side].text) for side in SIDES])
-        except Exception:
-            log.exception("The levels of a round could not be read")
-            return {}
-        return dict(zip(SIDES, found, strict=False))
-
     def _examples(self, session: Session) -> str:
         return highlights.examples(self.say, current=session.example)
 
@@ -219,7 +202,7 @@ class Pictures:
             **self.bare(),
             p.steps: "",
             p.examples: self._examples(session),
-            p.thread: self._thread(dialogue, Exposure(True, True)),
+            p.thread: self._thread(dialogue, Exposure(True, True), None),
             p.heard: highlights.heard(None, self.say, written=False),
             p.plots: self.plots(dialogue, {}, {}),
             p.pair: gr.update(visible=False),
@@ -249,54 +232,26 @@ class Pictures:
 
     # What is read in texts ----------------------------------------------------------------------
 
-    def feel(self, replies: Mapping[Side, str]) -> dict[Side, Feeling]:
-        """How good each reply sounds; replies without words are left out."""
-        said = {side: text for side, text in replies.items() if text}
-        return dict(zip(said, self._feelings(list(said.values())), strict=True))
-
-    def _feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        wanted = [text for text in dict.fromkeys(texts) if text not in self._felt]
-        found = dict(zip(wanted, self.arena.feelings(wanted), strict=True)) if wanted else {}
-        for text, feeling in found.items():
-            if feeling.source == "sem":
-                self._felt[text] = feeling
-        while len(self._felt) > REMEMBERED:
-            self._felt.pop(next(iter(self._felt)), None)
-        return [found.get(text) or self._felt[text] for text in texts]
-
     def plots(
         self, dialogue: Dialogue, replies: Mapping[Side, str], felt: Mapping[Side, Feeling]
     ) -> str:
-        turns = self._feelings([turn.content for turn in dialogue.turns])
+        """Valence and diversity of the dialogue with `replies` at its end."""
+        turns = self.readings.feelings([turn.content for turn in dialogue.turns])
         return plots.plots(plots.series(dialogue, turns, replies, felt), self.say)
 
-    def _thread(self, dialogue: Dialogue, show: Exposure, reading: Any = None) -> str:
+    def _thread(
+        self, dialogue: Dialogue, show: Exposure, reading: Reading | None, *, quick: bool = False
+    ) -> str:
+        """The conversation so far. `reading` is the last turn's; `quick` reads nothing new."""
         turns = dialogue.turns
-        last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
-        readings = [
-            self._reading(dialogue, i, reading if i == last else None)
-            if turn.role == "user" and (show.chips or i != last)
-            else None
-            for i, turn in enumerate(turns)
-        ]
-        texts = [turn.content for turn in turns]
-        felt: Sequence[Feeling | None] = (
-            self._feelings(texts) if show.plots else [None] * len(texts)
-        )
+        last = len(turns) - 1
+        readings: list[Reading | None] = [None] * len(turns)
+        for i, turn in enumerate(turns):
+            if i == last and (reading is not None or quick):
+                readings[i] = reading
+            elif turn.role == "user" and (show.chips or i != last):
+                readings[i] = self.readings.reading(turns[: i + 1])
+        felt: Sequence[Feeling | None] = [None] * len(turns)
+        if show.plots and not quick:
+            felt = self.readings.feelings([turn.content for turn in turns])
         return highlights.thread(dialogue, readings, felt, self.say)
-
-    def _reading(self, dialogue: Dialogue, position: int, known: Any) -> Any:
-        if known is not None:
-            return known
-        try:
-            return self._read(dialogue.turns[: position + 1])
-        except ArenaError:
-            return None
-        except Exception:
-            log.exception("The SEM failed on a turn of the thread")
-            return None
-
-    def _read_uncached(self, turns: Any) -> Any:
-        if self.arena.status().state == "loading":
-            raise ArenaError("The emotion model is loading.")
-        return self.arena.analyze(Dialogue(turns))

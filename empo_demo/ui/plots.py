@@ -22,7 +22,7 @@ REACH = {"vader": 1.0, "sem": 0.6}
 """The valence at the ends of the axis: people's mean ratings, which the SEM tells, stay inside."""
 CLOSE, NEUTRAL = 0.25, 0.15
 """In shares of `REACH`: a difference below the one is close, a valence below the other neutral."""
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 52, 268, 12, 126
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 62, 268, 12, 126
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from empo_demo.empathy.epitome import Epitome
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.empathy.reading import Reading
 from empo_demo.settings import ASSETS
-from empo_demo.votes.models import SIDES
+from empo_demo.votes.models import SIDES, Side
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
@@ -32,7 +32,7 @@ class Rehearsal:
 
     view: RoundView
     reveal: Reveal
-    levels: dict[str, Epitome]
+    levels: dict[Side, Epitome]
     feelings: dict[str, Feeling]
 
     def voted(self, verdict: str) -> RoundView:

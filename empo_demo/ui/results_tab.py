@@ -44,8 +44,8 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
     try:
         data = read(RESULTS)
     except ArenaError as error:
-        return {said: highlights.message(error.public, error=True)}
-    notes = "".join(highlights.paragraphs(line) for line in data.notices)
+        return {said: highlights.told(error, say)}
+    notes = "".join(highlights.paragraphs(say.own(line)) for line in data.notices)
     if not data.systems:
         return {said: f'<section class="card">{notes}</section>'}
     items = "".join(f"<li>{highlights.lines(line)}</li>" for line in findings.sentences(data, say))
@@ -66,8 +66,12 @@ def _everything(settings: Settings, everything: gr.HTML, plots: list[gr.Plot]) -
     try:
         data = results(settings)
     except ArenaError as error:
-        return {everything: highlights.message(error.public, error=True)}
-    table = tables.of_lines(["", *data.systems], paper_table(data)) if data.systems else ""
+        return {everything: highlights.told(error)}
+    table = ""
+    if data.systems:
+        # The paper's own names of its measures, in every language.
+        lines = tables.of_lines(["", *data.systems], paper_table(data))
+        table = f'<div lang="en">{lines}</div>'
     changes: dict[Any, Any] = {everything: table}
     drawn = figures(data)[:MOST_FIGURES] if data.systems else []
     for place, plot in enumerate(plots):

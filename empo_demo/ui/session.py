@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import gradio as gr
+
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import InvalidInput
+from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 
 STORAGE_KEY = "empo-arena"
 STORAGE_SECRET = "empo-arena-browser-state-1"
@@ -60,3 +63,11 @@ class Session:
     @property
     def dialogue(self) -> Dialogue:
         return Dialogue.from_messages(self.draft)
+
+
+def say_of(stored: Any, request: gr.Request | None = None) -> Texts:
+    """The words of the language that was chosen; before any choice, the one `request` asks for."""
+    chosen = Session.read(stored).language
+    if chosen not in LANGUAGES and request is not None:
+        chosen = preferred((request.headers or {}).get("accept-language", ""))
+    return texts_of(chosen)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from empo_demo.ui.texts import Texts
 
-def of_rows(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table of dictionaries that share their keys; empty without rows."""
+
+def of_rows(rows: Sequence[Mapping[str, str]], say: Texts) -> str:
+    """A table of dictionaries that share their keys, in the words of `say`; empty without rows."""
     if not rows:
         return ""
-    return of_lines(list(rows[0]), [list(row.values()) for row in rows])
+    lines = [list(map(say.own, row.values())) for row in rows]
+    return of_lines(list(map(say.own, rows[0])), lines)
 
 
 def of_lines(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -21,6 +24,6 @@ def of_lines(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         for line in lines
     )
     return (
-        f'<div class="frame"><table class="tally"><thead><tr>{top}</tr></thead>'
+        f'<div class="frame" tabindex="0"><table class="tally"><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

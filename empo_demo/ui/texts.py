@@ -1,12 +1,16 @@
-"""The page's own words, one file per language in `assets/texts`; English where one is missing.
+"""The words of the page, one file per language in `assets/texts`; English where one is missing.
 
-What people and models wrote, errors and notices are not here: they stay as they came.
+A file holds the page's own words by key, and under `sentences` what other rooms say in English
+(errors, notices, the Board's sentences), with its translation. What people and models wrote is
+not here: it stays as it came.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -26,9 +30,35 @@ class Texts:
 
     language: str
     words: dict[str, str]
+    sentences: tuple[tuple[re.Pattern[str], str], ...] = field(default=())
 
     def __call__(self, key: str, **values: object) -> str:
         return self.words[key].format(**values)
+
+    def count(self, key: str, n: int, **values: object) -> str:
+        """The words under `key` for `n` of something: those of `key.one` for one of it."""
+        return self(f"{key}.one" if n == 1 else f"{key}.many", n=f"{n:,}", **values)
+
+    def own(self, sentence: str) -> str:
+        """What another room says in English, in this language; as it is where nobody wrote it.
+
+        A `{name}` in the file stands for any text, which is translated in its turn.
+        """
+        for pattern, translation in self.sentences:
+            found = pattern.fullmatch(sentence)
+            if found:
+                parts = {name: self._part(text) for name, text in found.groupdict().items()}
+                return translation.format(**parts)
+        return sentence
+
+    def _part(self, text: str) -> str:
+        """A part of a sentence: a sentence of its own, or a list of such."""
+        whole = self.own(text)
+        parts = re.split(r", | and ", text)
+        if whole != text or len(parts) == 1 or self.language == LANGUAGES[0]:
+            return whole
+        *most, last = (self.own(part) for part in parts)
+        return f"{', '.join(most)} {self('and')} {last}"
 
     def emotion(self, label: str) -> str:
         """One of the 32 emotions."""
@@ -58,7 +88,25 @@ def texts_of(language: str) -> Texts:
         language = LANGUAGES[0]
     english = json.loads((FOLDER / "en.json").read_text(encoding="utf8"))
     own = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf8"))
-    return Texts(language, {**english, **own})
+    sentences = _patterns(own.pop("sentences", {}))
+    return Texts(language, {**english, **own}, sentences)
+
+
+def _patterns(sentences: Mapping[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """The English sentences as patterns; those with the most fixed words come first."""
+    return tuple(
+        (re.compile(_pattern(re.split(r"\{(\w+)\}", english)), re.DOTALL), translation)
+        for english, translation in sorted(
+            sentences.items(), key=lambda pair: -len(re.sub(r"\{\w+\}", "", pair[0]))
+        )
+    )
+
+
+def _pattern(parts: Iterable[str]) -> str:
+    """`parts` are fixed text and names of placeholders in turn."""
+    return "".join(
+        f"(?P<{part}>.+?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
+    )
 
 
 def preferred(header: str) -> str:

@@ -1,4 +1,4 @@
-"""The look: colours, type, keys. Everything is bundled; no request to anyone.
+"""The look: colours, type, script. Everything is bundled; no request to anyone.
 
 The mark is two voices whose overlap is what was understood. Fraunces (OFL, see
 `assets/page/fraunces-LICENSE.txt`) speaks where people do; the system's font does the rest.
@@ -6,48 +6,38 @@ The mark is two voices whose overlap is what was understood. Fraunces (OFL, see
 
 from __future__ import annotations
 
+import json
+
 import gradio as gr
 
 from empo_demo.settings import ASSETS
+from empo_demo.ui.texts import LANGUAGES, texts_of
 
 LOOK = ASSETS / "page"
 """The folder that the page is allowed to fetch from."""
 MARK = '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
 
-AGAIN = """
-<script>
-// A full queue answers 503: the request is sent again by itself, and the page says so.
-const fetchOnce = window.fetch.bind(window);
-window.fetch = async (input, options) => {
-  let answer = await fetchOnce(input, options);
-  const joins = String(input.url || input).includes("/queue/join");
-  for (let seconds = 1; joins && answer.status === 503 && seconds <= 8; seconds *= 2) {
-    const place = document.getElementById("message");
-    const line = document.createElement("p");
-    line.className = "message state";
-    line.setAttribute("role", "status");
-    line.textContent = `The server is busy. It is asked again in ${seconds} s; nothing is lost.`;
-    if (place) place.replaceChildren(line);
-    await new Promise((done) => setTimeout(done, seconds * 1000));
-    answer = await fetchOnce(input, options);
-  }
-  return answer;
-};
-</script>
-"""
-HEAD = """
+IN_BROWSER = ("busy", "lost")
+"""The sentences that the browser says by itself; keys in `assets/texts` after `browser.`."""
+
+
+def head() -> str:
+    """What stands in the page's head: its style, its script, and the words of the script."""
+    words = {
+        language: {key: texts_of(language)(f"browser.{key}", n="{n}") for key in IN_BROWSER}
+        for language in LANGUAGES
+    }
+    known = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
+    return f"""
 <link rel="icon" type="image/svg+xml" href="look/mark.svg">
 <link rel="stylesheet" href="look/style.css">
-<script>
-document.addEventListener("keydown", (event) => {
-  const at = event.target;
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName)) return;
-  const button = document.querySelectorAll("#votebar button")[Number(event.key) - 1];
-  if (button && button.offsetParent && !button.disabled) { event.preventDefault(); button.click(); }
-});
-</script>
+<script type="application/json" id="arena-words">{known}</script>
+<script src="look/page.js"></script>
 """
+
+
+HOLD = "(...values) => window.arenaHold(...values)"
+RELEASE = "() => window.arenaRelease()"
 TOGGLE = "() => { document.body.classList.toggle('dark'); }"
 LANGUAGE = "(session) => { document.documentElement.lang = session.language || 'en'; }"
 

@@ -1,4 +1,7 @@
-"""What a visitor is told before the first text is sent; its checksum goes with every vote."""
+"""What a visitor is told before the first text is sent; its checksum goes with every vote.
+
+Each language's text has a checksum of its own, so that a vote says which words were agreed to.
+"""
 
 from __future__ import annotations
 
@@ -21,4 +24,36 @@ history is squashed. Copies that others made cannot be called back.
 If you do not agree, you can use the arena all the same: nothing is published or used, and what \
 you wrote is erased an hour after your last round at the latest."""
 
-VERSION = hashlib.sha256(TEXT.encode()).hexdigest()
+GERMAN = """\
+Wenn Sie zustimmen, speichert diese Arena, was Sie hier schreiben, beide Antworten, Ihre Stimme, \
+Bewertungen und Kommentar, was das Emotionsmodell in Ihrem Text gelesen hat und wie lange Sie \
+gebraucht haben. Das dient der Forschung an empathischen Sprachmodellen: Stimmen ordnen die \
+Modelle und trainieren die nächsten, und sie können als Datensatz unter der Lizenz CC BY 4.0 \
+veröffentlicht werden.
+Schreiben Sie keine Namen, Adressen oder anderes, was verrät, wer Sie oder andere sind. Runden, in \
+denen solche Angaben oder Zeichen einer Krise bemerkt werden, werden nie veröffentlicht.
+Ihr Browser hält eine Zufallsnummer, die Ihre Stimmen verbindet. Damit sind sie pseudonym, nicht \
+anonym. Ihre Netzadresse wird nur als verschlüsselte Prüfsumme und höchstens eine Stunde lang \
+aufbewahrt, um Missbrauch zu begrenzen. Wenn Sie sich mit einem Hub-Konto anmelden und zustimmen, \
+wird auch Ihr Benutzername gespeichert.
+Stimmen werden ohne Frist aufbewahrt, bis Sie sie löschen: „Alle meine Daten löschen“ entfernt sie \
+sofort aus der Datenbank. Veröffentlicht werden Stimmen frühestens 24 Stunden nach ihrer Abgabe; \
+für eine, die schon veröffentlicht war, wird ein Löschvermerk veröffentlicht, die Zeile entfernt \
+und der Verlauf des Datensatzes zusammengefasst. Kopien, die andere gemacht haben, lassen sich \
+nicht zurückholen.
+Wenn Sie nicht zustimmen, können Sie die Arena trotzdem benutzen: Nichts wird veröffentlicht oder \
+verwendet, und was Sie geschrieben haben, wird spätestens eine Stunde nach Ihrer letzten Runde \
+gelöscht."""
+
+TEXTS = {"en": TEXT, "de": GERMAN}
+"""The same text by language."""
+
+
+def version_of(text: str) -> str:
+    """The checksum that a vote carries: SHA-256, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+VERSION = version_of(TEXT)
+VERSIONS = frozenset(map(version_of, TEXTS.values()))
+"""The versions that a visitor may agree to now."""

@@ -16,7 +16,7 @@ def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> No
         fn for fn in served.page.fns.values()
         if any(getattr(one, "choices", None) and "TRL" in str(one.choices) for one in fn.inputs)
     ]  # fmt: skip
-    body = {"data": ["Preference pairs (TRL, JSONL)"], "fn_index": make._id, "session_hash": "d"}
+    body = {"data": [{}, "trl"], "fn_index": make._id, "session_hash": "d"}
     stranger.post("queue/join", body).raise_for_status()
     said = httpx.get(f"{served.url}/gradio_api/queue/data?session_hash=d", timeout=60).text
     kept = re.findall(r'"path": ?"([^"]+)"', said)

@@ -47,7 +47,7 @@ def test_explore_counts_against_the_address(tmp_path: Any) -> None:
         said = []
         for _ in range(3):
             body = {
-                "data": [[], TEXT, "base", "aligned", 1.0, 1.0, 0, 0.7, 0.9, 1.1, 20],
+                "data": [{}, [], TEXT, "base", "aligned", 1.0, 1.0, 0, None, 0.7, 0.9, 1.1, 20],
                 "fn_index": play._id,
                 "session_hash": f"s{len(said)}",
             }

@@ -94,7 +94,7 @@ def flood(url: str, threads: int = THREADS, pause: float = 0.05) -> Iterator[Cou
     They do not wait for what they asked for: a place that is refused is asked for again at once.
     """
     number = explore_of(Stranger(url).config())
-    values: list[Any] = [[], TEXT, "base", "aligned", 1.0, 1.0, 0, 2.0, 1.0, 1.1, 512]
+    values: list[Any] = [{}, [], TEXT, "base", "aligned", 1.0, 1.0, 0, None, 2.0, 1.0, 1.1, 512]
     over, statuses = threading.Event(), Counter[int]()
 
     def loop(thread: int) -> None:

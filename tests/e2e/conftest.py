@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,27 +78,54 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def faults() -> list[str]:
-    """What went wrong in the visitor's browser: page and console errors, foreign requests."""
-    return []
+CUT = ("signal is aborted", "Connection errored out", "ERR_ABORTED", "ERR_NETWORK_CHANGED")
+"""What Gradio's front end reports when its event stream ends with the page that it was for."""
+
+
+class Faults(list[str]):
+    """What went wrong in a visitor's browser: page and console errors, foreign requests."""
+
+    def forgive(self, *words: str) -> None:
+        """Forget the faults that the test itself brought about."""
+        self[:] = [fault for fault in self if not any(word in fault for word in words)]
+
+    def watch(self, page: Any, url: str) -> Any:
+        page.on("pageerror", lambda error: self.append(str(error)))
+        page.on("console", lambda m: self.append(m.text) if m.type == "error" else None)
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((url, "data:", "blob:")) else self.append(r.url),
+        )
+        return page
 
 
 @pytest.fixture
-def visitor(chromium: Any, served: Served, faults: list[str]) -> Iterator[Any]:
-    """A visitor's first look at the page; any fault fails the test."""
-    context = chromium.new_context(viewport={"width": 1400, "height": 900})
-    page = context.new_page()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-    page.on(
-        "request",
-        lambda r: (
-            None if r.url.startswith((served.url, "data:", "blob:")) else faults.append(r.url)
-        ),
-    )
-    page.goto(served.url)
-    page.wait_for_selector("#badge .badge.ready")
-    yield page
-    context.close()
-    assert faults == []
+def faults() -> Iterator[Faults]:
+    """The faults of all pages of a test; any that is left fails it."""
+    found = Faults()
+    yield found
+    assert found == []
+
+
+@pytest.fixture
+def visit(chromium: Any, served: Served, faults: Faults) -> Iterator[Callable[..., Any]]:
+    """Opens the page as a new visitor; the options are those of a Playwright context."""
+    contexts = []
+
+    def opened(**options: Any) -> Any:
+        options.setdefault("viewport", {"width": 1400, "height": 900})
+        contexts.append(chromium.new_context(**options))
+        page = faults.watch(contexts[-1].new_page(), served.url)
+        page.goto(served.url)
+        page.wait_for_selector("#badge .badge.ready")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def visitor(visit: Callable[..., Any]) -> Any:
+    """A visitor's first look at the page."""
+    return visit()

@@ -115,17 +115,3 @@ def test_a_mark_explains_itself_to_keyboard_and_touch(chromium: Any, served: Ser
     assert "takes “failed” for a cause" in shown
     assert "a cause of the feeling" in mark.get_attribute("aria-description")
     page.context.close()
-
-
-def test_explore_opens_with_an_example_compared_and_a_link_leads_back(
-    chromium: Any, served: Served
-) -> None:
-    page = opened(chromium, served, viewport={"width": 1400, "height": 900})
-    page.get_by_role("tab", name="Explore", exact=True).click()
-    expect(page.locator("#x-pane-b .facts")).to_be_visible(timeout=20000)
-    page.click("#x-steps")
-    expect(page.locator(".strip article")).to_have_count(4, timeout=20000)
-    address = page.locator("#x-link a").get_attribute("href")
-    page.goto(f"{served.url}/{address}")
-    expect(page.locator("#x-text")).to_be_visible(timeout=15000)
-    page.context.close()

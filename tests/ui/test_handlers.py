@@ -22,8 +22,8 @@ from empo_demo.settings import load_settings
 from empo_demo.ui import arena_tab, data_tab
 from empo_demo.ui.examples import examples
 from empo_demo.ui.handlers import Handlers, _mark
+from empo_demo.ui.highlights import GENERAL
 from empo_demo.ui.parts import Labels
-from empo_demo.ui.pictures import GENERAL
 from empo_demo.ui.session import Session
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM

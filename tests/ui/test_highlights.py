@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -10,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.emotions import EMOTIONS, GROUPS
+from empo_demo.empathy.emotions import GROUPS
 from empo_demo.empathy.feeling import lexicon_feeling
 from empo_demo.empathy.reading import Cause
 from empo_demo.settings import ASSETS
 from empo_demo.ui import highlights, panes, plots
 from empo_demo.ui.examples import load_examples
-from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
+from empo_demo.ui.texts import texts_of
 
 
 @given(st.text(max_size=60), st.integers(0, 60), st.integers(0, 60))
@@ -102,27 +101,6 @@ def test_only_words_that_the_other_side_lacks_are_marked_after_the_vote() -> Non
     forgot = panes.pane("a", "Nice surprise! What did you get her.", told=panes.Told("A", ""))
     assert "asks a question" in forgot
     assert "7 words" in after and "asks nothing" in after and "Aligned" in after
-
-
-def test_all_languages_say_the_same_things_with_the_same_gaps() -> None:
-    english = json.loads((FOLDER / "en.json").read_text(encoding="utf8"))
-    for language in LANGUAGES[1:]:
-        words = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf8"))
-        assert not set(english) - set(words), language
-        extra = set(words) - set(english)
-        assert all(key.startswith(("verdict.", "contender.")) for key in extra)
-        for key, text in english.items():
-            assert _gaps(words[key]) == _gaps(text), key
-        assert all(words[f"emotion.{label}"] for label in EMOTIONS)
-
-
-def test_the_first_known_language_of_the_browser_is_taken() -> None:
-    assert preferred("fr-FR,de-CH;q=0.8,en;q=0.5") == "de"
-    assert preferred("") == preferred("*") == preferred("fr") == "en"
-
-
-def _gaps(text: str) -> set[str]:
-    return set(re.findall(r"{(\w*)", text))
 
 
 def test_there_are_at_least_twelve_examples_over_different_emotions() -> None:

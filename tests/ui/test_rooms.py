@@ -84,13 +84,15 @@ def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engi
     opened = arena.open_round(voter, empty(), "My <b>cat</b> ran away.")
     list(arena.stream(voter, opened.round_id))
     with pytest.raises(NotAllowed, match="Vote first"):
-        card.card(arena.find(voter, opened.round_id), "", SAY)
+        card.card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
     receipt = arena.vote(voter, opened.round_id, "b")
     drawn = card.svg(arena.find(voter, opened.round_id), SAY)
     texts = [element.text for element in ElementTree.fromstring(drawn).iter() if element.text]
     assert "My <b>cat</b> ran away." in texts and "<script>" not in drawn
     assert voter not in drawn and receipt.receipt not in drawn and opened.round_id not in drawn
-    assert "data:image/svg+xml" in card.card(arena.find(voter, opened.round_id), "", SAY)
+    assert "data:image/svg+xml" in card.card(
+        arena.find(voter, opened.round_id), arena.roster, "", SAY
+    )
 
 
 @pytest.mark.parametrize("text", ["I want to kill myself.", "Call me at +44 20 7946 0958."])
@@ -100,4 +102,4 @@ def test_what_an_export_holds_back_gets_no_card(arena: Arena, text: str) -> None
     list(arena.stream(voter, opened.round_id))
     arena.vote(voter, opened.round_id, "a")
     with pytest.raises(NotAllowed, match="No card"):
-        card.card(arena.find(voter, opened.round_id), "", SAY)
+        card.card(arena.find(voter, opened.round_id), arena.roster, "", SAY)

@@ -1,0 +1,88 @@
+// What the browser does by itself: keys, waiting for a busy or lost server, copying and saving.
+// Gradio does the rest. The words come from assets/texts, in the page's head.
+const arenaWords = JSON.parse(document.getElementById("arena-words").textContent);
+
+function arenaSay(key, seconds) {
+  const own = arenaWords[document.documentElement.lang] || arenaWords[navigator.language.slice(0, 2)];
+  return (own || arenaWords.en)[key].replace("{n}", seconds);
+}
+
+function arenaTell(key, seconds) {
+  const places = ["message", "x-message"].map((id) => document.getElementById(id));
+  const place = places.find((one) => one && one.parentElement.offsetParent) || places[0];
+  if (!place) return;
+  const line = document.createElement("p");
+  line.className = "message state";
+  line.setAttribute("role", "status");
+  line.textContent = arenaSay(key, seconds);
+  place.replaceChildren(line);
+}
+
+// A full queue answers 503, and a lost server not at all: what was asked is asked again.
+const fetchOnce = window.fetch.bind(window);
+window.fetch = async (input, options) => {
+  if (!String(input.url || input).includes("/queue/join")) return fetchOnce(input, options);
+  for (let seconds = 1, busy = 0; ; seconds = Math.min(2 * seconds, 8)) {
+    const answer = await fetchOnce(input, options).catch(() => null);
+    if (answer && (answer.status !== 503 || ++busy > 4)) return answer;
+    arenaTell(answer ? "busy" : "lost", seconds);
+    await new Promise((go) => {
+      setTimeout(go, 1000 * seconds);
+      window.addEventListener("online", go, { once: true });
+    });
+  }
+};
+
+// Gradio loads the page anew once a lost server is back. What stood in the box stays there.
+const ARENA_DRAFT = "empo-arena-draft";
+window.addEventListener("pagehide", () => {
+  const box = document.querySelector("#box textarea");
+  if (box && box.value) sessionStorage.setItem(ARENA_DRAFT, box.value);
+});
+new MutationObserver((_, watch) => {
+  const box = document.querySelector("#box textarea");
+  if (!box) return;
+  watch.disconnect();
+  const draft = sessionStorage.getItem(ARENA_DRAFT);
+  sessionStorage.removeItem(ARENA_DRAFT);
+  if (!draft || box.value) return;
+  box.value = draft;
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+}).observe(document.documentElement, { childList: true, subtree: true });
+
+// Between Send and the first answer of the server the old round's vote bar is dead.
+function arenaHold(...values) {
+  document.getElementById("votebar")?.setAttribute("inert", "");
+  return values;
+}
+function arenaRelease() {
+  document.getElementById("votebar")?.removeAttribute("inert");
+}
+
+document.addEventListener("keydown", (event) => {
+  const at = event.target;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName)) return;
+  const button = document.querySelectorAll("#votebar:not([inert]) button")[Number(event.key) - 1];
+  if (button && button.offsetParent && !button.disabled) { event.preventDefault(); button.click(); }
+});
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]"), save = event.target.closest("[data-png]");
+  if (copy) {
+    const address = new URL(copy.dataset.copy, document.baseURI.split("?")[0]).href;
+    try { await navigator.clipboard.writeText(address); } catch { window.prompt("", address); }
+    copy.textContent = copy.dataset.done;
+  }
+  if (save) {
+    const picture = save.closest("figure").querySelector("img");
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [2 * picture.naturalWidth, 2 * picture.naturalHeight];
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done, "image/png")));
+    link.download = save.dataset.png;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+});

@@ -1,0 +1,113 @@
+"""A visitor arrives at the Arena tab: what the page shows before a round, and after a reload."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from empo_demo.arena.arena import Arena
+from empo_demo.errors import ArenaError
+from empo_demo.ui import highlights
+from empo_demo.ui.parts import Labels, Parts
+from empo_demo.ui.pictures import Changes, Pictures
+from empo_demo.ui.readings import Readings
+from empo_demo.ui.rehearsal import rehearsal
+from empo_demo.ui.session import Session
+from empo_demo.ui.texts import LANGUAGES, preferred, texts_of
+
+
+class Arrivals:
+    """Handlers bound to one arena and one page's components."""
+
+    def __init__(self, arena: Arena, parts: Parts, labels: Labels) -> None:
+        self.arena, self.parts, self.labels = arena, parts, labels
+        readings = Readings(arena, {} if arena.roster.recorded else rehearsal().feelings)
+        self._pictures = {
+            language: Pictures(arena, parts, texts_of(language), readings) for language in LANGUAGES
+        }
+        self.recorded_replies = arena.roster.recorded
+
+    def show(self, session: Session) -> Pictures:
+        """The pictures in the visitor's language."""
+        return self._pictures.get(session.language, self._pictures[LANGUAGES[0]])
+
+    def restore(self, stored: Any, language: str = "") -> Changes:
+        """A reload finds its round again, in whatever state it is.
+
+        `language` is what the browser asks for; a choice that was made here goes before it.
+        """
+        p, session = self.parts, Session.read(stored)
+        if not session.voter:
+            session = replace(session, voter=self.arena.new_voter())
+        if session.language not in LANGUAGES:
+            session = replace(session, language=preferred(language))
+        changes = self._blank(session)
+        try:
+            if session.round:
+                view = self.arena.find(session.voter, session.round)
+                changes |= self.show(session).settled(session, view)
+        except ArenaError:
+            session = replace(session, round="")
+        if self.recorded_replies:
+            changes[p.pick] = self.list_recorded()
+        # The page is laid out in English: what is English already need not travel.
+        if session.language != LANGUAGES[0] or not language:
+            for component, words in self.labels.changes(texts_of(session.language)).items():
+                changes[component] = {**words, **_update(changes.get(component))}
+        return {**changes, p.session: session.store(), p.badge: self.badge(session)}
+
+    def first(self) -> Changes:
+        """The first screen, as it is laid out before anyone asked for it."""
+        session = Session()
+        return {k: v for k, v in self._blank(session).items() if k is not self.parts.session}
+
+    def switch(self, stored: Any) -> Changes:
+        """The page in the other language."""
+        session = Session.read(stored)
+        place = LANGUAGES.index(session.language) if session.language in LANGUAGES else 0
+        following = LANGUAGES[(place + 1) % len(LANGUAGES)]
+        return self.restore(replace(session, language=following).store())
+
+    def badge(self, session: Session | None = None) -> str:
+        """How far the models are."""
+        say = texts_of(session.language if session else LANGUAGES[0])
+        return highlights.badge(self.arena.status(), say)
+
+    def _blank(self, session: Session) -> Changes:
+        """The page before a round: the recorded one to try, unless a dialogue has begun."""
+        show = self.show(session)
+        changes = show.blank(session)
+        if not (session.draft or self.recorded_replies):
+            tried = rehearsal()
+            changes |= show.settled(session, tried.view, tried)
+        return changes
+
+    def new(self, stored: Any) -> Changes:
+        """The page before a round, with nothing said."""
+        session = replace(self._session(stored), round="", example="", draft=())
+        return {**self._blank(session), self.parts.session: session.store(), self.parts.box: ""}
+
+    def list_recorded(self) -> Any:
+        """The list of recorded dialogues, each by the end of its last turn."""
+        try:
+            dialogues = self.arena.recorded_dialogues()
+        except ArenaError:
+            return gr.update()
+        names = [
+            f"{number}. {dialogue.turns[-1].content[:80]}"
+            for number, dialogue in enumerate(dialogues, start=1)
+        ]
+        return gr.update(choices=names)
+
+    def _session(self, stored: Any) -> Session:
+        session = Session.read(stored)
+        return session if session.voter else replace(session, voter=self.arena.new_voter())
+
+
+def _update(change: Any) -> dict[str, Any]:
+    """A change as the properties that it sets."""
+    if change is None:
+        return {}
+    return change if isinstance(change, dict) else {"value": change}

@@ -1,0 +1,212 @@
+"""What happens on the Explore tab: two chosen contenders on one dialogue, as changes to the page.
+
+Not a vote, not blind, not stored. Every comparison counts against the visitor's address, whether
+a click or a link asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.comparison import Comparison, Shown
+from empo_demo.arena.frames import Frame, frames
+from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
+from empo_demo.engine.protocol import Failed
+from empo_demo.errors import ArenaError, InvalidInput
+from empo_demo.ui import highlights, shared_link
+from empo_demo.ui.panes import Told, pane
+from empo_demo.ui.shared_link import Linked
+from empo_demo.ui.texts import Texts
+from empo_demo.votes.models import SIDES, Side
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+FRACTIONS = {0.0: "0", 0.5: "½", 1.0: "1", 1.5: "1½"}
+Changes = dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The components of the form, in the order in which handlers get their values."""
+
+    before: gr.State
+    text: gr.Textbox
+    left: gr.Dropdown
+    right: gr.Dropdown
+    dial_left: gr.Slider
+    dial_right: gr.Slider
+    seed: gr.Number
+    seed_right: gr.Number
+    temperature: gr.Slider
+    top_p: gr.Slider
+    penalty: gr.Slider
+    tokens: gr.Slider
+
+    def all(self) -> list[Any]:
+        return [getattr(self, entry.name) for entry in fields(self)]
+
+    def filled(self, comparison: Comparison) -> Changes:
+        """The form as `comparison` fills it."""
+        turns, decoding = comparison.dialogue.turns, comparison.decoding
+        return {
+            self.before: comparison.dialogue.messages()[:-1],
+            self.text: turns[-1].content,
+            self.left: comparison.left,
+            self.right: comparison.right,
+            self.dial_left: comparison.dial_left,
+            self.dial_right: comparison.dial_right,
+            self.seed: comparison.seed,
+            self.seed_right: comparison.seed_right,
+            self.temperature: decoding.temperature,
+            self.top_p: decoding.top_p,
+            self.penalty: decoding.repetition_penalty,
+            self.tokens: decoding.max_new_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explorer:
+    """Bound to one arena, the form, and the components that show what was said."""
+
+    arena: Arena
+    form: Form
+    panes: tuple[gr.HTML, gr.HTML]
+    said: gr.HTML
+    strip: gr.HTML
+    link: gr.HTML
+
+    def outputs(self) -> list[Any]:
+        return [*self.panes, self.said, self.link]
+
+    def play(
+        self, values: Any, say: Texts, address: str | None, linked: Linked | None = None
+    ) -> Iterator[Changes]:
+        """Both contenders of the form answer; `linked` is the link that asked for it, if one did.
+
+        `values` are what the form's components sent.
+        """
+        try:
+            comparison = self.comparison(values)
+            if linked and shared_link.changed(linked, self.arena.roster):
+                reading = say("link.reading.changed")
+            else:
+                reading = say("explore.reading")
+            titles, events = self.arena.explore(comparison, address=address)
+            yield {self.said: highlights.message(reading), self.link: ""}
+            frame = Frame({"a": "", "b": ""})
+            with closing(frames(events)) as stream:  # type: ignore[type-var]
+                for frame in stream:
+                    yield self._panes(titles, frame, say)
+            told = (
+                shared_link.outcome(linked, self.arena.roster, frame.texts, say) if linked else ""
+            )
+            yield {
+                self.said: highlights.message(told),
+                self.link: self._link(comparison, frame.texts, say),
+            }
+        except Exception as error:
+            yield {self.said: highlights.told(error, say)}
+
+    def row(self, values: Any, say: Texts, address: str | None) -> Iterator[Changes]:
+        """The right contender at four strengths of its alignment, with one seed."""
+        try:
+            asked = self.comparison(values)
+            texts: list[str] = []
+            for low, high in (STRENGTHS[:2], STRENGTHS[2:]):
+                told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
+                yield {self.said: highlights.message(told)}
+                both = replace(
+                    asked, left=asked.right, dial_left=low, dial_right=high, seed_right=None
+                )
+                _, events = self.arena.explore(both, address=address)
+                for frame in frames(events):
+                    last = frame
+                texts += [_text(last, side, say) for side in SIDES]
+                yield {self.strip: _columns(texts, say)}
+            yield {self.said: ""}
+        except Exception as error:
+            yield {self.said: highlights.told(error, say)}
+
+    def restore(self, parameters: Mapping[str, Any], say: Texts) -> tuple[Changes, Linked | None]:
+        """The form as the page's address fills it, and the comparison that it asks for."""
+        try:
+            linked = shared_link.opened(parameters, self.arena.roster)
+        except ArenaError as error:
+            return {self.said: highlights.told(error, say)}, None
+        if linked is None:
+            return {}, None
+        return {**self.form.filled(linked.comparison), self.said: ""}, linked
+
+    def comparison(self, values: Any) -> Comparison:
+        """What the form asks for; `InvalidInput` also where a stranger sent no numbers at all."""
+        try:
+            return self._read(*values).checked(self.arena.roster)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidInput("The form holds something that cannot be used.") from None
+
+    def _read(
+        self, before: Any, text: Any, left: Any, right: Any, dial_left: Any, dial_right: Any,
+        seed: Any, seed_right: Any, temperature: Any, top_p: Any, penalty: Any, tokens: Any,
+    ) -> Comparison:  # fmt: skip
+        said = Dialogue.from_messages(before or [])
+        return Comparison(
+            said.plus("user", clean_text(text, limit=MAX_TEXT)), str(left), str(right),
+            int(seed or 0), float(dial_left), float(dial_right),
+            replace(
+                self.arena.roster.decoding, temperature=float(temperature), top_p=float(top_p),
+                repetition_penalty=float(penalty), max_new_tokens=int(tokens),
+            ),
+            None if seed_right is None else int(seed_right),
+        )  # fmt: skip
+
+    def _panes(self, titles: Mapping[str, Shown], frame: Frame, say: Texts) -> Changes:
+        """Both panes; once both have ended, the words that only one of them uses are marked."""
+        done = len(frame.ends) == len(SIDES)
+        changes: Changes = {}
+        for component, side in zip(self.panes, SIDES, strict=True):
+            told, other = titles[side], frame.texts["b" if side == "a" else "a"]
+            name = say.contender(told.contender, told.label)
+            note = say("explore.strength", name=name, dial=f"{told.dial:g}")
+            if told.guidance:
+                note += " · " + say("explore.guided", guidance=told.guidance)
+            elif told.guidance_absent:
+                note += " · " + say("explore.unguided")
+            changes[component] = pane(
+                side, _text(frame, side, say), note, say,
+                live=side not in frame.ends, told=Told(name, other) if done else None,
+            )  # fmt: skip
+        return changes
+
+    def _link(self, comparison: Comparison, texts: Mapping[Side, str], say: Texts) -> str:
+        """A link that opens the comparison, and whether it promises the same words."""
+        try:
+            query = shared_link.address(self.arena.roster, comparison, texts)
+        except ArenaError as error:
+            return highlights.message(say.own(error.public))
+        return highlights.link(query, say, note="" if self.repeatable() else say("link.may_differ"))
+
+    def repeatable(self) -> bool:
+        """Whether the engine gives the same words again for the same seed."""
+        return bool(getattr(self.arena.engine(), "repeatable", True))
+
+
+def _text(frame: Frame, side: Side, say: Texts) -> str:
+    end = frame.ends.get(side)
+    return say.own(end.error) if isinstance(end, Failed) else frame.texts[side]
+
+
+def _columns(texts: list[str], say: Texts) -> str:
+    """One column per strength; words that the base's reply has not are marked."""
+    cells = ""
+    for place, (strength, text) in enumerate(zip(STRENGTHS, texts, strict=False)):
+        side: Side = "b" if place else "a"
+        told = Told("", texts[0]) if place else None
+        cells += pane(side, text, "", say, told=told, letter=FRACTIONS[strength])
+    label = escape(say("explore.dial"))
+    return f'<div class="strip" role="group" aria-label="{label}">{cells}</div>'

@@ -1,0 +1,52 @@
+"""A round on the Arena tab, from the first word to the vote bar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import gradio as gr
+
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import frames
+from empo_demo.arena.rounds import OpenedRound
+from empo_demo.engine.protocol import Finished
+from empo_demo.ui.pictures import Changes, Pictures
+from empo_demo.ui.session import Session
+from empo_demo.votes.models import Side
+
+FEEL = 0.5
+"""Seconds between two readings of the replies while they stream."""
+
+
+def play(arena: Arena, show: Pictures, session: Session, opened: OpenedRound) -> Iterator[Changes]:
+    """Show both replies as they are written. The first words wait for no plot."""
+    p = show.parts
+    yield show.opening(session, opened)
+    texts: dict[Side, str] = {"a": "", "b": ""}
+    notes: dict[Side, str] = {}
+    felt_at = 0.0
+    try:
+        with closing(frames(arena.stream(session.voter, opened.round_id))) as stream:  # type: ignore[type-var]
+            for frame in stream:
+                texts = frame.texts
+                notes = {
+                    side: show.reason(end.reason)
+                    if isinstance(end, Finished)
+                    else show.say.own(end.error)
+                    for side, end in frame.ends.items()
+                }
+                yield show.frame(texts, notes)
+                if opened.show.plots and time.monotonic() - felt_at >= FEEL:
+                    felt, felt_at = show.readings.feel(texts), time.monotonic()
+                    yield {p.plots: show.plots(opened.dialogue, texts, felt)}
+        yield show.settled(session, arena.find(session.voter, opened.round_id))
+    except Exception as error:
+        ended: dict[Side, str] = {"a": notes.get("a", ""), "b": notes.get("b", "")}
+        yield {
+            **show.frame(texts, ended),
+            **show.told(error),
+            p.retry: gr.update(visible=True),
+            p.stop: gr.update(visible=False),
+        }

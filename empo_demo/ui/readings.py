@@ -1,0 +1,74 @@
+"""What the SEM reads in the texts of the page, remembered: a text is read once, not per frame.
+
+Nothing here may fail a round: where the SEM fails, the page shows less.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from empo_demo.arena.arena import Arena
+from empo_demo.dialogue import Dialogue, Turn
+from empo_demo.errors import ArenaError
+from empo_demo.votes.models import Side
+
+if TYPE_CHECKING:
+    from empo_demo.empathy.epitome import Epitome
+    from empo_demo.empathy.feeling import Feeling
+    from empo_demo.empathy.reading import Reading
+
+log = logging.getLogger(__name__)
+REMEMBERED = 2000
+"""Texts whose feeling is kept."""
+
+
+class Readings:
+    """Bound to one arena; `felt` are feelings known from elsewhere, by text."""
+
+    def __init__(self, arena: Arena, felt: Mapping[str, Feeling]) -> None:
+        self._arena, self._felt = arena, dict(felt)
+        self._read = functools.lru_cache(maxsize=512)(self._read_anew)
+
+    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
+        """How good each text sounds."""
+        wanted = [text for text in dict.fromkeys(texts) if text not in self._felt]
+        found = dict(zip(wanted, self._arena.feelings(wanted), strict=True)) if wanted else {}
+        for text, feeling in found.items():
+            # The word list stands in while the SEM loads: that is not worth remembering.
+            if feeling.source == "sem":
+                self._felt[text] = feeling
+        while len(self._felt) > REMEMBERED:
+            self._felt.pop(next(iter(self._felt)), None)
+        return [found.get(text) or self._felt[text] for text in texts]
+
+    def feel(self, replies: Mapping[Side, str]) -> dict[Side, Feeling]:
+        """How good each reply sounds; replies without words are left out."""
+        said = {side: text for side, text in replies.items() if text}
+        return dict(zip(said, self.feelings(list(said.values())), strict=True))
+
+    def reading(self, turns: Sequence[Turn]) -> Reading | None:
+        """The emotion and the cause words of the last of `turns`, a user's."""
+        try:
+            return self._read(tuple(turns))
+        except ArenaError:
+            return None
+        except Exception:
+            log.exception("The SEM failed on a turn of the thread")
+            return None
+
+    def levels(self, context: str, replies: Mapping[Side, str]) -> dict[Side, Epitome]:
+        """EPITOME's levels of both replies; empty where no SEM gives them."""
+        try:
+            found = self._arena.epitome([(context, text) for text in replies.values()])
+        except Exception:
+            log.exception("The levels of a round could not be read")
+            return {}
+        return dict(zip(replies, found, strict=False))
+
+    def _read_anew(self, turns: tuple[Turn, ...]) -> Reading:
+        if self._arena.status().state == "loading":
+            raise ArenaError("The emotion model is loading.")
+        return self._arena.analyze(Dialogue(turns))

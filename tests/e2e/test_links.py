@@ -1,0 +1,77 @@
+"""What one sends to others: the link of a comparison, and the share card, in a real browser."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import CUT, Faults, Served
+
+pytestmark = pytest.mark.browser
+
+
+def test_explore_opens_compared_and_its_link_opens_the_same_words(
+    visitor: Any, served: Served, faults: Faults
+) -> None:
+    visitor.get_by_role("tab", name="Explore", exact=True).click()
+    expect(visitor.locator("#x-pane-b .facts")).to_be_visible(timeout=20000)
+    visitor.click("#x-steps")
+    expect(visitor.locator(".strip article")).to_have_count(4, timeout=20000)
+    address = visitor.locator("#x-link a").get_attribute("href")
+    words = visitor.locator("#x-pane-a .text").inner_text()
+    before = len(served.engine.requests)
+    visitor.goto(f"{served.url}/{address}")
+    expect(visitor.locator("#x-message")).to_contain_text("same words", timeout=20000)
+    expect(visitor.locator("#x-pane-a .text")).to_have_text(words)
+    assert len(served.engine.requests) == before + 1, "it plays once"
+    faults.forgive(*CUT)
+
+
+def test_a_card_is_a_picture_to_save_and_a_link_that_opens_the_comparison(
+    visitor: Any, served: Served, faults: Faults, tmp_path: Any
+) -> None:
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.locator(".example", has_text="First flat").click()
+    expect(visitor.locator(".tag")).to_have_count(0, timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    visitor.click("#vote_b")
+    visitor.click("#share")
+    expect(visitor.locator(".share img")).to_be_visible(timeout=15000)
+    with visitor.expect_download() as waiting:
+        visitor.click("[data-png]")
+    assert waiting.value.suggested_filename == "empo-arena.png"
+    waiting.value.save_as(tmp_path / "card.png")
+    data = (tmp_path / "card.png").read_bytes()
+    wide, high = struct.unpack(">II", data[16:24])
+    assert data.startswith(b"\x89PNG") and wide == 2400 and high > 600 and len(data) > 20_000
+    visitor.click("#card [data-copy]")
+    expect(visitor.locator("#card [data-copy]")).to_have_text("Copied")
+    address = visitor.evaluate("navigator.clipboard.readText()")
+    assert address.startswith(f"{served.url}/?")
+    visitor.goto(address)
+    expect(visitor.locator("#x-message")).to_contain_text("same words", timeout=20000)
+    faults.forgive(*CUT)
+
+
+def test_a_vote_between_send_and_the_first_frame_is_nobodys(visitor: Any, served: Served) -> None:
+    """Until the server answers, the first screen's round still stands there."""
+    held: list[Any] = []
+    visitor.route("**/queue/join*", lambda route: held.append(route))
+    visitor.locator(".example", has_text="First flat").click()
+    expect(visitor.locator("#votebar")).to_have_attribute("inert", "")
+    visitor.keyboard.press("4")
+    box = visitor.locator("#vote_b").bounding_box()
+    visitor.mouse.click(box["x"] + 5, box["y"] + 5)
+    visitor.wait_for_timeout(300)
+    assert len(held) == 1, "nothing but the round was sent"
+    held[0].continue_()
+    visitor.unroute("**/queue/join*")
+    expect(visitor.locator(".tag")).to_have_count(0, timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator(".reveal")).to_have_count(0)
+    expect(visitor.locator("#votebar")).not_to_have_attribute("inert", "")
+    visitor.click("#vote_b")
+    expect(visitor.locator(".reveal")).to_contain_text("was not kept", timeout=15000)

@@ -1,0 +1,149 @@
+"""The words in every language: none is missing, and none stays English by mistake."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import empo_demo
+from empo_demo.arena.arena import Arena
+from empo_demo.board import board as boards
+from empo_demo.board.ballots import Ballot
+from empo_demo.empathy import safety
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.ui.session import Session
+from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
+from empo_demo.votes import consent
+from empo_demo.votes.models import Round
+from empo_demo.votes.reasons import REASONS
+from tests.ui.test_handlers import handlers_of, merged
+
+GERMAN = texts_of("de")
+ROOMS = ("dialogue.py", "arena/*.py", "votes/admission.py", "votes/store.py", "ui/*.py")
+"""The modules whose errors a visitor of the page can meet."""
+ERRORS = ("InvalidInput", "NotAllowed", "NotFound", "EngineError", "StorageError", "ArenaError")
+ELSEWHERE = ("cli.py", "endpoints.py")
+"""These talk to the terminal and to programs."""
+
+
+def words(language: str) -> dict[str, Any]:
+    return dict(json.loads((FOLDER / f"{language}.json").read_text(encoding="utf8")))
+
+
+def gaps(text: str) -> set[str]:
+    return set(re.findall(r"{(\w*)", text))
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_all_languages_say_the_same_things_with_the_same_gaps(language: str) -> None:
+    english, own = words("en"), words(language)
+    for sentence, translation in own.pop("sentences").items():
+        assert gaps(sentence) == gaps(translation), sentence
+    assert not set(english) - set(own)
+    extra = set(own) - set(english)
+    assert all(key.startswith(("verdict.", "contender.")) for key in extra)
+    for key, text in english.items():
+        assert gaps(own[key]) == gaps(text), key
+    assert all(own[f"emotion.{label}"] for label in EMOTIONS)
+
+
+def test_the_first_known_language_of_the_browser_is_taken() -> None:
+    assert preferred("fr-FR,de-CH;q=0.8,en;q=0.5") == "de"
+    assert preferred("") == preferred("*") == preferred("fr") == "en"
+
+
+def raised() -> list[tuple[str, str]]:
+    """Every message that the rooms of the page raise, with 7 where a value stands."""
+    root = Path(empo_demo.__file__).parent
+    found = []
+    for pattern in ROOMS:
+        for path in sorted(root.glob(pattern)):
+            if path.name in ELSEWHERE:
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                    name = getattr(node.exc.func, "id", "")
+                    text = said(node.exc.args[0]) if name in ERRORS and node.exc.args else ""
+                    if text.strip("7 "):
+                        found.append((f"{path.name}:{node.lineno}", text))
+    return found
+
+
+def said(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(v.value if isinstance(v, ast.Constant) else "7" for v in node.values)
+    return ""
+
+
+def test_every_error_that_a_visitor_can_meet_is_translated() -> None:
+    messages = raised()
+    assert len(messages) > 25, "the search finds the messages"
+    left = [f"{place}: {text}" for place, text in messages if GERMAN.own(text) == text]
+    assert left == []
+
+
+def test_every_notice_and_reason_is_translated() -> None:
+    notices = [safety.english_notice(), safety.crisis_notice(""), safety.crisis_notice("de")]
+    notices.append(
+        safety.personal_notice(safety.assess("Mail a@b.de or call 030 1234567.").personal)
+    )
+    for notice in notices:
+        for text in (notice.title, notice.text):
+            assert GERMAN.own(text) != text, text
+    assert "eine E-Mail-Adresse und eine Telefonnummer" in GERMAN.own(notices[-1].text)
+    assert "112 in Deutschland" in GERMAN.own(notices[2].text)
+    assert all(GERMAN.own(reason) != reason for reason in REASONS)
+
+
+@pytest.mark.parametrize("votes", [1, 2, 60])
+def test_every_sentence_of_the_board_is_translated(votes: int) -> None:
+    ballots = [
+        Ballot(str(n), f"v{n % 40}", "base", "aligned", "abb"[n % 3], 5 + n % 7, 9 + n % 5)
+        if n % 9
+        else Ballot(str(n), f"v{n % 40}", "base", "aligned", "tie", 5, 9)
+        for n in range(1, votes + 1)
+    ]
+    found = boards.board(ballots, samples=50)
+    left = [line for line in found.sentences if GERMAN.own(line) == line]
+    assert left == []
+    effect = boards.standing.Effect(0.9, (0.1, 1.2)) if votes == 1 else None
+    for sentence in (boards.side_sentence(effect), boards.length_sentence(effect)):
+        assert GERMAN.own(sentence) != sentence and "left" not in GERMAN.own(sentence)
+
+
+def test_one_vote_by_one_person_is_said_in_the_singular() -> None:
+    one = boards.board([Ballot("1", "v", "base", "aligned", "a")], samples=10).sentences[-1]
+    assert one.startswith("1 vote by 1 person;")
+    assert GERMAN.own(one).startswith("1 Stimme von 1 Person;")
+    for language in LANGUAGES:
+        say = texts_of(language)
+        assert say.count("board.votes", 1) in ("1 vote", "1 Stimme")
+        assert say.count("board.votes", 1200) in ("1,200 votes", "1,200 Stimmen")
+
+
+def test_what_a_visitor_wrote_is_never_taken_for_a_sentence_of_ours() -> None:
+    for text in ("", "{0}", "The weather { is } bad", "x" * 5000):
+        assert GERMAN.own(text) == text
+
+
+def test_consent_is_given_to_the_text_that_was_shown(arena: Arena) -> None:
+    english, german = arena.consent_text(), arena.consent_text("de")
+    assert english.version == consent.VERSION != german.version
+    assert len(german.text.splitlines()) == len(english.text.splitlines())
+    assert arena.consent_text("fr") == english
+    handlers = handlers_of(arena)
+    stored = Session(voter=arena.new_voter(), language="de").store()
+    page = merged(handlers.agree("I failed my driving test again.", stored))
+    session = page[handlers.parts.session]
+    assert session["consent"] == german.version
+    handlers.vote("a", session)
+    assert arena.stats().exportable == 1
+    with arena.store.database.read() as read:
+        assert read.query(Round).one().consent == german.version
