@@ -30,14 +30,14 @@ from empo_demo.engine.lease import LeasedEngine, place
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.shapes import model_shape
+from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.engine.weights import Weights
+    from empo_demo.engine.weights import Weights
 
 log = logging.getLogger(__name__)
 
