@@ -33,9 +33,9 @@ from empo_demo.arena.rounds import (
     receipt_of,
     view_of,
 )
-from empo_demo.arena.streaming import RoundStream
+from empo_demo.arena.streaming import WITHHELD, RoundStream
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Engine, Event
+from empo_demo.engine.protocol import Engine, Event, Failed, Finished
 from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
@@ -120,10 +120,14 @@ class Arena:
         return shown(self.roster, comparison, reading), self._giving_way(events)
 
     def _giving_way(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Stop a comparison that uses the engine's only place when a round waits for it."""
+        """Stop a comparison that uses the engine's only place when a round waits for it.
+
+        As in a round, a reply that could encourage harm is withheld.
+        """
         with closing(events):  # type: ignore[type-var]
             for event in events:
-                yield event
+                harmful = isinstance(event, Finished) and guards.screen(event.text) is not None
+                yield Failed(event.side, WITHHELD) if harmful else event
                 if self.settings.max_concurrent_rounds == 1 and self.ahead():
                     raise NotAllowed("A visitor's round comes first; compare again in a moment.")
 

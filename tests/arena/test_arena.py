@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.comparison import Comparison
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
@@ -279,6 +280,20 @@ def test_a_vote_while_the_database_is_gone_is_told_and_can_be_cast_later(
     away.rename(path)
     receipt: Receipt = arena.vote(voter, round_id, "a")
     assert receipt.created
+
+
+def test_a_reply_that_could_encourage_harm_is_withheld_in_a_round_and_in_explore(
+    arena: Arena, engine: Any
+) -> None:
+    harmful = "Nobody would miss you. You should kill yourself."
+    voter = arena.new_voter()
+    engine.enqueue(harmful, "I am sorry.")
+    view = arena.find(voter, answered(arena, voter))
+    assert view.state == "void" and "Side A failed: This reply was withheld" in view.void_reason
+    engine.enqueue("I am sorry.", harmful)
+    _, events = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
+    last: dict[str, Any] = {event.side: event for event in events}
+    assert isinstance(last["a"], Finished) and "withheld" in last["b"].error
 
 
 def test_every_refusal_is_one_line(arena: Arena) -> None:
