@@ -5,6 +5,8 @@ It is never beside a running dialogue: how others voted would sway the next vote
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.board.standing import HIDDEN_BELOW
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
+from empo_demo.recent import Recent
 from empo_demo.ui import highlights, tables
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import Texts, texts_of
@@ -29,10 +32,11 @@ _DAYS = 60
 def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     """Lay the tab out; it draws itself when it is opened and every 20 s while it is open."""
     words = gr.HTML(elem_id="board-words")
+    found = Recent(partial(board_of, arena))
     timer = gr.Timer(20, active=False)
 
     def draw(stored: Any) -> str:
-        return drawn(arena, texts_of(Session.read(stored).language))
+        return drawn(found, texts_of(Session.read(stored).language))
 
     def opened(stored: Any) -> dict[Any, Any]:
         return {words: draw(stored), timer: gr.update(active=True)}
@@ -41,13 +45,18 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     timer.tick(draw, [session], [words], **_PRIVATE)
 
 
-def drawn(arena: Arena, say: Texts) -> str:
-    """The whole tab as markup, or why there is none."""
+def board_of(arena: Arena) -> Board:
+    """The Board of all votes that count, as they stand now."""
     from empo_demo.board.ballots import ballots_of_store
     from empo_demo.board.board import board
 
+    return board(ballots_of_store(arena.store), arena.roster)
+
+
+def drawn(made: Callable[[], Board], say: Texts) -> str:
+    """The whole tab as markup, or why there is none."""
     try:
-        found = board(ballots_of_store(arena.store), arena.roster)
+        found = made()
     except ArenaError as error:
         return highlights.told(error, say)
     if not found.ranking.votes:

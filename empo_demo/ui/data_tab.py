@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
+from empo_demo.recent import Recent
 from empo_demo.ui import highlights
 from empo_demo.ui.downloads import ENDINGS, address_of_export
 from empo_demo.ui.highlights import ENGLISH
@@ -18,6 +20,9 @@ from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.texts import Texts, texts_of
+
+if TYPE_CHECKING:
+    from empo_demo.votes.stats import Stats
 
 WITHDRAW = """
 element.addEventListener('click', (event) => {
@@ -29,7 +34,7 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
 def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -> None:
-    """Lay the tab out; it counts afresh whenever it is opened."""
+    """Lay the tab out; it counts when it is opened."""
     say = texts_of("en")
     with gr.Row():
         with gr.Column():
@@ -60,7 +65,8 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         chosen = event._data.get("index") if isinstance(event._data, dict) else None
         return withdraw(arena, stored, chosen, mine, erased)
 
-    tab.select(lambda stored: tally(arena, say_of(stored)), [session], [counts], **_PRIVATE)
+    stats = Recent(arena.stats)
+    tab.select(lambda stored: tally(arena, stats, say_of(stored)), [session], [counts], **_PRIVATE)
     make.click(
         lambda stored, form: prepare(arena, form, say_of(stored), file, said),
         [session, form],
@@ -93,10 +99,10 @@ def _download_title(say: Texts) -> str:
     return f'<h3>{escape(say("data.download"))}</h3><p class="quiet">{note}</p>'
 
 
-def tally(arena: Arena, say: Texts = ENGLISH) -> str:
+def tally(arena: Arena, made: Callable[[], Stats], say: Texts = ENGLISH) -> str:
     """Counts of rounds and votes as a table, and what the storage warns of."""
     try:
-        stats = arena.stats()
+        stats = made()
     except ArenaError as error:
         return highlights.told(error, say)
     rows = [(say("data.rounds"), sum(stats.rounds.values()))]

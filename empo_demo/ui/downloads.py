@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,13 +18,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from empo_demo.errors import ArenaError
+from empo_demo.ui.visitors import address_of
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
 
 ENDINGS = {"trl": "jsonl", "kto": "jsonl", "csv": "csv"}
-AT_ONCE = 2
-"""Exports read every vote: more at once would slow down the rounds."""
+PER_ADDRESS = 2
+"""Exports read every vote: one is made at a time, and so many of one address may wait."""
 
 
 def address_of_export(form: str) -> str:
@@ -32,18 +34,27 @@ def address_of_export(form: str) -> str:
 
 def route(arena: Arena) -> Route:
     """The route `/export/{form}` over the votes of `arena`."""
-    places = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Lock()
+    asked: Counter[str | None] = Counter()
 
     async def export(request: Request) -> Response:
         form = str(request.path_params["form"])
         if form not in ENDINGS:
             words = f"There is no such format; there are: {', '.join(ENDINGS)}."
             return JSONResponse({"detail": words}, 404)
+        address = address_of(request)
+        if asked[address] >= PER_ADDRESS:
+            return JSONResponse({"detail": "Your last export is still being made."}, 429)
+        asked[address] += 1
         try:
-            async with places:
+            async with turn:
                 file = await run_in_threadpool(_written, arena.settings.database, form)
         except ArenaError as error:
             return JSONResponse({"detail": error.public}, 503)
+        finally:
+            asked[address] -= 1
+            if not asked[address]:
+                del asked[address]
         name = f"empo-votes-{form}.{ENDINGS[form]}"
         return StreamingResponse(
             iter(lambda: file.read(65_536), b""),

@@ -20,7 +20,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
 from empo_demo.ui.highlights import GENERAL
-from empo_demo.ui.lanes import CALLS, ROUNDS, VOTES
+from empo_demo.ui.lanes import CALLS, READING, ROUNDS, VOTES
 from empo_demo.ui.visitors import address_of
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ def _round_endpoints(arena: Arena) -> None:
         """A round as it stands, for a page that was reloaded."""
         return arena.find(voter, round_id).as_json()
 
-    _register(CALLS, open_round, analyze, retry)
+    _register(CALLS, open_round, retry)
+    _register(READING, analyze)
     _register(VOTES, vote, stop, go_on, find_round)
     _register(ROUNDS, stream)
 

@@ -30,17 +30,18 @@ class Lane:
     per_address: int = 32
 
 
-VOTES, CALLS, ROUNDS, EXPLORE = "votes", "calls", "rounds", "explore"
+VOTES, CALLS, ROUNDS, EXPLORE, READING = "votes", "calls", "rounds", "explore", "reading"
 OTHER = Lane(workers=4)
 """The lane of each handler that names none."""
 
 
 def lanes_of(settings: Settings) -> dict[str, Lane]:
-    """Explore gets a quarter of the engine's places, and one at least."""
+    """Explore gets a quarter of the engine's places, and one at least. READING is /analyze's."""
     return {
         VOTES: Lane(16, places=256, per_address=64),
         CALLS: Lane(8),
         ROUNDS: Lane(32),
+        READING: Lane(2, places=16, per_address=4),
         EXPLORE: Lane(max(1, (settings.max_concurrent_rounds or 4) // 4), places=16, per_address=3),
     }
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from empo_demo.errors import ArenaError
+from empo_demo.recent import Recent
 from empo_demo.settings import Settings
 from empo_demo.ui import findings, highlights, tables
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import Texts, texts_of
+
+if TYPE_CHECKING:
+    from empo_demo.evaluation.results import ResultsData
 
 MOST_FIGURES = 4
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -34,7 +40,8 @@ def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Lab
         return _words(said, texts_of(Session.read(stored).language))
 
     tab.select(draw, [session], [said], **_PRIVATE)
-    fold.expand(lambda: _everything(settings, everything, plots), None, [everything, *plots],
+    made = Recent(partial(_data, settings))
+    fold.expand(lambda: _everything(made, everything, plots), None, [everything, *plots],
                 **_PRIVATE)  # fmt: skip
 
 
@@ -58,13 +65,20 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
     }
 
 
-def _everything(settings: Settings, everything: gr.HTML, plots: list[gr.Plot]) -> dict[Any, Any]:
-    from empo_demo.evaluation.charts import figures
-    from empo_demo.evaluation.report import paper_table
+def _data(settings: Settings) -> ResultsData:
     from empo_demo.evaluation.results import results
 
+    return results(settings)
+
+
+def _everything(
+    made: Callable[[], ResultsData], everything: gr.HTML, plots: list[gr.Plot]
+) -> dict[Any, Any]:
+    from empo_demo.evaluation.charts import figures
+    from empo_demo.evaluation.report import paper_table
+
     try:
-        data = results(settings)
+        data = made()
     except ArenaError as error:
         return {everything: highlights.told(error)}
     table = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -30,7 +32,7 @@ def test_the_embedded_pair_goes_on_answering_while_explore_is_flooded() -> None:
     """`app.py` as it is started, with the models that come with it."""
     found = run(6, 3, 6, explores_per_address="100000")
     assert (found["accepted_at_first_try"], found["refusals"]) == (6, [])
-    assert found["explore_answers"].get("200", 0) > 3, "Explore did generate"
+    assert found["flood_answers"].get("200", 0) > 3, "Explore did generate"
     assert found["ratio"] < 3 or max(found["first_words_flooded_s"]) < 1.5, found
 
 
@@ -57,6 +59,49 @@ def test_explore_counts_against_the_address(tmp_path: Any) -> None:
             said.append(httpx.get(where, timeout=60).text)
         assert "hard" in said[0] and "hard" in said[1]
         assert ["2 comparisons" in one for one in said] == [False, False, True], said[2]
+
+
+def test_readings_do_not_take_the_places_of_rounds(served: Served, stranger: Stranger) -> None:
+    """/analyze costs a reading each and has no limit of its own: it has few places instead."""
+    with flood(served.url, what="analyze", pause=0.0):
+        assert stranger.opened(stranger.call("new_voter"))
+    lanes = {name: served.handler(name).concurrency_id for name in ("analyze", "open_round")}
+    assert lanes["analyze"] != lanes["open_round"]
+
+
+def test_the_board_is_made_once_for_all_who_look(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo.board import board
+
+    made: list[float] = []
+    real = board.board
+
+    def slow(*values: Any) -> Any:
+        began = time.thread_time()
+        while time.thread_time() < began + 0.2:
+            pass
+        made.append(time.monotonic())
+        return real(*values)
+
+    monkeypatch.setattr(board, "board", slow)
+    with flood(served.url, what="board") as statuses:
+        time.sleep(2.0)
+    assert statuses[200] > 10 and len(made) <= 4, (statuses, len(made))
+
+
+def test_one_address_has_few_exports_made_at_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo.ui import downloads
+
+    real = downloads._written
+    monkeypatch.setattr(downloads, "_written", lambda *v: (time.sleep(1.0), real(*v))[1])
+    with ThreadPoolExecutor(6) as at_once:
+        answers = list(at_once.map(lambda _: httpx.get(f"{served.url}/export/csv"), range(6)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200, 200, 429, 429, 429, 429]
+    assert httpx.get(f"{served.url}/export/csv").status_code == 200
 
 
 @pytest.mark.parametrize("lane", ["vote", "stop", "delete_my_data", "end_visit", "find_round"])

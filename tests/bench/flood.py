@@ -1,12 +1,13 @@
 """Does one client with looping Explore threads lock other visitors out of the running app?
 
-    python -m tests.bench.flood [--votes 20] [--rounds 5] [--threads 6] [--json]
+    python -m tests.bench.flood [--what explore,board] [--rounds 7] [--threads 6] [--json]
 
 Starts `app.py` with the embedded pair on a port and a database of its own. Six threads of one
 address then ask Explore for the longest generations, without pause. Meanwhile honest visitors
 vote, once each, and open rounds. Spells with and without the flood alternate, so that what else
 the machine does weighs on both. `allowed` and `unlimited` tell how many Explore comparisons an
 address may have: the default, and as many as it likes (as if the flood had many addresses).
+`--what` floods another door: the Board, /analyze, or the exports.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from tests.attacks.conftest import TEXT, Refused, Stranger
 from tests.conftest import REPOSITORY
 
 THREADS = 6
+FLOODS = ("explore", "board", "analyze", "export")
 
 
 @contextmanager
@@ -75,34 +78,56 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     one.answered(one.call("new_voter"))
 
 
-def explore_of(config: dict[str, Any]) -> int:
-    """The number of the handler behind Explore's button, as any visitor's browser is told it."""
-    (button,) = [
-        part["id"] for part in config["components"] if part["props"].get("elem_id") == "x-run"
+def handler_of(config: dict[str, Any], elem_id: str, event: str = "click") -> int:
+    """The number of a private handler, as any visitor's browser is told it."""
+    (part,) = [
+        part["id"]
+        for part in config["components"]
+        if elem_id in (part["props"].get("elem_id"), part["props"].get("id"))
     ]
     return next(
         int(one["id"])
         for one in config["dependencies"]
-        if [button, "click"] in map(list, one["targets"])
+        if [part, event] in map(list, one["targets"])
     )
 
 
+def request_of(what: str, url: str) -> tuple[str, str, Any]:
+    """(method, address, body) of one request of a flood of `what`."""
+    config = Stranger(url).config()
+    join = f"{url}/gradio_api/queue/join"
+    match what:
+        case "explore":
+            knobs: list[Any] = ["base", "aligned", 1.0, 1.0, 0, None, 2.0, 1.0, 1.1, 512]
+            button = handler_of(config, "x-run")
+            return "POST", join, {"data": [{}, [], TEXT, *knobs], "fn_index": button}
+        case "board":
+            tab = handler_of(config, "board", "select")
+            return "POST", join, {"data": [{}], "fn_index": tab}
+        case "analyze":
+            return "POST", f"{url}/gradio_api/call/analyze", {"data": [TEXT * 30, []]}
+        case "export":
+            return "GET", f"{url}/export/csv", None
+    raise ValueError(f"there is no flood of {what!r}; there are: {', '.join(FLOODS)}")
+
+
 @contextmanager
-def flood(url: str, threads: int = THREADS, pause: float = 0.05) -> Iterator[Counter[int]]:
-    """Threads that ask Explore for long generations, again and again; yields the HTTP statuses.
+def flood(
+    url: str, threads: int = THREADS, pause: float = 0.05, what: str = "explore"
+) -> Iterator[Counter[int]]:
+    """Threads that ask for `what`, again and again; yields the HTTP statuses.
 
     They do not wait for what they asked for: a place that is refused is asked for again at once.
     """
-    number = explore_of(Stranger(url).config())
-    values: list[Any] = [{}, [], TEXT, "base", "aligned", 1.0, 1.0, 0, None, 2.0, 1.0, 1.1, 512]
+    method, address, body = request_of(what, url)
     over, statuses = threading.Event(), Counter[int]()
 
     def loop(thread: int) -> None:
+        mine = {**body, "session_hash": f"flood{thread}"} if body else None
         with httpx.Client(timeout=60) as client:
             while not over.is_set():
-                body = {"data": values, "fn_index": number, "session_hash": f"flood{thread}"}
                 with suppress(httpx.HTTPError):
-                    answer = client.post(f"{url}/gradio_api/queue/join", json=body)
+                    answer = client.request(method, address, json=mine)
                     statuses[answer.status_code] += 1
                 over.wait(pause)
 
@@ -146,7 +171,9 @@ def votes(stranger: Stranger, rounds: list[tuple[str, str]]) -> tuple[int, list[
     return accepted, refused, seconds
 
 
-def run(ballots: int, rounds: int, threads: int, **settings: str) -> dict[str, Any]:
+def run(
+    ballots: int, rounds: int, threads: int, what: str = "explore", **settings: str
+) -> dict[str, Any]:
     """`ratio` is the median of first words with the flood over that without."""
     alone: list[float] = []
     flooded: list[float] = []
@@ -159,7 +186,7 @@ def run(ballots: int, rounds: int, threads: int, **settings: str) -> dict[str, A
         for spell in range(rounds):
             alone.append(first_words(one))
             share = waiting[spell::rounds]
-            with flood(url, threads) as statuses:
+            with flood(url, threads, what=what) as statuses:
                 flooded.append(first_words(one))
                 counted, no, took = votes(one, share)
             accepted, refused, seconds = accepted + counted, refused + no, seconds + took
@@ -171,7 +198,7 @@ def run(ballots: int, rounds: int, threads: int, **settings: str) -> dict[str, A
         "first_words_alone_s": [round(s, 2) for s in alone],
         "first_words_flooded_s": [round(s, 2) for s in flooded],
         "ratio": round(median(flooded) / median(alone), 2),
-        "explore_answers": {str(status): n for status, n in sorted(answers.items())},
+        "flood_answers": {str(status): n for status, n in sorted(answers.items())},
     }  # fmt: skip
 
 
@@ -180,16 +207,25 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--what", default="explore", help=f"{', '.join(FLOODS)}; commas between")
+    parser.add_argument("--database", type=Path, help="votes that are there before; it is copied")
     parser.add_argument("--json", action="store_true", help="only the last line")
     options = parser.parse_args()
     found: dict[str, Any] = {"threads": options.threads}
-    for name, limit in (("allowed", "60"), ("unlimited", "100000")):
-        found[name] = run(
-            options.votes, options.rounds, options.threads, explores_per_address=limit
-        )
-        if not options.json:
-            for key, value in found[name].items():
-                print(f"{name:10} {key:24} {value}")
+    for what in options.what.split(","):
+        for name, limit in (("allowed", "60"), ("unlimited", "100000")):
+            if what != "explore" and name == "allowed":
+                continue
+            with tempfile.TemporaryDirectory(prefix="empo-flood-votes-") as folder:
+                more = {"explores_per_address": limit}
+                if options.database:
+                    shutil.copy(options.database, f"{folder}/votes.sqlite3")
+                    more["database"] = f"sqlite:///{folder}/votes.sqlite3"
+                one = run(options.votes, options.rounds, options.threads, what, **more)
+            found[f"{what} {name}" if what == "explore" else what] = one
+            if not options.json:
+                for key, value in one.items():
+                    print(f"{what:8} {name:10} {key:24} {value}", flush=True)
     print(json.dumps(found))
 
 

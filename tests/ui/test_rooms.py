@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -35,9 +36,9 @@ def empty() -> Any:
 
 
 def test_the_board_shows_the_first_vote_as_provisional_with_what_is_missing(arena: Arena) -> None:
-    assert "No vote yet" in board_tab.drawn(arena, SAY)
+    assert "No vote yet" in board_tab.drawn(partial(board_tab.board_of, arena), SAY)
     play(arena, "a")
-    markup = board_tab.drawn(arena, SAY)
+    markup = board_tab.drawn(partial(board_tab.board_of, arena), SAY)
     assert markup.count('<li class="provisional">') == 2
     assert "provisional: 29 more votes to go" in markup and "Votes per day" in markup
     assert ("side" in markup and "matters" in markup) or "length" in markup

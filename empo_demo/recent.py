@@ -1,0 +1,38 @@
+"""A figure that costs much and is asked for often: made anew now and then, not each time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+SHARE = 0.1
+"""Of one processor, at most, for one figure: what takes 1 s is made anew after 10 s."""
+
+
+class Recent(Generic[Value]):
+    """The last value of `make`, which runs in one thread at a time and for `SHARE` of the time.
+
+    So no number of visitors who ask for it can slow the others down. What `make` raises is raised
+    on, and is not kept.
+    """
+
+    def __init__(self, make: Callable[[], Value]) -> None:
+        self._make = make
+        self._turn = threading.Lock()
+        self._kept: tuple[Value] | None = None
+        self._until = 0.0
+
+    def __call__(self) -> Value:
+        kept = self._kept
+        if kept is not None and (time.monotonic() < self._until or self._turn.locked()):
+            return kept[0]
+        with self._turn:
+            # Another thread may have made it while this one waited.
+            if self._kept is None or time.monotonic() >= self._until:
+                began = time.thread_time()
+                self._kept = (self._make(),)
+                self._until = time.monotonic() + (time.thread_time() - began) / SHARE
+            return self._kept[0]
