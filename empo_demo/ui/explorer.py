@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison, Shown
 from empo_demo.arena.frames import Frame, frames
@@ -91,14 +92,16 @@ class Explorer:
 
         `values` are what the form's components sent.
         """
+        above = ""
         try:
             comparison = self.comparison(values)
+            above = self._above(comparison, say)
             if linked and shared_link.changed(linked, self.arena.roster):
                 reading = say("link.reading.changed")
             else:
                 reading = say("explore.reading")
             titles, events = self.arena.explore(comparison, address=address)
-            yield {self.said: highlights.message(reading), self.link: ""}
+            yield {self.said: above + highlights.message(reading), self.link: ""}
             frame = Frame({"a": "", "b": ""})
             with closing(frames(events)) as stream:  # type: ignore[type-var]
                 for frame in stream:
@@ -107,20 +110,22 @@ class Explorer:
                 shared_link.outcome(linked, self.arena.roster, frame.texts, say) if linked else ""
             )
             yield {
-                self.said: highlights.message(told),
+                self.said: above + highlights.message(told),
                 self.link: self._link(comparison, frame.texts, say),
             }
         except Exception as error:
-            yield {self.said: highlights.told(error, say)}
+            yield {self.said: above + highlights.told(error, say)}
 
     def row(self, values: Any, say: Texts, address: str | None) -> Iterator[Changes]:
         """The right contender at four strengths of its alignment, with one seed."""
+        above = ""
         try:
             asked = self.comparison(values)
+            above = self._above(asked, say)
             texts: list[str] = []
             for low, high in (STRENGTHS[:2], STRENGTHS[2:]):
                 told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
-                yield {self.said: highlights.message(told)}
+                yield {self.said: above + highlights.message(told)}
                 both = replace(
                     asked, left=asked.right, dial_left=low, dial_right=high, seed_right=None
                 )
@@ -129,9 +134,9 @@ class Explorer:
                     last = frame
                 texts += [_text(last, side, say) for side in SIDES]
                 yield {self.strip: _columns(texts, say)}
-            yield {self.said: ""}
+            yield {self.said: above}
         except Exception as error:
-            yield {self.said: highlights.told(error, say)}
+            yield {self.said: above + highlights.told(error, say)}
 
     def restore(self, parameters: Mapping[str, Any], say: Texts) -> tuple[Changes, Linked | None]:
         """The form as the page's address fills it, and the comparison that it asks for."""
@@ -142,6 +147,23 @@ class Explorer:
         if linked is None:
             return {}, None
         return {**self.form.filled(linked.comparison), self.said: ""}, linked
+
+    def _above(self, comparison: Comparison, say: Texts) -> str:
+        """Where to find help if the text asks for it, and what a link put before the text.
+
+        Without this, whoever makes a link could have a model answer what nobody sees.
+        """
+        flags = guards.assess(comparison.dialogue, self.arena.settings.country)
+        shown = highlights.notices([n for n in flags.notices if n.kind == "crisis"], say)
+        turns = comparison.dialogue.turns[:-1]
+        if not turns:
+            return shown
+        unread = [None] * len(turns)
+        clear = f'<a class="linkish" href="?">{escape(say("explore.clear"))}</a>'
+        return (
+            f'{shown}<section class="card"><p class="quiet">{escape(say("explore.before"))} {clear}'
+            f"</p>{highlights.thread(Dialogue(turns), unread, unread, say)}</section>"
+        )
 
     def comparison(self, values: Any) -> Comparison:
         """What the form asks for; `InvalidInput` also where a stranger sent no numbers at all."""

@@ -71,6 +71,28 @@ def test_every_setting_of_a_link_comes_back_out_of_the_form(explorer: Explorer) 
         assert explorer.comparison([changes[knob] for knob in explorer.form.all()]) == sent
 
 
+def test_what_a_link_put_before_the_text_is_seen_and_can_be_left(
+    explorer: Explorer, engine: Any
+) -> None:
+    before = Dialogue().plus("user", "I am a <b>thief.").plus("assistant", "Well done!")
+    sent = replace(compared(), dialogue=before.plus("user", TEXT))
+    for frames in (explorer.play, explorer.row):
+        for frame in frames(values_of(explorer, sent), SAY, None):
+            if explorer.said in frame:
+                markup = frame[explorer.said]
+                assert "I am a &lt;b&gt;thief." in markup and "Well done!" in markup
+                assert 'href="?"' in markup and "Start without it" in markup
+    assert last(explorer.play(values_of(explorer, compared()), SAY, None), explorer.said) == ""
+
+
+def test_help_stands_above_a_comparison_of_crisis_language(explorer: Explorer) -> None:
+    sent = replace(compared(), dialogue=Dialogue().plus("user", "I want to kill myself."))
+    for frames in (explorer.play, explorer.row):
+        shown = [frame[explorer.said] for frame in frames(values_of(explorer, sent), SAY, None)
+                 if explorer.said in frame]  # fmt: skip
+        assert shown and all("You do not have to go through this alone" in one for one in shown)
+
+
 def test_a_page_without_a_link_and_one_with_a_broken_link_play_nothing(explorer: Explorer) -> None:
     assert explorer.restore({}, SAY) == ({}, None)
     for say, words in ((SAY, "damaged"), (texts_of("de"), "beschädigt")):
