@@ -1,7 +1,7 @@
 """Votes in and out: exports for training and tables, imports, and the data set on the Hub.
 
-In come stored rounds, files of records, and a data set's rows. Out go preference pairs (TRL),
-rated replies (KTO), tables and full records, without guidance, and with personal data masked.
-What is left out is counted by reason. This room must never publish a round that is withdrawn,
-hidden or without consent, nor change a round that is there.
+Stored rounds, files of records, and the rows of a data set come in. Preference pairs (TRL), rated
+replies (KTO), tables and full records go out, without guidance and with personal data masked. Votes
+that are left out are counted by reason. This room must never publish a round that is withdrawn,
+hidden or without consent, and never change a stored round.
 """

@@ -15,7 +15,7 @@ space_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, ri
 
 @space_app.callback()
 def _space() -> None:
-    """Keeps `deploy` a command of its own, though it is the only one."""
+    """Keeps `deploy` a subcommand, although it is the only one."""
 
 
 @space_app.command()

@@ -1,4 +1,4 @@
-"""`votes import`: rounds from a file of full records, each checked before it is stored."""
+"""`votes import`: rounds from a file of full records. Each is checked before it is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 500
 
 @dataclass
 class Imported:
-    """How many records came in, were there before, were withdrawn, and which are bad."""
+    """The records that were new, known, withdrawn, or bad."""
 
     new: int = 0
     known: int = 0
@@ -46,10 +46,10 @@ def import_file(store: Store, path: Path) -> Imported:
 
 
 def import_records(store: Store, records: Iterable[tuple[str, Any]]) -> Imported:
-    """Add records, given as (name, parsed JSON or the `ValueError` that it is none).
+    """Add records, given as (name, parsed JSON or the `ValueError` of parsing it).
 
-    Rounds that are there are left as they are, and withdrawn ones stay withdrawn. A bad record is
-    reported by its name and the rest goes on; each batch is one transaction.
+    Stored rounds are not changed, and withdrawn ones stay withdrawn. A bad record is reported by
+    its name, and the others are imported. Each batch is one transaction.
     """
     report = Imported()
     batch: list[tuple[str, Round]] = []

@@ -1,6 +1,6 @@
-"""Who may open a round now: limits per voter and per address, shared by all replicas.
+"""Limits on rounds per voter and per address, shared by all replicas.
 
-Addresses are kept as a keyed hash only, and no longer than the limit's window.
+Addresses are stored only as a keyed hash, and not longer than the window of the limit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from empo_demo.votes.models import Limit, Secret, Voter
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most so many rounds, and so many Explore comparisons, in `window`."""
+    """The most rounds, and the most Explore comparisons, in `window`."""
 
     per_voter: int = 30
     per_address: int = 120
@@ -35,7 +35,7 @@ class RateLimit:
 
 
 class Admission:
-    """The part of the store that counts and refuses. The attributes are the store's."""
+    """The part of the store that counts and refuses. It uses the store's attributes."""
 
     database: Database
     limit: RateLimit
@@ -57,12 +57,12 @@ class Admission:
         return "a:" + self.keyed_hash(kind, _network(address))
 
     def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
-        """Insert `row` unless one with its key is there already."""
+        """Insert `row` unless there is one with its key."""
         dialect = sqlite if self.database.sqlite else postgresql
         session.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
 
     def admit(self, token: str, address: str | None = None, user: str | None = None) -> None:
-        """Count a round against the limits; raise `NotAllowed` saying how long to wait."""
+        """Count a round. Raises a `NotAllowed` that says how long to wait if a limit is reached."""
         voter, at = voter_id(token), now()
         keys = {f"v:{voter}": self.limit.per_voter}
         if address:
@@ -75,7 +75,7 @@ class Admission:
                 self._count(session, key, count, at)
 
     def admit_explore(self, address: str | None) -> None:
-        """Count a comparison against its address; raise `NotAllowed` saying how long to wait."""
+        """Count a comparison of an address. Raises `NotAllowed` like `admit`."""
         if address:
             key, count = self._address_key(address, "explore"), self.limit.explores_per_address
             with self.database.write() as session:
@@ -86,7 +86,7 @@ class Admission:
     ) -> None:
         since = at - self.limit.window
         if not self.database.sqlite:
-            # Two replicas that count at once would both find room for one more.
+            # Without this lock, two replicas that count at once would both admit one too many.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
         session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
         recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
@@ -101,7 +101,7 @@ class Admission:
 
 
 def _network(address: str) -> str:
-    """The address, or an IPv6 customer's /64, which is one person's."""
+    """The address, or an IPv6 customer's /64, which belongs to one person."""
     try:
         parsed = ipaddress.ip_address(address.strip())
     except ValueError:

@@ -1,6 +1,6 @@
-"""Backups of a running system: one SQLite file, whichever database the votes are in.
+"""Backups of a running system: one SQLite file, also if the votes are in PostgreSQL.
 
-A backup is one moment's whole content.
+A backup has the whole content of one moment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BATCH = 500
 
 
 def backup(store: Store, path: Path) -> int:
-    """Copy the whole database into a new SQLite file; return how many votes it holds."""
+    """Copy the whole database into a new SQLite file; return the number of its votes."""
     if path.exists():
         raise DataError(f"{path} exists already. Name a new file.")
     if not path.parent.is_dir():
@@ -47,7 +47,7 @@ def backup(store: Store, path: Path) -> int:
 
 
 def _copy_sqlite(database: Database, part: Path) -> None:
-    """SQLite's own online backup: consistent, while votes go on being cast."""
+    """SQLite's own online backup. It is consistent while votes are being cast."""
     with database.read() as session, closing(sqlite3.connect(part)) as target:
         driver = session.connection().connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
@@ -56,7 +56,7 @@ def _copy_sqlite(database: Database, part: Path) -> None:
 
 
 def _copy_rows(database: Database, part: Path) -> None:
-    """All rows of one moment, through SQLAlchemy, into a fresh SQLite file."""
+    """Copy all rows of one moment through SQLAlchemy into a new SQLite file."""
     target = Database(f"sqlite:///{part}")
     try:
         with database.read() as source:
@@ -77,7 +77,7 @@ def _copy(source: Connection, sink: Connection) -> None:
 
 
 def check_file(path: Path) -> int:
-    """The votes in a SQLite file; raise `sqlite3.Error` where it is damaged or something else."""
+    """The number of votes in a SQLite file. Raises `sqlite3.Error` if it is damaged."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if sound != "ok":

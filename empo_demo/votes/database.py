@@ -1,8 +1,8 @@
 """The connection to SQLite or PostgreSQL: short transactions, one writer, plain errors.
 
-`read()` and `write()` yield a SQLAlchemy session; a write is one transaction that is there whole
-or not at all. Whatever the driver raises leaves as a `StorageError` of one line. The schema is
-migrated up on opening.
+`read()` and `write()` yield a SQLAlchemy session. A write is one transaction: it is stored whole or
+not at all. Every error of the driver becomes a `StorageError` of one line. Opening a database
+migrates its schema up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Database:
     """One database, shared by all threads of the process."""
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        """Open `url`, make it if `create`, migrate it up; raise `StorageError` or `NotFound`."""
+        """Open `url` (create it if `create`), migrate it up; raise `StorageError` or `NotFound`."""
         self.url = _parse(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.path = _path(self.url) if self.sqlite else None
@@ -51,12 +51,12 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The database as a person knows it, without a password."""
+        """The name of the database for people, without a password."""
         return str(self.path) if self.path else self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading; what it loaded may be used after it."""
+        """A session for reading. Its objects may be used after it."""
         guard = self._lock if self._single else nullcontext()
         with guard, self._plain_errors(), Session(self.engine, expire_on_commit=False) as session:
             self._check_file()
@@ -66,8 +66,8 @@ class Database:
     def write(self) -> Iterator[Session]:
         """One write transaction: committed at the end, rolled back on any exception.
 
-        Writers of one process queue on a lock, so that SQLite never answers "database is locked";
-        writers of other processes are waited for through the busy timeout.
+        Writers of one process wait for a lock, so that SQLite never answers "database is locked".
+        The busy timeout lets them wait for writers of other processes.
         """
         guard = self._lock if self.sqlite else nullcontext()
         with guard, self._plain_errors(), Session(self._writer, expire_on_commit=False) as session:
@@ -106,7 +106,7 @@ class Database:
         )
 
     def _error(self, words: str, public: str | None = None) -> StorageError:
-        """An error that names the database to whoever runs the arena, and not to its visitors."""
+        """An error that names the database for the operator, but not for visitors."""
         return StorageError(f"The database {self.name} {words}", f"The database {public or words}")
 
     def _engine(self) -> Engine:
@@ -127,7 +127,7 @@ class Database:
         return self._sqlite_engine("rw", **options)
 
     def _sqlite_engine(self, mode: str, *, foreign_keys: bool = True, **options: Any) -> Engine:
-        # "rw" never makes a file: a database that vanished must not come back empty.
+        # "rw" never creates a file: a database that vanished must not come back empty.
         target = f"file:{self.path}?mode={mode}&uri=true" if self.path else ":memory:"
         engine = create_engine(
             f"sqlite:///{target}",
@@ -138,7 +138,7 @@ class Database:
 
         @event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None  # SQLAlchemy alone begins and commits
+            connection.isolation_level = None  # only SQLAlchemy begins and commits
             if exclusive:
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute(f"PRAGMA journal_mode={'DELETE' if exclusive else 'WAL'}")
@@ -168,7 +168,7 @@ class Database:
             )
 
     def _check_file(self) -> None:
-        """Refuse to write into a file that was deleted or moved under an open connection."""
+        """Refuse to write to a file that was deleted or moved while the connection was open."""
         if self.path is None:
             return
         try:
@@ -182,11 +182,11 @@ class Database:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Bring the schema to the newest revision, once, whoever else is starting."""
+        """Migrate the schema to the newest revision, once, even if several processes start."""
         with self._lock, self._plain_errors():
             engine = self.engine
             if self.path is not None:
-                # Rebuilding a table with foreign keys on would delete what refers to it.
+                # With foreign keys on, rebuilding a table would delete the rows that refer to it.
                 engine = self._sqlite_engine("rwc", foreign_keys=False, poolclass=NullPool)
             with engine.execution_options(begin="IMMEDIATE").begin() as connection:
                 if not self.sqlite:
@@ -198,7 +198,7 @@ class Database:
 
 
 def migrate(connection: Connection, *, name: str = "", to: str = HEAD) -> None:
-    """Migrate the schema behind `connection` up to revision `to`, inside its transaction."""
+    """Migrate the schema of `connection` up to revision `to`, inside its transaction."""
     current = _revision(connection)
     if current == to:
         return

@@ -1,4 +1,4 @@
-"""What lies under a database file: are its locks reliable, and does it outlive a restart?"""
+"""The file system of a database: whether its locks are reliable and it survives a restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNRELIABLE = {
 
 
 def filesystem_of(path: Path, mounts: str | None = None) -> str:
-    """The type of the file system that holds `path`; "" where the system does not tell."""
+    """The type of the file system that holds `path`; "" if the system does not say."""
     if mounts is None:
         try:
             mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
@@ -31,12 +31,12 @@ def filesystem_of(path: Path, mounts: str | None = None) -> str:
 
 
 def unreliable_locks(path: Path, mounts: str | None = None) -> bool:
-    """Whether SQLite's locks (and WAL's shared memory) cannot be trusted at `path`."""
+    """Whether SQLite's locks (and WAL's shared memory) are unreliable at `path`."""
     kind = filesystem_of(path, mounts)
     return kind in _UNRELIABLE or kind.startswith("fuse.") or kind == "fuse"
 
 
 def lost_on_restart(path: Path, environment: Mapping[str, str] | None = None) -> bool:
-    """Whether `path` is on the ephemeral disk of a Space: all but the `/data` mount."""
+    """Whether `path` is on the ephemeral disk of a Space: everywhere but on the `/data` mount."""
     environment = os.environ if environment is None else environment
     return environment.get("SYSTEM") == "spaces" and not path.is_relative_to("/data")

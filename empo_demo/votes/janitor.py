@@ -1,4 +1,4 @@
-"""Rounds without consent are erased in time, even if nobody comes any more."""
+"""Erases rounds without consent in time, also when no visitor comes any more."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 
 class Janitor:
-    """One timer over one store; it runs only while there is something to erase."""
+    """One timer over one store. It runs only while there are rounds to erase."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._timer: threading.Timer | None = None
 
     def schedule(self) -> None:
-        """Erase what is old enough once the newest round is."""
+        """Start the timer: it erases rounds as soon as the newest one is old enough."""
         if self._timer is not None and self._timer.is_alive():
             return
         self._timer = threading.Timer(EPHEMERAL_LIFE.total_seconds() + 60, self._erase)

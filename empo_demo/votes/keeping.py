@@ -1,7 +1,7 @@
-"""What is kept and what is forgotten: withdrawal, visits without consent, hidden rounds.
+"""Erases and hides: withdrawal, visits without consent, hidden rounds.
 
-A withdrawn round leaves a tombstone, its id alone; rows are overwritten on disk (SQLite's
-`secure_delete`), not only unlinked.
+A withdrawn round leaves a tombstone, which is only its id. Erased rows are overwritten on disk
+(SQLite's `secure_delete`), and not only unlinked.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ EPHEMERAL_LIFE = timedelta(hours=1)
 
 
 def voter_id(token: str) -> str:
-    """The voter as stored: a hash, so that a leaked database lets nobody vote as another."""
+    """The hash under which a voter is stored. A leaked database lets nobody vote as another."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def published_voter(voter: str) -> str:
-    """The hash under which a stored voter's rounds are published, and restored."""
+    """The hash under which the rounds of a stored voter are published and restored."""
     return hashlib.sha256(f"export {voter}".encode()).hexdigest()
 
 
@@ -34,23 +34,23 @@ def now() -> datetime:
 
 
 def changed(result: Any) -> int:
-    """How many rows a statement changed."""
+    """The number of rows that a statement changed."""
     return int(result.rowcount) if isinstance(result, CursorResult) else 0
 
 
 class Keeping:
-    """The part of the store that forgets. `database` is the store's."""
+    """The part of the store that erases. `database` belongs to the store."""
 
     database: Database
 
     def is_empty(self) -> bool:
-        """Whether there is no round, nor one that was withdrawn."""
+        """Whether there is no round and no tombstone."""
         with self.database.read() as session:
             kept = session.scalar(select(Round.id).limit(1))
             return kept is None and session.scalar(select(Tombstone.round_id).limit(1)) is None
 
     def bury(self, round_ids: set[str]) -> None:
-        """Remember rounds that were withdrawn elsewhere, so that no import brings them back."""
+        """Store tombstones of rounds that were withdrawn elsewhere, so that no import adds them."""
         with self.database.write() as session:
             known = set(session.scalars(select(Tombstone.round_id)))
             session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
@@ -59,7 +59,7 @@ class Keeping:
                 session.add(Tombstone(round_id=name, at=at, published=False))
 
     def adopt(self, token: str) -> int:
-        """Give a returning voter the rounds that were restored from a data set; say how many."""
+        """Give a returning voter the rounds restored from a data set; return their number."""
         voter = voter_id(token)
         restored = published_voter(voter)
         with self.database.read() as session:
@@ -76,9 +76,9 @@ class Keeping:
             return changed(moved)
 
     def erase_voter(self, token: str) -> int:
-        """Erase all that is stored of a voter; return how many rounds that were.
+        """Erase everything of a voter; return the number of rounds.
 
-        The count for the rate limit stays until its window ends: deleting must not reset it.
+        The count for the rate limit stays until its window ends, so that erasing does not reset it.
         """
         self.adopt(token)
         voter, at = voter_id(token), now()
@@ -94,10 +94,10 @@ class Keeping:
             return len(found)
 
     def erase_round(self, token: str, round_id: str) -> bool:
-        """Erase one round of a voter, with its vote; whether it was there.
+        """Erase one round of a voter with its vote; return whether it existed.
 
-        As with `erase_voter`, a round that was kept leaves a tombstone. Rounds that went on from it
-        stay: their dialogue is their own.
+        As in `erase_voter`, a round with consent leaves a tombstone. Rounds that continue it stay:
+        they have the dialogue in themselves.
         """
         own = (Round.id == round_id, Round.voter == voter_id(token))
         with self.database.write() as session:
@@ -112,7 +112,7 @@ class Keeping:
             return True
 
     def purge(self, *, token: str | None = None) -> int:
-        """Erase rounds without consent: all of the voter `token`, else those an hour old."""
+        """Erase rounds without consent: all of the voter `token`, else those older than an hour."""
         before = now() - EPHEMERAL_LIFE
         stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
         idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
@@ -124,13 +124,13 @@ class Keeping:
             return changed(gone)
 
     def has_ephemeral(self) -> bool:
-        """Whether there are rounds without consent that have yet to be erased."""
+        """Whether there are rounds without consent that must still be erased."""
         query = select(Round.id).where(Round.ephemeral.is_(True)).limit(1)
         with self.database.read() as session:
             return session.scalar(query) is not None
 
     def hide(self, round_id: str, reason: str) -> None:
-        """A moderator's decision: the round stays, and leaves every export and ranking."""
+        """A moderator hides a round: it stays stored, but leaves every export and ranking."""
         with self.database.write() as session:
             done = session.execute(
                 update(Round).where(Round.id == round_id).values(hidden_reason=reason)

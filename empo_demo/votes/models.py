@@ -1,8 +1,8 @@
-"""The tables: voters, rounds, replies, votes, and what guards them.
+"""The tables: voters, rounds, replies, votes, and the tables that protect them.
 
-One row of `rounds` is written before anything is shown, its two `replies` before it can be voted
-on, and at most one row of `votes` per round (`UNIQUE(round_id)`). Times are UTC. Voters appear as
-the SHA-256 of their token; addresses never appear, only keyed hashes in `limits`, for minutes.
+A row of `rounds` is written before anything is shown, its two `replies` before anybody can vote.
+There is at most one row of `votes` per round (`UNIQUE(round_id)`). Times are UTC. A voter is stored
+as the SHA-256 of the token. Addresses are never stored, only keyed hashes in `limits`, for minutes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ State = Literal["pending", "streaming", "votable", "voted", "void"]
 SIDES: tuple[Side, ...] = ("a", "b")
 RATINGS: tuple[str, ...] = ("appropriate", "emotion", "natural", "continue")
 """The paper's four sliders, 0–100: appropriate to the situation, addresses the emotion, natural
-in the context, would like to continue. A rating's key is `a_natural` or `b_natural`; a bare
-`natural` is that of the side the dialogue goes on with."""
+in the context, would like to continue. The key of a rating is `a_natural` or `b_natural`. A bare
+`natural` means the side that the dialogue continues with."""
 MAX_COMMENT = 2_000
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time: always aware and in UTC, also on SQLite, which knows no time zones."""
+    """A point in time: always aware and in UTC, also in SQLite, which knows no time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -68,7 +68,7 @@ class Base(DeclarativeBase):
 
 
 class Voter(Base):
-    """One browser. `user` is the Hub name, only where the voter logged in and agreed."""
+    """One browser. `user` is the name on the Hub, only if the voter logged in and agreed."""
 
     __tablename__ = "voters"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -136,7 +136,7 @@ class Round(Base):
 
 
 class Reply(Base):
-    """One side of a round: who answers, with what seed and guidance, and what came of it."""
+    """One side of a round: the contender, its seed and guidance, and its reply."""
 
     __tablename__ = "replies"
     round_id: Mapped[str] = mapped_column(
@@ -157,7 +157,7 @@ class Reply(Base):
 
 
 class Vote(Base):
-    """What the voter said, once. `chosen` is the side that the dialogue goes on with."""
+    """The one vote on a round. `chosen` is the side that the dialogue continues with."""
 
     __tablename__ = "votes"
     __table_args__ = (UniqueConstraint("round_id"), UniqueConstraint("receipt"))
@@ -176,7 +176,7 @@ class Vote(Base):
 
 
 class Limit(Base):
-    """One round opened, for the rate limits. `key` is a hash; rows go after the window."""
+    """One opened round, for the rate limits. `key` is a hash. Rows are deleted after the window."""
 
     __tablename__ = "limits"
     __table_args__ = (Index("ix_limits_key_at", "key", "at"),)
@@ -186,9 +186,9 @@ class Limit(Base):
 
 
 class Tombstone(Base):
-    """A withdrawn round: nothing but its id, so that no import or backup brings it back.
+    """A withdrawn round: only its id, so that no import or backup brings it back.
 
-    `published` says that it had been pushed, and is still to be taken out of the data set.
+    `published` means that it was pushed and must still be removed from the data set.
     """
 
     __tablename__ = "tombstones"
@@ -198,7 +198,7 @@ class Tombstone(Base):
 
 
 class Secret(Base):
-    """Keys that every replica must share, such as the one of the address hashes."""
+    """Keys that all replicas share, such as the key of the address hashes."""
 
     __tablename__ = "secrets"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -1,4 +1,4 @@
-"""Why a vote is left out of exports and of the ranking: one reason each, the first that holds."""
+"""Why a vote is left out of exports and of the ranking: the first reason that applies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER_STRATEGY = "sides of different strategies"
 
 
 def reason_left_out(round_: Round) -> str | None:
-    """The first of `REASONS` that holds for a voted round; None where it may be used."""
+    """The first of `REASONS` that applies to a voted round; None if the vote may be used."""
     holds = {
         "no consent": round_.ephemeral or round_.consent is None,
         "void": round_.void_reason is not None,
@@ -39,13 +39,13 @@ def reason_left_out(round_: Round) -> str | None:
 
 
 def left_out_line(counts: Mapping[str, int]) -> str:
-    """What was left out, by reason, in words; empty where nothing was."""
+    """The number of votes that were left out, by reason, in words; empty if there are none."""
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     return f"left out: {reasons}" if reasons else ""
 
 
 def mixed_strategies(round_: Round) -> bool:
-    """Whether only one side was guided: then the pair compares prompts, not only models."""
+    """Whether only one side was guided. Then the pair compares prompts, not only models."""
     return round_.reply("a").strategy != round_.reply("b").strategy
 
 
@@ -55,6 +55,6 @@ def passes(kind: VerdictKind, bad_side: str | None) -> bool:
 
 
 def passed(round_: Round) -> bool:
-    """Whether the vote of a check round did not fall for its bad side."""
+    """Whether the vote of a check round rejected its bad side."""
     kind = VERDICTS.get(round_.vote.verdict) if round_.vote is not None else None
     return kind is not None and passes(kind, round_.check_side)

@@ -1,21 +1,18 @@
-"""What a stored round may be: one model for everything that brings rounds in from outside.
+"""The model of a stored round, which checks every round that comes from outside.
 
 `votes import`, `votes restore` and the merge of a data set check each round here before it is
-stored. The rules are those that the arena sets a visitor, so that nothing that comes in can
-break an export, the Board or the page. A record is
-`{"round": {…}, "replies": [{…}, {…}], "vote": {…} | null}`; times are ISO 8601.
+stored. The rules are those for a visitor's round, so that no imported round can break an export,
+the Board or the page. A record is `{"round": {…}, "replies": [{…}, {…}], "vote": {…} | null}`.
+Times are ISO 8601.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -26,65 +23,26 @@ from sqlalchemy import inspect
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
+from empo_demo.votes.fields import (
+    Digest,
+    Moment,
+    Name,
+    Place,
+    RoundId,
+    Seconds,
+    Seed,
+    Settings,
+    Share,
+    Signed,
+    Slider,
+    Text,
+)
 from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote
 from empo_demo.votes.verdicts import VERDICTS
 
-FIRST = datetime(2020, 1, 1, tzinfo=UTC)
-"""No round is older than the arena."""
-_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
-
-
-def _moment(value: Any) -> datetime:
-    try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{str(value)[:40]!r} is no time (ISO 8601)") from None
-    if found.tzinfo is None:
-        raise ValueError(f"the time {value!r} lacks its zone")
-    if not FIRST <= found <= datetime.now(UTC) + timedelta(days=1):
-        raise ValueError(f"the time {str(value)[:40]} is before {FIRST.year} or in the future")
-    return found.astimezone(UTC)
-
-
-def _storable(text: str) -> str:
-    if _UNSTORABLE.search(text):
-        raise ValueError("it holds a character that cannot be stored (U+0000 or a surrogate)")
-    return text
-
-
-def _scalars(value: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they are stored: texts, numbers, switches and lists of texts."""
-    for key, one in value.items():
-        many = one if isinstance(one, list) else [one]
-        if not all(item is None or isinstance(item, str | int | float) for item in many):
-            raise ValueError(f"{key[:40]!r} is neither a text, a number nor a list of texts")
-        if any(isinstance(item, float) and abs(item) > 1e9 for item in many):
-            raise ValueError(f"{key[:40]!r} is out of range")
-        for text in (key, *(item for item in many if isinstance(item, str))):
-            _storable(text)
-    return value
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment)]
-Text = Annotated[str, StringConstraints(max_length=40_000), AfterValidator(_storable)]
-Name = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
-    AfterValidator(_storable),
-]
-RoundId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Place = Annotated[int, Field(ge=0, le=40_000)]
-Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
-Signed = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
-Settings = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_scalars)]
-Slider = Annotated[int | float, Field(ge=0, le=100)]
-
 
 class _Strict(BaseModel):
-    """No value is converted into another type, and no key is unknown."""
+    """Converts no value to another type, and allows no unknown key."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -107,7 +65,7 @@ class CauseRecord(_Strict):
 
 
 class PushRecord(_Strict):
-    """A word of the last turn, and how far it moves the valence."""
+    """A word of the last turn, and how much it moves the valence."""
 
     start: Place
     end: Place
@@ -116,7 +74,7 @@ class PushRecord(_Strict):
 
 
 class ReadingRecord(BaseModel):
-    """What the SEM read in the last turn of the user. Keys of other versions are dropped."""
+    """The SEM's reading of the last user turn. Keys of other versions are dropped."""
 
     model_config = ConfigDict(strict=True)
 
@@ -202,7 +160,7 @@ class ReplyRecord(_Strict):
 
 
 class VoteRecord(_Strict):
-    """The columns of `votes`; `id` gives the order of votes and may be left out."""
+    """The columns of `votes`. `id` gives the order of votes and may be left out."""
 
     id: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     round_id: RoundId | None = None
@@ -229,7 +187,7 @@ class VoteRecord(_Strict):
 
 
 class Record(BaseModel):
-    """One round with its two replies and, once it is voted on, its vote. Other keys are ignored."""
+    """One round with its two replies and, if there is one, its vote. Other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -239,7 +197,7 @@ class Record(BaseModel):
 
     @classmethod
     def check(cls, value: Any) -> Self:
-        """The record in a parsed JSON value; raise `DataError` with the first thing wrong."""
+        """The record in a parsed JSON value. Raises a `DataError` that names the first fault."""
         return check(cls, value)
 
     @model_validator(mode="after")
@@ -261,7 +219,7 @@ class Record(BaseModel):
         return self
 
     def as_round(self, *, vote_id: bool = False) -> Round:
-        """The rows to be stored; `vote_id` keeps the vote's place in the order of votes."""
+        """The rows to store. `vote_id` keeps the vote's position in the order of votes."""
         made = Round(**self.round.model_dump(exclude_unset=True))
         made.replies = [Reply(**reply.model_dump(exclude={"round_id"})) for reply in self.replies]
         if self.vote is not None:
@@ -290,7 +248,7 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 def check(model: type[Part], value: Any) -> Part:
-    """`value` as `model`; raise `DataError` with the first thing that is wrong."""
+    """`value` as `model`. Raises a `DataError` that names the first fault."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -298,7 +256,7 @@ def check(model: type[Part], value: Any) -> Part:
 
 
 def record_of(round_: Round) -> dict[str, Any]:
-    """All that is stored of a round, as a JSON value that `Record.check` takes."""
+    """Everything stored of a round, as a JSON value that `Record.check` accepts."""
     return {
         "round": _columns(round_),
         "replies": [_columns(reply) for reply in round_.replies],
@@ -315,7 +273,7 @@ def _columns(row: Base) -> dict[str, Any]:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, in plain words, with the place where it is."""
+    """The first fault and its place, in plain words."""
     one = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in one["loc"])
     if one["type"] == "model_type" and len(one["loc"]) < 2:

@@ -1,7 +1,7 @@
-"""`votes restore`: replace what is stored by a backup's content, in one transaction.
+"""`votes restore`: replaces all stored rounds by the content of a backup, in one transaction.
 
-What was withdrawn since the backup stays withdrawn. A backup is a file like any other, so each of
-its rounds is checked before it is stored; a bad one is named and left out.
+Rounds that were withdrawn after the backup stay withdrawn. Every round of the backup is checked
+before it is stored; a bad one is named and left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH = 500
 
 @dataclass
 class Restored:
-    """How many rounds and votes are there now, and which of the backup's were left out."""
+    """The number of rounds and votes that are stored now, and the rounds that were left out."""
 
     rounds: int = 0
     votes: int = 0
@@ -45,10 +45,10 @@ class Restored:
 
 
 def restore(store: Store, path: Path) -> Restored:
-    """Replace the store's content by a backup's good rows.
+    """Replace the content of the store by the good rows of a backup.
 
-    A backup of an older version is migrated in a copy first; the file itself is not touched.
-    Raises `DataError` where it holds nothing that can be used, and then changes nothing.
+    A backup of an older version is migrated in a copy; the file itself is not changed. Raises
+    `DataError` if the backup has no usable content; then nothing is changed.
     """
     if not path.is_file():
         raise NotFound(f"There is no backup at {path}.")
@@ -72,7 +72,7 @@ def restore(store: Store, path: Path) -> Restored:
 
 
 def _replace_all(database: Database, source: sqlite3.Connection, path: Path) -> Restored:
-    """All in one transaction. Rate limits are of the present and stay as they are."""
+    """Replace everything in one transaction. The rate limits stay as they are."""
     source.row_factory = sqlite3.Row
     source.text_factory = _text
     report = Restored()
@@ -126,7 +126,7 @@ def _replace_all(database: Database, source: sqlite3.Connection, path: Path) -> 
 
 
 def _records(source: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each round of a backup as (name, record), not yet checked; the oldest vote first."""
+    """Yield each round of a backup as (name, record), unchecked, the oldest vote first."""
     votes = {row["round_id"]: row for row in _rows(source, Vote)}
     replies: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for row in _rows(source, Reply):
@@ -140,9 +140,9 @@ def _records(source: sqlite3.Connection) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _rows(source: sqlite3.Connection, table: type[Base]) -> Iterator[dict[str, Any]]:
-    """A table's rows as JSON values: SQLite keeps JSON and times as texts, switches as 0 and 1.
+    """The rows of a table as JSON values. SQLite keeps JSON and times as text, booleans as 0 and 1.
 
-    What cannot be read as its column's type is left as it is, for the check to name.
+    A value that does not fit the type of its column stays as it is; the check names it later.
     """
     kinds = {column.key: column.type for column in inspect(table).columns}
     query = f"SELECT {', '.join(kinds)} FROM {table.__tablename__}"

@@ -1,4 +1,4 @@
-"""Counts of what is stored, and of why a vote is left out: each vote under one reason."""
+"""Counts of what is stored, and of the votes that are left out, each under one reason."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from empo_demo.votes.verdicts import VERDICTS
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts for the Data tab: all rounds by state, all votes by verdict, votes left out of
-    exports by reason, and what the storage warns of."""
+    """Counts for the Data tab: rounds by state, votes by verdict, votes that exports leave out
+    by reason, and the warnings of the storage."""
 
     rounds: dict[str, int]
     votes: dict[str, int]
@@ -59,7 +59,7 @@ def count(store: Store) -> Stats:
 
 
 def newest(store: Store, limit: int) -> list[dict[str, Any]]:
-    """The newest voted rounds, for a moderator: id, time, verdict, why it is left out."""
+    """The newest voted rounds, for a moderator: id, time, verdict, and why they are left out."""
     query = select(Round).join(Vote).order_by(Vote.id.desc()).limit(limit)
     with store.database.read() as session:
         found = list(session.scalars(query))
@@ -90,9 +90,9 @@ class PairVotes:
 
 
 def pair_votes(store: Store, one: str, other: str) -> PairVotes:
-    """How all votes between `one` and `other` went, whichever side they sat on.
+    """The votes between `one` and `other`, on whichever sides they were.
 
-    Votes without consent, attention checks and what a moderator hid are left out.
+    Votes without consent, attention checks and hidden rounds are left out.
     """
     left, right = aliased(Reply), aliased(Reply)
     query = (

@@ -1,8 +1,8 @@
-"""Rounds and votes in the database, each step one transaction.
+"""Rounds and votes in the database. Each method is one transaction.
 
-Invariants: a round's row is there before anything of it is shown; a round is `votable` only with
-both replies stored; it has at most one vote, and a vote's round is `voted`. Voters are addressed
-by the SHA-256 of their token. Nothing here knows contenders, pages or models.
+Invariants: the row of a round exists before anything of it is shown. A round is `votable` only when
+both replies are stored. It has at most one vote, and then it is `voted`. Voters are addressed by
+the SHA-256 of their token. This module knows no contenders, pages or models.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEASE = timedelta(seconds=90)
 
 @dataclass(frozen=True, slots=True)
 class CastVote:
-    """A vote to be cast. `chosen` is used where the verdict itself names no side."""
+    """A vote to store. `chosen` is used if the verdict itself names no side."""
 
     verdict: str
     chosen: str
@@ -46,7 +46,7 @@ class CastVote:
 
 
 class Store(Admission, Keeping):
-    """The votes' storage. Safe for threads; several processes may share one database."""
+    """The storage of the votes. It is safe for threads, and processes may share one database."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Store(Admission, Keeping):
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, **options: Any) -> Self:
-        """Open (and by default make) the database at `url`, migrated up."""
+        """Open the database at `url` (by default create it) and migrate it up."""
         return cls(Database(url, create=create), **options)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The store that the settings name, with their key, rate limits and push target."""
+        """The store for these settings, with their key, rate limits and push target."""
         return cls.open(
             settings.database,
             secret=settings.secret,
@@ -86,7 +86,7 @@ class Store(Admission, Keeping):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What everyone should know about where the votes are kept; empty when all is well."""
+        """Warnings on where the votes are stored, for everyone; empty if there are none."""
         return tuple(self.database.warnings)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Store(Admission, Keeping):
     # Finding --------------------------------------------------------------------------------
 
     def round_of(self, token: str, round_id: str) -> Round:
-        """The voter's own round; another's and an unknown one get the same `NotFound`."""
+        """The voter's own round. Another voter's and an unknown one give the same `NotFound`."""
         with self.database.read() as session:
             return self._own(session, token, round_id)
 
@@ -114,21 +114,21 @@ class Store(Admission, Keeping):
         return found
 
     def latest_of(self, token: str) -> Round | None:
-        """The voter's newest round that was not replaced by a retry."""
+        """The voter's newest round."""
         query = select(Round).where(Round.voter == voter_id(token))
         query = query.order_by(Round.created_at.desc()).limit(1)
         with self.database.read() as session:
             return session.scalars(query).one_or_none()
 
     def rounds_of(self, token: str) -> list[Round]:
-        """All of the voter's rounds, oldest first, restored ones too."""
+        """All of the voter's rounds, oldest first, with restored ones."""
         self.adopt(token)
         query = select(Round).where(Round.voter == voter_id(token)).order_by(Round.created_at)
         with self.database.read() as session:
             return list(session.scalars(query))
 
     def parent_of(self, token: str, continued: str) -> str | None:
-        """The voter's round whose outcome is the dialogue with the digest `continued`."""
+        """The voter's round after which the dialogue has the digest `continued`."""
         query = (
             select(Round.id)
             .join(Vote)
@@ -141,7 +141,7 @@ class Store(Admission, Keeping):
     # Streaming ------------------------------------------------------------------------------
 
     def claim(self, token: str, round_id: str, owner: str, engine: dict[str, str]) -> bool:
-        """Make a pending round `streaming` for `owner`; False where it is not pending."""
+        """Make a pending round `streaming` for `owner`; False if it is not pending."""
         with self.database.write() as session:
             self._own(session, token, round_id)
             done = session.execute(
@@ -152,7 +152,7 @@ class Store(Admission, Keeping):
             return changed(done) == 1
 
     def renew(self, round_ids: Iterable[str], owner: str) -> None:
-        """Tell the other replicas that `owner` still streams these rounds."""
+        """Renew the lease of `owner` on these rounds, for the other replicas."""
         with self.database.write() as session:
             session.execute(
                 update(Round)
@@ -169,7 +169,7 @@ class Store(Admission, Keeping):
         void_reason: str | None,
         first_words_at: datetime | None,
     ) -> None:
-        """Store both replies and make the round votable, or void; once."""
+        """Store both replies and make the round votable or void. A second call does nothing."""
         state = "void" if void_reason else "votable"
         with self.database.write() as session:
             done = session.execute(
@@ -190,7 +190,7 @@ class Store(Admission, Keeping):
                 )
 
     def void(self, token: str, round_id: str, reason: str) -> None:
-        """Make an unvoted round void; raise `NotAllowed` where it has a vote."""
+        """Make an unvoted round void. Raises `NotAllowed` if it has a vote."""
         with self.database.write() as session:
             found = self._own(session, token, round_id, lock=True)
             if found.state == "voted":
@@ -199,7 +199,7 @@ class Store(Admission, Keeping):
                 found.state, found.void_reason = "void", reason
 
     def void_abandoned(self, dead: Iterable[str], reason: str) -> int:
-        """Make void what streams for an owner that is gone, or whose lease ran out."""
+        """Make streaming rounds void if their owner is dead or their lease has ended."""
         with self.database.write() as session:
             done = session.execute(
                 update(Round)
@@ -242,7 +242,7 @@ class Store(Admission, Keeping):
             return found, True
 
     def set_ratings(self, token: str, round_id: str, ratings: dict[str, Any], comment: str) -> None:
-        """Add ratings and a comment to a cast vote; later values replace earlier ones."""
+        """Add ratings and a comment to a vote. Later values replace earlier ones."""
         with self.database.write() as session:
             found = self._own(session, token, round_id, lock=True)
             if found.vote is None:
@@ -251,7 +251,7 @@ class Store(Admission, Keeping):
             found.vote.comment = comment or found.vote.comment
 
     def contender_counts(self) -> dict[str, int]:
-        """How many decisive votes each contender took part in."""
+        """The number of decisive votes of each contender."""
         query = (
             select(Reply.contender, func.count())
             .join(Vote, Vote.round_id == Reply.round_id)
@@ -263,13 +263,13 @@ class Store(Admission, Keeping):
 
 
 def reading_seconds(round_: Round) -> float:
-    """The least time in which both replies can be read: ten words a second, twice the pace of
-    fast adult readers (Brysbaert 2019 gives 238 words a minute on average)."""
+    """The least seconds for reading both replies: ten words a second, twice the pace of fast
+    adult readers (Brysbaert 2019 gives 238 words a minute on average)."""
     return sum(len((reply.text or "").split()) for reply in round_.replies) / 10
 
 
 def new_receipt() -> str:
-    """A short id to read out: 50 random bits in letters that cannot be confused."""
+    """A short id to read aloud: 50 random bits in letters that cannot be confused."""
     alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
     letters = "".join(secrets.choice(alphabet) for _ in range(10))
     return f"{letters[:5]}-{letters[5:]}"

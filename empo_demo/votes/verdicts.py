@@ -1,7 +1,7 @@
-"""The verdicts: what a visitor may say of two replies, and what follows from each.
+"""The verdicts: what a visitor may say of two replies, and the consequences of each.
 
-This table is the one place of a verdict. The buttons and their keys, the check of a vote, the
-ranking, the exports and all counts read it: a new verdict is a new row.
+This table is the only place that defines a verdict. Buttons and keys, the check of a vote, the
+ranking, the exports and all counts read it. A new verdict is a new row.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Verdict = str
 
 @dataclass(frozen=True, slots=True)
 class VerdictKind:
-    """One verdict. `name` is what is stored and exported.
+    """One verdict. `name` is stored and exported.
 
-    `outcome` is what the ranking counts: 1 (a won), -1 (b won), 0 (a draw), or None where the
-    verdict compares nothing. `labels` are the KTO labels of the sides; a side without one makes
-    no row. `button`, `said` and `noun` are the words on the button, to the voter and in a table.
+    `outcome` is what the ranking counts: 1 (a won), -1 (b won), 0 (a draw), or None if the verdict
+    does not compare. `labels` are the KTO labels of the sides; a side without a label makes no row.
+    `button`, `said` and `noun` are the words on the button, to the voter and in a table.
     """
 
     name: Verdict
@@ -45,12 +45,12 @@ KINDS = (
     ),
     VerdictKind("b", "B is better", "You chose B", "B better", -1.0, {"a": False, "b": True}),
 )
-"""All verdicts, in the order of their buttons; the keys 1, 2, 3 … press them."""
+"""All verdicts in the order of their buttons. The keys 1, 2, 3 … press them."""
 VERDICTS: dict[Verdict, VerdictKind] = {kind.name: kind for kind in KINDS}
 DECISIVE = tuple(kind.name for kind in KINDS if kind.preferred)
 """The verdicts that prefer a side."""
 
 
 def noun_of(name: str) -> str:
-    """The verdict's name in a table; an unknown one, from another version, as it is."""
+    """The verdict's name in a table. An unknown one, from another version, stays as it is."""
     return VERDICTS[name].noun if name in VERDICTS else name

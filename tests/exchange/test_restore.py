@@ -15,7 +15,7 @@ import pytest
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
-from empo_demo.exchange import hub as hub_rows
+from empo_demo.exchange import data_set
 from empo_demo.exchange.export import export_file
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Tombstone
@@ -96,7 +96,7 @@ def rows(arena: Arena, tmp_path: Path) -> list[bytes]:
     export_file(arena.settings.database, "jsonl", tmp_path / "all.jsonl")
     records = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().split("\n")[:-1]]
     records[0]["replies"][0]["text"] = "Oh\u2028no."
-    published = [json.dumps(hub_rows._published(one), ensure_ascii=False) for one in records]
+    published = [json.dumps(data_set.published(one), ensure_ascii=False) for one in records]
     return [line.encode() for line in published]
 
 
@@ -119,7 +119,7 @@ def test_poison_in_the_data_set_is_named_and_the_good_votes_are_in(
     api = Folder(tmp_path / "set", votes=b"\n".join([*bad, *rows]))
     (api.root / "tombstones.jsonl").write_bytes(b'{"round_id": []}\n[[]]\n\xff\n')
     store = Store.open(f"sqlite:///{tmp_path}/new.sqlite3")
-    report = hub_rows.pull(store, api, "a/b")
+    report = data_set.pull(store, api, "a/b")
     assert (report.new, len(report.bad)) == (3, len(bad)), report.bad
     assert report.bad[0].startswith("data/votes.jsonl, line 1: it is nested deeper")
     store.close()
@@ -134,13 +134,13 @@ def test_what_is_withdrawn_is_taken_out_beside_poison_and_nothing_else_changes(
     gone = json.loads(rows[1])["round_id"]
     with store.database.write() as session:
         session.add(Tombstone(round_id=gone, at=now(), published=True))
-    assert hub_rows.take_out(store, api, "a/b") == 1
+    assert data_set.take_out(store, api, "a/b") == 1
     kept = [line for line in lines if line != rows[1]]
     assert (api.root / "data" / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
     local = tmp_path / "pushed"
     local.mkdir()
     (local / "votes.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    hub_rows._scrub(store, local)
+    data_set.scrub(store, local)
     assert (local / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
     store.close()
 

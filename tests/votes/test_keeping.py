@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
-from empo_demo.exchange import hub
+from empo_demo.exchange import data_set, hub
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.records import import_file
 from empo_demo.settings import load_settings
@@ -229,10 +229,10 @@ def test_withdrawn_votes_are_taken_out_of_the_data_set(arena: Arena, tmp_path: P
     hub.Outbox(arena.store, recorder.folder).push(recorder)
     assert set(recorder.rounds()) == {gone, kept}
     arena.delete_my_data(voter)
-    assert hub.take_out(arena.store, recorder, "owner/votes") == 1
+    assert data_set.take_out(arena.store, recorder, "owner/votes") == 1
     assert recorder.rounds() == [kept] and recorder.squashed == 1
-    assert gone in recorder.files[hub.TOMBSTONES].decode()
-    assert hub.take_out(arena.store, recorder, "owner/votes") == 0
+    assert gone in recorder.files[data_set.TOMBSTONES].decode()
+    assert data_set.take_out(arena.store, recorder, "owner/votes") == 0
 
 
 def test_nothing_is_pushed_unless_a_data_set_is_named(arena: Arena) -> None:

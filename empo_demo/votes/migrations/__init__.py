@@ -1,7 +1,7 @@
-"""The schema's history. `Store.open` migrates up; every revision is kept for ever.
+"""The history of the schema. `Store.open` migrates up. No revision is ever removed.
 
-`REVISIONS` lists them from the oldest on, so that a database at the newest one opens without
-loading Alembic, and one from a newer app is told from a damaged one.
+`REVISIONS` lists them from the oldest on. So a database at the newest one opens without loading
+Alembic, and one of a newer app can be told from a damaged one.
 """
 
 from __future__ import annotations

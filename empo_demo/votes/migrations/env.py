@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `empo_demo.votes.database` hands over."""
+"""Alembic's entry. It runs on a connection that `empo_demo.votes.database` opened."""
 
 from __future__ import annotations
 

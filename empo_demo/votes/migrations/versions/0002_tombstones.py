@@ -1,4 +1,4 @@
-"""Tombstones: which rounds were withdrawn, so that no import, backup or push brings them back."""
+"""Tombstones: the ids of withdrawn rounds, so that no import, backup or push brings them back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,62 @@
+"""The types of the fields of a stored record, with limits for what comes from outside."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+"""The earliest time of a round: the arena is not older."""
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{str(value)[:40]!r} is no time (ISO 8601)") from None
+    if found.tzinfo is None:
+        raise ValueError(f"the time {value!r} lacks its zone")
+    if not FIRST <= found <= datetime.now(UTC) + timedelta(days=1):
+        raise ValueError(f"the time {str(value)[:40]} is before {FIRST.year} or in the future")
+    return found.astimezone(UTC)
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("it holds a character that cannot be stored (U+0000 or a surrogate)")
+    return text
+
+
+def _scalars(value: dict[str, Any]) -> dict[str, Any]:
+    """Check stored settings: texts, numbers, booleans and lists of texts."""
+    for key, one in value.items():
+        many = one if isinstance(one, list) else [one]
+        if not all(item is None or isinstance(item, str | int | float) for item in many):
+            raise ValueError(f"{key[:40]!r} is neither a text, a number nor a list of texts")
+        if any(isinstance(item, float) and abs(item) > 1e9 for item in many):
+            raise ValueError(f"{key[:40]!r} is out of range")
+        for text in (key, *(item for item in many if isinstance(item, str))):
+            _storable(text)
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Text = Annotated[str, StringConstraints(max_length=40_000), AfterValidator(_storable)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_storable),
+]
+RoundId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Place = Annotated[int, Field(ge=0, le=40_000)]
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Signed = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
+Settings = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_scalars)]
+Slider = Annotated[int | float, Field(ge=0, le=100)]
