@@ -1,8 +1,8 @@
 """The terminal: `python -m empo_demo …`.
 
-Commands only parse, call and print. stdout carries results, stderr everything else. An
-`ArenaError` is one line on stderr and exit code 2; models and databases are imported inside the
-commands that need them, so that `--help` answers at once.
+Commands only parse, call and print. Results go to stdout, all else to stderr. An `ArenaError` is
+one line on stderr and exit code 2. Models and databases are imported inside the commands that need
+them, so that `--help` answers at once.
 """
 
 from __future__ import annotations

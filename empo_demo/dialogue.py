@@ -1,7 +1,7 @@
-"""Turns and dialogues, and the rules that every dialogue keeps.
+"""Turns and dialogues, and the rules of every dialogue.
 
-Knows nothing of models, pages or storage. A `Dialogue` that exists is valid: it starts with the
-user, roles alternate, no turn is empty, and no turn carries a control character.
+This module knows no models, pages or storage. Every `Dialogue` is valid: it starts with the user,
+roles alternate, no turn is empty, and no turn contains a control character.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from empo_demo.errors import InvalidInput
 
 Role = Literal["user", "assistant"]
 Message = dict[str, str]
-"""One chat message as every chat template takes it: ``{"role": …, "content": …}``."""
+"""One chat message in the form of all chat templates: ``{"role": …, "content": …}``."""
 
 MAX_TEXT = 2_000
-"""Longest text, in characters, that the visitor's box takes."""
+"""The most characters of a visitor's text."""
 MAX_TURNS = 40
-"""Longest dialogue, in turns, that a round may be opened on."""
+"""The most turns of a dialogue on which a round may be opened."""
 
 SYSTEM_PROMPT = (
     "You are talking with someone who tells you about something that happened to them. "
     "Answer in one or two sentences, warmly and to the point: show that you understood how they "
     "feel and why, and keep the conversation going."
 )
-"""The one system prompt of chat models. Both sides of a round always get the same."""
+"""The system prompt of chat models. Both sides of a round always get the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Alternating turns, the user's first. May be empty, and may end with either role."""
+    """Alternating turns, the user's first. It may be empty, and may end with either role."""
 
     turns: tuple[Turn, ...] = ()
 
@@ -80,7 +80,7 @@ class Dialogue:
         return cls(tuple(turns))
 
     def messages(self, system: str = "") -> list[Message]:
-        """The dialogue as chat messages, with `system` in front where it is not empty."""
+        """The dialogue as chat messages, after `system` if that is not empty."""
         head: list[Message] = [{"role": "system", "content": system}] if system else []
         return head + [turn.message() for turn in self.turns]
 
@@ -93,9 +93,9 @@ class Dialogue:
 
 
 def clean_text(text: str, *, limit: int | None = None) -> str:
-    """Strip `text`; refuse what is empty, over `limit` characters, or holds control characters.
+    """Strip `text`; refuse it if it is empty, too long, or contains control characters.
 
-    Line breaks and tabs are allowed, as are format characters (emoji joiners, text direction).
+    Line breaks, tabs and format characters (emoji joiners, text direction) are allowed.
     """
     if not isinstance(text, str):
         raise InvalidInput("A text was expected, but something else was sent.")

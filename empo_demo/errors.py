@@ -1,4 +1,4 @@
-"""The errors that a person is shown: one base class, one line of plain words each.
+"""The errors that people see: one base class, one line of plain words each.
 
 A message says what was wrong, what was expected and what to do. Anything that is not an
 `ArenaError` is a bug: the page shows a general sentence and the log the traceback.
@@ -8,20 +8,20 @@ from __future__ import annotations
 
 
 class ArenaError(Exception):
-    """Base of every error whose message is written for the person who caused or met it."""
+    """Base of every error whose message is written for people."""
 
     @property
     def public(self) -> str:
-        """What a visitor of the page may read of it."""
+        """The message that a visitor of the page may read."""
         return str(self)
 
 
 class InvalidInput(ArenaError):
-    """What was sent cannot be used: empty, too long, malformed, of the wrong kind."""
+    """The input cannot be used: it is empty, too long, malformed, or of the wrong kind."""
 
 
 class NotAllowed(ArenaError):
-    """The request is well formed but not this caller's to make, or not now."""
+    """The request is well formed, but this caller may not make it, or not now."""
 
 
 class NotFound(ArenaError):
@@ -29,7 +29,7 @@ class NotFound(ArenaError):
 
 
 class SettingsError(ArenaError):
-    """An `EMPO_*` variable or a flag holds something that it may not hold."""
+    """An `EMPO_*` variable or a flag has a value that is not allowed."""
 
 
 class EngineError(ArenaError):
@@ -37,9 +37,9 @@ class EngineError(ArenaError):
 
 
 class StorageError(ArenaError):
-    """The database cannot be read or written at present. Nothing half-written remains.
+    """The database cannot be read or written now. No half-written data remains.
 
-    `public` is the message without the place of the database.
+    `public` is the message without the address of the database.
     """
 
     def __init__(self, message: str, public: str | None = None) -> None:
@@ -52,11 +52,11 @@ class StorageError(ArenaError):
 
 
 class DataError(ArenaError):
-    """A file of data is missing or malformed; names the file and, where it can, the line."""
+    """A data file is missing or malformed. The message names the file and, if known, the line."""
 
 
 class SEMFailure(ArenaError):
-    """The SEM could not read a turn, or its answer cannot be used; the round goes on without."""
+    """The SEM could not read a turn, or its answer is invalid. The round continues without it."""
 
 
 def first_line(error: BaseException) -> str:

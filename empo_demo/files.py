@@ -1,4 +1,4 @@
-"""Files that people hand in: read as UTF-8 text and as strict JSON, or refused in one line."""
+"""Reads files of other people as UTF-8 text and as strict JSON, or refuses them in one line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 from empo_demo.errors import DataError
 
 MAX_LINE = 4 * 2**20
-"""Longest line, in bytes, that is read as JSON: no record of ours comes near it."""
+"""The most bytes of a line that is read as JSON. Our own records are far shorter."""
 MAX_DEPTH = 64
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, with or without a byte-order mark; raise `DataError`."""
+    """The text of a file, with or without a byte-order mark; `DataError` if it is none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -25,11 +25,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; raise `ValueError` with a plain reason.
+    """The value of a JSON text. Raises a `ValueError` with a plain reason.
 
-    Stricter than `json.loads`: no NaN or Infinity, no half of a surrogate pair (which no database
-    and no file can store), and at most `MAX_DEPTH` levels, so that nothing that walks the value
-    runs out of stack.
+    It is stricter than `json.loads`: no NaN or Infinity, no lone surrogates (no database and no
+    file can store them), and at most `MAX_DEPTH` levels, so that no recursion over the value
+    overflows the stack.
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
@@ -44,9 +44,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each line that is not empty; a `ValueError` in place of a bad line.
+    """Yield (number, value) of each line that is not empty; a bad line gives a `ValueError`.
 
-    Raises `DataError` where the file cannot be read at all.
+    Raises `DataError` if the file cannot be read at all.
     """
     try:
         with path.open("rb") as file:
@@ -76,7 +76,7 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _check(value: Any) -> None:
-    """Refuse depth and lone surrogates, level by level."""
+    """Refuse too many levels and lone surrogates, level by level."""
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []

@@ -1,4 +1,4 @@
-"""Fingerprints of models: a hash of local files' content, or a Hub id as it is."""
+"""Fingerprints of models: a hash of the contents of local files, or an unchanged Hub id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 WHOLE_FILE = 256 * 2**20
-"""Files up to this size, in bytes, are hashed whole; of longer ones, samples (see `_digest`)."""
+"""Files up to this many bytes are hashed completely, longer ones by samples; see `_digest`."""
 BLOCK = 2**20
 SAMPLES = 64
 _KINDS = (".safetensors", ".bin", ".gguf", ".model", ".jinja")
@@ -15,7 +15,7 @@ _NAMES = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_con
 
 
 def fingerprint(model: str | None) -> str | None:
-    """The hash of a local model's or file's content, wherever it lies; a Hub id as it is."""
+    """The hash of the content of a local model or file, or an unchanged Hub id."""
     if not model:
         return None
     path = Path(model)
@@ -37,10 +37,10 @@ def _file(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest(path: Path, size: int, modified: int) -> str:
-    """SHA-256 of a file; over `WHOLE_FILE`, of its size and of evenly spaced blocks.
+    """SHA-256 of a file. Above `WHOLE_FILE`, of its size and of evenly spaced blocks.
 
-    To read all of a 12 GB adapter would delay the page by half a minute. Training changes every
-    weight, so the blocks tell two checkpoints apart. `modified` is only part of the cache's key.
+    Reading a whole adapter of 12 GB would delay the page by half a minute. Training changes every
+    weight, so the blocks differ between two checkpoints. `modified` is only part of the cache key.
     """
     with path.open("rb") as file:
         if size <= WHOLE_FILE:

@@ -1,4 +1,4 @@
-"""What this machine's processor can do, where a faster way depends on it."""
+"""The abilities of this machine's processor that faster code depends on."""
 
 from __future__ import annotations
 

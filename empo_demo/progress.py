@@ -1,6 +1,6 @@
-"""Progress of every long loop, on stderr: stdout belongs to what a command answers.
+"""Progress of every long loop, on stderr, because stdout is for results.
 
-On a terminal a bar with the time that is left; in a pipe or a file one line every ten seconds.
+A terminal shows a bar with the remaining time. A pipe or a file gets one line every ten seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Begin(Protocol):
 
 
 def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
-    """`items`, one by one, each counted as begun."""
+    """Yield `items`, and count each one as it begins."""
     with steps(len(items)) as begin:
         for item in items:
             begin(title)
@@ -34,9 +34,9 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
 
 @contextmanager
 def steps(total: int) -> Iterator[Begin]:
-    """A function that is told the name of each of `total` steps as it begins.
+    """A function to call with the name of each of `total` steps as it begins.
 
-    Nothing is left on the screen when it ends, so that an error stands alone.
+    At the end the bar disappears, so that an error stands alone.
     """
     with _bar(total) if sys.stderr.isatty() else _lines(total) as begin:
         yield begin

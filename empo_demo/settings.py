@@ -1,4 +1,4 @@
-"""Every knob of the app, typed, read from `EMPO_*` variables; flags override them.
+"""All settings of the app, typed, read from `EMPO_*` variables. Flags override them.
 
 A wrong value is one `SettingsError` that names the variable, what it holds and what it may hold.
 """
@@ -121,14 +121,14 @@ class Settings(BaseSettings):
 
 
 def split(value: str | None) -> list[str]:
-    """The parts of a setting that holds several, separated by commas."""
+    """The parts of a setting with several values, separated by commas."""
     return [part.strip() for part in (value or "").split(",") if part.strip()]
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings from the environment, with `overrides` (those that are not None) on top.
+    """The settings from the environment; `overrides` that are not None replace them.
 
-    Raises `SettingsError` with one line on the first wrong value.
+    Raises `SettingsError`, one line, for the first wrong value.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -138,7 +138,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def check_server(environment: Mapping[str, str] | None = None) -> None:
-    """Check Gradio's own variables of host and port, which it reads without saying what is wrong.
+    """Check Gradio's own variables for host and port, because Gradio explains no wrong value.
 
     Call it before gradio is imported. Raises `SettingsError`.
     """
@@ -163,7 +163,7 @@ def check_server(environment: Mapping[str, str] | None = None) -> None:
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """One line for each `EMPO_*` variable that is not a setting, with the nearest that is."""
+    """One line for each `EMPO_*` variable that is no setting, with the most similar setting."""
     environment = os.environ if environment is None else environment
     known = {f"EMPO_{name.upper()}" for name in Settings.model_fields}
     lines = []

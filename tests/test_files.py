@@ -34,7 +34,7 @@ READERS = {
     "evaluation.dialogues": "read_items", "evaluation.results": "read_retention",
     "evaluation.hef.runner": "read_answers", "evaluation.hef.reply_judge": "train_judge",
     "engine.predictions": "read_predictions", "metrics.nidf": "read_counts",
-    "training.corpus": "read_lines", "board.ballots": "read_ballots",
+    "training.corpus": "read_lines", "board.ballot_file": "read_ballots",
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
-"""Do people agree? Krippendorff's alpha, through the kept `krippendorff` package.
+"""Agreement between people: Krippendorff's alpha, by the `krippendorff` package.
 
-Alpha is 1 for full agreement, 0 for what chance would give, and None where nothing was judged
-twice. Pure.
+Alpha is 1 for full agreement, 0 for chance, and None if nothing was judged twice. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`alpha` over `units` that two or more `raters` judged; None where it has no value."""
+    """`alpha` over `units` that two or more `raters` judged; None if it is undefined."""
 
     alpha: float | None
     units: int
@@ -38,7 +37,7 @@ class Agreement:
 
 
 def alpha(judgements: Iterable[tuple[Hashable, Hashable, float]], level: Level) -> Agreement:
-    """Agreement of (rater, unit, value) triples; later values of a rater replace earlier ones."""
+    """Agreement of (rater, unit, value) triples. Later values of a rater replace earlier ones."""
     cells = {(rater, unit): value for rater, unit, value in judgements}
     raters = {rater: i for i, rater in enumerate(dict.fromkeys(rater for rater, _ in cells))}
     counts: dict[Hashable, int] = {}

@@ -1,7 +1,7 @@
-"""Who reads before voting: each voter's hits on rounds with a known bad side.
+"""Attention checks: how often each voter rejects a known bad reply.
 
-A report for the maintainer, never a silent drop: chance alone fails some, so a voter is marked
-only where the interval of the hit rate lies below what guessing gives.
+This is a report for the maintainer; no vote is dropped because of it. Some voters fail by chance,
+so a voter is marked only if the interval of the hit rate is below the rate of guessing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import KINDS
 
 GUESSING = sum(passes(kind, "a") for kind in KINDS) / len(KINDS)
-"""Share of the verdicts that avoid the bad side: 2 of 4, the other side and both bad."""
+"""Share of the verdicts that reject the bad side: 2 of 4, the other side and both bad."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One voter's checks. `rate` in [0, 1] with Wilson's 95 % interval; `votes` are all cast.
+    """The checks of one voter. `rate` in [0, 1] has Wilson's 95 % interval; `votes` are all votes.
 
-    `careless`: even the interval's upper end is below guessing.
+    `careless` means that even the upper end of the interval is below guessing.
     """
 
     voter: str
@@ -38,7 +38,7 @@ class Attention:
 
 
 def report(store: Store) -> list[Attention]:
-    """All voters who were asked, the lowest rates first. Voters go by the start of their hash."""
+    """All voters with checks, the lowest rates first, named by the start of their hash."""
     rounds: dict[str, list[Round]] = defaultdict(list)
     with store.database.read() as session:
         for round_ in session.scalars(select(Round).join(Vote)):

@@ -1,36 +1,28 @@
-"""Ballots: the rows that the ranking works on, from the database or from a file.
+"""Ballots: the votes as the ranking uses them, from the database.
 
-A ballot is one vote without its texts: round, voter, the two contenders, the verdict, and how
-long the replies were. What does not count is counted by reason.
+A ballot is one vote without its texts: round, voter, the two contenders, the verdict, and the
+lengths of the replies. Votes that are left out are counted by reason.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from empo_demo.errors import DataError
-from empo_demo.files import MAX_LINE, json_lines, parse_json, read_text
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import ONE_CONTENDER, reason_left_out
-from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import VERDICTS
 
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote. Lengths are in words (any unit does, if it is the same for all), or None."""
+    """One vote. Lengths are in words or in any other unit that is the same for all, or None."""
 
     round: str
     voter: str
@@ -44,167 +36,16 @@ class Ballot:
     ratings: Mapping[str, Any] | None = None
 
 
-SCHEMA = (
-    "Expected: a file of `votes export --format jsonl`, `csv` or `parquet`, or a table (CSV, "
-    "JSONL) with the columns round, voter, a, b (contenders' ids) and verdict "
-    f"({', '.join(VERDICTS)}), and, if known, len_a, len_b (words), time (ISO 8601), exposure and "
-    "ratings (JSON: a_natural: 80, …)."
-)
-"""What `--input` may be."""
-
-
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The ballots that count, and how many votes were left out by reason."""
+    """The ballots of the ranking, and the number of votes that were left out, by reason."""
 
     ballots: list[Ballot]
     left_out: Counter[str]
 
 
-def read_ballots(path: Path) -> Counted:
-    """All rows of a file; see `SCHEMA`. Raises `DataError` with the file and the line."""
-    ballots: list[Ballot] = []
-    left_out: Counter[str] = Counter()
-    for number, row in _rows(path):
-        try:
-            if isinstance(row, ValueError):
-                raise ValueError(f"{row}.")
-            found = _ballot_or_reason(row)
-        except (ValueError, DataError) as error:
-            raise DataError(f"{path}:{number}: {error} {SCHEMA}") from None
-        if isinstance(found, Ballot):
-            ballots.append(found)
-        else:
-            left_out[found] += 1
-    _check_rounds(ballots, path)
-    return Counted(ballots, left_out)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line, row) of a Parquet, CSV or JSONL file, told apart by what they begin with."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if head == b"PAR1":
-        yield from _parquet_rows(path)
-        return
-    text = read_text(path)
-    if text.lstrip()[:1] in ("{", "[", ""):
-        yield from json_lines(path)
-        return
-    csv.field_size_limit(MAX_LINE)
-    delimiter = max(",;\t", key=text.split("\n")[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value != ""}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is no whole Parquet file: {error}.") from None
-    yield from enumerate(rows, start=1)
-
-
-def _ballot_or_reason(row: Any) -> Ballot | str:
-    """A row's ballot, or why its vote does not count."""
-    if isinstance(row, dict) and "replies" in row:
-        round_ = Record.check(row).as_round()
-        return "not voted on" if round_.vote is None else _reason(round_) or ballot_of_round(round_)
-    if isinstance(row, dict) and "a_contender" in row:
-        return ballot_of(_from_table(row))
-    return ballot_of(row)
-
-
-def _from_table(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `votes export --format csv` or `parquet` with a ballot's columns."""
-    shown = [name for name in ("chips", "plots") if str(row.get(f"show_{name}")) == "True"]
-    return {
-        "round": row.get("round_id"), "voter": row.get("voter"), "verdict": row.get("verdict"),
-        "a": row.get("a_contender"), "b": row.get("b_contender"), "time": row.get("time"),
-        "len_a": len(str(row.get("a_text") or "").split()),
-        "len_b": len(str(row.get("b_text") or "").split()),
-        "exposure": "+".join(shown) or "nothing", "ratings": row.get("ratings"),
-    }  # fmt: skip
-
-
-def _check_rounds(ballots: list[Ballot], path: Path) -> None:
-    seen: set[tuple[str, str]] = set()
-    for ballot in ballots:
-        key = (ballot.round, ballot.voter)
-        if key in seen:
-            raise DataError(
-                f"{path}: the voter {ballot.voter!r} has two rows for the round {ballot.round!r}; "
-                "one vote per voter and round is expected. Remove one."
-            )
-        seen.add(key)
-
-
-def ballot_of(row: Any) -> Ballot:
-    """Check one row; raise `ValueError` with what is wrong."""
-    if not isinstance(row, dict):
-        raise ValueError("an object with round, voter, a, b and verdict is expected.")
-    missing = [name for name in ("round", "voter", "a", "b", "verdict") if row.get(name) is None]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} is missing.")
-    for name in ("a", "b"):
-        if not isinstance(row[name], str) or not row[name].strip():
-            raise ValueError(f"{name} is {row[name]!r}; a contender's id is expected.")
-    if row["verdict"] not in VERDICTS:
-        raise ValueError(f"verdict is {row['verdict']!r}; it may be {', '.join(VERDICTS)}.")
-    if row["a"] == row["b"]:
-        raise ValueError(f"a and b are both {row['a']!r}; two contenders are expected.")
-    return Ballot(
-        str(row["round"]), str(row["voter"]), row["a"], row["b"], row["verdict"],
-        _length(row, "len_a"), _length(row, "len_b"), _time(row), row.get("exposure"),
-        _ratings(row),
-    )  # fmt: skip
-
-
-def _length(row: dict[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    with suppress(ValueError):
-        value = float(value) if isinstance(value, str) else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise ValueError(f"{name} is {value!r}; a length of 0 or more is expected.")
-    return float(value)
-
-
-def _ratings(row: dict[str, Any]) -> Mapping[str, Any] | None:
-    """Sliders by name; a table holds them as JSON."""
-    value = row.get("ratings")
-    value = parse_json(value) if isinstance(value, str) else value
-    if not value:
-        return None
-    if not isinstance(value, dict) or not all(
-        isinstance(one, int | float) and 0 <= one <= 100 for one in value.values()
-    ):
-        raise ValueError("ratings must be an object of numbers from 0 to 100.")
-    return value
-
-
-def _time(row: dict[str, Any]) -> datetime | None:
-    value = row.get("time")
-    if value is None:
-        return None
-    try:
-        return datetime.fromisoformat(str(value))
-    except ValueError:
-        raise ValueError(f"time is {value!r}; an ISO date and time is expected.") from None
-
-
 def ballots_of_database(url: str | None = None) -> Counted:
-    """Open `url` (or EMPO_DATABASE), read, close."""
+    """The ballots of the database at `url`, by default EMPO_DATABASE."""
     store = Store.open(url or load_settings().database, create=False)
     try:
         return count_ballots(store)
@@ -213,21 +54,21 @@ def ballots_of_database(url: str | None = None) -> Counted:
 
 
 def ballots_of_store(store: Store) -> list[Ballot]:
-    """All ballots that count, in the order of the votes."""
+    """All ballots of the ranking, in the order of the votes."""
     return count_ballots(store).ballots
 
 
 def count_ballots(store: Store) -> Counted:
-    """All ballots that count, in the order of the votes, and what was left out by reason."""
+    """All ballots of the ranking in the order of the votes, and the votes that were left out."""
     with store.database.read() as session:
         rounds = session.scalars(select(Round).join(Vote).order_by(Vote.id)).all()
-        reasons = [(_reason(round_), round_) for round_ in rounds]
+        reasons = [(reason_not_ranked(round_), round_) for round_ in rounds]
         ballots = [ballot_of_round(round_) for reason, round_ in reasons if reason is None]
     return Counted(ballots, Counter(reason for reason, _ in reasons if reason is not None))
 
 
 def ballot_of_round(round_: Round) -> Ballot:
-    """One voted round without its texts; lengths are in words."""
+    """The ballot of a voted round. Lengths are in words."""
     assert round_.vote is not None, "only a voted round is a ballot"
     a, b = round_.reply("a"), round_.reply("b")
     return Ballot(
@@ -244,8 +85,8 @@ def ballot_of_round(round_: Round) -> Ballot:
     )
 
 
-def _reason(round_: Round) -> str | None:
-    """Why a vote does not count in the ranking; None where it does."""
+def reason_not_ranked(round_: Round) -> str | None:
+    """Why a vote does not count in the ranking; None if it does."""
     a, b = round_.reply("a").contender, round_.reply("b").contender
     return reason_left_out(round_) or (ONE_CONTENDER if a == b else None)
 

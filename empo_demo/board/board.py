@@ -1,12 +1,10 @@
-"""The Board as data: everything the tab shows, computed from ballots; no page, no plot.
+"""The Board as data: everything that the tab shows, computed from ballots, without plots.
 
-Contenders with fewer than 30 decided votes stay in the table, without figures. Sentences are for
-visitors who never heard of log odds.
+Contenders with fewer than 30 decided votes stay in the table, without figures.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.board import agreement, ratings, standing
 from empo_demo.board.ballots import Ballot
+from empo_demo.board.sentences import sentences, span
 from empo_demo.contenders.roster import label_of
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -25,7 +24,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """What happened between two contenders, seen from `one`: ties count half."""
+    """The votes between two contenders, as seen from `one`. Ties count half."""
 
     one: str
     other: str
@@ -42,7 +41,7 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`sliders` is contender -> dimension -> mean, interval, n; `lineage` is one row each."""
+    """`sliders` maps contender and dimension to mean, interval, n. `lineage` has a row for each."""
 
     ranking: standing.Ranking
     labels: dict[str, str]
@@ -86,7 +85,7 @@ class Board:
         return [
             {
                 "contender": label_of(name, self.labels), "slider": dimension,
-                "mean": f"{cell['mean']:.1f}", "95 %": _span(cell["interval"], "{:.1f}"),
+                "mean": f"{cell['mean']:.1f}", "95 %": span(cell["interval"], "{:.1f}"),
                 "ratings": str(cell["n"]),
             }
             for name, cells in self.sliders.items()
@@ -115,65 +114,8 @@ def board(
         arms=_arms(ballots, labels),
         lineage=_lineage(roster, ranking),
         agreement=agreed,
-        sentences=_sentences(ranking, agreed),
+        sentences=sentences(ranking, agreed),
     )
-
-
-def side_sentence(effect: standing.Effect | None) -> str:
-    """What sitting on side A did, in words."""
-    if effect is None:
-        return "Whether the side matters cannot be said from these votes."
-    share = _percent(effect.estimate)
-    if effect.interval[0] <= 0 <= effect.interval[1]:
-        return (
-            "No sign that the side matters: between equals, side A would win about "
-            f"{share} (95 %: {_percents(effect.interval)})."
-        )
-    side = "left (A)" if effect.estimate > 0 else "right (B)"
-    return (
-        f"People lean to the {side}: between equals, side A would win about {share} "
-        f"(95 %: {_percents(effect.interval)}). The strengths are free of this."
-    )
-
-
-def length_sentence(effect: standing.Effect | None) -> str:
-    """What a longer reply did, in words."""
-    if effect is None:
-        return "Whether longer replies win cannot be said from these votes."
-    share = _percent(effect.estimate)
-    if effect.interval[0] <= 0 <= effect.interval[1]:
-        return (
-            "No sign that length matters: between equals, a reply twice as long would win about "
-            f"{share} (95 %: {_percents(effect.interval)})."
-        )
-    taste = "Longer" if effect.estimate > 0 else "Shorter"
-    return (
-        f"{taste} replies win more: between equals, a reply twice as long would win about "
-        f"{share} (95 %: {_percents(effect.interval)}). The strengths are free of this."
-    )
-
-
-def _sentences(ranking: standing.Ranking, agreed: agreement.Agreement) -> tuple[str, ...]:
-    return (
-        side_sentence(ranking.position),
-        length_sentence(ranking.length),
-        _rate_sentence("ended in a tie", ranking.ties),
-        _rate_sentence("found both replies bad", ranking.both_bad),
-        agreed.sentence(),
-        f"{_counted(ranking.votes, 'vote', 'votes')} by "
-        f"{_counted(ranking.voters, 'person', 'people')}; every interval counts a person as one, "
-        "however often they voted.",
-    )
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def _rate_sentence(what: str, rate: standing.Rate) -> str:
-    if rate.rate is None or rate.interval is None:
-        return f"No vote yet {what}."
-    return f"{rate.rate:.0%} of the votes {what} (95 %: {_span(rate.interval, '{:.0%}')})."
 
 
 def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
@@ -204,7 +146,7 @@ def _days(ballots: Sequence[Ballot]) -> tuple[tuple[str, int], ...]:
 
 
 def _arms(ballots: Sequence[Ballot], labels: dict[str, str]) -> tuple[Row, ...]:
-    """Win rates by what was on the page before the vote, where several things were."""
+    """Win rates by what the page showed before the vote, if this varied."""
     arms: dict[str, list[Ballot]] = {}
     for ballot in ballots:
         if ballot.exposure is not None:
@@ -220,7 +162,7 @@ def _arms(ballots: Sequence[Ballot], labels: dict[str, str]) -> tuple[Row, ...]:
 
 
 def _lineage(roster: Roster | None, ranking: standing.Ranking) -> tuple[Row, ...]:
-    """Who was trained from whom, on how many votes, on which data."""
+    """For each contender: its parent, and the votes and the data that it was trained on."""
     votes = {one.id: one.votes for one in ranking.contenders}
     return tuple(
         {
@@ -245,9 +187,9 @@ def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
     return {
         "contender": label_of(one.id, labels),
         "win rate": "–" if hidden else f"{one.win_rate:.1%}",
-        "95 %": "–" if hidden else _span(one.win_rate_interval, "{:.1%}"),
+        "95 %": "–" if hidden else span(one.win_rate_interval, "{:.1%}"),
         "strength": "–" if hidden else f"{one.strength:+.2f}",
-        "strength 95 %": "–" if hidden else _span(one.strength_interval_bootstrap, "{:+.2f}"),
+        "strength 95 %": "–" if hidden else span(one.strength_interval_bootstrap, "{:+.2f}"),
         "votes": str(one.votes),
         "note": note,
     }
@@ -255,15 +197,3 @@ def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
 
 def _known(value: object) -> str:
     return "–" if value in (None, "") else str(value)
-
-
-def _span(interval: Sequence[float] | None, form: str) -> str:
-    return "–" if interval is None else " to ".join(form.format(end) for end in interval)
-
-
-def _percent(log_odds: float) -> str:
-    return f"{1 / (1 + math.exp(-log_odds)):.0%}"
-
-
-def _percents(interval: tuple[float, float]) -> str:
-    return f"{_percent(interval[0])} to {_percent(interval[1])}"

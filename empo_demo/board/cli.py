@@ -67,7 +67,9 @@ def ratings(
 
     left_out: Counter[str] = Counter()
     if source is not None:
-        found = sliders.read_ratings(source)
+        from empo_demo.board.rating_file import read_ratings
+
+        found = read_ratings(source)
     else:
         counted = _counted(None, database)
         found, left_out = sliders.of_ballots(counted.ballots), counted.left_out
@@ -104,7 +106,8 @@ def attention(
 
 
 def _counted(source: Path | None, database: str | None) -> Counted:
-    from empo_demo.board.ballots import ballots_of_database, read_ballots
+    from empo_demo.board.ballot_file import read_ballots
+    from empo_demo.board.ballots import ballots_of_database
 
     return read_ballots(source) if source is not None else ballots_of_database(database)
 

@@ -1,8 +1,8 @@
 """Bradley–Terry with Davidson's ties: fit, clustered sandwich, bootstrap over voters.
 
-Pure functions on arrays. With d = s_a − s_b + side + length·log2(len_a/len_b), the chances of a, b
-and a tie are as exp(d/2) : exp(−d/2) : ν (Davidson 1970; side term: Davidson & Beaver 1977), so
-that strengths are natural-log odds among decided rounds. Both-bad votes do not enter.
+Pure functions on arrays. With d = s_a − s_b + side + length·log2(len_a/len_b), the probabilities of
+a, b and a tie are proportional to exp(d/2) : exp(−d/2) : ν (Davidson 1970; side term: Davidson &
+Beaver 1977). So strengths are natural-log odds among decided rounds. Both-bad votes are left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from empo_demo.votes.verdicts import VERDICTS
 
 Array = npt.NDArray[np.float64]
 PHANTOM = 1.0
-"""The weak prior: this many games in all, half won and half lost, against an average player."""
+"""The weak prior: this many games in all, half won, half lost, against an average contender."""
 _LIMIT = 30.0
 _CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Rows as arrays. `x` (n × p) holds d's columns; `outcome` is 1 (a), −1 (b) or 0 (tie)."""
+    """Rows as arrays. `x` (n × p) has the columns of d; `outcome` is 1 (a), −1 (b) or 0 (tie)."""
 
     ids: tuple[str, ...]
     basis: Array
@@ -38,7 +38,7 @@ class Design:
 
     @property
     def size(self) -> int:
-        """The number of parameters: columns of `x`, and log ν where there are ties."""
+        """The number of parameters: the columns of `x`, and log ν if there are ties."""
         return int(self.x.shape[1]) + int(self.ties)
 
     @property
@@ -67,7 +67,7 @@ class Fit:
         return np.sqrt(np.maximum(np.diag(spread), 0.0))
 
     def effect(self, column: int | None) -> tuple[float, float] | None:
-        """Estimate and standard error of a column, or None where it could not be estimated."""
+        """Estimate and standard error of a column, or None if it cannot be estimated."""
         if column is None:
             return None
         return float(self.parameters[column]), float(np.sqrt(self.covariance[column, column]))
@@ -85,9 +85,9 @@ def design_of(
     length: bool = True,
     clusters: Sequence[Hashable] | None = None,
 ) -> Design:
-    """Arrays of the ballots whose verdict compares; clusters are the voters unless given.
+    """Arrays of the ballots whose verdict compares. Clusters are the voters unless given.
 
-    The side and length columns are left out where the data cannot tell them from the rest.
+    The side and length columns are left out if the data cannot separate them from the others.
     """
     kept = [i for i, ballot in enumerate(ballots) if VERDICTS[ballot.verdict].outcome is not None]
     rows = [ballots[i] for i in kept]
@@ -108,7 +108,7 @@ def design_of(
 
 
 def fit(design: Design, prior: float = PHANTOM) -> Fit:
-    """Maximise the penalised likelihood; covariance is the sandwich clustered by `clusters`."""
+    """Maximise the penalised likelihood. The covariance is the sandwich clustered by `clusters`."""
     ones = np.ones((1, len(design.outcome)))
     start = np.zeros((1, design.size))
     parameters = _newton(design, ones, start, prior)[0]
@@ -116,7 +116,7 @@ def fit(design: Design, prior: float = PHANTOM) -> Fit:
 
 
 def information(design: Design, parameters: Array, prior: float = PHANTOM) -> Array:
-    """The negative Hessian at `parameters`; its inverse is the model-based covariance."""
+    """The negative Hessian at `parameters`. Its inverse is the model-based covariance."""
     ones = np.ones((1, len(design.outcome)))
     hessian: Array = _gradient_hessian(design, ones, parameters[None], prior)[1][0]
     return hessian
@@ -125,7 +125,7 @@ def information(design: Design, parameters: Array, prior: float = PHANTOM) -> Ar
 def bootstrap(found: Fit, samples: int = 1000, seed: int = 0) -> Array:
     """Parameters (samples × p) of refits on voters drawn with replacement.
 
-    With a single voter there is nothing to draw from; its votes are drawn instead.
+    With a single voter, the votes are drawn instead.
     """
     design = found.design
     rng = np.random.default_rng(seed)
@@ -165,7 +165,7 @@ def _log_lengths(rows: Sequence[Ballot]) -> Array | None:
 
 
 def _adds(x: Array, column: Array) -> bool:
-    """Whether `column` says something that the columns of `x` do not."""
+    """Whether `column` is linearly independent of the columns of `x`."""
     if len(column) == 0 or not np.any(column):
         return False
     rest = column - x @ np.linalg.lstsq(x, column, rcond=None)[0]
@@ -220,7 +220,7 @@ def _gradient_hessian(
 def _add_prior(
     design: Design, parameters: Array, prior: float, gradient: Array, hessian: Array
 ) -> None:
-    """Phantom games: `prior` in all over the contenders, and as weak a one per other effect."""
+    """Phantom games: `prior` in all over the contenders, and an equally weak one per effect."""
     k = design.basis.shape[1]
     share = prior / max(1, len(design.ids))
     strengths = parameters[:, :k] @ design.basis.T
@@ -235,7 +235,7 @@ def _add_prior(
 
 
 def _newton(design: Design, weights: Array, start: Array, prior: float) -> Array:
-    """Newton steps for all weightings at once; a step is at most 2 per parameter."""
+    """Newton steps for all weightings at once. A step is at most 2 per parameter."""
     parameters = start.copy()
     ridge = 1e-10 * np.eye(design.size)
     for _ in range(100):
@@ -250,7 +250,7 @@ def _newton(design: Design, weights: Array, start: Array, prior: float) -> Array
 
 
 def _sandwich(design: Design, parameters: Array, prior: float) -> Array:
-    """H⁻¹ (Σ_voters u uᵀ) H⁻¹ · G/(G−1); with a single voter its votes are the clusters."""
+    """H⁻¹ (Σ_voters u uᵀ) H⁻¹ · G/(G−1). With a single voter the votes are the clusters."""
     groups = design.clusters if design.voters > 1 else np.arange(len(design.outcome))
     count = int(groups.max()) + 1 if len(groups) else 0
     sums = np.zeros((count, design.size))

@@ -1,28 +1,22 @@
-"""The sliders: means per contender, paired effects, agreement, and whether raters distort them.
+"""The sliders: means per contender, paired effects, agreement, and the influence of raters.
 
-Reads the arena's ratings and the paper's file (columns Dim1..Dim5, annotator, sample_index,
-model). Dim1–Dim4 are 0–100 sliders, Dim5 is a checkbox (0 or 1). Every interval counts a rater as
-one, however much they rated.
+In the paper, Dim1–Dim4 are 0–100 sliders and Dim5 is a checkbox (0 or 1). Every interval is
+clustered by rater.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from empo_demo.board import agreement
-from empo_demo.board.ballots import Ballot, read_ballots
-from empo_demo.errors import DataError
-from empo_demo.files import read_text
+from empo_demo.board.ballots import Ballot
 
 DIMENSIONS = {
     "Dim1": "appropriate",
@@ -47,7 +41,7 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything `votes ratings` says; plain data, ready for JSON and for the Board."""
+    """The result of `votes ratings` as plain data, for JSON and for the Board."""
 
     contenders: dict[str, dict[str, dict[str, Any]]]
     paired: list[dict[str, Any]]
@@ -65,20 +59,8 @@ class Summary:
         }
 
 
-def read_ratings(path: Path) -> list[Rating]:
-    """The paper's CSV (by its columns), or any file of ballots. `DataError` names the line."""
-    try:
-        text = read_text(path)
-    except DataError:
-        text = ""  # it may be Parquet
-    header = text.split("\n", 1)[0]
-    if any(column in header for column in ("annotator", *DIMENSIONS)):
-        return list(_paper(text, str(path)))
-    return of_ballots(read_ballots(path).ballots)
-
-
 def of_ballots(ballots: Iterable[Ballot]) -> list[Rating]:
-    """Ratings that came with votes: keys `a_natural`, `b_emotion`, …"""
+    """The ratings of votes, from the keys `a_natural`, `b_emotion`, …"""
     found = []
     for ballot in ballots:
         for key, value in (ballot.ratings or {}).items():
@@ -114,48 +96,6 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
         raters={d: _rater_check(ratings, d) for d in dimensions},
         ratings=len(ratings),
     )
-
-
-def _paper(text: str, name: str) -> Iterator[Rating]:
-    sample = text.split("\n", 1)[0]
-    delimiter = max(",;~\t", key=sample.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = reader.fieldnames or []
-    needed = ["annotator", "sample_index", "model"]
-    present = [dimension for dimension in DIMENSIONS if dimension in columns]
-    missing = [column for column in needed if column not in columns] + (
-        [] if present else ["Dim1..Dim5"]
-    )
-    if missing:
-        raise DataError(
-            f"{name}: the column {', '.join(missing)} is missing; Dim1..Dim5, annotator, "
-            "sample_index and model are expected."
-        )
-    for row in reader:
-        for dimension in present:
-            value = _number(row[dimension], dimension, f"{name}:{reader.line_num}")
-            if value is not None:
-                yield Rating(
-                    row["model"], row["annotator"], row["sample_index"], DIMENSIONS[dimension],
-                    value,
-                )  # fmt: skip
-
-
-def _number(text: str | None, dimension: str, where: str) -> float | None:
-    if text is None or not text.strip():
-        return None
-    words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
-    try:
-        value = words.get(text.strip().lower())
-        value = float(text) if value is None else value
-    except ValueError:
-        value = math.nan
-    highest = 1 if dimension == "Dim5" else 100
-    if not 0 <= value <= highest:
-        raise DataError(
-            f"{where}: {dimension} holds {text!r}; a number from 0 to {highest} is expected."
-        )
-    return value
 
 
 def _mean(ratings: list[Rating], rng: np.random.Generator, samples: int) -> dict[str, Any]:
@@ -198,7 +138,7 @@ def _paired(
 
 
 def _in_favour(pairs: list[tuple[str, float]]) -> dict[str, int]:
-    """How many raters, each by their own mean, prefer the first, the second, or neither."""
+    """How many raters prefer the first, the second, or neither, by the mean of each rater."""
     own: dict[str, list[float]] = defaultdict(list)
     for rater, difference in pairs:
         own[rater].append(difference)
@@ -213,7 +153,7 @@ def _in_favour(pairs: list[tuple[str, float]]) -> dict[str, int]:
 def _interval(
     values: Sequence[float], raters: Sequence[str], rng: np.random.Generator, samples: int
 ) -> list[float] | None:
-    """95 % percentile interval of the mean over raters drawn with replacement; None for one."""
+    """95 % interval of the mean, bootstrapped over raters; None for a single rater."""
     groups = {name: i for i, name in enumerate(dict.fromkeys(raters))}
     if len(groups) < 2:
         return None
@@ -239,11 +179,11 @@ def _agreement(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
 
 
 def _rater_check(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
-    """Do raters use the slider alike, and do contenders keep their order without the raters?
+    """How much the raters influence a slider.
 
-    `rater_variance_share`: between-rater share of the variance (η²). `adjusted_means`: means after
-    each rater's own mean is taken out, plus the grand mean; they differ from the plain means where
-    contenders were rated by different people.
+    `rater_variance_share` is the between-rater share of the variance (η²). `adjusted_means` are
+    means after each rater's own mean is subtracted, plus the grand mean. They differ from the
+    plain means if different people rated the contenders.
     """
     own = [one for one in ratings if one.dimension == dimension]
     values = np.array([one.value for one in own])

@@ -1,7 +1,7 @@
-"""What the ranking says about a set of ballots: rates, strengths, effects, all with intervals.
+"""The ranking of a set of ballots: rates, strengths and effects, all with intervals.
 
-`rank` never hides anything; `Standing.status` says what a page may show: "hidden" below 30 decided
-votes, "preliminary" below 300. Every interval counts a voter as one, however often they voted.
+`rank` hides nothing. `Standing.status` says what a page may show: "hidden" below 30 decided votes,
+"preliminary" below 300. Every interval is clustered by voter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One contender. `decided` counts its votes for one side or the other; ties are half a win."""
+    """One contender. `decided` counts its votes for one of the sides; a tie is half a win."""
 
     id: str
     votes: int
@@ -82,7 +82,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All of it. `position` > 0 favours side a; `length` is per doubling of the words."""
+    """The whole ranking. `position` > 0 favours side a; `length` is per doubling of the words."""
 
     contenders: tuple[Standing, ...]
     ties: Rate
@@ -110,7 +110,7 @@ class Ranking:
 def rank(
     ballots: Sequence[Ballot], *, samples: int = 1000, seed: int = 0, prior: float = PHANTOM
 ) -> Ranking:
-    """Rank the contenders of `ballots`, the strongest first. Empty input gives an empty ranking."""
+    """Rank the contenders of `ballots`, the strongest first. No ballots give an empty ranking."""
     design = design_of(ballots)
     found = fit(design, prior) if len(design.outcome) else None
     drawn = bootstrap(found, samples, seed) if found is not None and samples else None
@@ -132,10 +132,10 @@ def rank(
 
 
 def clustered_rate(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, Interval]:
-    """Mean of 0/½/1 values and its 95 % interval, finite and inside [0, 1] also at 0 and 1.
+    """Mean of 0/½/1 values and its 95 % interval, which always lies inside [0, 1].
 
-    Wilson's interval at the effective number of votes: n divided by the design effect, which is
-    the clustered variance of the mean over the unclustered one, and at least 1.
+    It is Wilson's interval for the effective number of votes: n divided by the design effect (the
+    clustered variance of the mean over the unclustered one, at least 1).
     """
     y = np.asarray(values, dtype=np.float64)
     n, mean = len(y), float(y.mean())

@@ -86,7 +86,7 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
 
 
 def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
-    """The plan of what would be loaded here: as lines, and as JSON."""
+    """The plan of what would be loaded on this machine, as lines and as JSON."""
     from empo_demo.engine.recorded import is_recording
     from empo_demo.errors import ArenaError
 
@@ -107,7 +107,7 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
 
 
 def bar(title: str) -> Any:
-    """A progress bar on stderr; entering it gives the function that moves it."""
+    """A progress bar on stderr; the context gives the function that moves it."""
     from collections.abc import Iterator
     from contextlib import contextmanager
 

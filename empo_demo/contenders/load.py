@@ -1,4 +1,4 @@
-"""From the settings to the roster: a preset or a TOML file, own models, recorded replies."""
+"""Loads the roster of the settings: a preset or a TOML file, own models, recorded replies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from empo_demo.errors import EngineError, SettingsError
 from empo_demo.settings import ASSETS, Quantization, Settings
 
 RECORDED = "empo-recorded"
-"""The preset whose files lie in the folder that EMPO_ENGINE names."""
+"""The preset whose files are in the folder that EMPO_ENGINE names."""
 PRESETS: dict[str, Path] = {
     "tiny": ASSETS / "contenders" / "tiny.toml",
     "small": ASSETS / "contenders" / "small.toml",
@@ -25,15 +25,15 @@ PRESETS: dict[str, Path] = {
 }
 log = logging.getLogger(__name__)
 CHAT_DECODING = Decoding(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=200)
-"""For models brought by EMPO_BASE: chat models write longer than the tiny one."""
+"""The decoding of models named in EMPO_BASE: chat models write longer replies than the tiny one."""
 
 
 def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
-    """The roster that `settings` name, with revisions; `fitting`: without what does not fit here.
+    """The roster of `settings`, with revisions.
 
-    EMPO_PRESET chooses it; EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
-    override it. Whether optional contenders fit is computed with torch, and only where it is
-    asked for. Raises `SettingsError`, one line, on a roster that could not open a round.
+    EMPO_PRESET chooses it. EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
+    override parts of it. `fitting` leaves out optional contenders that do not fit this machine,
+    which needs torch. Raises `SettingsError`, one line, if the roster cannot open a round.
     """
     roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
     _check_recording(roster, settings)
@@ -53,7 +53,7 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
 
 
 def _quantization(settings: Settings, roster: Roster) -> Quantization:
-    """What EMPO_QUANTIZATION or the roster asks for; on ZeroGPU, whose cards have room, none."""
+    """The quantisation of EMPO_QUANTIZATION or the roster. On ZeroGPU, with large GPUs, none."""
     if not on_zero_gpu():
         return settings.quantization or roster.quantization
     if settings.quantization not in (None, "none"):
@@ -77,9 +77,9 @@ def _preset_path(preset: str) -> Path:
 
 
 def _recorded(settings: Settings) -> Roster | None:
-    """The contenders of the file, or of the preset's files in the folder, that EMPO_ENGINE names.
+    """The contenders of the file that EMPO_ENGINE names, or of the preset's files in its folder.
 
-    None where it names neither, or where a TOML file of EMPO_PRESET says who is recorded.
+    None if it names neither, or if EMPO_PRESET is a TOML file that lists the recorded contenders.
     """
     from empo_demo.engine.recorded import is_recording
 
@@ -97,7 +97,7 @@ def _recorded(settings: Settings) -> Roster | None:
 
 
 def _published(settings: Settings) -> Roster:
-    """The preset of published replies, with those of its files that the user's folder holds."""
+    """The preset of published replies, with those of its files that are in the user's folder."""
     folder = Path(settings.engine).expanduser()
     known = "EMPO_PRESET=empo-recorded needs EMPO_ENGINE to name the folder of the EmPO authors'"
     if not folder.is_dir():
@@ -127,7 +127,7 @@ def _check_recording(roster: Roster, settings: Settings) -> None:
 
 
 def recorded_roster(path: Path) -> Roster:
-    """The two contenders of the file at `path`: its replies, by its name, and the human's."""
+    """The two contenders of the file at `path`: its replies, with its name, and the human's."""
     from empo_demo.engine.predictions import stem
     from empo_demo.engine.recorded import HUMAN
 
@@ -144,10 +144,10 @@ def recorded_roster(path: Path) -> Roster:
 
 
 def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
-    """`roster` without those optional contenders whose models do not fit this machine.
+    """`roster` without the optional contenders whose models do not fit this machine.
 
-    The last are left out first. All stay where it cannot be told: on a leased GPU, at a server,
-    and where the models' configurations cannot be had. The tiny models fit everywhere.
+    The last ones are left out first. All stay if their need is unknown: on a leased GPU, at a
+    server, and without the models' configurations. The tiny models fit everywhere.
     """
     optional = [c for c in roster.contenders if c.optional]
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
@@ -170,11 +170,11 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:
-    """`roster` with EMPO_BASE and EMPO_ALIGNED in the place of its base and aligned models.
+    """`roster` with EMPO_BASE and EMPO_ALIGNED as its base and aligned models.
 
-    An adapter fits only the weights that it was trained on: where EMPO_BASE replaces the embedded
-    tiny base, the tiny adapters leave with it. Other rosters keep theirs, since EMPO_BASE may be
-    a local copy of the same model.
+    An adapter fits only the weights that it was trained on. So if EMPO_BASE replaces the embedded
+    tiny base, the tiny adapters are left out too. Other rosters keep their adapters, because
+    EMPO_BASE may be a local copy of the same model.
     """
     if settings.base is None and settings.aligned is None:
         return roster

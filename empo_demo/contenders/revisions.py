@@ -1,7 +1,7 @@
-"""Revisions: a short stable hash of exactly what answers for a contender.
+"""Revisions: a short stable hash of everything that a contender's replies depend on.
 
-Two contenders with the same revision give the same distribution over replies to the same
-messages and decoding. Hub models enter by their id, local ones by their files. Imports no model.
+Two contenders with the same revision give the same distribution of replies to the same messages
+and decoding. Hub models count by their id, local ones by their files. Imports no model.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def revision(contender: Contender, roster: Roster) -> str:
     """12 hexadecimal digits over model, adapter, strategy, prompt text and quantisation.
 
-    A strategy's own texts enter too. A guided contender's prompt also depends on HEF's top k and
-    on which SEM reads. The SEM's own revision is stored with each reading.
+    It includes the strategy's own texts. For a guided contender it includes HEF's top k and the
+    name of the SEM; the revision of the SEM is stored with each reading.
     """
     strategy = STRATEGIES[contender.strategy]
     parts: dict[str, object] = {

@@ -1,7 +1,7 @@
 """Contenders: weights x adapter x prompt strategy, and the roster of those who take part.
 
-A contender's `id` is stable and short; its `revision` names exactly what answered (model id,
-adapter hash, strategy, prompt text, quantisation) and is stored with every vote. Imports no model.
+A contender's `id` is stable and short. Its `revision` identifies what answered (model id, adapter
+hash, strategy, prompt text, quantisation) and is stored with every vote. Imports no model.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from empo_demo.errors import SettingsError
 from empo_demo.settings import Quantization
 
 UNGUIDED = "~unguided"
-"""Behind the id of a guided contender that had to answer without a reading. No id of a roster may
-hold a tilde, and no vote of such a side counts for the guided contender."""
+"""Follows the id of a guided contender that had to answer without a reading. No id of a roster may
+contain a tilde, so no vote on such a side counts for the guided contender."""
 MOST_BOOST = 4.0
-"""How many times more often than its weight says a contender without votes is drawn."""
+"""A contender without votes is drawn at most this many times as often as by its weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
     """One who can be drawn for a side. `adapter` is None for the base weights.
 
-    A retrained adapter carries its lineage: `parent` (contender id), `votes` (how many it was
-    trained on) and `data_hash` (of its training pairs). An `optional` one takes part only where
-    its adapter is there and its weights fit.
+    A retrained adapter has a lineage: `parent` (contender id), `votes` (the number that it was
+    trained on) and `data_hash` (of its training pairs). An `optional` contender takes part only if
+    its adapter exists and its weights fit.
     """
 
     id: str
@@ -50,16 +50,16 @@ class Contender:
 
     @property
     def guided(self) -> bool:
-        """Whether the SEM's guidance enters its prompt."""
+        """Whether its prompt contains the SEM's guidance."""
         return is_guided(self.strategy)
 
     def id_in_round(self, *, reading: bool) -> str:
-        """The id that a round and its vote record: another where the guidance was absent."""
+        """The id that a round and its vote store. It is another one if the guidance was absent."""
         return f"{self.id}{UNGUIDED}" if self.guided and not reading else self.id
 
 
 def label_of(contender: str, labels: Mapping[str, str]) -> str:
-    """A stored id in words; says where a guided contender had to answer without guidance."""
+    """A stored id in words. It says if a guided contender had to answer without guidance."""
     known = contender.removesuffix(UNGUIDED)
     label = labels.get(known) or known
     return label if known == contender else f"{label} (without guidance)"
@@ -84,7 +84,7 @@ class Roster:
 
     @property
     def recorded(self) -> bool:
-        """Whether some replies were recorded, so that only the recorded dialogues can be had."""
+        """Whether some replies were recorded. Then only the recorded dialogues can be answered."""
         return any(contender.predictions for contender in self.contenders)
 
     def __getitem__(self, contender_id: str) -> Contender:
@@ -97,10 +97,10 @@ class Roster:
     def pair_weights(self, votes: Mapping[str, int] | None = None) -> dict[tuple[str, str], float]:
         """The share of rounds of each unordered pair of ids; the values sum to 1.
 
-        A pair's share is proportional to the product of its contenders' weights. With `votes`
-        (votes so far by contender id) a contender that has fewer than the median of the others
-        is drawn more often: the interval of a win rate shrinks as 1/sqrt(votes), so the boost is
-        the ratio of the two widths, at most `MOST_BOOST`, and gone when they are equal.
+        The share of a pair is proportional to the product of its contenders' weights. With `votes`
+        (votes so far by contender id), a contender with fewer votes than the median of the others
+        is drawn more often. The interval of a win rate shrinks as 1/sqrt(votes), so the boost is
+        the ratio of the two widths, at most `MOST_BOOST`, and 1 when they are equal.
         """
         drawn = [c for c in self.contenders if c.weight > 0]
         boost = {c.id: _boost(c.id, drawn, votes) for c in drawn}

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
 
 THINKING = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=96)
-"""The first of two steps is read by a parser: greedy, and short."""
+"""The decoding of the first of two steps: greedy and short, because a parser reads it."""
 
 
 class Setting(Protocol):
-    """What a strategy needs to know of the roster that its contender is in."""
+    """What a strategy must know of the roster of its contender."""
 
     @property
     def system_prompt(self) -> str: ...
@@ -32,7 +32,7 @@ class Setting(Protocol):
 
 
 class Strategic(Protocol):
-    """What has a strategy: a contender."""
+    """An object with a strategy: a contender."""
 
     @property
     def strategy(self) -> str: ...
@@ -40,12 +40,12 @@ class Strategic(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is sent for one side. `messages` end with the user's turn.
+    """The prompt of one side. `messages` end with the user's turn.
 
-    `guidance` is the text that the strategy added, None where it added none. `think` are the
-    messages of the first of two steps, for `after_thinking`; where they are not used, `messages`
-    already carry the SEM's own reading. `emotion` is the emotion that the guidance puts first,
-    `source` who settled on it.
+    `guidance` is the text that the strategy added, or None. `think` are the messages of the first
+    of two steps; the model's answer to them goes to `after_thinking`. `messages` also work without
+    that step. `emotion` is the emotion that the guidance names first, and `source` says whether
+    the SEM or the language model chose it.
     """
 
     messages: tuple[Message, ...]
@@ -56,15 +56,15 @@ class Prepared:
 
 
 class Plain:
-    """The dialogue and the system prompt, nothing else; the base class of the others."""
+    """Only the dialogue and the system prompt. It is the base class of the other strategies."""
 
     name = "plain"
     guided = False
-    """Whether the SEM's reading enters the prompt. Without a reading, a guided contender answers
-    as a plain one, and its vote is kept apart."""
+    """Whether the prompt depends on the SEM's reading. Without a reading, a guided contender
+    answers like a plain one, and its votes are counted separately."""
 
     def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
-        """The messages of one side; those of the only step, or of both."""
+        """The messages of one side, for one step or for two."""
         return Prepared(tuple(dialogue.messages(setting.system_prompt)))
 
     def after_thinking(
@@ -74,7 +74,7 @@ class Plain:
         return self.prepare(dialogue, reading, setting)
 
     def wording(self, *, tiny: bool) -> str:
-        """Every text that the strategy may add: a contender's revision depends on it."""
+        """Every text that the strategy may add. The revision of a contender depends on it."""
         return ""
 
 
@@ -95,7 +95,7 @@ class Hef(Plain):
 
 
 class HefTwoStep(Hef):
-    """HEF in two steps: the model first settles on an emotion and its cause, then answers."""
+    """HEF in two steps: the model first decides on an emotion and its cause, then answers."""
 
     name = "hef-two-step"
 
@@ -110,7 +110,7 @@ class HefTwoStep(Hef):
     def after_thinking(
         self, dialogue: Dialogue, reading: Reading | None, setting: Setting, thought: str
     ) -> Prepared:
-        """A thought that cannot be used falls back to the SEM's own reading."""
+        """If the thought cannot be used, the SEM's own reading is used."""
         if reading is None:
             return self.prepare(dialogue, reading, setting)
         last = dialogue.last_user_turn
@@ -136,12 +136,12 @@ def after_thinking(
     contender: Strategic, dialogue: Dialogue, reading: Reading | None, setting: Setting,
     thought: str,
 ) -> Prepared:  # fmt: skip
-    """The messages for `contender` with what the model settled on in `thought`."""
+    """The messages for `contender` with the model's decision in `thought`."""
     return STRATEGIES[contender.strategy].after_thinking(dialogue, reading, setting, thought)
 
 
 def is_guided(strategy: str) -> bool:
-    """Whether the SEM's reading enters the prompt; False for a stored name that is not known."""
+    """Whether the prompt depends on the SEM's reading; False for an unknown stored name."""
     known = STRATEGIES.get(strategy)
     return known is not None and known.guided
 

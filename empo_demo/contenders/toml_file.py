@@ -1,7 +1,7 @@
-"""The TOML file of contenders: read, checked, and extended without disturbing what it holds.
+"""The TOML file of contenders: reads and checks it, and adds contenders to it.
 
 Paths in the file are relative to its folder. Every fault is one `SettingsError` that names the
-file, the place in it, and what may stand there.
+file, the place in it, and what is allowed there.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class _RosterTable(BaseModel):
 
 
 def read_roster(path: Path, *, files: Path | None = None) -> Roster:
-    """The roster that the file at `path` lists, without revisions.
+    """The roster in the file at `path`, without revisions.
 
-    Predictions lie in the folder `files`, by default beside `path`. A contender marked `optional`
-    is left out where its adapter or its predictions do not exist.
+    Predictions are in the folder `files`, by default beside `path`. A contender marked `optional`
+    is left out if its adapter or its predictions do not exist.
     """
     table = _parse(path, _read(path))
     folder = path.resolve().parent
@@ -118,10 +118,10 @@ def check_contenders(contenders: Sequence[Contender], *, where: str) -> None:
 
 
 def add_contender(path: Path, contender: Contender) -> None:
-    """Append `contender` to the file at `path`, keeping every byte that is there.
+    """Append `contender` to the file at `path` and keep the rest unchanged.
 
     Local models are written relative to the file's folder. The file is replaced in one step, and
-    only when the whole still reads; raises `SettingsError` otherwise.
+    only if the new file is valid. Otherwise `SettingsError` is raised.
     """
     old = _read(path)
     text = f"{old.rstrip()}\n\n{contender_toml(contender, path.resolve().parent)}"
@@ -135,7 +135,7 @@ def add_contender(path: Path, contender: Contender) -> None:
 
 
 def write_roster(path: Path, roster: Roster) -> None:
-    """Write `roster` as a new file, for a preset that is to be extended: see `add_contender`."""
+    """Write `roster` as a new file, so that `add_contender` can extend a preset."""
     folder = path.resolve().parent
     decoding = roster.decoding
     lines = [
@@ -159,7 +159,7 @@ def write_roster(path: Path, roster: Roster) -> None:
 
 
 def contender_toml(contender: Contender, folder: Path) -> str:
-    """One ``[[contenders]]`` table; local paths relative to `folder`."""
+    """One ``[[contenders]]`` table, with local paths relative to `folder`."""
     lines = ["[[contenders]]"]
     empty = Contender(id="", base="")
     for name in _ContenderTable.model_fields:
@@ -174,7 +174,7 @@ def contender_toml(contender: Contender, folder: Path) -> str:
 
 
 def resolve_model(model: str, folder: Path, where: str) -> str:
-    """An existing folder as an absolute path, or a Hub id as it is; else `SettingsError`."""
+    """An existing folder as an absolute path, or an unchanged Hub id; else `SettingsError`."""
     path = folder / Path(model).expanduser()
     if path.is_dir():
         return str(path.resolve())
@@ -189,8 +189,8 @@ def resolve_model(model: str, folder: Path, where: str) -> str:
 def is_adapter(model: str) -> bool:
     """Whether `model` is a PEFT adapter rather than a whole model.
 
-    A folder is looked into. For a Hub id the local cache and then the Hub are asked; where
-    neither answers it is taken for an adapter, which is what EmPO publishes.
+    The files of a folder tell. For a Hub id the local cache and then the Hub tell. If neither
+    can, it counts as an adapter, because EmPO publishes adapters.
     """
     if Path(model).is_dir():
         return (Path(model) / "adapter_config.json").is_file()
@@ -202,12 +202,12 @@ def is_adapter(model: str) -> bool:
         return cached[0]
     try:
         return bool(file_exists(model, "adapter_config.json"))
-    except Exception:  # offline, gated, mistyped: the loader says it in its own words
+    except Exception:  # offline, gated, mistyped: the loader raises a better error
         return True
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, so that a reader never sees half a file."""
+    """Replace the file in one step, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf8")

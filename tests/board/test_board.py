@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from empo_demo.board.ballots import Ballot
-from empo_demo.board.board import Board, board, length_sentence, side_sentence
+from empo_demo.board.board import Board, board
+from empo_demo.board.sentences import length_sentence, side_sentence
 from empo_demo.board.standing import Effect
 from empo_demo.contenders.roster import Contender, Roster
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from empo_demo.board.ballots import read_ballots
+from empo_demo.board.ballot_file import read_ballots
 from empo_demo.board.cli import register
 from empo_demo.errors import DataError
 

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
-from empo_demo.board.ballots import ballots_of_store, read_ballots
+from empo_demo.board.ballot_file import read_ballots
+from empo_demo.board.ballots import ballots_of_store
 from empo_demo.cli import app
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue

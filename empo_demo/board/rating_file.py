@@ -1,0 +1,70 @@
+"""Files of slider ratings: the paper's table, or any file of ballots."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from empo_demo.board.ballot_file import read_ballots
+from empo_demo.board.ratings import DIMENSIONS, Rating, of_ballots
+from empo_demo.errors import DataError
+from empo_demo.files import read_text
+
+
+def read_ratings(path: Path) -> list[Rating]:
+    """The ratings in the paper's CSV or in any file of ballots. `DataError` names the line.
+
+    The paper's CSV has the columns Dim1..Dim5, annotator, sample_index and model.
+    """
+    try:
+        text = read_text(path)
+    except DataError:
+        text = ""  # it may be Parquet
+    header = text.split("\n", 1)[0]
+    if any(column in header for column in ("annotator", *DIMENSIONS)):
+        return list(_paper(text, str(path)))
+    return of_ballots(read_ballots(path).ballots)
+
+
+def _paper(text: str, name: str) -> Iterator[Rating]:
+    sample = text.split("\n", 1)[0]
+    delimiter = max(",;~\t", key=sample.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = reader.fieldnames or []
+    needed = ["annotator", "sample_index", "model"]
+    present = [dimension for dimension in DIMENSIONS if dimension in columns]
+    missing = [column for column in needed if column not in columns] + (
+        [] if present else ["Dim1..Dim5"]
+    )
+    if missing:
+        raise DataError(
+            f"{name}: the column {', '.join(missing)} is missing; Dim1..Dim5, annotator, "
+            "sample_index and model are expected."
+        )
+    for row in reader:
+        for dimension in present:
+            value = _number(row[dimension], dimension, f"{name}:{reader.line_num}")
+            if value is not None:
+                yield Rating(
+                    row["model"], row["annotator"], row["sample_index"], DIMENSIONS[dimension],
+                    value,
+                )  # fmt: skip
+
+
+def _number(text: str | None, dimension: str, where: str) -> float | None:
+    if text is None or not text.strip():
+        return None
+    words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+    try:
+        value = words.get(text.strip().lower())
+        value = float(text) if value is None else value
+    except ValueError:
+        value = math.nan
+    highest = 1 if dimension == "Dim5" else 100
+    if not 0 <= value <= highest:
+        raise DataError(
+            f"{where}: {dimension} holds {text!r}; a number from 0 to {highest} is expected."
+        )
+    return value
