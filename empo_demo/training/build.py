@@ -1,4 +1,4 @@
-"""Where preference pairs come from: the dialogue files, or the arena's votes."""
+"""Builds preference pairs, from the dialogue files or from the arena's votes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from empo_demo.training.corpus import Split, empathetic_file, file_hash, read_co
 def from_dialogues(
     data: Path, out: Path, *, split: str, draws: int, seed: int, control: str
 ) -> str:
-    """EmPO pairs of a split of EmpatheticDialogues into `out`, a card beside it; what was made."""
+    """Write the EmPO pairs of a split of EmpatheticDialogues to `out`, with a card."""
     source = empathetic_file(data, cast(Split, split))
     conversations = read_conversations(data, cast(Split, split))
     pairs = preferences.build(conversations, draws=draws, seed=seed, control=control)
@@ -36,7 +36,7 @@ def from_dialogues(
 
 
 def from_votes(out: Path, database: str | None) -> str:
-    """Pairs from the votes of a database, as `votes export --format trl` writes them."""
+    """Write pairs from the votes of a database, like `votes export --format trl`."""
     from empo_demo.exchange.export import export_file
     from empo_demo.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""Going on after an interruption: from the last whole checkpoint, and only of the same training."""
+"""Continues an interrupted training from its last complete checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SETTINGS = "settings.json"
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note in `folder` what is being trained; refuse to go on with checkpoints of anything else.
+    """Record in `folder` what is trained; refuse checkpoints of another training.
 
-    Values are compared as JSON. Raises `DataError` that names the first setting that differs.
+    Values are compared as JSON. Raises a `DataError` that names the first different setting.
     """
     path = folder / _SETTINGS
     asked = json.loads(json.dumps(settings, default=str))
@@ -38,10 +38,10 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint of a `transformers` trainer that was written to its end.
+    """The newest complete checkpoint of a `transformers` trainer.
 
-    The trainer writes `trainer_state.json` last; folders without a readable one were being
-    written when the process died, and are removed.
+    The trainer writes `trainer_state.json` last. A folder without a readable one is incomplete,
+    because the process died, and is removed.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
     for path in found:
@@ -57,7 +57,7 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it is missing or cut off."""
+    """The object in a JSON file; empty if the file is missing or cut off."""
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError):

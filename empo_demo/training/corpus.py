@@ -1,6 +1,6 @@
-"""The dialogue files of training: read, checked line by line, and nothing else.
+"""Reads the dialogue files of training and checks them line by line.
 
-A data folder holds `empathetic_dialogues.{train,valid}.jsonl.gz` and, for the base model,
+A data folder has `empathetic_dialogues.{train,valid}.jsonl.gz` and, for the base model,
 `general_dialogues.jsonl.gz`. A fault is one `DataError` that names the file and the line.
 """
 
@@ -33,7 +33,7 @@ class Conversation:
 
     @property
     def target(self) -> int | None:
-        """Position of the last listener turn, EmPO's target; None where there is none."""
+        """Position of the last listener turn, EmPO's target; None if there is none."""
         last = len(self.turns) - 1
         position = last if self.turns[last]["role"] == "assistant" else last - 1
         return position if position > 0 else None
@@ -44,7 +44,7 @@ def empathetic_file(folder: Path, split: Split) -> Path:
 
 
 def read_conversations(folder: Path, split: Split) -> list[Conversation]:
-    """All dialogues of a split whose turns alternate; raises `DataError` on a malformed line."""
+    """All dialogues of a split whose turns alternate. Raises `DataError` on a malformed line."""
     path = empathetic_file(folder, split)
     return [_conversation(where, row) for where, row in read_lines(path)]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from empo_demo.errors import InvalidInput
 from empo_demo.training.corpus import file_hash, read_lines
+from empo_demo.training.model_card import write_card
 from empo_demo.training.recipe import (
     Job,
     as_the_adapter,
@@ -14,18 +15,17 @@ from empo_demo.training.recipe import (
     new_adapter,
     read_rows,
     sample,
-    train,
-    write_card,
 )
+from empo_demo.training.train import train
 
 PAIR = ("prompt", "chosen", "rejected")
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
-    """Go on from the SFT adapter with TRL's DPO; reference = the adapter as it was at the start.
+    """Continue the SFT adapter with TRL's DPO. The reference is the adapter at the start.
 
-    Without `job.adapter` a new one begins, and the base is the reference. `loss`: a loss type of
-    TRL, or several with their weights, as `sigmoid:1,sft:0.5`.
+    Without `job.adapter`, a new adapter is trained and the base is the reference. `loss` is a
+    loss type of TRL, or several with weights, such as `sigmoid:1,sft:0.5`.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -54,7 +54,7 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 
 
 def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
-    """As `run_dpo`, with TRL's KTO on rated replies; see `read_rated`."""
+    """Like `run_dpo`, with TRL's KTO on rated replies; see `read_rated`."""
     from datasets import Dataset
     from trl.experimental.kto import KTOConfig, KTOTrainer
 
@@ -74,9 +74,9 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
 
 
 def read_rated(path: Path) -> list[dict[str, Any]]:
-    """Rows of prompt, completion and label. A pair becomes two: the chosen one, the rejected one.
+    """Rows of prompt, completion and label. A pair becomes two rows: chosen and rejected.
 
-    Raises `DataError` for a file that holds neither.
+    Raises `DataError` for a file with other rows.
     """
     _, first = next(read_lines(path), ("", {}))
     if "chosen" not in first:
@@ -89,7 +89,7 @@ def read_rated(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_losses(text: str) -> tuple[list[str], list[float]]:
-    """Names and weights of `name[:weight],…`; raises `InvalidInput` on a weight that is none."""
+    """Names and weights of `name[:weight],…`. Raises `InvalidInput` on an invalid weight."""
     types, weights = [], []
     for part in text.split(","):
         name, _, weight = part.strip().partition(":")

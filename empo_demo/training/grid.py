@@ -1,7 +1,8 @@
 """Reward accuracy as a grid: trained on one kind of rejected text, tested on each.
 
-A model that learnt emotion from opposite-emotion pairs should tell same-emotion rejections apart
-no better than its reference; one that learnt topic does. Rows are adapters, columns pair files.
+If a model learnt emotion from opposite-emotion pairs, it should recognise same-emotion rejections
+no better than its reference does. If it learnt topic, it recognises them better. Rows are adapters,
+columns are pair files.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Scores = Mapping[Key, float]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference: the messages before, and both replies."""
+    """One preference: the messages before the reply, and both replies."""
 
     conv_id: str
     prompt: tuple[Message, ...]
@@ -39,7 +40,7 @@ class Pair:
 
     @property
     def keys(self) -> tuple[Key, Key]:
-        """What must be scored: the chosen reply, then the rejected one."""
+        """The replies to score: the chosen one, then the rejected one."""
         prompt = json.dumps(self.prompt)
         return (prompt, self.chosen), (prompt, self.rejected)
 
@@ -48,9 +49,9 @@ class Pair:
 class Cell:
     """Shares in [0, 1] of `n` held-out pairs; chance is 0.5.
 
-    `accuracy`: the implicit reward of DPO, log p(y|x) - log p_ref(y|x) (Rafailov et al. 2023),
-    is higher for the chosen reply; None for the reference itself. `plain`: log p(y|x) alone is.
-    Intervals: 95 %, bootstrap over dialogues.
+    `accuracy` is the share in which the implicit reward of DPO, log p(y|x) - log p_ref(y|x)
+    (Rafailov et al. 2023), is higher for the chosen reply; None for the reference itself. `plain`
+    is the share in which log p(y|x) is higher. Intervals: 95 %, bootstrap over dialogues.
     """
 
     trained_on: str
@@ -102,7 +103,7 @@ def cell(
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs that `preferences build` wrote; one per dialogue (the first, of several draws)."""
+    """The pairs that `preferences build` wrote: one per dialogue, the first of several draws."""
     found: dict[str, Pair] = {}
     for row in _rows(path):
         pair = Pair(
@@ -128,7 +129,7 @@ def sample(columns: Mapping[str, Sequence[Pair]], limit: int, seed: int) -> dict
 
 
 def named_paths(values: Iterable[str], option: str) -> dict[str, Path]:
-    """`NAME=PATH` options as a mapping; raises `InvalidInput` on anything else."""
+    """`NAME=PATH` options as a mapping. Raises `InvalidInput` on anything else."""
     found: dict[str, Path] = {}
     for value in values:
         name, separator, path = value.partition("=")
@@ -171,7 +172,7 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:
-    """The arena's own engine with every adapter over one unquantised copy of the base."""
+    """The arena's own engine, with every adapter on one unquantised copy of the base."""
     from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.engine.loading import load_engine
     from empo_demo.settings import load_settings
@@ -189,7 +190,7 @@ def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:
 
 
 def _score(engine: Any, name: str, keys: Sequence[Key], batch: int) -> dict[Key, float]:
-    # By length, so that little is padded.
+    # Sorted by length, so that there is little padding.
     order = sorted(keys, key=lambda key: len(key[0]) + len(key[1]))
     found: dict[Key, float] = {}
     for start in progress(range(0, len(order), batch), name):

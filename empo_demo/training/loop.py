@@ -1,8 +1,8 @@
 """The loop: votes -> preference pairs -> a new adapter -> a new contender beside its parent.
 
-`python -m empo_demo loop --rounds N`. Each round exports what the database holds, goes on training
-from the current aligned adapter with TRL, and adds the result to the contenders' file with its
-lineage (parent, number of pairs, hash of the data). Nothing that is there is changed or replaced.
+`python -m empo_demo loop --rounds N`. Each round exports the votes of the database, continues the
+training of the current aligned adapter with TRL, and adds the result to the contenders' file with
+its lineage (parent, number of pairs, hash of the data). No existing model or contender is changed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 Method = Literal["dpo", "kto"]
 METHODS: dict[str, Method] = {"dpo": "dpo", "kto": "kto"}
 LEAST_PAIRS = 10
-"""Fewer pairs than this teach nothing that an interval could show."""
+"""With fewer pairs than this, no effect could be measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The knobs of a loop. `simulate` names a taste of `simulate.TASTES`, or is None."""
+    """The settings of a loop. `simulate` names a taste of `simulate.TASTES`, or is None."""
 
     database: str
     out: Path = Path("runs/loop")
@@ -90,7 +90,7 @@ def loop(
 
 
 def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
-    """Do `rounds` rounds; return the new contenders. Each is in `plan.roster` once it is made."""
+    """Run `rounds` rounds; return the new contenders. Each is added to `plan.roster` at once."""
     made: list[Contender] = []
     roster = open_roster(settings, plan)
     _trainable(roster, plan.parent)
@@ -142,7 +142,7 @@ def vote(settings: Settings, plan: Plan, roster: Roster, *, seed: int) -> dict[s
 
 
 def first_turns(plan: Plan, split: Literal["train", "valid"]) -> list[str]:
-    """What people wrote first, in the dialogues of a split; the splits never mix."""
+    """The first turns of people in the dialogues of a split. The splits never mix."""
     from empo_demo.training.corpus import read_conversations
 
     if plan.data is None:
@@ -180,7 +180,7 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
 
 
 def export(plan: Plan, path: Path) -> int:
-    """Write the database's votes as TRL rows; return how many; `DataError` when too few."""
+    """Write the database's votes as TRL rows; return their number. `DataError` if too few."""
     from empo_demo.exchange.export import export_file
 
     path.parent.mkdir(parents=True, exist_ok=True)

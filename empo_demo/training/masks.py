@@ -1,8 +1,8 @@
-"""Which tokens of a rendered dialogue the assistant wrote, for any chat template.
+"""Finds the tokens of a rendered dialogue that the assistant wrote, for any chat template.
 
-TRL takes the loss on assistant turns from `{% generation %}` marks in the template, and knows
-marked versions of common ones; that of Zephyr, EmPO's base, it does not. This reads the spans off
-the rendering itself: what a turn adds behind its opening tag is the assistant's.
+For a loss on assistant turns, TRL needs `{% generation %}` marks in the template. It knows marked
+versions of common templates, but none of Zephyr's, EmPO's base. This module finds the spans in the
+rendered text: what an assistant's turn adds after its opening tag.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def assistant_tokens(
 ) -> tuple[list[int], list[bool]]:
     """Token ids of the whole dialogue, and which of them are assistant turns with their end tag.
 
-    Raises `DataError` where the template does not append turn by turn.
+    Raises `DataError` if the template does not append turn by turn.
     """
     safe = [{**m, "content": defuse(m["content"], tokenizer.all_special_tokens)} for m in messages]
     whole = _render(tokenizer, safe)
@@ -32,7 +32,7 @@ def assistant_tokens(
         if message["role"] != "assistant":
             continue
         before = _render(tokenizer, safe[:i], opening=True)
-        # Without the line break that some templates put behind the end tag.
+        # Leave out the line break that some templates put after the end tag.
         through = _render(tokenizer, safe[: i + 1]).rstrip()
         if not (through.startswith(before) and whole.startswith(through)):
             raise DataError(

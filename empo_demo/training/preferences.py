@@ -1,9 +1,9 @@
 """EmPO's preference pairs: the human listener's turn against one for the polar-opposite emotion.
 
-The target of a dialogue is its last listener turn, the prompt all turns before it. The rejected
-text is the target of a drawn dialogue of the opposite emotion (EmPO, arXiv 2406.19071), or, as a
-control, of the same emotion or of any: only so can the effect of emotion be told from that of
-topic. Seeded; every draw is used; no dialogue is its own rejected.
+The target of a dialogue is its last listener turn, and the prompt is all turns before it. The
+rejected text is the target of a random dialogue with the opposite emotion (EmPO, arXiv 2406.19071).
+As a control it comes from the same or from any emotion, which separates the effect of emotion from
+that of topic. The draws are seeded and all used; no dialogue is its own rejected text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONTROLS: tuple[Control, ...] = ("none", "same-emotion", "random")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference pair, with where its texts come from."""
+    """One preference pair, with the origin of its texts."""
 
     prompt: tuple[dict[str, str], ...]
     chosen: str
@@ -39,7 +39,7 @@ class Pair:
     rejected_emotion: str
 
     def row(self) -> dict[str, Any]:
-        """TRL's explicit-prompt conversational preference row, with the provenance beside it."""
+        """TRL's conversational preference row with explicit prompt, and the origin of its texts."""
         return {
             "prompt": list(self.prompt),
             "chosen": [{"role": "assistant", "content": self.chosen}],
@@ -56,8 +56,8 @@ def build(
 ) -> list[Pair]:
     """`draws` pairs for each conversation with a target, in the order of the conversations.
 
-    Rejected texts are dealt from a shuffled deck per emotion, reshuffled when it is empty, so
-    that every conversation of a class contributes before any contributes again.
+    Rejected texts come from a shuffled deck per emotion, which is shuffled again when it is empty.
+    So every conversation of a class is used before any is used again.
     """
     if control not in CONTROLS:
         raise InvalidInput(f"--control is {control!r}; it may be {', '.join(CONTROLS)}.")
@@ -82,7 +82,7 @@ class _Decks:
         self._decks: dict[str, list[Conversation]] = {}
 
     def deal(self, conversation: Conversation) -> Conversation:
-        """The next candidate for `conversation`; never itself, never the same text."""
+        """The next candidate for `conversation`: never itself, never the same text."""
         key = self._key(conversation.emotion)
         passed: list[Conversation] = []
         for _ in range(2 * len(self._members.get(key, ())) + 1):

@@ -1,33 +1,26 @@
-"""What SFT, DPO and KTO share: the base, the adapter to go on from, the arguments, the card.
+"""What SFT, DPO and KTO share: the base, the adapter to continue, the arguments and the rows.
 
-The result of every training is a PEFT adapter over the same base: DPO continues the SFT adapter
-and replaces it, nothing is stacked. TRL does the training; this only wires it.
+The result of every training is one PEFT adapter on the same base: DPO continues the SFT adapter
+and replaces it; adapters are not stacked. TRL trains; this module only configures it.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import math
 import os
 import random
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empo_demo.errors import DataError, EngineError
 from empo_demo.files import parse_json, read_text
 from empo_demo.processor import fast_bfloat16
-from empo_demo.progress import Begin, steps
-from empo_demo.training.checkpoints import claim, last_whole
-from empo_demo.training.corpus import file_hash, read_lines
+from empo_demo.training.corpus import read_lines
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel
 
 Quantization = Literal["none", "nf4"]
 Row = TypeVar("Row")
@@ -36,9 +29,9 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: where from, where to, and the knobs that all trainings have.
+    """One training: its start, its output folder, and the settings that all trainings have.
 
-    `steps` is 0 for whole epochs; `warmup` counts steps from 1 on, and is a share of them below 1.
+    `steps` is 0 for whole epochs. `warmup` is a number of steps; below 1 it is a share of them.
     """
 
     base: str
@@ -61,7 +54,7 @@ class Job:
 
     @property
     def examples(self) -> int | None:
-        """How many examples `steps` steps need; None where whole epochs are trained."""
+        """How many examples `steps` steps need; None for whole epochs."""
         return self.steps * max(self.batch, self.micro * _processes()) or None
 
     def arguments(self) -> dict[str, Any]:
@@ -95,7 +88,7 @@ class Job:
 
 
 def _processes() -> int:
-    """How many train together, as `accelerate launch` says; `Job.batch` is over all of them."""
+    """The number of processes of `accelerate launch`. `Job.batch` is the sum over all of them."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -126,7 +119,7 @@ def load_base(job: Job) -> PreTrainedModel:
 
 
 def new_adapter(job: Job) -> LoraConfig:
-    """A LoRA adapter that starts as no change to the base."""
+    """A LoRA adapter that does not change the base at the start."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -139,7 +132,7 @@ def new_adapter(job: Job) -> LoraConfig:
 
 
 def as_the_adapter(job: Job) -> Job:
-    """`job` with the rank, alpha and dropout of the adapter that it goes on from, if any."""
+    """`job` with the rank, alpha and dropout of the adapter that it continues, if any."""
     if job.adapter is None:
         return job
     file = job.adapter / "adapter_config.json"
@@ -156,7 +149,7 @@ def as_the_adapter(job: Job) -> Job:
 
 
 def load_adapted(job: Job) -> Any:
-    """The base with the adapter that training goes on from, trainable; else the base alone."""
+    """The base with the adapter to continue, trainable; without an adapter only the base."""
     from peft import PeftModel
 
     from empo_demo.errors import first_line
@@ -172,14 +165,14 @@ def load_adapted(job: Job) -> Any:
 
 
 def sample(rows: Sequence[Row], job: Job) -> list[Row]:
-    """The rows that are trained on: all, or a draw of as many as `job.steps` steps take."""
+    """The rows to train on: all, or a random sample of as many as `job.steps` steps need."""
     if job.examples is None or job.examples >= len(rows):
         return list(rows)
     return random.Random(job.seed).sample(rows, job.examples)
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a JSONL file with just `columns`; a missing one is named with its line."""
+    """The rows of a JSONL file with only `columns`. The error names a missing one and its line."""
     rows = []
     for where, row in read_lines(path):
         missing = [column for column in columns if column not in row]
@@ -189,157 +182,3 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{path} holds no rows; nothing can be trained on it.")
     return rows
-
-
-def guard_loss() -> TrainerCallback:
-    """Stops a training whose loss is no number before it reaches the weights or a checkpoint."""
-    import torch
-    from transformers import TrainerCallback
-
-    class Guard(TrainerCallback):
-        def on_pre_optimizer_step(
-            self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
-        ) -> None:
-            grads = [p.grad for p in model.parameters() if p.grad is not None]
-            if grads and not torch.isfinite(torch.stack(torch._foreach_norm(grads)).sum()):
-                raise EngineError(
-                    f"The loss is no number at step {state.global_step + 1}; the last checkpoint "
-                    f"in {args.output_dir} is kept. Train again with a lower --learning-rate, "
-                    "into another --output."
-                )
-
-    return Guard()
-
-
-@contextmanager
-def _shown(trainer: Any) -> Iterator[None]:
-    """Progress on stderr in place of the trainer's bar, which puts its figures on stdout."""
-    from transformers import PrinterCallback, TrainerCallback
-
-    with ExitStack() as stack:
-
-        class Shown(TrainerCallback):
-            begin: Begin | None = None
-            loss = math.nan
-
-            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if state.is_world_process_zero:
-                    self.begin = self.begin or stack.enter_context(steps(state.max_steps))
-                    self.begin(f"training, loss {self.loss:.3f}", state.global_step)
-
-            def on_log(
-                self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
-            ) -> None:
-                self.loss = float((logs or {}).get("loss", self.loss))
-
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Shown())
-        yield
-
-
-def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
-    """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
-
-    `told`: what else decides the result beside `job` (method, data); only checkpoints of the very
-    same training are gone on with.
-    """
-    trainer.add_callback(guard_loss())
-    checkpoints = job.out / "checkpoints"
-    if trainer.is_world_process_zero():
-        claim(checkpoints, {**_decides(job), **told})
-    with _room_on_disk(job.out), _shown(trainer):
-        resume = last_whole(checkpoints)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        # DPO keeps its reference as a second adapter, which is no part of the result.
-        trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
-    if trainer.is_world_process_zero():
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return _last_metrics(trainer.state.log_history)
-
-
-def _decides(job: Job) -> dict[str, Any]:
-    """The settings of `job` that decide its result."""
-    found = asdict(job)
-    for name in ("out", "save_steps"):
-        del found[name]
-    return found
-
-
-@contextmanager
-def _room_on_disk(out: Path) -> Iterator[None]:
-    """Says in one line that a file could not be written; earlier checkpoints stay."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if not _is_writing(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"The training cannot be written to {out}: {reason}. The last checkpoint there is "
-            "kept; free some space and run the command again."
-        ) from error
-
-
-def _is_writing(error: Exception) -> bool:
-    """Did a file fail to be written? (A file that cannot be read is something else.)"""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-    # safetensors has one class for both ways; torch's writer says no more than that a position
-    # in its archive is wrong.
-    return "while serializing" in str(error) or "PytorchStreamWriter" in str(error)
-
-
-def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The newest value of each metric; a run of few steps logs only once, at its end."""
-    found: dict[str, float] = {}
-    for entry in history:
-        found |= {k: float(v) for k, v in entry.items() if isinstance(v, int | float)}
-    found.setdefault("loss", found.pop("train_loss", math.nan))
-    timing = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
-    return {k: v for k, v in found.items() if k not in (*timing, "train_loss", "step")}
-
-
-def write_card(
-    job: Job, *, title: str, method: str, data: Path, metrics: Mapping[str, float], text: str = ""
-) -> None:
-    """The model card, in the Hub's format."""
-    base = job.base if not Path(job.base).exists() else Path(job.base).name
-    knobs = {
-        "rank": job.rank,
-        "alpha": job.alpha,
-        "learning rate": job.learning_rate,
-        **({"steps": job.steps} if job.steps else {"epochs": job.epochs}),
-        "warm-up": job.warmup,
-        "batch": job.batch,
-        "length": job.length,
-        "seed": job.seed,
-        "quantisation": job.quantization,
-        **job.extra,
-    }
-    lines = [
-        "---",
-        "library_name: peft",
-        f"base_model: {json.dumps(base)}",
-        "license: cc-by-nc-4.0",
-        f"tags: [empo, empathy, lora, {method}]",
-        "---",
-        "",
-        f"# {title}",
-        "",
-        "For non-commercial use: it was trained on EmpatheticDialogues (CC BY-NC 4.0).",
-        *([text.strip()] if text else []),
-        "",
-        f"Data: `{data.name}`, SHA-256 `{file_hash(data)}`.",
-        "",
-        "| hyperparameter | value |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in knobs.items()),
-        "",
-        "| last training metric | value |",
-        "|---|---|",
-        *(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
-        "",
-    ]
-    (job.out / "README.md").write_text("\n".join(lines), encoding="utf8")

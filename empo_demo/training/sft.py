@@ -1,4 +1,4 @@
-"""Supervised fine-tuning as EmPO does it: LoRA, whole dialogues, loss on assistant turns only."""
+"""Supervised fine-tuning as in EmPO: LoRA, whole dialogues, loss only on assistant turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from empo_demo.dialogue import Message
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
-from empo_demo.training.recipe import Job, load_base, new_adapter, sample, train, write_card
+from empo_demo.training.model_card import write_card
+from empo_demo.training.recipe import Job, load_base, new_adapter, sample
+from empo_demo.training.train import train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +53,7 @@ def run(job: Job, data: Path) -> None:
 
 
 def _row(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> dict[str, list[int]]:
-    """Token ids, and the same as labels where the assistant wrote them (-100 elsewhere)."""
+    """Token ids, and labels: the ids of the assistant's tokens, elsewhere -100."""
     ids, theirs = assistant_tokens(tokenizer, turns)
     labels = [token if own else -100 for token, own in zip(ids, theirs, strict=True)]
     return {"input_ids": ids, "labels": labels}

@@ -1,4 +1,4 @@
-"""The last part of a model card: what several contenders say to the same prompts of our own."""
+"""The last part of a model card: replies of several contenders to the same prompts of ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADING = "## Side by side"
 
 
 def write(card: Path, contenders: Sequence[str]) -> None:
-    """Replace the card's part `Side by side` (its last) by fresh replies of `contenders`."""
+    """Replace the card's last part, `Side by side`, by new replies of `contenders`."""
     from empo_demo.contenders.load import load_roster
     from empo_demo.engine.loading import load_engine
 
@@ -38,7 +38,7 @@ def write(card: Path, contenders: Sequence[str]) -> None:
 def replies(
     engine: Engine, roster: Roster, contenders: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """(the user's last turn, reply by contender) of each prompt; a prompt's seed is its number."""
+    """(last user turn, reply by contender) of each prompt. The seed of a prompt is its number."""
     from empo_demo.engine.protocol import Finished, Request
 
     found = []

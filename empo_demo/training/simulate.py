@@ -1,7 +1,7 @@
-"""Simulated voters with a stated taste, who vote through the real arena, and what it taught.
+"""Simulated voters with a given taste, who vote through the real arena, and their effect.
 
-They open rounds, read both streams and vote like anyone; nothing is written past the arena. Used
-to prove that the loop learns what voters prefer, and nothing when they prefer nothing.
+They open rounds, read both streams and vote like any visitor; nothing bypasses the arena. They show
+that the loop learns what voters prefer, and learns nothing when they have no preference.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Taste = Callable[[str, str, random.Random], str]
 VOTES_PER_VOTER = 10
-"""How many rounds one simulated voter answers: below the arena's rate limit."""
+"""The rounds of one simulated voter; the number is below the arena's rate limit."""
 
 
 def asks(reply: str) -> bool:
-    """The attribute of the taste "question": the reply holds a question mark."""
+    """The attribute of the taste "question": the reply has a question mark."""
     return "?" in reply
 
 
@@ -47,7 +47,7 @@ TASTES: dict[str, Taste] = {"question": _question, "random": _coin}
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How a child's share of replies with an attribute differs from its parent's, paired."""
+    """The paired difference between a child and its parent in their shares of an attribute."""
 
     parent: float
     child: float
@@ -57,7 +57,7 @@ class Shift:
     n: int
 
     def within(self, bound: float) -> bool:
-        """Whether the two one-sided tests (5 %) place the difference within ± `bound`."""
+        """Whether two one-sided tests (5 %) show that the difference is within ± `bound`."""
         error = (self.interval[1] - self.interval[0]) / 2 / 1.959963984540054
         return abs(self.difference) + 1.6448536269514722 * error < bound
 
@@ -74,8 +74,8 @@ def cast_votes(
 ) -> Counter[str]:
     """Cast `votes` votes on first turns drawn from `texts`; count the verdicts (and "void").
 
-    `at_once` voters are served together. Raises `InvalidInput` for an unknown taste, and when
-    most rounds cannot be voted on.
+    `at_once` voters are served together. Raises `InvalidInput` for an unknown taste, and if most
+    rounds cannot be voted on.
     """
     if taste not in TASTES:
         raise InvalidInput(f"There is no taste {taste!r}; there are: {', '.join(TASTES)}.")

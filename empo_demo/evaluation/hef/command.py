@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from empo_demo.engine.protocol import Engine
 
 DATA = ROOT.parent / "shared" / "data"
-"""Where the research data lies beside a clone; it is no part of the repository."""
+"""The folder of the research data beside a clone. It is not part of the repository."""
 COLUMNS = {
     "perplexity": "perplexity",
     "emotion_probability": "P(emotion)",
@@ -53,7 +53,7 @@ def run(
     as_json: bool,
     force_adapter: bool = False,
 ) -> None:
-    """Evaluate HEF; `--json` prints one line, `output` gets the same object."""
+    """Evaluate HEF. `--json` prints one line; `output` gets the same object."""
     from rich.console import Console
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
@@ -97,7 +97,7 @@ def run(
 
 
 def chosen_contenders(roster: Roster, names: Sequence[str]) -> list[Contender]:
-    """The named contenders, or all that answer without guidance: it is added here."""
+    """The named contenders, or all without guidance, because the conditions add it."""
     chosen = [roster[name] for name in names] or [c for c in roster.contenders if not c.guided]
     for contender in chosen:
         if contender.guided:
@@ -119,7 +119,7 @@ def fill(
     seed: int,
     batch: int,
 ) -> None:
-    """Append what is missing to the work file, batch by batch."""
+    """Append the missing answers to the work file, batch by batch."""
     from empo_demo.evaluation.hef.runner import missing, read_answers
 
     done = set(read_answers(work))
@@ -137,7 +137,7 @@ def fill(
 
 
 def load_judges(data: Path, settings: Settings, sem: SEM) -> Judges:
-    """The reply judge, trained now; EPITOME and BERTScore where the SEM brings what they need."""
+    """The reply judge, trained now, and EPITOME and BERTScore if the SEM supports them."""
     from empo_demo.evaluation.hef.reply_judge import train_judge
     from empo_demo.evaluation.tools import Tools
     from empo_demo.metrics.bertscore import bertscore
@@ -202,8 +202,8 @@ def label_of(sem: SEM) -> str:
 
 
 def print_table(result: dict[str, Any], console: Console) -> None:
-    """One row per contender and condition; an asterisk where the interval against none
-    excludes no difference."""
+    """One row per contender and condition. An asterisk means that the interval of the difference
+    to no guidance excludes 0."""
     from rich.table import Table
 
     measured = {

@@ -63,7 +63,7 @@ def figures(
 
 
 def human_figures(cases: Sequence[Case], judges: Judges) -> dict[str, float]:
-    """The same judges' figures of the human replies: the ceiling, and the judge's accuracy."""
+    """The same judges' figures for the human replies: the ceiling, and the judge's accuracy."""
     replies = [case.item.reference for case in cases]
     columns = _columns(cases, replies, judges)
     columns.pop(judges.bertscore_key, None)
@@ -85,7 +85,7 @@ def sem_figures(cases: Sequence[Case], top_k: int) -> dict[str, Any]:
 
 
 def perplexity(answers: Sequence[Answer], seed: int) -> dict[str, Any] | None:
-    """exp(-Σ log p / Σ tokens) of the human replies; None where the engine could not score."""
+    """exp(-Σ log p / Σ tokens) of the human replies; None if the engine cannot score."""
     if any(answer.log_p is None or not answer.tokens for answer in answers):
         return None
     low, high = _resampled([answers], seed)
@@ -95,7 +95,7 @@ def perplexity(answers: Sequence[Answer], seed: int) -> dict[str, Any] | None:
 def perplexity_ratio(
     without: Sequence[Answer], given: Sequence[Answer], seed: int
 ) -> dict[str, Any] | None:
-    """Perplexity with guidance over perplexity without, dialogues paired; below 1 it helps."""
+    """Perplexity with guidance divided by that without, paired by dialogue. Below 1 it helps."""
     if any(answer.log_p is None or not answer.tokens for answer in (*without, *given)):
         return None
     low, high = _resampled([given, without], seed)

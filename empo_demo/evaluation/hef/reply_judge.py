@@ -1,8 +1,8 @@
-"""A judge of the emotion that a reply is about, which has no part in HEF's guidance.
+"""A judge of the emotion that a reply is about. It has no part in HEF's guidance.
 
-Multinomial naive Bayes over words and word pairs, trained in seconds on the listeners' turns of
-EmpatheticDialogues' training split. It shares neither weights nor inputs with the SEM: the SEM
-reads users, this reads replies. Its accuracy on the human replies belongs beside every figure.
+It is multinomial naive Bayes over words and word pairs, trained in seconds on the listeners' turns
+of EmpatheticDialogues' training split. It shares neither weights nor inputs with the SEM: the SEM
+reads users, this judge reads replies. Show every figure with its accuracy on human replies.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.3
 RAREST = 3
-"""Features of fewer training turns are left out: names and misspellings."""
+"""Features in fewer training turns than this are left out: names and misspellings."""
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
 @dataclass(frozen=True)
 class ReplyJudge:
-    """`table` holds log P(feature | emotion), features by 32; priors are uniform."""
+    """`table` is log P(feature | emotion), features by 32. Priors are uniform."""
 
     vocabulary: dict[str, int]
     table: Array
@@ -42,15 +42,15 @@ class ReplyJudge:
     name = "naive Bayes over listeners' turns"
 
     def probabilities(self, texts: Sequence[str]) -> Array:
-        """P(emotion | text), texts by 32; uniform for a text without a known word."""
+        """P(emotion | text), texts by 32; uniform for a text without known words."""
         import numpy as np
 
         logits = np.zeros((len(texts), len(EMOTIONS)))
         for row, text in enumerate(texts):
             known = [self.vocabulary[f] for f in features(text) if f in self.vocabulary]
             if known:
-                # Words and their pairs count the same evidence twice; the mean over the square
-                # root of their number tempers naive Bayes' certainty.
+                # Words and their pairs count the same evidence twice. Division by the square
+                # root of their number reduces the overconfidence of naive Bayes.
                 logits[row] = self.table[known].sum(axis=0) / len(known) ** 0.5
         logits -= logits.max(axis=1, keepdims=True)
         odds = np.exp(logits)

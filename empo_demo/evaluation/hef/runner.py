@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Condition = Literal["none", "sem", "true", "shuffled"]
 Key = tuple[str, str, str, str, int]
-"""What an answer depends on: contender's revision, SEM, condition, dialogue, seed."""
+"""What an answer depends on: revision of the contender, SEM, condition, dialogue, seed."""
 CONDITIONS: tuple[Condition, ...] = ("none", "sem", "true", "shuffled")
 VALID = "empathetic_dialogues.valid.jsonl.gz"
 TRAIN = "empathetic_dialogues.train.jsonl.gz"
@@ -50,10 +50,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply under one condition, and how probable the human's reply was there.
+    """A reply under one condition, and the probability of the human's reply under it.
 
-    `log_p` is the sum over `tokens` of natural log probabilities; None where the engine cannot
-    score given texts.
+    `log_p` is the sum over `tokens` of natural log probabilities; None if the engine cannot score
+    given texts.
     """
 
     contender: str
@@ -84,7 +84,7 @@ def read_cases(
     ]
     if not known:
         raise DataError(f"{path} holds no dialogue of the reporting fold with an emotion.")
-    # Shuffled and cut, so that a larger n keeps the dialogues of a smaller one.
+    # Shuffled and cut, so that a larger n includes the dialogues of a smaller one.
     random.Random(seed).shuffle(known)
     items = known[:n]
     readings = read_many([item.context.turns for item in items])
@@ -106,7 +106,7 @@ def _readings(item: Item, reading: Reading, seed: int) -> dict[Condition, Readin
 
 
 def with_first(reading: Reading, emotion: str) -> Reading:
-    """`reading` with `emotion` in the first place: it changes probability with the former top."""
+    """`reading` with `emotion` first: the emotion and the former first one swap probabilities."""
     swapped = dict(reading.emotions)
     top = reading.emotions[0][0]
     swapped[top], swapped[emotion] = swapped[emotion], swapped[top]
@@ -115,7 +115,7 @@ def with_first(reading: Reading, emotion: str) -> Reading:
 
 
 def shuffled(reading: Reading, truth: str, rng: random.Random) -> Reading:
-    """The same probabilities over shuffled labels; the first is wrong for sure."""
+    """The same probabilities over shuffled labels. The first label is always wrong."""
     right = {truth, reading.emotions[0][0]}
     labels = [label for label, _ in reading.emotions]
     while labels[0] in right:
@@ -126,7 +126,7 @@ def shuffled(reading: Reading, truth: str, rng: random.Random) -> Reading:
 
 @dataclass
 class Runner:
-    """Answers cases with one engine. `save` takes each answer as soon as it is there."""
+    """Answers cases with one engine, and calls `save` with each answer at once."""
 
     engine: Engine
     roster: Roster
@@ -135,7 +135,7 @@ class Runner:
     save: Callable[[Answer], None]
 
     def answer(self, contender: Contender, condition: Condition, cases: Sequence[Case]) -> None:
-        """Generate and score one batch; raise `EngineError` where a side failed."""
+        """Generate and score one batch. Raises `EngineError` if a side failed."""
         prompts = [self.messages(contender, condition, case) for case in cases]
         scores = self._scores(contender, prompts, cases)
         replies = self._replies(contender, prompts, cases)
@@ -189,7 +189,7 @@ class Runner:
 
 
 def texts_of(engine: Engine, requests: Sequence[Request]) -> list[str]:
-    """The replies in the order of the requests; raise `EngineError` where one failed."""
+    """The replies in the order of the requests. Raises `EngineError` if one failed."""
     ended = {
         event.side: event
         for event in engine.stream(requests)
@@ -209,7 +209,7 @@ def missing(
     cases: Sequence[Case], contenders: Sequence[Contender], done: set[Key],
     sem: str, seed: int, batch: int,
 ) -> Iterator[tuple[Contender, Condition, list[Case]]]:  # fmt: skip
-    """What is still to be answered, in batches of like length."""
+    """The cases that are still open, in batches of similar length."""
     by_id = {case.item.conv_id: case for case in cases}
     for contender in contenders:
         for condition in CONDITIONS:
@@ -223,7 +223,7 @@ def missing(
 
 
 def read_answers(path: Path) -> dict[Key, Answer]:
-    """The answers in a work file; a last line that a kill tore is dropped."""
+    """The answers in a work file. A torn last line of a killed run is dropped."""
     answers = {}
     lines = path.read_text(encoding="utf8").split("\n") if path.exists() else []
     for number, line in enumerate(lines[:-1] if lines else [], start=1):

@@ -1,7 +1,7 @@
 """Two-step HEF: how often the emotion that the language model settles on is the true one.
 
-Beside it the two that it is made of: the SEM alone (its first label) and the language model alone
-(the same question without candidates). Greedy, so that no seed decides.
+For comparison there are its two parts: the SEM alone (its first label) and the language model alone
+(the same question without candidates). Decoding is greedy, so that no seed matters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.progress import progress
 
 UNFIT = 0.5
-"""With fewer first steps than this share readable, the model is too small for the question."""
+"""If less than this share of first steps is readable, the model is too small for the question."""
 
 
 def two_step(
@@ -29,9 +29,9 @@ def two_step(
 ) -> dict[str, Any]:
     """Accuracies of both together, of the SEM alone and of the model alone, with intervals.
 
-    `readable` is the share of first steps that were of the asked shape; below `UNFIT` the effect
-    is not `measurable` with this model. Together means what the arena does: an unreadable first
-    step falls back to the SEM.
+    `readable` is the share of first steps in the required form. Below `UNFIT` the effect is not
+    `measurable` with this model. "Together" means as in the arena: after an unreadable first step
+    the SEM's reading is used.
     """
     asked = replace(contender, strategy="hef-two-step")
     together: list[float] = []

@@ -1,5 +1,5 @@
 """How the embedded dialogue model is trained from nothing, and checked: `train tiny-base`.
 
-In: dialogue corpora. Out: a Llama-shaped folder like `assets/tiny/base`, and its perplexity and
-soundness. It never reads a test split.
+Dialogue corpora come in. A Llama-shaped folder like `assets/tiny/base` goes out, with figures of
+perplexity and soundness. This room must never read a test split.
 """

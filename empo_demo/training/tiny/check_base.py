@@ -1,6 +1,6 @@
-"""How good a tiny base is: perplexity on human listener turns, and whether its replies end well.
+"""Checks a tiny base: its perplexity on human listener turns, and whether its replies are sound.
 
-Both figures are read off ED-valid, which the base never trained on, and written beside the model.
+Both figures are measured on ED-valid, which the base was not trained on, and written beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NGRAM = 4
 class Perplexity:
     """exp of the mean negative log-likelihood per token, end tokens included.
 
-    `interval`: 95 %, bootstrap over dialogues, as the turns of one dialogue hang together.
+    `interval` is 95 %, bootstrapped over dialogues, because the turns of one are not independent.
     """
 
     value: float
@@ -77,7 +77,7 @@ def perplexity(
     batch: int = 32,
     seed: int = 0,
 ) -> Perplexity:
-    """Over the listener turns of `conversations`, each given all turns before it."""
+    """The perplexity of the listener turns of `conversations`, each after all turns before it."""
     import torch
 
     from empo_demo.training.tiny.corpus_rows import encode
@@ -93,7 +93,7 @@ def perplexity(
         for i, row in enumerate(part):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
         with torch.inference_mode():
-            # Right padding and causal attention: no real token sees a pad.
+            # With right padding and causal attention, no real token sees the padding.
             logits = model(input_ids=ids, use_cache=False).logits
         for i, row in enumerate(part):
             theirs = torch.tensor([weight == 1.0 for weight in row.weights[1:]])

@@ -1,7 +1,7 @@
-"""What the tiny base reads: dialogues as token ids with a weight per token.
+"""The training rows of the tiny base: dialogues as token ids with a weight per token.
 
-One dialogue is one row, so no dialogue sees another. Listener turns count fully, user turns half
-(the model need not write them well), system messages not at all (they are given, not learned).
+One dialogue is one row, so no dialogue sees another. Listener turns have weight 1, user turns 0.5
+(the model need not write them well), and system messages 0 (they are given, not learned).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 WEIGHTS = {"system": 0.0, "user": 0.5, "assistant": 1.0}
 KEEP = {"Schema-Guided Dialogue": 0.1}
-"""Task talk is thinned: with more of it the model answers "hi" by booking a hotel."""
+"""Only this share of task dialogues is used: with more, the model answers "hi" with a hotel."""
 EMPATHETIC_REPEATS = 2
-"""EmpatheticDialogues is read this often in one pass, with other system messages each time."""
+"""How often a pass contains EmpatheticDialogues, with other system messages each time."""
 AS_SITUATION = 0.25
-"""Share of empathetic dialogues whose first turn is the writer's situation text instead: another
-view of the same event, which the listener's turns answer just as well."""
+"""Share of empathetic dialogues whose first turn is replaced by the writer's situation text. It
+tells the same event in another way, and the listener's turns answer it just as well."""
 WITH_EMOTION, WITH_CAUSES = 0.2, 0.2
-"""Shares of empathetic dialogues that carry `The user feels …`, without and with cause words."""
+"""Shares of empathetic dialogues with `The user feels …`, without and with cause words."""
 _WORD = re.compile(r"[a-z][a-z'-]+")
 
 
@@ -44,10 +44,10 @@ class Row:
 
 
 class CauseWords:
-    """Stand-in for cause annotations, which ED's training split has not: rare content words.
+    """Rare content words instead of cause annotations, which ED's training split lacks.
 
-    A word's weight is its inverse document frequency over all utterances; words of fewer than
-    five utterances (misspellings) or of more than 3 % of them (function words) never count.
+    The weight of a word is its inverse document frequency over all utterances. Words in fewer
+    than five utterances (misspellings) or in more than 3 % (function words) are never used.
     """
 
     def __init__(self, conversations: Sequence[Conversation]) -> None:
@@ -67,7 +67,7 @@ class CauseWords:
 
 
 class Corpus:
-    """All training dialogues; `pass_of(n)` gives the n-th pass, the same for the same seed."""
+    """All training dialogues. `pass_of(n)` is the n-th pass, the same for the same seed."""
 
     def __init__(
         self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, length: int, seed: int
@@ -108,7 +108,7 @@ def _view(conversation: Conversation, rng: random.Random) -> Sequence[Message]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], length: int) -> Row:
-    """The template's tokens of `messages`, cut to `length`. Role tags in a text stay text."""
+    """The tokens of `messages` in the template, cut to `length`. Role tags in texts stay text."""
     ids: list[int] = []
     weights: list[float] = []
     end = tokenizer.eos_token_id
@@ -140,7 +140,7 @@ def batches(rows: Sequence[Row], tokens: int, seed: str) -> list[list[Row]]:
 
 
 def _pieces(messages: list[Message], turns: int = 8) -> Iterator[list[Message]]:
-    """Long dialogues in pieces that start with a user's turn."""
+    """Long dialogues, split into parts that start with a user's turn."""
     for start in range(0, len(messages), turns):
         piece = messages[start : start + turns]
         if len(piece) > 1:

@@ -1,8 +1,8 @@
 """The tiny base: tokenizer and Llama-shaped language model, from scratch or from a head start.
 
-Deterministic in the seed and resumable: the order of the data depends on seed and step alone, and
-every checkpoint is written beside the last and then swapped in, so a kill at any moment costs at
-most one interval.
+The training is deterministic and resumable: the order of the data depends only on seed and step. A
+new checkpoint is written to a second file, which then replaces the last one. So a kill at any
+moment costs at most one interval.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARD = "9MB"
 
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
-    """Hyperparameters. `tokens` is the padded size of a step; `micro` that of one forward pass."""
+    """Hyperparameters. `tokens` is the padded size of a step, `micro` that of a forward pass."""
 
     passes: float = 2.0
     learning_rate: float = 2e-3
@@ -47,7 +47,7 @@ class TinyConfig:
 
 
 def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads: int = 0) -> None:
-    """Train (or go on training) into `out`; leaves model, tokenizer and `training.json` there."""
+    """Train (or continue); write model, tokenizer and `training.json` to `out`."""
     import torch
 
     from empo_demo.training.tiny.corpus_rows import Corpus
@@ -67,7 +67,7 @@ def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads
     tokenizer.save_pretrained(out)
     record = {"config": asdict(config), "init": init is not None, "data": _hashes(data)}
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-    # A run shorter than one interval has written none.
+    # A run that is shorter than one interval has no checkpoint.
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
@@ -99,13 +99,13 @@ class _Trainer:
                     saved = time.monotonic()
 
     def _drop(self, branch: torch.nn.Module, given: object, out: torch.Tensor) -> torch.Tensor:
-        """Dropout on what a branch adds: the dialogues are read several times."""
+        """Dropout on the output of a branch, because the dialogues are read several times."""
         import torch
 
         return torch.nn.functional.dropout(out, self.config.dropout, branch.training)
 
     def _steps(self, corpus: Any) -> Iterator[list[list[Row]]]:
-        """The micro-batches of each step from the current one on."""
+        """Yield the micro-batches of each step from the current one on."""
         from empo_demo.training.tiny.corpus_rows import batches
 
         accumulate = max(1, self.config.tokens // self.config.micro)
@@ -127,7 +127,7 @@ class _Trainer:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._schedule()
-        # By the step, so that a resumed run drops what the uninterrupted one would have dropped.
+        # Seeded by the step, so that a resumed run has the same dropout as an uninterrupted one.
         torch.manual_seed(self.config.seed + self.step)
         weight = sum(sum(row.weights[1:]) for rows in micro for row in rows)
         total = 0.0
@@ -153,7 +153,7 @@ class _Trainer:
         return warm * 0.5 * (1 + math.cos(math.pi * self.step / max(1, self.total)))
 
     def save(self) -> None:
-        """Write a checkpoint beside the last one, then put it in its place."""
+        """Write a checkpoint to a second file, which then replaces the last one."""
         import torch
 
         state = {
@@ -176,7 +176,7 @@ class _Trainer:
         part.replace(self._folder / "state.pt")
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one of the same length of training."""
+        """Continue from the checkpoint, if there is one of a training with the same length."""
         import torch
 
         path = self._folder / "state.pt"
@@ -197,8 +197,8 @@ class _Trainer:
 def _optimizers(model: PreTrainedModel, config: TinyConfig) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings and norms, at one learning rate.
 
-    Jordan et al. 2024 (Muon), with the scale of Liu et al. 2025 (arXiv 2502.16982) that lets
-    both share AdamW's learning rate and decay.
+    After Jordan et al. 2024 (Muon), with the scale of Liu et al. 2025 (arXiv 2502.16982), so that
+    both use AdamW's learning rate and decay.
     """
     import torch
 
@@ -230,7 +230,7 @@ def _loss(model: PreTrainedModel, rows: list[Row]) -> torch.Tensor:
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         weights[i, : len(row.ids)] = torch.tensor(row.weights)
-    # Right padding and a causal model: no real token can see a pad, so no mask is needed.
+    # With right padding and a causal model, no real token sees the padding: no mask is needed.
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     targets, weights = ids[:, 1:], weights[:, 1:]
@@ -244,7 +244,7 @@ def _loss(model: PreTrainedModel, rows: list[Row]) -> torch.Tensor:
 def _steps_per_pass(rows: list[Row], config: TinyConfig) -> int:
     from empo_demo.training.tiny.corpus_rows import batches
 
-    # The last step of a pass may be a short one: little data is still trained on.
+    # The last step of a pass may be shorter, so that a small corpus gives a step too.
     return math.ceil(len(batches(rows, config.micro, "")) / max(1, config.tokens // config.micro))
 
 

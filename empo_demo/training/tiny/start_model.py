@@ -1,4 +1,4 @@
-"""What the tiny base starts from: shape and tokenizer from scratch, or those of a head start."""
+"""The start of the tiny base: shape and tokenizer from scratch, or those of a head start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEMPLATE = (
 
 
 def start_model(tokenizer: PreTrainedTokenizerBase, init: Path | None) -> PreTrainedModel:
-    """The head start in 32 bits, or a new Llama of 17 M parameters, to be trained."""
+    """The head start in 32 bits, or a new Llama with 17 M parameters."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 

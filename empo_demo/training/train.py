@@ -1,0 +1,130 @@
+"""Runs a trainer of TRL: progress, checkpoints, and faults in one line each."""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empo_demo.errors import DataError, EngineError
+from empo_demo.progress import Begin, steps
+from empo_demo.training.checkpoints import claim, last_whole
+from empo_demo.training.recipe import Job
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+def guard_loss() -> TrainerCallback:
+    """Stops a training with a NaN loss before it changes the weights or a checkpoint."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):
+        def on_pre_optimizer_step(
+            self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+        ) -> None:
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            if grads and not torch.isfinite(torch.stack(torch._foreach_norm(grads)).sum()):
+                raise EngineError(
+                    f"The loss is no number at step {state.global_step + 1}; the last checkpoint "
+                    f"in {args.output_dir} is kept. Train again with a lower --learning-rate, "
+                    "into another --output."
+                )
+
+    return Guard()
+
+
+@contextmanager
+def _shown(trainer: Any) -> Iterator[None]:
+    """Show progress on stderr, because the trainer's bar prints its figures on stdout."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    with ExitStack() as stack:
+
+        class Shown(TrainerCallback):
+            begin: Begin | None = None
+            loss = math.nan
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.is_world_process_zero:
+                    self.begin = self.begin or stack.enter_context(steps(state.max_steps))
+                    self.begin(f"training, loss {self.loss:.3f}", state.global_step)
+
+            def on_log(
+                self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
+            ) -> None:
+                self.loss = float((logs or {}).get("loss", self.loss))
+
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Shown())
+        yield
+
+
+def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
+    """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
+
+    `told` is what the result depends on beside `job` (method, data). Only checkpoints of exactly
+    the same training are continued.
+    """
+    trainer.add_callback(guard_loss())
+    checkpoints = job.out / "checkpoints"
+    if trainer.is_world_process_zero():
+        claim(checkpoints, {**_decides(job), **told})
+    with _room_on_disk(job.out), _shown(trainer):
+        resume = last_whole(checkpoints)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        # DPO has its reference as a second adapter, which is not part of the result.
+        trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
+    if trainer.is_world_process_zero():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return _last_metrics(trainer.state.log_history)
+
+
+def _decides(job: Job) -> dict[str, Any]:
+    """The settings of `job` that its result depends on."""
+    found = asdict(job)
+    for name in ("out", "save_steps"):
+        del found[name]
+    return found
+
+
+@contextmanager
+def _room_on_disk(out: Path) -> Iterator[None]:
+    """Turn a failed write into one line. Earlier checkpoints stay."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_writing(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"The training cannot be written to {out}: {reason}. The last checkpoint there is "
+            "kept; free some space and run the command again."
+        ) from error
+
+
+def _is_writing(error: Exception) -> bool:
+    """Whether writing a file failed. (Reading a file is something else.)"""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    # safetensors has one error class for reading and writing. torch's writer says only that a
+    # position in its archive is wrong.
+    return "while serializing" in str(error) or "PytorchStreamWriter" in str(error)
+
+
+def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The newest value of each metric. A run of few steps logs only once, at its end."""
+    found: dict[str, float] = {}
+    for entry in history:
+        found |= {k: float(v) for k, v in entry.items() if isinstance(v, int | float)}
+    found.setdefault("loss", found.pop("train_loss", math.nan))
+    timing = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    return {k: v for k, v in found.items() if k not in (*timing, "train_loss", "step")}
