@@ -1,7 +1,7 @@
-"""One look for all Plotly figures: transparent, still, legible on a light and on a dark page.
+"""One style for all Plotly figures: transparent, without animation, for light and dark pages.
 
-`style(figure, …)` gives a figure the shared template and the layout of its own. Colours that
-tell series apart are colour-blind-safe (Okabe and Ito 2008).
+`style(figure, …)` gives a figure the shared template and its own layout. The colours of series are
+safe for colour-blind people (Okabe and Ito 2008).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 INK = "#8a8f98"
-"""Text and marks: a grey with enough contrast on both pages."""
+"""The colour of text and marks: a grey with enough contrast on both pages."""
 GRID, ZERO_LINE = "rgba(128,128,128,.25)", "rgba(128,128,128,.45)"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SIDES = {"a": "#3a78b5", "b": "#ad6726"}
-"""The two sides of a round."""
+"""The colours of the two sides of a round."""
 
 
 @lru_cache(maxsize=1)
 def template() -> Any:
-    """What every figure starts from. A figure's own layout goes before it."""
+    """The template of every figure. The figure's own layout overrides it."""
     import plotly.graph_objects as go
 
     axis = {
@@ -46,7 +46,7 @@ def template() -> Any:
 
 
 def style(figure: Figure, **layout: Any) -> Figure:
-    """`figure` with the shared template and `layout`, which is what is its own."""
+    """`figure` with the shared template and its own `layout`."""
     figure.update_layout(template=template(), **layout)
     return figure
 

@@ -1,6 +1,6 @@
-"""What the commands of all rooms share: options of one name and meaning, and how they log.
+"""Shared by the commands of all rooms: options with one name and meaning, and logging.
 
-Every command writes to `--output` (`-o`). `--out`, its name in earlier versions, is still taken.
+Every command writes to `--output` (`-o`). `--out`, its name in earlier versions, still works.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="The folder t
 
 LIBRARIES = ("accelerate", "alembic", "bitsandbytes", "httpx", "huggingface_hub", "peft",
              "transformers", "trl")  # fmt: skip
-"""Whose notes a user cannot act on; `-v` shows them."""
+"""Libraries whose log messages do not help a user; `-v` shows them."""
 
 
 class Command(TyperCommand):
-    """A command that takes `--out` for `--output`, without a line in its help."""
+    """A command that accepts `--out` for `--output`, without a line in its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(
@@ -51,24 +51,24 @@ def group(help: str | None = None) -> typer.Typer:
 
 
 def named_output(output: Path | None, file: Path | None) -> Path:
-    """The file given by `--output`, or by its place as in earlier versions."""
+    """The file of `--output`, or the positional argument of earlier versions."""
     if output is None and file is None:
         raise InvalidInput("Name the file to write: --output FILE.")
     return output or file or Path()
 
 
 def configure_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
-    """Log to stderr from `level` on; libraries' notes only where `verbose`."""
+    """Log to stderr from `level` on; messages of libraries only if `verbose`."""
     logging.basicConfig(
         level=logging.INFO if verbose else level, format="%(levelname)s %(name)s: %(message)s"
     )
     if verbose:
         return
     if not sys.stderr.isatty():
-        # In a pipe our own progress says a line every ten seconds.
+        # In a pipe, our own progress writes a line every ten seconds.
         for bars in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(bars, "1")
-    # transformers sets its own level when it is imported; this is where it takes it from.
+    # transformers reads its level from this variable when it is imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)

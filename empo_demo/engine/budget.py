@@ -1,8 +1,8 @@
-"""What serving a line-up takes, computed before a byte is loaded, against what is free.
+"""The memory and disk that a line-up needs, compared with what is free, before anything is loaded.
 
-GPU: weights, adapters, the KV cache of the rounds that run together, one prefill's activations,
-and CUDA's own. Host: what loading passes through. Disk: merged copies that are not there yet
-(downloads are not counted). On a CPU the device's memory is the host's.
+GPU: weights, adapters, the KV cache of the rounds that run together, the activations of one
+prefill, and CUDA's own memory. Host: what loading needs. Disk: merged copies that do not exist yet
+(downloads are not counted). On a CPU the memory of the device is that of the host.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CUDA_BYTES = 0.6e9
 HOST_BYTES = 2.5e9
 """The process itself beside a GPU: Python, torch with CUDA, the SEM and the page. Assumed."""
 MERGE_BYTES = 1.5e9
-"""Two shards of a merge and one layer in fp32; measured by tests/engine/test_merging.py."""
+"""The shards of a merge and one layer in fp32; measured by tests/engine/test_merging.py."""
 CPU_LOAD = {"nf4": 1.6, "int8": 1.6, "none": 1.1}
 """Peak of loading on a CPU as a multiple of the 16-bit weights: quantising passes through them.
 Measured at 0.6 billion weights: 1,829 MB for 1,128 MB."""
 FIRST_ROUND = 4096
-"""Tokens per side for which one round must always find room."""
+"""There must always be room for one round with this many tokens per side."""
 ROWS = 2
 """Rows of a round: its two sides."""
 
@@ -45,7 +45,7 @@ Replan = Callable[..., "Budget"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One contender's part. `shared` and `merged` are what its adapter would add either way."""
+    """One contender. `shared` and `merged` are what its adapter adds by either plan."""
 
     id: str
     base: str
@@ -55,7 +55,7 @@ class Member:
     shared: float = 0.0
     merged: float = 0.0
     prepared: bool | None = None
-    """Whether its merged copy is kept from before; None where there is none to keep."""
+    """Whether its merged copy exists already; None if it needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """All figures are bytes. `fixed` is what is held whether or not anyone writes."""
+    """All figures are bytes. `fixed` is needed even when nothing is generated."""
 
     members: tuple[Member, ...]
     copies: tuple[Copy, ...]
@@ -93,7 +93,7 @@ class Budget:
 
     @property
     def own(self) -> float:
-        """CUDA's own."""
+        """CUDA's own memory."""
         return CUDA_BYTES if self.device.startswith("cuda") else 0.0
 
     @property
@@ -102,23 +102,23 @@ class Budget:
 
     @property
     def least(self) -> float:
-        """With one round of `FIRST_ROUND` tokens per side."""
+        """The need with one round of `FIRST_ROUND` tokens per side."""
         return self.fixed + self.kv_first
 
     @property
     def most(self) -> float:
-        """With all rounds at their longest."""
+        """The need with all rounds at their longest."""
         return self.fixed + self.rounds * self.kv_round
 
     def kv_bytes(self, free: float | None) -> int:
-        """The bound of the KV cache: all that is left, at most what all rounds could fill."""
+        """The bound of the KV cache: what is left, but not more than all rounds can fill."""
         wanted = self.rounds * self.kv_round
         return int(wanted if free is None else max(0.0, min(wanted, free - self.fixed)))
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Free bytes; None where it cannot be asked (a GPU that is leased by the call)."""
+    """Free bytes; None if unknown (a GPU that is leased for each call)."""
 
     device: float | None
     host: float
@@ -136,8 +136,8 @@ def make_budget(
 ) -> Budget:
     """The budget of `sources`; recorded ones cost nothing.
 
-    `new_tokens` is the longest reply. Raises `EngineError` where a model or adapter cannot be
-    found. Of Hub models only the configurations are fetched.
+    `new_tokens` is the longest reply. Raises `EngineError` if a model or adapter cannot be found.
+    Only the configurations of Hub models are downloaded.
     """
     written = [written_by(source) for source in sources if not source.predictions]
     members: list[Member] = []
@@ -185,7 +185,7 @@ def plan_of(
     override: Override | None = None,
     first: int | None = None,
 ) -> Budget:
-    """The budget of `written` under `settings`, or under settings that differ as given."""
+    """The budget of `written` under `settings`, with other values where given."""
     quantization = quantization or lineup.quantization
     return make_budget(
         written[:first],
@@ -198,7 +198,7 @@ def plan_of(
 
 
 def free_memory(device: str) -> Free:
-    """What is free now. On a CPU the device's memory is the host's."""
+    """The free bytes now. On a CPU the memory of the device is that of the host."""
     import psutil
 
     from empo_demo.engine.copies import root
@@ -218,9 +218,9 @@ def free_memory(device: str) -> Free:
 
 
 def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
-    """Raise `EngineError`, with the numbers and what would fit, where the budget does not fit.
+    """Raise an `EngineError` with the numbers and with remedies if the budget does not fit.
 
-    `replan` computes the budget of other settings, by which the remedies are found.
+    `replan` computes the budget of other settings, to find the remedies.
     """
     lacks = []
     if free.device is not None and budget.least > free.device:
@@ -247,7 +247,7 @@ def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
 
 
 def fits(budget: Budget, free: Free) -> bool:
-    """Whether `check` would let it pass."""
+    """Whether `check` would raise no error."""
     return (
         (free.device is None or budget.least <= free.device)
         and budget.host <= free.host
@@ -314,7 +314,7 @@ def _member(
 
 
 def _tokens(shape: ModelShape, new_tokens: int) -> int:
-    """The most tokens of a row: what a dialogue may hold, at four characters a token."""
+    """The most tokens of a row: a dialogue at its longest, with four characters per token."""
     return min(shape.context, MAX_TURNS * MAX_TEXT // 4 + new_tokens)
 
 
@@ -334,7 +334,7 @@ def _large(copies: Sequence[Copy]) -> bool:
 
 
 def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
-    """Settings under which the plan would fit, as sentences' parts."""
+    """Yield settings under which the plan would fit, as parts of a sentence."""
     tries: list[tuple[str, dict[str, Any]]] = [
         ("EMPO_QUANTIZATION=nf4", {"quantization": "nf4"}),
         ("EMPO_ADAPTER_PLAN=shared", {"override": "shared"}),

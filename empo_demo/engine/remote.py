@@ -1,9 +1,8 @@
 """Contenders served by OpenAI-compatible servers: vLLM, TGI, `transformers serve`.
 
-Every side is asked for at once, each in its own thread, and released at one pace. Of several
-servers, the least busy healthy one that has the contender answers; where it fails before the first
-word, the next one does. Closing the stream closes the responses, which is how such servers are
-told to stop.
+All sides are requested at once, each in its own thread, and released at one pace. Of several
+servers, the least busy healthy one that has the contender answers. If it fails before the first
+word, the next one answers. Closing the stream closes the responses, which makes such servers stop.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 READ = 60.0
 """Seconds to wait for the next piece of a reply."""
 LOOK = 15.0
-"""Seconds between two health checks, where there are several servers."""
+"""Seconds between two health checks of several servers."""
 
 
 class RemoteEngine:
@@ -42,7 +41,7 @@ class RemoteEngine:
         self._client = httpx.Client(
             timeout=httpx.Timeout(read, connect=CHECK),
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            # A new connection for each reply, so that each can be cut by itself.
+            # Each reply has its own connection, so that it can be cut alone.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self._servers = [ModelServer(u, self._client) for u in urls.split(",") if u.strip()]
@@ -69,18 +68,18 @@ class RemoteEngine:
 
     @property
     def repeatable(self) -> bool:
-        """False: a server batches as it likes, and need not heed the seed."""
+        """False: a server chooses its batches, and may ignore the seed."""
         return False
 
     def close(self) -> None:
-        """End what is being asked at once, also where the server is silent."""
+        """End all requests at once, also those to a silent server."""
         self._closed.set()
         for stop in tuple(self._open_streams):
             stop.set()
         self._client.close()
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """Events of all `requests`, released together; close to make the server stop."""
+        """Yield the events of all `requests` at one pace; close to make the server stop."""
         for request in requests:
             check_decoding(request.decoding)
             if request.contender not in self._contenders:
@@ -112,7 +111,7 @@ class RemoteEngine:
             self._open_streams.discard(stop)
 
     def _run(self, request: Request, arrived: queue.SimpleQueue[Event], stop: _Stop) -> None:
-        """One side, from asking to its end; whatever goes wrong becomes a `Failed`."""
+        """Run one side from its request to its end. Every error becomes a `Failed`."""
         failure = "No model server answers at present; try again in a minute."
         contender, said = self._contenders[request.contender], False
         try:
@@ -142,13 +141,13 @@ class RemoteEngine:
         arrived.put(Failed(request.side, failure))
 
     def _able(self, contender: Source) -> list[tuple[ModelServer, str]]:
-        """The servers that have the contender, with its name there: the best first."""
+        """The servers that have the contender, with its name there, the best server first."""
         able = [(server, server.model_of(contender)) for server in self._servers]
         able.sort(key=lambda pair: (not pair[0].healthy, pair[0].busy))
         return [(server, model) for server, model in able if model is not None]
 
     def _first_look(self) -> None:
-        """Every contender must have a server; one that is away is named only if it is missed."""
+        """Check that every contender has a server. Servers that are not needed may be away."""
         failures: list[EngineError] = []
         for server in self._servers:
             try:
@@ -170,7 +169,7 @@ class RemoteEngine:
             log.warning("%s The other servers answer meanwhile.", failure)
 
     def _watch(self) -> None:
-        """Ask each server now and then whether it is there; log what changes."""
+        """Check the health of each server from time to time; log changes."""
         while not self._closed.wait(self._look):
             for server in self._servers:
                 was = server.healthy
@@ -201,7 +200,7 @@ class _Stop:
                 _shut(line)
 
     def connected(self, _event: str, info: dict[str, Any]) -> None:
-        """httpx's trace of a request: its events that open a connection return the stream."""
+        """httpx's trace of a request. The events of a new connection carry its network stream."""
         find = getattr(info.get("return_value"), "get_extra_info", None)
         if find is not None:
             line = find("socket")

@@ -1,7 +1,7 @@
 """One OpenAI-compatible server: what it serves, whether it answers, and its replies as events.
 
-Knows the protocol's HTTP and nothing of sides that wait for each other. What another server could
-do better raises `Unavailable`; what no server would do otherwise, a plain `EngineError`.
+This module knows the HTTP of the protocol, but not that sides wait for each other. `Unavailable` is
+raised if another server may do better, a plain `EngineError` if every server would fail.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Trace = Callable[[str, dict[str, Any]], None]
 
 
 class Unavailable(EngineError):
-    """The server did not answer, or not usably: another one may."""
+    """The server did not answer, or its answer is unusable. Another server may do better."""
 
 
 class ModelServer:
@@ -49,7 +49,7 @@ class ModelServer:
         self._client = client
 
     def look(self) -> None:
-        """Read the list of models; raise `EngineError`, and be unhealthy, where there is none."""
+        """Read the list of models. Without one, the server is unhealthy and this raises."""
         import httpx
 
         self.healthy = False
@@ -79,11 +79,11 @@ class ModelServer:
         self.healthy = True
 
     def model_of(self, contender: Source) -> str | None:
-        """The name under which the server knows a contender's weights; None where it does not."""
+        """The server's name for a contender's weights; None if it does not have them."""
         return next((name for name in names_of(contender) if name in self.models), None)
 
     def reply(self, request: Request, model: str, trace: Trace) -> Iterator[Event]:
-        """`Delta`s and a `Finished`; `trace` sees the connection, so that it can be cut."""
+        """Yield `Delta`s and a `Finished`. `trace` gets the connection, so that it can be cut."""
         import httpx
 
         self.busy += 1
@@ -119,7 +119,7 @@ class ModelServer:
         yield Finished(request.side, _reason(reason, request), text, pieces, elapsed)
 
     def _check_model(self, asked: str, said: object) -> None:
-        """Raise where another model answers: its reply would be counted for the wrong one."""
+        """Raise if another model answers: its reply would count for the wrong contender."""
         if not isinstance(said, str) or said in ("", asked):
             return
         alike = said.startswith(asked) or PurePosixPath(said).name == PurePosixPath(asked).name
@@ -132,7 +132,7 @@ class ModelServer:
             )
 
     def _open(self, request: Request, model: str, trace: Trace) -> httpx.Response:
-        """The streaming response, asked for once more where the server knows less than vLLM."""
+        """The streaming response. A server that supports less than vLLM gets a simpler request."""
         body = self._body(request, model, request.messages)
         response = self._ask(body, trace)
         if response.status_code in (400, 422):
@@ -146,7 +146,7 @@ class ModelServer:
         return response
 
     def _simpler(self, request: Request, body: dict[str, Any], complaint: str) -> dict[str, Any]:
-        """`body` without what the server complains of; raises where that is something else."""
+        """`body` without the part that the server refuses. Raises if it refuses something else."""
         # OpenAI's own interface has no repetition penalty, and some templates no system role.
         if "repetition_penalty" in complaint and "repetition_penalty" in body:
             self.penalty = False
@@ -192,13 +192,13 @@ class ModelServer:
 
 
 def names_of(contender: Source) -> list[str]:
-    """The names under which a server may know a contender's weights."""
+    """The names that a server may have for a contender's weights."""
     source = contender.adapter or contender.base
     return [source, PurePosixPath(source).name, contender.id]
 
 
 def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, to its `[DONE]`."""
+    """Yield the JSON objects of a server-sent event stream until `[DONE]`."""
     found = False
     for line in response.iter_lines():
         data = line.removeprefix("data:").strip()
@@ -219,7 +219,7 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
-    """The text that a chunk adds, and why the reply has ended, "" where it has not."""
+    """The text that a chunk adds, and why the reply ended ("" if it has not)."""
     text = ""
     try:
         for choice in chunk.get("choices") or ():
@@ -231,13 +231,13 @@ def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
 
 
 def _drain(response: httpx.Response) -> str:
-    """What a refusing response says; closes it."""
+    """Read the text of a refusal and close the response."""
     with closing(response):
         return response.read().decode("utf8", "replace")
 
 
 def _reason(reason: str, request: Request) -> FinishReason:
-    """OpenAI's `stop` is an end token or a stop string; which one, it does not say."""
+    """Our reason for OpenAI's reason. OpenAI's `stop` is an end token or a stop string."""
     if reason == "length":
         return "length"
     return "stop" if request.decoding.stop else "eos"

@@ -1,8 +1,8 @@
-"""A Hugging Face Space from this checkout: created, set up, filled over HTTP, started.
+"""Makes a Hugging Face Space from this checkout: creates it, sets it up, uploads, starts it.
 
-Files travel through the Hub's own upload, which needs no Git LFS here. What the Space holds beside
-them (votes, files of its own) stays. A broken upload goes on where it stopped: the Hub keeps what
-has arrived, and unchanged files are not sent again.
+The Hub's own upload needs no Git LFS on this machine. Other files on the Space (votes, its own
+files) stay. A broken upload continues where it stopped: the Hub keeps what has arrived, and
+unchanged files are not sent again.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 NEEDED = ("app.py", "README.md", "LICENSE", "requirements.txt", "pyproject.toml")
 FOLDERS = ("empo_demo/", "assets/")
-"""What the app reads, and its licence; tests and the CI's files stay here."""
+"""The files that the app reads, and its licence. Tests and CI files are not uploaded."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|(^|_)KEY$", re.IGNORECASE)
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 TOKEN = "SPACE_TOKEN"
-"""The variable here whose value becomes the Space's secret HF_TOKEN, with which it pushes."""
+"""The value of this variable becomes the Space's secret HF_TOKEN, with which it pushes."""
 ZERO_GPU_TORCH = "2.11.0"
 """The newest torch that ZeroGPU offers."""
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 30 * 60.0
 _LARGE = 1_000_000
-"""Files from this size on, in bytes, are sent one by one, so that a broken upload keeps them."""
+"""Files of at least this many bytes are sent one by one, so a broken upload keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What is to be on the Space `repo`. `files` are paths relative to `root`."""
+    """The wanted state of the Space `repo`. `files` are paths relative to `root`."""
 
     repo: str
     hardware: str | None = None
@@ -51,7 +51,7 @@ class Deployment:
     files: tuple[str, ...] = ()
 
     def content(self, path: str) -> bytes | Path:
-        """What is uploaded as `path`: the file, or the requirements for the Space's hardware."""
+        """The content to upload as `path`: the file, or requirements for the Space's hardware."""
         if path == "requirements.txt":
             return requirements((self.root / path).read_text("utf8"), self.hardware).encode()
         return self.root / path
@@ -60,7 +60,7 @@ class Deployment:
         return sum((self.root / path).stat().st_size for path in self.files)
 
     def lines(self) -> list[str]:
-        """What will be done, for a dry run."""
+        """The planned steps, for a dry run."""
         settings = [f"  {name}={value}" for name, value in self.variables.items()]
         return [
             f"Space {self.repo} ({'private' if self.private else 'public'}), "
@@ -80,7 +80,7 @@ def plan(
     variables: dict[str, str] | None = None,
     root: Path = ROOT,
 ) -> Deployment:
-    """Check the arguments and list the files; raise `SettingsError` on what cannot be meant."""
+    """Check the arguments and list the files. Raises `SettingsError` on an invalid argument."""
     from huggingface_hub import SpaceHardware
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -102,7 +102,7 @@ def plan(
 
 
 def _check_variable(name: str, value: str) -> None:
-    """Refuse what is no variable, and what anyone who opens the Space must not read."""
+    """Refuse invalid variables, and secrets that every visitor of the Space could read."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
         raise SettingsError(f"--set holds {name[:40]!r}, which is no name of a variable.")
     if _SECRET.search(name) or (name == "EMPO_DATABASE" and _PASSWORD.search(value)):
@@ -134,7 +134,7 @@ def tracked(root: Path) -> tuple[str, ...]:
 
 
 def requirements(text: str, hardware: str | None) -> str:
-    """The requirements with a torch that the hardware can use, and no CUDA where it has none."""
+    """The requirements with a torch for the hardware: without CUDA if there is no GPU."""
     if hardware is None:
         return text
     if hardware.startswith("zero-"):
@@ -143,10 +143,9 @@ def requirements(text: str, hardware: str | None) -> str:
 
 
 def deploy(wanted: Deployment, *, patience: float = PATIENCE, poll: float = 5.0) -> str:
-    """Do it, and wait until the Space runs; return its address.
+    """Make the Space and wait until it runs; return its address.
 
-    Raises `SettingsError` without a login, `StorageError` on what the Hub refuses or what fails
-    there.
+    Raises `SettingsError` without a login, `StorageError` if the Hub refuses or the Space fails.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -179,7 +178,7 @@ def deploy(wanted: Deployment, *, patience: float = PATIENCE, poll: float = 5.0)
 
 
 def _set_up(api: HfApi, wanted: Deployment) -> None:
-    """The repositories, the hardware, the variables and secrets; what is right already stays."""
+    """Set up repositories, hardware, variables and secrets. What is right already stays."""
     from huggingface_hub import SpaceHardware
 
     hardware = SpaceHardware(wanted.hardware) if wanted.hardware else None
@@ -200,7 +199,7 @@ def _set_up(api: HfApi, wanted: Deployment) -> None:
 
 
 def lacks_token(wanted: Deployment) -> bool:
-    """Whether the Space is to push votes, and has no token to do so with."""
+    """Whether the Space shall push votes but has no token for it."""
     from huggingface_hub import HfApi
 
     if not wanted.dataset:
@@ -210,7 +209,7 @@ def lacks_token(wanted: Deployment) -> bool:
 
 
 def _upload(api: HfApi, wanted: Deployment) -> None:
-    """One commit of all files; the large ones are sent before it, one by one."""
+    """Upload all files in one commit. The large ones are sent before it, one by one."""
     from huggingface_hub import CommitOperationAdd
 
     operations = [CommitOperationAdd(path, wanted.content(path)) for path in wanted.files]
@@ -230,7 +229,7 @@ def _address(api: HfApi, repo: str) -> str:
 
 @contextmanager
 def _plain(repo: str) -> Iterator[None]:
-    """What the Hub or the network says, as one `StorageError`."""
+    """An error of the Hub or the network as one `StorageError`."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -22,10 +22,10 @@ LEVELS = ("er", "ip", "ex")
 
 @dataclass(frozen=True)
 class Judges:
-    """What judges replies: none of it took part in the guidance but the SEM's EPITOME heads.
+    """The judges of replies. Only the SEM's EPITOME heads have a part in the guidance.
 
-    `levels` gives EPITOME levels for (user's turn, reply); `bertscore` F1 for (reply, reference);
-    either may be None where it is not to be had. `bertscore_key` names its figures by the encoder.
+    `levels` gives EPITOME levels for (user's turn, reply), `bertscore` F1 for (reply, reference).
+    Either is None if it is not available. `bertscore_key` names its figures by the encoder.
     """
 
     emotion: ReplyJudge
