@@ -9,7 +9,6 @@ read in one prefill.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -20,7 +19,7 @@ from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch
 from empo_demo.engine.chat import dropped_exchanges
 from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
-from empo_demo.engine.places import Places
+from empo_demo.engine.places import FairLock, Places
 from empo_demo.engine.protocol import Event, Request
 from empo_demo.engine.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once
 from empo_demo.engine.row import Row
@@ -83,7 +82,7 @@ class LocalEngine:
             kv_bytes = _default_kv_bytes(copies)
         self._batches = [Batch(weights, kv_bytes // len(copies)) for weights in copies]
         self._notes = notes
-        self._turn = threading.Lock()
+        self._turn = FairLock()
         if max_rounds is None:
             # A leased GPU does not exist yet, so it cannot be measured.
             max_rounds = DEFAULT_ROUNDS if on_zero_gpu() else rounds_at_once(self._batches)

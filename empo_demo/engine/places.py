@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 MOST_ROUNDS = 32
@@ -49,3 +50,41 @@ class Places:
         with self._changed:
             self._free += 1
             self._changed.notify_all()
+
+
+class FairLock:
+    """A lock that is given in the order of asking; for `with` statements, not reentrant.
+
+    Python's own lock may go again and again to the thread that has just released it. The rounds
+    of the other threads would stand still meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held = False
+        self._line: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._line.append(mine)
+        try:
+            mine.acquire()
+        except BaseException:
+            with self._guard:
+                if mine in self._line:
+                    self._line.remove(mine)
+                    raise
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            if self._line:
+                self._line.popleft().release()
+            else:
+                self._held = False

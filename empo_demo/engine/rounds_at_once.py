@@ -14,24 +14,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEFAULT_ROUNDS = 4
 """The number where it cannot be measured."""
-_STEP_SECONDS, _GAIN = 0.25, 1.1
+_STEP_SECONDS, _WORTH = 0.25, 0.95
 
 
 def rounds_at_once(batches: Sequence[Batch]) -> int:
-    """Double the rounds as long as that adds a tenth to the tokens per second.
+    """As many rounds as cost no tokens per second, by doubling.
 
-    A decode step of all batches may take `_STEP_SECONDS` at most.
+    Whoever waits in the queue sees nothing, so more rounds are better even if each is slower. But
+    a decode step of all batches may take `_STEP_SECONDS` at most.
     """
-    best, rounds, most = 0.0, 1, 0
+    speeds: dict[int, float] = {}
+    rounds = 1
     while rounds <= MOST_ROUNDS:
         try:
             seconds = sum(batch.time_step(2 * rounds) for batch in batches)
         except Exception as error:
             log.info("%d rounds at once cannot be measured: %s", rounds, error)
             break
-        if rounds > 1 and (rounds / seconds < _GAIN * best or seconds > _STEP_SECONDS):
+        if speeds and seconds > _STEP_SECONDS:
             break
-        best, most, rounds = rounds / seconds, rounds, 2 * rounds
-    most = most or DEFAULT_ROUNDS
-    log.info("%d rounds run at once: %.0f tokens a second", most, 2 * best)
+        speeds[rounds] = rounds / seconds
+        rounds *= 2
+    if not speeds:
+        return DEFAULT_ROUNDS
+    best = max(speeds.values())
+    most = max(rounds for rounds, speed in speeds.items() if speed >= _WORTH * best)
+    log.info("%d rounds run at once: %.0f tokens a second", most, 2 * speeds[most])
     return most

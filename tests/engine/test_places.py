@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from empo_demo.engine.local import LocalEngine
-from empo_demo.engine.places import Places
+from empo_demo.engine.places import FairLock, Places
 from empo_demo.engine.protocol import Decoding, Event, Finished, Request
 
 SAD = ({"role": "user", "content": "I failed my driving test again."},)
@@ -46,6 +46,48 @@ def test_places_are_given_in_the_order_of_asking() -> None:
     for thread in threads:
         thread.join(10)
     assert order == ["b", "c", "d"] and places.position("d") == 0
+
+
+def test_a_thread_that_asks_again_comes_behind_those_that_wait() -> None:
+    """As a stream that steps for all does: it asks for the lock as soon as it has released it."""
+    lock, order = FairLock(), list[str]()
+
+    def wait(name: str) -> None:
+        with lock:
+            order.append(name)
+
+    threads = [threading.Thread(target=wait, args=(name,)) for name in "bcd"]
+    with lock:
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+    with lock:
+        order.append("a")
+    assert order == ["b", "c", "d", "a"]
+    for thread in threads:
+        thread.join(10)
+
+
+def test_the_rounds_that_run_together_are_as_many_as_cost_no_speed() -> None:
+    """Whoever waits sees nothing: the tenth that more rounds once had to add is not asked for."""
+    from empo_demo.engine.rounds_at_once import rounds_at_once
+
+    class Timed:
+        def __init__(self, *seconds: float) -> None:
+            self.seconds = dict(zip((2, 4, 8, 16, 32, 64), seconds, strict=False))
+
+        def time_step(self, rows: int) -> float:
+            return self.seconds[rows]
+
+    def found(*seconds: float) -> int:
+        return rounds_at_once([Timed(*seconds)])  # type: ignore[list-item]
+
+    assert found(0.010, 0.011, 0.013, 0.018, 0.035, 0.069) == 32  # as fast as with 8
+    assert found(0.010, 0.030, 0.013, 0.018, 0.030, 0.050) == 32  # a busy moment at 2
+    assert found(0.010, 0.018, 0.033, 0.064, 0.200, 0.500) == 8  # slower from then on
+    assert found(0.200, 0.201, 0.210, 0.300) == 4  # too slow to read along
+    assert found(0.900, 1.000) == 1
+    assert rounds_at_once([Timed()]) == 4  # type: ignore[list-item]
 
 
 def test_a_round_in_line_knows_its_position_and_starts_when_one_ends(
