@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
+cost = time.thread_time
 SHARE = 0.1
 """Of one processor, at most, for one figure: what takes 1 s is made anew after 10 s."""
 
@@ -32,7 +33,7 @@ class Recent(Generic[Value]):
         with self._turn:
             # Another thread may have made it while this one waited.
             if self._kept is None or time.monotonic() >= self._until:
-                began = time.thread_time()
+                began = cost()
                 self._kept = (self._make(),)
-                self._until = time.monotonic() + (time.thread_time() - began) / SHARE
+                self._until = time.monotonic() + (cost() - began) / SHARE
             return self._kept[0]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from empo_demo.recent import SHARE, Recent
+from empo_demo.recent import Recent
 
 
 def burn(seconds: float) -> None:
@@ -28,8 +28,8 @@ def test_it_takes_no_more_than_its_share_however_often_it_is_asked_for() -> None
     while time.monotonic() < until:
         recent()
         time.sleep(0.001)
-    assert 2 <= len(made) <= 1.0 * SHARE / 0.02 + 1
-    time.sleep(0.02 / SHARE + 0.1)
+    assert 2 <= len(made) <= 7, "a tenth of a second of work in a second, and the first"
+    time.sleep(0.3)
     assert recent() == len(made) - 1 > 0, "it is made anew"
 
 
