@@ -91,7 +91,7 @@ def import_records(
     database: Database = None,
 ) -> None:
     """Read full records from another arena; rounds that are there already are left alone."""
-    from empo_demo.exchange.records import import_file
+    from empo_demo.exchange.import_file import import_file
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database))

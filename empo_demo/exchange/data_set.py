@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import update
 
-from empo_demo.exchange.records import Imported, import_records
+from empo_demo.exchange.import_file import Imported, import_records
 from empo_demo.files import json_lines, parse_json
 from empo_demo.votes.keeping import published_voter
 from empo_demo.votes.models import Tombstone

@@ -22,7 +22,7 @@ from sqlalchemy import func, select, update
 from empo_demo.errors import StorageError
 from empo_demo.exchange.data_set import FOLDER, WAIT, published, pull, scrub, take_out
 from empo_demo.exchange.formats import rows_of
-from empo_demo.exchange.records import Imported
+from empo_demo.exchange.import_file import Imported
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import reason_left_out

@@ -17,7 +17,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
 from empo_demo.exchange import data_set, hub
 from empo_demo.exchange.export import export_file
-from empo_demo.exchange.records import import_file
+from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.backup import backup
 from empo_demo.votes.keeping import now
