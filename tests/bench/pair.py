@@ -1,10 +1,11 @@
 """What a pair costs beside one aligned reply: by our engine and by the ways it replaces.
 
-`python -m tests.bench.pair [--json]`. All variants in one process, interleaved; medians over the
-rounds of each reply's median step; peak memory of one reply and of a pair each in a process of its
-own. Every reply has the same number of tokens (no end token counts) and is sampled as the arena
-samples. A step is one decoded token of every side; reading the prompt is timed apart, as time to
-first text. Processor time per token, prompt included, is given too: it holds on a busy machine.
+`python -m tests.bench.pair [--json] [--threads N]`. All variants in one process, interleaved;
+medians over the rounds of each reply's median step; peak memory of one reply and of a pair each in
+a process of its own. Every reply has the same number of tokens (no end token counts) and is
+sampled as the arena samples. A step is one decoded token of every side; reading the prompt is
+timed apart, as time to first text. Processor time per token, prompt included, is given too: it
+holds on a busy machine.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ Timings = dict[str, list[float]]
 
 def main() -> None:
     options = arguments()
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="empo-bench-") as scratch:
         adapter = options.adapter or str(random_adapter(options.base, Path(scratch)))
         if options.memory:
@@ -54,6 +59,8 @@ def main() -> None:
         "quantization": options.quantization,
         "rounds": options.rounds,
         "tokens": options.tokens,
+        "threads": torch.get_num_threads(),
+        "threads_of_our_step": options.step_threads or torch.get_num_threads(),
     }
     if not options.json:
         print_table(timings, memory)
@@ -69,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 is torch's default")
     parser.add_argument("--memory", choices=["one", "pair"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     embedded = ASSETS / "tiny" / "aligned"
@@ -130,6 +138,7 @@ def per_step(times: list[float]) -> float:
 
 def measure(options: argparse.Namespace, adapter: str) -> Timings:
     engine = our_engine(options, adapter, pair=True)
+    options.step_threads = engine.model_of("aligned").threads
     stock = Stock(options, adapter)
     ways: dict[str, Callable[[int], float | dict[str, float]]] = {
         "one": lambda seed: play(engine, ("aligned",), options.tokens, seed),
@@ -227,7 +236,7 @@ def in_own_process(options: argparse.Namespace, adapter: str, kind: str) -> floa
     command = [
         sys.executable, "-m", "tests.bench.pair", "--memory", kind, "--base", options.base,
         "--adapter", adapter, "--quantization", options.quantization, "--device", options.device,
-        "--tokens", str(options.tokens),
+        "--tokens", str(options.tokens), "--threads", str(options.threads),
     ]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
@@ -278,6 +287,9 @@ def print_table(timings: Timings, memory: dict[str, float]) -> None:
         middle = statistics.median(values)
         print(f"{name:14} {middle:8.2f} ms/step  x{middle / one:.2f}  "
               f"({min(values):.2f} to {max(values):.2f})")  # fmt: skip
+    import torch
+
+    print(f"threads: {torch.get_num_threads()} of torch")
     print("peak memory: " + ", ".join(f"{k} {v:.0f} MB" for k, v in memory.items()))
 
 

@@ -1,6 +1,7 @@
 """An app that votes, pushes, votes once more and hangs until it is killed; or one that starts anew.
 
-`pushing_app.py FOLDER vote N` or `pushing_app.py FOLDER start VOTER`; prints one JSON line.
+`pushing_app.py FOLDER vote N`, `pushing_app.py FOLDER start VOTER`, or `pushing_app.py FOLDER
+forget VOTER`, which deletes the voter's data after the start and pushes. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -63,9 +64,19 @@ def start(folder: Path, voter: str) -> None:
     print(json.dumps({"mine": mine, "said": said, "votes": arena.stats().votes}), flush=True)
 
 
+def forget(folder: Path, voter: str) -> None:
+    arena, pusher = open_arena(folder)
+    assert pusher is not None
+    deleted = arena.delete_my_data(voter)
+    pusher.push()
+    print(json.dumps({"deleted": deleted, "votes": arena.stats().votes}), flush=True)
+
+
 if __name__ == "__main__":
     command, place = sys.argv[2], Path(sys.argv[1])
     if command == "vote":
         vote(place, int(sys.argv[3]))
+    elif command == "forget":
+        forget(place, sys.argv[3])
     else:
         start(place, sys.argv[3])

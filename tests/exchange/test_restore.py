@@ -186,3 +186,32 @@ def test_withdrawn_votes_stay_withdrawn_after_a_pull(hub: Hub, tmp_path: Path) -
     code, told = command(hub, tmp_path, "votes", "pull", "--repo", "anna/votes", "--database", url)
     assert code == 2 and "Traceback" not in told
     assert told.splitlines()[-1].startswith("Error: The votes in anna/votes could not be read")
+
+
+@pytest.mark.slow
+def test_what_is_deleted_after_a_restore_leaves_the_data_set(hub: Hub, tmp_path: Path) -> None:
+    """The restored app has never pushed these votes itself, and takes them out all the same."""
+    first = app(hub, tmp_path / "disk", "vote", "2")
+    before = said(first)
+    first.kill()
+    first.wait(10)
+    shutil.rmtree(tmp_path / "disk")
+    held = hub.repositories["dataset/anna/votes"]
+
+    def published() -> bytes:
+        return b"".join(held.files[name] for name in held.files if name.startswith("data/"))
+
+    assert all(name.encode() in published() for name in before["pushed"])
+
+    second = app(hub, tmp_path / "disk", "forget", before["voter"])
+    deleted = said(second)
+    second.kill()
+    second.wait(10)
+    assert deleted["deleted"] == 2 and not sum(deleted["votes"].values())
+    assert not any(name.encode() in published() for name in before["pushed"])
+    tombstones = held.files["tombstones.jsonl"]
+    assert all(name.encode() in tombstones for name in before["pushed"]) and held.squashed
+
+    shutil.rmtree(tmp_path / "disk")
+    third = app(hub, tmp_path / "disk", "start", before["voter"])
+    assert not said(third)["mine"]

@@ -102,3 +102,14 @@ def test_a_folder_without_the_files_is_one_clear_error(data: Path, tmp_path: Pat
 
     with pytest.raises(DataError, match=r"There is no empathetic_dialogues\.train"):
         fit_base.run(tmp_path, tmp_path / "out", data / "init", fit_base.TinyConfig(), threads=1)
+
+
+def test_a_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from empo_demo.errors import DataError
+    from empo_demo.training.tiny.fit_base import _optimizers
+
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(DataError, match=r"2\.9 or newer"):
+        _optimizers(None, None)  # type: ignore[arg-type]

@@ -202,6 +202,11 @@ def _optimizers(model: PreTrainedModel, config: TinyConfig) -> list[torch.optim.
     """
     import torch
 
+    if not hasattr(torch.optim, "Muon"):
+        raise DataError(
+            f"torch {torch.__version__} has no Muon optimiser; the tiny base is trained with "
+            "torch 2.9 or newer. All else runs with torch 2.8."
+        )
     layers = list(model.get_decoder().layers.parameters())
     matrices = [p for p in layers if p.dim() == 2]
     chosen = {id(p) for p in matrices}
