@@ -97,7 +97,8 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
 
     try:
         with Console(stderr=True).status("Planning…"):
-            from empo_demo.engine.budget import as_json, free_memory, plan_of, table
+            from empo_demo.engine.budget import as_json, plan_of, table
+            from empo_demo.engine.free_memory import free_memory
 
             budget = plan_of(settings, roster, written)
             free = free_memory(budget.device)

@@ -7,16 +7,15 @@ prefill, and CUDA's own memory. Host: what loading needs. Disk: merged copies th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
 from empo_demo.engine.adapters import Written, written_by
 from empo_demo.engine.copies import is_prepared
-from empo_demo.engine.device import on_zero_gpu, pick_device
+from empo_demo.engine.device import pick_device
+from empo_demo.engine.free_memory import Free
 from empo_demo.engine.places import MOST_ROUNDS
 from empo_demo.engine.plan import Override, choose, size
 from empo_demo.engine.protocol import Lineup, Source
@@ -116,15 +115,6 @@ class Budget:
         return int(wanted if free is None else max(0.0, min(wanted, free - self.fixed)))
 
 
-@dataclass(frozen=True, slots=True)
-class Free:
-    """Free bytes; None if unknown (a GPU that is leased for each call)."""
-
-    device: float | None
-    host: float
-    disk: float
-
-
 def make_budget(
     sources: Sequence[Source],
     quantization: Quantization,
@@ -195,26 +185,6 @@ def plan_of(
         override=override or settings.adapter_plan,
         new_tokens=lineup.decoding.max_new_tokens,
     )
-
-
-def free_memory(device: str) -> Free:
-    """The free bytes now. On a CPU the memory of the device is that of the host."""
-    import psutil
-
-    from empo_demo.engine.copies import root
-
-    host = float(psutil.virtual_memory().available)
-    limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        host = min(host, limit - used + (_cgroup("memory.stat", "inactive_file") or 0.0))
-    disk = float(shutil.disk_usage(root()).free)
-    if device.startswith("cuda"):
-        if on_zero_gpu():
-            return Free(None, host, disk)
-        import torch
-
-        return Free(float(torch.cuda.mem_get_info(device)[0]), host, disk)
-    return Free(host, host, disk)
 
 
 def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
@@ -350,14 +320,3 @@ def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
             continue
         if fits(other, free):
             yield f"{words} ({size(other.least)})"
-
-
-def _cgroup(file: str, key: str = "") -> float | None:
-    """A figure of the container's memory accounting (cgroup v2), in bytes."""
-    try:
-        text = Path("/sys/fs/cgroup", file).read_text()
-        if key:
-            text = next(line.split()[1] for line in text.splitlines() if line.split()[0] == key)
-        return float(text)
-    except (OSError, ValueError, StopIteration, IndexError):
-        return None

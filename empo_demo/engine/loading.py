@@ -68,7 +68,8 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
-    from empo_demo.engine.budget import check, free_memory, plan_of, table
+    from empo_demo.engine.budget import check, plan_of, table
+    from empo_demo.engine.free_memory import free_memory
     from empo_demo.engine.local import LocalEngine
 
     replan = partial(plan_of, settings, lineup, written)

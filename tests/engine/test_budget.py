@@ -13,7 +13,8 @@ from empo_demo.contenders import load
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import budget as budgets
-from empo_demo.engine.budget import Free, check, fits, free_memory, make_budget, plan_of, table
+from empo_demo.engine.budget import check, fits, make_budget, plan_of, table
+from empo_demo.engine.free_memory import Free, free_memory
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.plan import read_shape
 from empo_demo.engine.shapes import adapter_shape, model_shape, shape_from_config
@@ -143,7 +144,9 @@ def test_the_engine_is_refused_before_a_byte_is_read(
     empo: tuple[Contender, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There are no weights at all beside the base's configuration."""
-    monkeypatch.setattr(budgets, "free_memory", lambda _device: Free(8e9, 8e9, HUGE))
+    monkeypatch.setattr(
+        "empo_demo.engine.free_memory.free_memory", lambda _device: Free(8e9, 8e9, HUGE)
+    )
     with pytest.raises(EngineError, match="These contenders need"):
         load_engine(Settings(device="cpu"), Roster("r", empo))
 
@@ -160,7 +163,9 @@ def test_optional_contenders_come_only_where_they_fit(
     path.write_text("\n".join(lines))
     ids = {}
     for free in (200e9, 34e9):
-        monkeypatch.setattr(budgets, "free_memory", lambda _d, f=free: Free(f, f, HUGE))
+        monkeypatch.setattr(
+            "empo_demo.engine.free_memory.free_memory", lambda _d, f=free: Free(f, f, HUGE)
+        )
         roster = load_roster(Settings(preset=str(path), device="cpu"), fitting=True)
         ids[free] = [c.id for c in roster.contenders]
     assert ids == {200e9: [c.id for c in empo], 34e9: ["base", "aligned", "base+HEF"]}
