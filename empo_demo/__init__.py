@@ -15,9 +15,9 @@ Imports point downwards only: a room knows the rooms below it and none above it.
     exchange/    votes in and out: records, exports, the Hub
     board/       what votes say: ballots, ranking, ratings, attention, agreement
     contenders/  who takes part: weights, adapter, prompt strategy, and the roster of a preset
-    empathy/     what the SEM knows: emotions, cause words, valence, HEF's guidance, safety
+    empathy/     emotions, cause words and valence by the SEM; HEF's guidance; safety
     engine/      text in, two streams out: loading, batching, LoRA per row, remote and recorded
-    votes/       what was said and voted, kept: tables, store, migrations, limits, backup
+    votes/       stored rounds and votes: tables, store, migrations, limits, backup
     metrics/     pure functions over texts and numbers
     settings, dialogue, errors, progress    what every room may know
 

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class Begin(Protocol):
-    """Is told the name of a step as it begins, and how many are done where it is not one more."""
+    """Is called with the name of a step as it begins; `done` sets the count of finished steps."""
 
     def __call__(self, name: str, done: int | None = None) -> None: ...
 

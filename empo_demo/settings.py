@@ -1,6 +1,6 @@
 """All settings of the app, typed, read from `EMPO_*` variables. Flags override them.
 
-A wrong value is one `SettingsError` that names the variable, what it holds and what it may hold.
+A wrong value is one `SettingsError` that names the variable, its value and the allowed values.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class LiveRounds:
                 live.stop.set()
 
     def sweep(self) -> int:
-        """Make rounds void whose process has died; return their number."""
+        """Make void the rounds of processes that have died; return their number."""
         dead = [name for name in self._store.streaming_owners() if _is_dead(name)]
         return self._store.void_abandoned(dead, ABANDONED)
 

@@ -239,7 +239,7 @@ def view_of(
 
 
 def own_vote(round_: Round, labels: Mapping[str, str]) -> dict[str, Any]:
-    """One row of "my votes": what was said, shown and chosen, and who was who."""
+    """One row of "my votes": dialogue, replies, verdict, and who was who."""
     receipt = receipt_of(round_, labels, created=False)
     vote = round_.vote
     assert vote is not None, "only a voted round is listed"

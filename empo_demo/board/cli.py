@@ -113,7 +113,7 @@ def _counted(source: Path | None, database: str | None) -> Counted:
 
 
 def _say_left_out(left_out: Counter[str]) -> None:
-    """What the figures do not count, as `votes stats` names it."""
+    """The votes that the figures leave out, with the reasons of `votes stats`."""
     from empo_demo.votes.reasons import left_out_line
 
     if line := left_out_line(left_out):

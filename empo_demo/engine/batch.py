@@ -22,6 +22,7 @@ from empo_demo.engine.graphs import StepGraphs
 from empo_demo.engine.kv_cache import KVCache, Prefixes, bytes_per_token, cache_dtype
 from empo_demo.engine.packed import pack
 from empo_demo.engine.protocol import Request
+from empo_demo.engine.regroup import regroup
 from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import Draw, Sampler
 from empo_demo.engine.weights import Weights
@@ -186,36 +187,11 @@ class Batch:
         return KVCache(cache_dtype(model), model.device, bytes_per_token(model), self._bound)
 
     def _regroup(self, old: list[Row], new: Sequence[Row]) -> list[Row]:
-        """The rows in the order of their slots, sorted by adapter; moves rows in the cache.
-
-        As few rows move as possible. When rows join, the groups of adapters are placed from the
-        last to the first; when rows leave, from the first to the last. So no row is moved to a
-        slot that another row still needs.
-        """
-        slot = {row: i for i, row in enumerate(self.rows)}
-        names = sorted({row.adapter or "" for row in [*old, *new]})
-        placed: list[Row | None] = [None] * (len(old) + len(new))
-        bounds, low = {}, 0
-        for name in names:
-            size = sum((row.adapter or "") == name for row in [*old, *new])
-            bounds[name], low = (low, low + size), low + size
-        for name in reversed(names) if new else names:
-            low, high = bounds[name]
-            mine = [row for row in old if (row.adapter or "") == name]
-            for row in mine:
-                if low <= slot[row] < high:
-                    placed[slot[row]] = row
-            free = iter([i for i in range(low, high) if placed[i] is None])
-            for row in mine:
-                if not low <= slot[row] < high:
-                    target = next(free)
-                    placed[target] = row
-                    self._cache.move(slot[row], target, row.length)
-            # Rows of like length side by side are read by attention in one go.
-            for row in sorted(new, key=lambda row: len(row.prompt)):
-                if (row.adapter or "") == name:
-                    placed[next(free)] = row
-        return cast("list[Row]", placed)
+        """The rows in the order of their new slots; moves them in the cache."""
+        rows, moves = regroup(self.rows, old, new)
+        for source, target, length in moves:
+            self._cache.move(source, target, length)
+        return rows
 
     def _settle(self) -> None:
         """Update what a decode step needs. It changes only when rows join or leave."""

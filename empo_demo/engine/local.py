@@ -290,7 +290,7 @@ class LocalEngine:
 def _refuse_too_long(current: _Round) -> None:
     """End all sides of a round whose last message is longer than the context of one of them.
 
-    To cut it would be worse: people would vote on replies to half of what was said.
+    Cutting the message would be worse: people would vote on replies to half of it.
     """
     for batch, row in current.rows:
         room = batch.weights.context - row.request.decoding.max_new_tokens

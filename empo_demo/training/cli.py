@@ -255,7 +255,7 @@ def sem(
 
 
 def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:
-    """Rank and alpha of a new adapter; raises `InvalidInput` where the given one has its own."""
+    """Rank and alpha of a new adapter. Raises `InvalidInput` if a given adapter has its own."""
     from empo_demo.errors import InvalidInput
 
     if rank is None:

@@ -117,7 +117,7 @@ def restore(
 
 
 def say_bad(bad: Sequence[str]) -> None:
-    """Name what was left out of what came in, one line each, the first twenty."""
+    """Print what the import left out: one line each, at most twenty."""
     for line in bad[:20]:
         typer.echo(line, err=True)
     if len(bad) > 20:

@@ -1,4 +1,4 @@
-"""What a visitor is told before the first text is sent; its checksum goes with every vote.
+"""The text that a visitor reads before the first text is sent. Votes store its checksum.
 
 Each language's text has a checksum of its own, so that a vote says which words were agreed to.
 """

@@ -1,9 +1,9 @@
-"""`evaluate hef`: what the SEM's guidance does to the replies, paired and seeded.
+"""`evaluate hef`: the effect of the SEM's guidance on the replies, paired and seeded.
 
 Each dialogue is answered without guidance, with the SEM's reading, with the true emotion (upper
-bound) and with shuffled emotions (a control that must not help), the same seed each. Only
-dialogues of the reporting fold count. The SEM's encoder saw none of them; its cause head and the
-last fit of its emotion head did. Resumable.
+bound) and with shuffled emotions (a control that must not help), always with the same seed. Only
+dialogues of the reporting fold count. The SEM's encoder saw none of them in training, but its cause
+head and the last fit of its emotion head did. A killed run continues where it stopped.
 """
 
 from __future__ import annotations
