@@ -21,7 +21,17 @@ function arenaTell(key, seconds) {
 // A full queue answers 503, and a lost server not at all: what was asked is asked again.
 const fetchOnce = window.fetch.bind(window);
 window.fetch = async (input, options) => {
-  if (!String(input.url || input).includes("/queue/join")) return fetchOnce(input, options);
+  const address = String(input.url || input);
+  if (address.endsWith("/app_id")) {
+    // Gradio's own question whether the server is back; its note about that is in English only.
+    return fetchOnce(input, options).catch((error) => {
+      arenaTell("lost", 2);
+      for (const note of document.querySelectorAll(".toast-text")) note.textContent = arenaSay("lost", 2);
+      for (const title of document.querySelectorAll(".toast-title")) title.textContent = "";
+      throw error;
+    });
+  }
+  if (!address.includes("/queue/join")) return fetchOnce(input, options);
   for (let seconds = 1, busy = 0; ; seconds = Math.min(2 * seconds, 8)) {
     const answer = await fetchOnce(input, options).catch(() => null);
     if (answer && (answer.status !== 503 || ++busy > 4)) return answer;

@@ -30,7 +30,7 @@ _SAY = texts_of("en")
 
 
 def build(arena: Arena, session: gr.BrowserState, badge: gr.HTML, labels: Labels) -> Handlers:
-    """Lay the tab out and wire it; returns the handlers for the page's load event."""
+    """Lay the tab out and wire it. Return the handlers for the page's load event."""
     recorded = arena.roster.recorded
     labels.add(gr.HTML(_lead(arena, _SAY), elem_id="lead"), partial(_lead, arena))
     slots: dict[str, Any] = {
@@ -58,7 +58,7 @@ def build(arena: Arena, session: gr.BrowserState, badge: gr.HTML, labels: Labels
 
 
 def _at_first(handlers: Handlers) -> None:
-    """The first screen stands in the page itself: it is seen before any answer of the server."""
+    """Write the first screen into the page itself, so that it shows before the server answers."""
     for component, change in handlers.first().items():
         for name, value in (change if isinstance(change, dict) else {"value": change}).items():
             if name != "__type__":
@@ -145,7 +145,7 @@ def _consent(arena: Arena, labels: Labels) -> dict[str, Any]:
 
 
 def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
-    """The box and the buttons; over recorded replies, a list of dialogues in the box's place."""
+    """Lay out the box and the buttons. Recorded replies have a list instead of a box."""
     with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
         box = gr.Textbox(
             placeholder=_SAY("box"), label=_SAY("box"), show_label=False, container=False,
@@ -229,7 +229,7 @@ def _wire(p: Parts, h: Handlers) -> None:
 
 
 def _wire_recorded(p: Parts, h: Handlers) -> None:
-    """The button draws one of the recorded dialogues, the list chooses one; both begin a round."""
+    """Wire the button, which draws a recorded dialogue, and the list, which chooses one."""
     outputs = p.all()
     stream = {**_PRIVATE, "concurrency_id": ROUNDS, "trigger_mode": "once"}
 

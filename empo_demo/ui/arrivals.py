@@ -1,4 +1,4 @@
-"""A visitor arrives at the Arena tab: what the page shows before a round, and after a reload."""
+"""The Arena tab before a round, after a reload, and in another language."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from empo_demo.ui.pictures import Changes, Pictures
 from empo_demo.ui.readings import Readings
 from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import Session
-from empo_demo.ui.texts import LANGUAGES, preferred, texts_of
+from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 
 
 class Arrivals:
@@ -30,13 +30,13 @@ class Arrivals:
         self.recorded_replies = arena.roster.recorded
 
     def show(self, session: Session) -> Pictures:
-        """The pictures in the visitor's language."""
+        """Return the pictures in the visitor's language."""
         return self._pictures.get(session.language, self._pictures[LANGUAGES[0]])
 
     def restore(self, stored: Any, language: str = "") -> Changes:
-        """A reload finds its round again, in whatever state it is.
+        """Show the visitor's round again after a reload, whatever its state.
 
-        `language` is what the browser asks for; a choice that was made here goes before it.
+        `language` is the browser's. A language that the visitor chose here takes precedence.
         """
         p, session = self.parts, Session.read(stored)
         if not session.voter:
@@ -56,27 +56,30 @@ class Arrivals:
         if session.language != LANGUAGES[0] or not language:
             for component, words in self.labels.changes(texts_of(session.language)).items():
                 changes[component] = {**words, **_update(changes.get(component))}
-        return {**changes, p.session: session.store(), p.badge: self.badge(session)}
+        return {
+            **changes,
+            p.session: session.store(),
+            p.badge: self.badge(texts_of(session.language)),
+        }
 
     def first(self) -> Changes:
-        """The first screen, as it is laid out before anyone asked for it."""
+        """Return the first screen for the layout."""
         session = Session()
         return {k: v for k, v in self._blank(session).items() if k is not self.parts.session}
 
     def switch(self, stored: Any) -> Changes:
-        """The page in the other language."""
+        """Show the page in the other language."""
         session = Session.read(stored)
         place = LANGUAGES.index(session.language) if session.language in LANGUAGES else 0
         following = LANGUAGES[(place + 1) % len(LANGUAGES)]
         return self.restore(replace(session, language=following).store())
 
-    def badge(self, session: Session | None = None) -> str:
-        """How far the models are."""
-        say = texts_of(session.language if session else LANGUAGES[0])
+    def badge(self, say: Texts) -> str:
+        """Return the badge that says how far the models are."""
         return highlights.badge(self.arena.status(), say)
 
     def _blank(self, session: Session) -> Changes:
-        """The page before a round: the recorded one to try, unless a dialogue has begun."""
+        """Return the page before a round, with the recorded round unless a dialogue has begun."""
         show = self.show(session)
         changes = show.blank(session)
         if not (session.draft or self.recorded_replies):
@@ -85,12 +88,12 @@ class Arrivals:
         return changes
 
     def new(self, stored: Any) -> Changes:
-        """The page before a round, with nothing said."""
+        """Start again with an empty dialogue."""
         session = replace(self._session(stored), round="", example="", draft=())
         return {**self._blank(session), self.parts.session: session.store(), self.parts.box: ""}
 
     def list_recorded(self) -> Any:
-        """The list of recorded dialogues, each by the end of its last turn."""
+        """List the recorded dialogues, each by the start of its last turn."""
         try:
             dialogues = self.arena.recorded_dialogues()
         except ArenaError:
@@ -107,7 +110,7 @@ class Arrivals:
 
 
 def _update(change: Any) -> dict[str, Any]:
-    """A change as the properties that it sets."""
+    """Return a change as the properties that it sets."""
     if change is None:
         return {}
     return change if isinstance(change, dict) else {"value": change}

@@ -30,7 +30,7 @@ _DAYS = 60
 
 
 def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
-    """Lay the tab out; it draws itself when it is opened and every 20 s while it is open."""
+    """Lay the tab out. It redraws when it opens and every 20 s while it is open."""
     words = gr.HTML(elem_id="board-words")
     found = Recent(partial(board_of, arena))
     timer = gr.Timer(20, active=False)
@@ -54,7 +54,7 @@ def board_of(arena: Arena) -> Board:
 
 
 def drawn(made: Callable[[], Board], say: Texts) -> str:
-    """The whole tab as markup, or why there is none."""
+    """Return the whole tab as HTML, or a message that says why it cannot be drawn."""
     try:
         found = made()
     except ArenaError as error:
@@ -83,7 +83,7 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
 
 
 def standings(found: Board, say: Texts) -> str:
-    """One row per contender: its win rate on a line with its interval, and what is missing."""
+    """Return one row per contender: its win rate with its interval, and how many votes it lacks."""
     rows = "".join(_standing(one, found.labels, say) for one in found.ranking.contenders)
     return f'<ul class="standings">{rows}</ul>'
 
@@ -108,7 +108,7 @@ def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
 
 
 def matrix(found: Board, say: Texts) -> str:
-    """Who wins against whom: the row's share of the rounds, and how many there were."""
+    """Return the table of matchups: the row's share of the rounds, and the number of rounds."""
     ids = [one.id for one in found.ranking.contenders]
     names = {name: escape(say.contender(name, label_of(name, found.labels))) for name in ids}
     cells = {(one.one, one.other): one for one in found.matrix}
@@ -137,7 +137,7 @@ def matrix(found: Board, say: Texts) -> str:
 
 
 def days(found: Board, say: Texts) -> str:
-    """Votes per day as a small line."""
+    """Return the votes per day as a small line chart."""
     counts = found.days[-_DAYS:]
     if not counts:
         return ""

@@ -27,9 +27,9 @@ MOST_LINES = 9
 
 
 def card(view: RoundView, roster: Roster, country: str, say: Texts) -> str:
-    """The picture, to be saved, and the link that opens the same comparison; as markup.
+    """Return the picture with a button that saves it, and a link that opens the comparison.
 
-    Raises `NotAllowed` where none is made.
+    Raises `NotAllowed` if the round has no vote, or if exports would hold it back.
     """
     if view.receipt is None:
         raise NotAllowed(say("share.vote_first"))
@@ -60,7 +60,7 @@ def _link(view: RoundView, roster: Roster, say: Texts) -> str:
 
 
 def svg(view: RoundView, say: Texts) -> str:
-    """The card itself: what was said, both replies, who they were, which one was chosen."""
+    """Return the card as SVG: the text, both replies, who wrote them, and which one was chosen."""
     assert view.receipt is not None, "only a voted round has a card"
     said = _wrap(view.dialogue.turns[-1].content, 78)
     replies = {side: _wrap(view.replies[side].text, 42) for side in SIDES}
@@ -107,5 +107,5 @@ def _text(x: float, y: float, lines: list[str], colour: str, more: str = "") -> 
 
 
 def _printable(text: str) -> str:
-    """Without the control characters that XML forbids."""
+    """Remove the control characters that XML forbids."""
     return "".join(c for c in text if c.isprintable())

@@ -100,7 +100,7 @@ def _download_title(say: Texts) -> str:
 
 
 def tally(arena: Arena, made: Callable[[], Stats], say: Texts = ENGLISH) -> str:
-    """Counts of rounds and votes as a table, and what the storage warns of."""
+    """Return a table of the numbers of rounds and votes, and the warnings of the storage."""
     try:
         stats = made()
     except ArenaError as error:
@@ -128,7 +128,7 @@ def tally(arena: Arena, made: Callable[[], Stats], say: Texts = ENGLISH) -> str:
 
 
 def prepare(arena: Arena, form: Any, say: Texts, file: Any, said: Any) -> dict[Any, Any]:
-    """Say what the export holds and offer its address; the file is made when it is asked for."""
+    """Say what the export contains and offer its address. The request for it makes the file."""
     from empo_demo.exchange.export import Report, rows
 
     if form not in ENDINGS:
@@ -150,7 +150,9 @@ def prepare(arena: Arena, form: Any, say: Texts, file: Any, said: Any) -> dict[A
 
 
 def own(arena: Arena, stored: Any) -> str:
-    """Everything that is stored of the visitor: each round in words, raw, and to be withdrawn."""
+    """List all stored rounds of the visitor, each in words, as it is stored, and with a button to
+    withdraw it.
+    """
     session = Session.read(stored)
     say = texts_of(session.language)
     try:

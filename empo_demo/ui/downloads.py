@@ -1,4 +1,4 @@
-"""Exports as downloads: made anew for each request, and never left as a file.
+"""Downloads of exports. Each request makes a new one, and no file is left.
 
 A file that the page had prepared would outlive "Delete my data"; here nothing does.
 """
@@ -33,7 +33,7 @@ def address_of_export(form: str) -> str:
 
 
 def route(arena: Arena) -> Route:
-    """The route `/export/{form}` over the votes of `arena`."""
+    """Return the route `/export/{form}` for the votes of `arena`."""
     turn = asyncio.Lock()
     asked: Counter[str | None] = Counter()
 
@@ -70,7 +70,7 @@ def route(arena: Arena) -> Route:
 
 
 def _written(url: str, form: str) -> BinaryIO:
-    """The export as an open file that has no name any more."""
+    """Write the export and return it as an open file that is already deleted."""
     from empo_demo.exchange.export import export_file
 
     with tempfile.TemporaryDirectory(prefix="empo-") as folder:

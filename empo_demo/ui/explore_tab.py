@@ -23,6 +23,16 @@ from empo_demo.ui.visitors import address_of
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")
+PLAY_LINK = """() => {
+  if (!new URLSearchParams(location.search).has('dialogue')) return;
+  let left = 600;
+  const press = () => {
+    // The tab is drawn only after it was selected.
+    const button = document.getElementById('x-opened');
+    if (button) button.click(); else if (left--) setTimeout(press, 50);
+  };
+  press();
+}"""
 
 
 def build(
@@ -119,6 +129,8 @@ def _wire(
     form, said, outputs = explorer.form, explorer.said, explorer.outputs()
     knobs = [session, *form.all()]
     seen, asked = gr.State(False), gr.State(None)
+    # The change of a state is told for every visitor, and twice: a button that nobody sees is not.
+    opened = gr.Button(visible="hidden", elem_id="x-opened")
 
     def play(request: gr.Request, stored: Any, *values: Any) -> Iterator[Changes]:
         yield from explorer.play(values, say_of(stored), address_of(request))
@@ -126,9 +138,9 @@ def _wire(
     def row(request: gr.Request, stored: Any, *values: Any) -> Iterator[Changes]:
         yield from explorer.row(values, say_of(stored), address_of(request))
 
-    def first(request: gr.Request, opened: bool, stored: Any, *values: Any) -> Iterator[Changes]:
+    def first(request: gr.Request, before: bool, stored: Any, *values: Any) -> Iterator[Changes]:
         yield {seen: True}
-        if not opened:
+        if not before:
             yield from explorer.play(values, say_of(stored), address_of(request))
 
     def restore(request: gr.Request, stored: Any) -> Changes:
@@ -141,7 +153,8 @@ def _wire(
     def linked(
         request: gr.Request, link: Linked | None, stored: Any, *values: Any
     ) -> Iterator[Changes]:
-        yield from explorer.play(values, say_of(stored, request), address_of(request), link)
+        if link is not None:
+            yield from explorer.play(values, say_of(stored, request), address_of(request), link)
 
     options = {**_PRIVATE, "concurrency_id": EXPLORE}
     events = [
@@ -152,8 +165,8 @@ def _wire(
         ),
         steps.click(row, knobs, [explorer.strip, said], trigger_mode="once", **options),
         tab.select(first, [seen, *knobs], [seen, *outputs], **options),
-        # Gradio tells of one change of a state twice.
-        asked.change(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
+        opened.click(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
     ]  # fmt: skip
     stop.click(None, None, None, cancels=events, queue=False, api_visibility="private")
-    page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **_PRIVATE)
+    loaded = page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **_PRIVATE)
+    loaded.then(None, None, None, js=PLAY_LINK, api_visibility="private")

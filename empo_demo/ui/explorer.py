@@ -1,7 +1,7 @@
-"""What happens on the Explore tab: two chosen contenders on one dialogue, as changes to the page.
+"""The handlers of the Explore tab. They return what changes on the page.
 
-Not a vote, not blind, not stored. Every comparison counts against the visitor's address, whether
-a click or a link asked for it.
+Two chosen contenders answer one dialogue: not blind, not stored, no vote. Every comparison counts
+against the limit of the visitor's address, whether a click or a link asked for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What happens on the Arena tab: each handler asks the arena and says what changes on the page.
+"""The handlers of the Arena tab. Each asks the arena and returns what changes on the page.
 
-Handlers are public endpoints in effect, so they trust nothing that they are sent. An `ArenaError`
+Anyone can call a handler, so none trusts its arguments. An `ArenaError`
 becomes one visible line; anything else one general line, and a traceback in the log.
 """
 
@@ -38,19 +38,19 @@ class Handlers(Arrivals):
         return self._decide(text, stored, self._text_of_consent(stored), visitor)
 
     def _text_of_consent(self, stored: Any) -> str:
-        """The version of the text that is on the visitor's page."""
+        """Return the version of the consent text that the visitor's page shows."""
         return self.arena.consent_text(Session.read(stored).language).version
 
     def refuse(self, text: str, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         return self._decide(text, stored, REFUSED, visitor)
 
     def keep(self, stored: Any) -> Changes:
-        """The question of consent, for a visitor who has only tried examples so far."""
+        """Ask for consent. The visitor has only tried examples so far."""
         p = self.parts
         return {p.consent: gr.update(visible=True), p.keep: gr.update(visible=False)}
 
     def _decide(self, text: str, stored: Any, consent: str, visitor: Visitor) -> Iterator[Changes]:
-        """Note the decision, and send what waits in the box."""
+        """Store the decision, then send the text that is in the box."""
         session = replace(self._session(stored), consent=consent)
         p, say = self.parts, texts_of(session.language)
         yield {
@@ -64,7 +64,7 @@ class Handlers(Arrivals):
     # A round ------------------------------------------------------------------------------------
 
     def choose(self, place: Any, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
-        """Play an example at once. Where nobody has agreed yet, its round is not kept."""
+        """Play an example at once. Its round is kept only if the visitor has agreed."""
         known = examples()
         if type(place) is not int or not 0 <= place < len(known):
             yield self.show(self._session(stored)).told(NotFound("There is no such example."))
@@ -79,7 +79,7 @@ class Handlers(Arrivals):
         yield from self._open(session, example.text, visitor)
 
     def next(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
-        """The example after the last one."""
+        """Play the example after the last one."""
         following = next_example(self._session(stored).example)
         yield from self.choose(examples().index(following), stored, visitor)
 
@@ -128,7 +128,7 @@ class Handlers(Arrivals):
     def recorded(
         self, stored: Any, visitor: Visitor = NOBODY, place: Any = None
     ) -> Iterator[Changes]:
-        """A dialogue of the recorded ones, drawn or chosen by its place in their list."""
+        """Play a recorded dialogue: the one at `place` in the list, or a random one."""
         session = replace(self._session(stored), round="", example="", draft=())
         try:
             dialogues = self.arena.recorded_dialogues()
@@ -144,7 +144,7 @@ class Handlers(Arrivals):
         yield from self.send(text, replace(session, warned=_mark(text)).store(), visitor)
 
     def retry(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
-        """The same text again, with new replies."""
+        """Open the round again with new replies."""
         session = self._session(stored)
         try:
             opened = self.arena.retry(session.voter, session.round, address=visitor.address)
@@ -164,7 +164,7 @@ class Handlers(Arrivals):
         return {self.parts.message: highlights.message(texts_of(session.language)("stopping"))}
 
     def vote(self, verdict: str, stored: Any) -> Changes:
-        """Cast the vote; the receipt says who was who. A rehearsal's counts nowhere."""
+        """Cast the vote and show who was who. A vote on the rehearsal is not stored."""
         session = self._session(stored)
         if not session.round and not self.recorded_replies and verdict in VERDICTS:
             tried = rehearsal()
@@ -177,7 +177,7 @@ class Handlers(Arrivals):
         return self.show(session).settled(session, view)
 
     def rate(self, stored: Any, comment: str, *values: float) -> Changes:
-        """The four sliders and the comment, for the reply that the dialogue goes on with."""
+        """Store the four sliders and the comment for the chosen reply."""
         session = self._session(stored)
         ratings: dict[str, Any] = dict(zip(RATINGS, values, strict=True))
         try:
@@ -188,7 +188,7 @@ class Handlers(Arrivals):
         return {self.parts.message: highlights.message(say("rate.saved"))}
 
     def share(self, stored: Any) -> Changes:
-        """A finished comparison as a picture, made now and kept nowhere."""
+        """Make the share card. It is not stored."""
         session = self._session(stored)
         try:
             view = self.arena.find(session.voter, session.round)
@@ -202,12 +202,12 @@ class Handlers(Arrivals):
     # Inside -------------------------------------------------------------------------------------
 
     def _so_far(self, session: Session) -> Dialogue:
-        """The dialogue that the next text continues."""
+        """Return the dialogue that the next text continues."""
         if not session.round:
             return session.dialogue
         return self.arena.go_on(session.voter, session.round)
 
 
 def _mark(text: str) -> str:
-    """Tells a text that was warned of from a changed one, without keeping it."""
+    """Return a hash that identifies a text without storing it."""
     return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()

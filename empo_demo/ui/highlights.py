@@ -30,11 +30,11 @@ SIGNS = {
 STEPS = ("read", "write", "vote")
 ENGLISH = texts_of("en")
 GENERAL = ENGLISH("general")
-"""What is said of a fault of ours, which no visitor can do anything about."""
+"""The message for an error in our own code."""
 
 
 def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> str:
-    """The three steps of a round, `now` being one of `STEPS`; None shows none."""
+    """Return the three steps of a round. `now` is one of `STEPS`, or None for nothing."""
     if now is None:
         return ""
     place = STEPS.index(now)
@@ -49,7 +49,7 @@ def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> 
 
 
 def examples(say: Texts = ENGLISH, *, current: str = "", busy: bool = False) -> str:
-    """The situations to try, one button each; none can be pressed while a round is `busy`."""
+    """Return one button per example. They are disabled while a round is `busy`."""
     buttons = "".join(
         f'<button type="button" class="example" data-i="{i}" lang="en" '
         f'aria-pressed="{str(one.title == current).lower()}"{" disabled" if busy else ""}>'
@@ -185,7 +185,7 @@ def heard(
 
 
 def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
-    """What to say before the replies; each with its links."""
+    """Return the notices, each with its links."""
     cards = []
     for notice in found:
         links = "".join(
@@ -203,7 +203,7 @@ def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
 
 
 def consent(text: str, say: Texts = ENGLISH) -> str:
-    """Two sentences, and the whole text one tap away."""
+    """Return the question of consent: two sentences, and the whole text folded."""
     return (
         f'<div class="consent-text"><h3>{escape(say("consent.heading"))}</h3>'
         f"<p>{escape(say('consent.short'))}</p><details><summary>"
@@ -227,7 +227,7 @@ def message(text: str, *, error: bool = False, keys: str = "") -> str:
 
 
 def told(error: Exception, say: Texts = ENGLISH) -> str:
-    """An error as a line: in its own words where they are for people, else in general ones."""
+    """Return an error as one line. An error that is no `ArenaError` gets a general sentence."""
     if isinstance(error, ArenaError):
         return message(say.own(error.public), error=True)
     log.error("A handler failed", exc_info=error)
@@ -235,7 +235,7 @@ def told(error: Exception, say: Texts = ENGLISH) -> str:
 
 
 def link(query: str, say: Texts = ENGLISH, *, note: str = "") -> str:
-    """The address of a comparison, to open and to copy."""
+    """Return the link of a comparison with a button that copies it."""
     more = f'<span class="quiet">{escape(note)}</span>' if note else ""
     return (
         f'<p class="link"><a href="{escape(query)}">{escape(say("link"))}</a> '

@@ -36,7 +36,7 @@ OTHER = Lane(workers=4)
 
 
 def lanes_of(settings: Settings) -> dict[str, Lane]:
-    """Explore gets a quarter of the engine's places, and one at least. READING is /analyze's."""
+    """Return the lanes. Explore gets a quarter of the engine's places; READING is /analyze's."""
     return {
         VOTES: Lane(16, places=256, per_address=64),
         CALLS: Lane(8),
@@ -52,7 +52,7 @@ class LaneQueue(Queue):
     lanes: Mapping[str, Lane] = {}
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
-        """As Gradio's. Refuses in plain words: 404, 422, 429 (this address) or 503 (the lane)."""
+        """Queue a call as Gradio does. Refuse with 404, 422, 429 (address) or 503 (lane)."""
         fn = self._function(body)
         lane = self.lanes.get(fn.concurrency_id, OTHER)
         queue = self.event_queue_per_concurrency_id.get(fn.concurrency_id)
@@ -76,7 +76,7 @@ class LaneQueue(Queue):
 
 
 def install(page: gr.Blocks, settings: Settings) -> int:
-    """Give `page` the lanes; return the threads that all workers together can use.
+    """Give `page` the lanes. Return the number of threads that all workers need.
 
     With fewer threads one lane's workers would take another's.
     """

@@ -36,7 +36,7 @@ from empo_demo.ui import (
 )
 from empo_demo.ui.middleware import Doors, Guard, on_space
 from empo_demo.ui.parts import Labels
-from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, Session
+from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.theme import LANGUAGE, LOOK, MARK, TOGGLE, head, theme
 from empo_demo.ui.visitors import LOGIN
@@ -189,9 +189,9 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             event.then(None, [session], None, js=LANGUAGE, api_visibility="private")
         timer = gr.Timer(1.5)
 
-        def watch(stored: Any) -> dict[Any, Any]:
+        def watch(stored: Any, request: gr.Request) -> dict[Any, Any]:
             done = arena.status().state != "loading"
-            shown = handlers.badge(Session.read(stored))
+            shown = handlers.badge(say_of(stored, request))
             return {badge: shown, timer: gr.update(active=not done)}
 
         timer.tick(watch, [session], [badge, timer], **_PRIVATE)

@@ -1,4 +1,4 @@
-"""What the Arena tab shows in each state of a round, as changes to its components.
+"""The Arena tab in each state of a round, as changes to its components.
 
 No decision is taken here; user and model text is escaped by what makes the markup.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Changes = dict[Any, Any]
 ENOUGH = 30
-"""So many votes on a pair before a visitor is told how others voted on it."""
+"""The number of votes on a pair from which visitors are told how others voted."""
 
 
 class Pictures:
@@ -44,7 +44,7 @@ class Pictures:
         self.recorded = arena.roster.recorded
 
     def told(self, error: Exception) -> Changes:
-        """The error as a line on the page."""
+        """Show an error as one line."""
         return {self.parts.message: highlights.told(error, self.say)}
 
     # The states of a round ----------------------------------------------------------------------
@@ -69,7 +69,7 @@ class Pictures:
         }
 
     def _waiting(self) -> str:
-        """Why nothing is written yet."""
+        """Say why no reply is written yet."""
         if self.arena.status().state != "ready":
             return self.say("loading")
         ahead = self.arena.ahead()
@@ -82,7 +82,7 @@ class Pictures:
         texts: Mapping[Side, str],
         notes: Mapping[Side, str],
     ) -> Changes:
-        """One picture of the stream."""
+        """Show the replies so far."""
         p = self.parts
         places = {"a": p.pane_a, "b": p.pane_b}
         live = any(side not in notes for side in SIDES)
@@ -99,7 +99,7 @@ class Pictures:
         return changes
 
     def settled(self, session: Session, view: RoundView, tried: Rehearsal | None = None) -> Changes:
-        """The page of a round that does not stream (any more)."""
+        """Show a round that is not streaming."""
         p, say, voted = self.parts, self.say, view.receipt
         show = Exposure(True, True) if voted else view.show
         replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
@@ -168,7 +168,7 @@ class Pictures:
         return changes
 
     def reason(self, reason: str | None) -> str:
-        """Why a reply ended, where it did not end by itself."""
+        """Say why a reply ended, unless it ended by itself."""
         return self.say(f"reason.{reason}") if reason in ("length", "stopped") else ""
 
     def _reveal(self, session: Session, voted: Receipt, tried: Rehearsal | None) -> str:
@@ -178,7 +178,7 @@ class Pictures:
         )  # fmt: skip
 
     def _others(self, voted: Receipt) -> PairVotes | None:
-        """How others voted on these two models, once there are enough to say so."""
+        """Count how others voted on these two models; None below `ENOUGH` votes."""
         try:
             one, other = voted.reveal.a.contender, voted.reveal.b.contender
             found = pair_votes(self.arena.store, one, other)
@@ -196,7 +196,7 @@ class Pictures:
         return gr.update(visible=True, value=self.say("next", title=title))
 
     def blank(self, session: Session) -> Changes:
-        """The page before a round: the recorded one to try, or the turns of a draft."""
+        """Show the page before a round, with the turns of a draft."""
         p, dialogue = self.parts, session.dialogue
         return {
             **self.bare(),
@@ -209,7 +209,7 @@ class Pictures:
         }
 
     def bare(self) -> Changes:
-        """Nothing to vote on, nothing revealed, nothing running; the box is open."""
+        """Hide everything that belongs to one state of a round, and open the box."""
         p = self.parts
         hidden = gr.update(visible=False)
         return {
@@ -235,14 +235,14 @@ class Pictures:
     def plots(
         self, dialogue: Dialogue, replies: Mapping[Side, str], felt: Mapping[Side, Feeling]
     ) -> str:
-        """Valence and diversity of the dialogue with `replies` at its end."""
+        """Draw valence and diversity of the dialogue with `replies` at its end."""
         turns = self.readings.feelings([turn.content for turn in dialogue.turns])
         return plots.plots(plots.series(dialogue, turns, replies, felt), self.say)
 
     def _thread(
         self, dialogue: Dialogue, show: Exposure, reading: Reading | None, *, quick: bool = False
     ) -> str:
-        """The conversation so far. `reading` is the last turn's; `quick` reads nothing new."""
+        """Show the dialogue. `reading` is that of its last turn; `quick` does not ask the SEM."""
         turns = dialogue.turns
         last = len(turns) - 1
         readings: list[Reading | None] = [None] * len(turns)

@@ -1,4 +1,4 @@
-"""A round on the Arena tab, from the first word to the vote bar."""
+"""A round on the Arena tab while its replies are written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEEL = 0.5
 
 
 def play(arena: Arena, show: Pictures, session: Session, opened: OpenedRound) -> Iterator[Changes]:
-    """Show both replies as they are written. The first words wait for no plot."""
+    """Show both replies as they are written. The first words do not wait for the plots."""
     p = show.parts
     yield show.opening(session, opened)
     texts: dict[Side, str] = {"a": "", "b": ""}

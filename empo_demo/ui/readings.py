@@ -1,6 +1,6 @@
-"""What the SEM reads in the texts of the page, remembered: a text is read once, not per frame.
+"""What the SEM reads in the texts of the page. Each text is read once and remembered.
 
-Nothing here may fail a round: where the SEM fails, the page shows less.
+If the SEM fails, the page shows less, and the round goes on.
 """
 
 from __future__ import annotations

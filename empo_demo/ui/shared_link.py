@@ -1,7 +1,7 @@
-"""The address of a comparison, and what is said of it when it is opened.
+"""Links that open a comparison, and what the page says when one is opened.
 
-Beside the comparison itself it carries two fingerprints: of the models that answered, and of what
-they said. So the page can tell whoever opens it whether these are still the same words.
+A link contains the comparison, a fingerprint of the two models, and a fingerprint of the replies.
+So the page can say whether the models and the words are still the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
@@ -17,6 +18,7 @@ from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
+expect.set_options(timeout=60_000)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -90,6 +92,7 @@ class Faults(list[str]):
         self[:] = [fault for fault in self if not any(word in fault for word in words)]
 
     def watch(self, page: Any, url: str) -> Any:
+        page.set_default_timeout(90_000)
         page.on("pageerror", lambda error: self.append(str(error)))
         page.on("console", lambda m: self.append(m.text) if m.type == "error" else None)
         page.on(

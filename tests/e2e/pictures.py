@@ -33,6 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "build" / "pictures")
     parser.add_argument("--only", choices=("stills", "moving"), default=None)
+    names = [name for name, *_ in LOOKS]
+    parser.add_argument("--look", choices=names, action="append", help="only these stills")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
     url, close = serve()
@@ -42,7 +44,7 @@ def main() -> None:
             if wanted.only != "stills":
                 moving(browser, url)
             if wanted.only != "moving":
-                stills(browser, url, wanted.output)
+                stills(browser, url, wanted.output, wanted.look)
             browser.close()
     finally:
         close()
@@ -67,19 +69,22 @@ def serve() -> tuple[str, Any]:
 
 def visit(browser: Any, url: str, size: Any, theme: str, language: str) -> Any:
     page = browser.new_context(viewport=size, color_scheme=theme, locale=language).new_page()
+    page.set_default_timeout(120_000)
     page.goto(url)
-    page.wait_for_selector("#badge .badge.ready", timeout=300_000)
+    page.wait_for_selector("#badge .badge.ready")
     return page
 
 
 def finished(page: Any) -> None:
     """Until the round can be voted on."""
-    page.wait_for_selector(".tag", state="detached", timeout=60_000)
-    page.wait_for_selector("#vote_b:visible", timeout=120_000)
+    page.wait_for_selector(".tag", state="detached")
+    page.wait_for_selector("#vote_b:visible")
 
 
-def stills(browser: Any, url: str, folder: Path) -> None:
+def stills(browser: Any, url: str, folder: Path, looks: list[str] | None) -> None:
     for name, size, theme, language in LOOKS:
+        if looks and name not in looks:
+            continue
         page = visit(browser, url, size, theme, language)
 
         def shot(state: str, page: Any = page, name: str = name) -> None:
@@ -92,22 +97,29 @@ def stills(browser: Any, url: str, folder: Path) -> None:
         page.wait_for_selector("#agree:visible")
         shot("2-consent")
         page.click("#agree")
-        page.wait_for_selector("[aria-busy=true]", timeout=60_000)
+        page.wait_for_selector("[aria-busy=true]")
         page.screenshot(path=folder / f"{name}-3-streaming.png")
         finished(page)
         shot("4-votable")
         page.click("#vote_b")
         page.wait_for_selector(".reveal")
         shot("5-voted")
+        page.click("#share")
+        page.wait_for_selector(".share img")
+        shot("5-card")
+        page.fill("#box textarea", "A bell\u0007 rang.")
+        page.click("#send")
+        page.wait_for_selector(".message.error")
+        shot("5-error")
         page.fill("#box textarea", "My mother even asked for more.")
         page.click("#send")
-        page.wait_for_selector(".reveal", state="detached", timeout=60_000)
-        page.wait_for_selector("#vote_b:visible", timeout=120_000)
+        page.wait_for_selector(".reveal", state="detached")
+        page.wait_for_selector("#vote_b:visible")
         shot("6-second-turn")
         for place, tab in enumerate(TABS, start=1):
             page.locator("#tabs button[role=tab]").nth(place).evaluate("tab => tab.click()")
             if tab == "explore":
-                page.wait_for_selector("#x-pane-b .facts", timeout=120_000)
+                page.wait_for_selector("#x-pane-b .facts")
             page.wait_for_timeout(3000)
             shot(f"7-{tab}")
         page.context.close()
@@ -126,7 +138,7 @@ def moving(browser: Any, url: str) -> None:
 
     take(1800)
     page.locator(".example", has_text="Grandmother").click()
-    page.wait_for_selector("[aria-busy=true]", timeout=60_000)
+    page.wait_for_selector("[aria-busy=true]")
     began = time.monotonic()
     while time.monotonic() - began < 60 and not page.locator("#vote_b").is_visible():
         take(140)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from empo_demo.dialogue import Dialogue
+from empo_demo.votes.stats import pair_votes
 from tests.e2e.conftest import CUT, Faults, Served
 
 pytestmark = pytest.mark.browser
@@ -23,15 +25,15 @@ def send(page: Any, text: str = TEXT) -> None:
         page.context.__dict__["agreed"] = True
         expect(page.locator("#consent")).to_be_hidden()
     # The first screen's own round is gone, with its vote bar.
-    expect(page.locator(".tag")).to_have_count(0, timeout=15000)
+    expect(page.locator(".tag")).to_have_count(0)
 
 
 def voted(page: Any) -> None:
     """Until the round is ready, then the key of the last button."""
-    expect(page.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(page.locator("#vote_b")).to_be_visible()
     page.locator("h1").first.click()
     page.keyboard.press("4")
-    expect(page.locator(".reveal")).to_be_visible(timeout=15000)
+    expect(page.locator(".reveal")).to_be_visible()
 
 
 def test_a_visitor_plays_a_round_with_the_keyboard_and_goes_on(visitor: Any) -> None:
@@ -51,10 +53,10 @@ def test_a_visitor_plays_a_round_with_the_keyboard_and_goes_on(visitor: Any) -> 
 def test_keys_do_nothing_before_both_replies_are_there(visitor: Any, served: Served) -> None:
     served.engine.enqueue(" ".join(["word"] * 60), " ".join(["word"] * 60))
     send(visitor)
-    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word", timeout=15000)
+    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word")
     visitor.locator("h1").first.click()
     visitor.keyboard.press("1")
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible()
     expect(visitor.locator(".reveal")).to_have_count(0)
 
 
@@ -75,14 +77,14 @@ def test_one_click_on_an_example_and_the_replies_write_themselves(visitor: Any) 
     expect(visitor.locator("#votebar")).to_be_visible()
     expect(visitor.locator(".tag")).to_contain_text("nothing counts")
     visitor.locator(".example", has_text="Old dog").click()
-    expect(visitor.locator("li.turn")).to_have_count(3, timeout=15000)
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator("li.turn")).to_have_count(3)
+    expect(visitor.locator("#vote_b")).to_be_visible()
     visitor.click("#vote_b")
     expect(visitor.locator(".reveal")).to_contain_text("was not kept")
     visitor.click("#next")
     expect(visitor.locator("li.turn")).to_have_count(1)
     expect(visitor.locator(".reveal")).to_have_count(0)
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible()
 
 
 def test_the_rehearsal_can_be_voted_on_and_counts_nowhere(visitor: Any, served: Served) -> None:
@@ -100,10 +102,10 @@ def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Serve
     visitor.click("#send")
     visitor.click("#agree")
     # The address in it is pointed out first, and the text stays where it is.
-    expect(visitor.locator("#notices")).to_contain_text("a link", timeout=15000)
+    expect(visitor.locator("#notices")).to_contain_text("a link")
     assert visitor.input_value("#box textarea") == nasty
     visitor.click("#send")
-    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible()
     expect(visitor.locator("li.turn.user p").first).to_have_text(nasty)
     expect(visitor.locator("#pane_a .pane .text")).to_have_text(reply)
     assert visitor.evaluate("window.pwned") is None
@@ -112,11 +114,11 @@ def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Serve
 
 def test_a_reload_finds_its_round_again(visitor: Any, faults: Faults) -> None:
     send(visitor, "My sister is coming home.")
-    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible()
     said = "I am sorry to hear that."
     expect(visitor.locator("#pane_a .pane .text")).to_have_text(said)
     visitor.reload()
-    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible()
     expect(visitor.locator("#pane_a .pane .text")).to_have_text(said)
     voted(visitor)
     faults.forgive(*CUT)
@@ -126,9 +128,9 @@ def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
     long = " ".join(f"word{n}." for n in range(200))
     served.engine.enqueue(long, long)
     send(visitor)
-    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word5", timeout=15000)
+    expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word5")
     visitor.click("#stop")
-    expect(visitor.locator("#pane_a .note")).to_have_text("stopped", timeout=15000)
+    expect(visitor.locator("#pane_a .note")).to_have_text("stopped")
     expect(visitor.locator("#vote_a")).to_be_visible()
     assert "word199" not in visitor.inner_text("#pane_a")
 
@@ -136,16 +138,16 @@ def test_stop_keeps_what_was_said(visitor: Any, served: Served) -> None:
 def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: Served) -> None:
     served.engine.enqueue("Fine.", RuntimeError("The model broke off with an error; try again."))
     send(visitor)
-    expect(visitor.locator("#message")).to_contain_text("Nothing was counted", timeout=15000)
+    expect(visitor.locator("#message")).to_contain_text("Nothing was counted")
     expect(visitor.locator("#votebar")).to_be_hidden()
     visitor.click("#retry")
-    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_a")).to_be_visible()
 
 
 def test_help_is_offered_before_a_reply_to_crisis_language_and_stays(visitor: Any) -> None:
     send(visitor, "I want to kill myself tonight.")
-    expect(visitor.locator(".notice.crisis a").first).to_be_visible(timeout=15000)
-    expect(visitor.locator("#vote_a")).to_be_visible(timeout=15000)
+    expect(visitor.locator(".notice.crisis a").first).to_be_visible()
+    expect(visitor.locator("#vote_a")).to_be_visible()
     expect(visitor.locator(".notice.crisis a").first).to_be_visible()
 
 
@@ -166,10 +168,10 @@ def test_every_tab_is_as_wide_as_the_first(visitor: Any) -> None:
 def test_a_pane_has_its_border_on_all_four_sides(visitor: Any) -> None:
     send(visitor)
     pane = visitor.locator("#pane_a .pane")
-    expect(pane).to_be_visible(timeout=15000)
+    expect(pane).to_be_visible()
     for side in ("top", "right", "bottom", "left"):
         expect(pane).to_have_css(f"border-{side}-width", "1px")
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible()
 
 
 def test_a_client_plays_a_round_and_no_byte_before_the_vote_names_a_contender(
@@ -203,7 +205,7 @@ def test_no_byte_that_the_page_gets_before_the_vote_names_a_side(
 ) -> None:
     served.sent.clear()
     send(visitor)
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=15000)
+    expect(visitor.locator("#vote_b")).to_be_visible()
     before = bytes(served.sent).lower()
     voted(visitor)
     after = bytes(served.sent).lower()
@@ -278,10 +280,29 @@ def test_a_vote_that_finds_the_queue_full_is_sent_again_and_says_so(
             route.continue_()
 
     send(visitor)
-    expect(visitor.locator("#vote_b")).to_be_visible(timeout=30000)
+    expect(visitor.locator("#vote_b")).to_be_visible()
     visitor.route("**/queue/join*", answer)
     visitor.click("#vote_b")
     expect(visitor.locator("#message")).to_contain_text("The server is busy")
-    expect(visitor.locator(".reveal")).to_be_visible(timeout=30000)
+    expect(visitor.locator(".reveal")).to_be_visible()
     assert not full
     faults.forgive("503")
+
+
+def test_from_thirty_votes_on_a_voter_is_told_how_others_voted(
+    visitor: Any, served: Served
+) -> None:
+    arena = served.arena
+    served.engine.pause, pause = 0.0, served.engine.pause
+    for number in range(31):
+        voter = arena.new_voter()
+        opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)
+        list(arena.stream(voter, opened.round_id))
+        arena.vote(voter, opened.round_id, "tie" if number % 3 else "both_bad")
+    served.engine.pause = pause
+    found = pair_votes(arena.store, "base", "aligned")
+    send(visitor)
+    voted(visitor)
+    told = visitor.locator(".reveal p").first
+    expect(told).to_contain_text(f"Of {found.votes + 1} votes on these two models so far")
+    expect(told).to_contain_text("Aligned")

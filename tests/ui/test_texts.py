@@ -12,8 +12,10 @@ import pytest
 
 import empo_demo
 from empo_demo.arena.arena import Arena
-from empo_demo.board import board as boards
 from empo_demo.board.ballots import Ballot
+from empo_demo.board.board import board
+from empo_demo.board.sentences import length_sentence, side_sentence
+from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.ui.session import Session
@@ -110,16 +112,16 @@ def test_every_sentence_of_the_board_is_translated(votes: int) -> None:
         else Ballot(str(n), f"v{n % 40}", "base", "aligned", "tie", 5, 9)
         for n in range(1, votes + 1)
     ]
-    found = boards.board(ballots, samples=50)
+    found = board(ballots, samples=50)
     left = [line for line in found.sentences if GERMAN.own(line) == line]
     assert left == []
-    effect = boards.standing.Effect(0.9, (0.1, 1.2)) if votes == 1 else None
-    for sentence in (boards.side_sentence(effect), boards.length_sentence(effect)):
+    effect = Effect(0.9, (0.1, 1.2)) if votes == 1 else None
+    for sentence in (side_sentence(effect), length_sentence(effect)):
         assert GERMAN.own(sentence) != sentence and "left" not in GERMAN.own(sentence)
 
 
 def test_one_vote_by_one_person_is_said_in_the_singular() -> None:
-    one = boards.board([Ballot("1", "v", "base", "aligned", "a")], samples=10).sentences[-1]
+    one = board([Ballot("1", "v", "base", "aligned", "a")], samples=10).sentences[-1]
     assert one.startswith("1 vote by 1 person;")
     assert GERMAN.own(one).startswith("1 Stimme von 1 Person;")
     for language in LANGUAGES:

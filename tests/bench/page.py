@@ -1,0 +1,193 @@
+"""Today's page beside an older one, as ratios: `python -m tests.bench.page [--old REV]`.
+
+Both pages run at once over scripted models, each from its own worktree in its own process, and one
+Chromium visits them in turn. Measured, each as the median of the visits:
+
+- the time from Send to the first word, where consent was given before,
+- the same for a first visit, with the choice about consent that comes in between,
+- the main thread's time for one answer (scripts, style and layout),
+- the bytes and the time to first paint.
+
+A ratio below 1 is better than the old page. An older page asks for consent before Send, today's
+after it: the whole first visit is measured from whichever click comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import CHROMIUM, FLAGS
+
+OLD = "d72a6a3"
+"""The page before its last redesign."""
+TEXT = "I failed my driving test again."
+REPLY = " ".join(["word"] * 40)
+SERVE = """
+import sys, tempfile
+try:
+    from empo_demo.arena.arena import Arena
+except ImportError:  # Before it was a room.
+    from empo_demo.arena import Arena
+from empo_demo.metrics.valence import load_lexicon
+from empo_demo.settings import load_settings
+from empo_demo.ui.page import start
+from empo_demo.votes.store import Store
+from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+
+engine = ScriptedEngine(pause=0.02)
+say = engine._say
+engine._say = lambda requests, replies: say(requests, (sys.argv[1], sys.argv[1]))
+settings = load_settings(database=f"sqlite:///{tempfile.mkdtemp()}/votes.sqlite3")
+arena = Arena(settings, ROSTER, Store.open(settings.database), engine=engine, sem=ScriptedSEM())
+page = start(arena, load_lexicon(), quiet=True)
+print("url", page.local_url, flush=True)
+sys.stdin.read()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--old", default=OLD, help="the commit to compare with")
+    parser.add_argument("--visits", type=int, default=5)
+    wanted = parser.parse_args()
+    with (
+        worktree(wanted.old) as old,
+        served(old) as before,
+        served(REPOSITORY) as after,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        found: dict[str, list[dict[str, float]]] = {"old": [], "new": []}
+        for number in range(wanted.visits + 1):
+            for name, url in (("old", before), ("new", after)):
+                one = visit(browser, url)
+                if number:  # The first visit warms both up.
+                    found[name].append(one)
+        browser.close()
+    print(json.dumps(table(found, wanted.old), indent=1))
+
+
+def table(found: dict[str, list[dict[str, float]]], old: str) -> dict[str, Any]:
+    rows = {}
+    for key in found["new"][0]:
+        one, other = (statistics.median(visit[key] for visit in found[n]) for n in ("old", "new"))
+        rows[key] = {"old": round(one, 3), "new": round(other, 3), "ratio": round(other / one, 2)}
+    return {"old": old, "visits": len(found["new"]), **rows}
+
+
+@contextmanager
+def worktree(revision: str) -> Iterator[Path]:
+    """The repository as it was at `revision`."""
+    place = Path(tempfile.mkdtemp()) / "old"
+    git = ["git", "-C", str(REPOSITORY), "worktree"]
+    subprocess.run([*git, "add", "--detach", str(place), revision], check=True, capture_output=True)
+    try:
+        yield place
+    finally:
+        subprocess.run([*git, "remove", "--force", str(place)], check=True)
+
+
+@contextmanager
+def served(where: Path) -> Iterator[str]:
+    """The page of the worktree `where`; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, REPLY], cwd=where, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("url "):
+                yield line.split()[1]
+                break
+        else:
+            raise SystemExit(f"The page of {where} did not start.")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def visit(browser: Any, url: str) -> dict[str, float]:
+    """One visitor: the first paint, a first round with consent, a second without."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("Network.enable")
+    received = [0.0]
+    session.on("Network.dataReceived", lambda e: received.append(e["encodedDataLength"]))
+    page.goto(url)
+    page.wait_for_selector("#badge .badge.ready")
+    found = {
+        "bytes_to_first_paint": sum(received),
+        "first_paint_s": page.evaluate(
+            "performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"
+        ),
+    }
+    found["first_word_of_a_first_visit_s"] = first_word(page, first=True)
+    finished(page)
+    page.click("#vote_b")
+    page.wait_for_selector(".reveal")
+    page.click("#new")
+    page.wait_for_timeout(500)
+    before = busy(session)
+    found["first_word_after_send_s"] = first_word(page)
+    finished(page)
+    page.wait_for_timeout(500)
+    found["main_thread_s"] = busy(session) - before
+    context.close()
+    return found
+
+
+def first_word(page: Page, *, first: bool = False) -> float:
+    """Seconds from the first click to the first word in pane A, seen by the browser itself.
+
+    On a first visit the clicks are Send and the consent, in whichever order the page asks.
+    """
+    page.evaluate(
+        """() => { window.seen = window.sent = 0; const look = () => {
+          const text = document.querySelector('#pane_a .pane .text');
+          if (text && text.textContent.startsWith('word')) { window.seen = performance.now(); }
+          else requestAnimationFrame(look);
+        };
+        const go = () => { window.sent = performance.now(); look(); };
+        document.addEventListener('click', go, { capture: true, once: true }); }"""
+    )
+    page.fill("#box textarea", TEXT)
+    asked = first and page.locator("#agree").is_visible()
+    if asked:
+        page.click("#agree")
+    page.click("#send")
+    if first and not asked:
+        page.click("#agree")
+    page.wait_for_function("window.seen > 0")
+    return float(page.evaluate("(window.seen - window.sent) / 1000"))
+
+
+def finished(page: Page) -> None:
+    page.wait_for_selector(".caret", state="detached")
+    page.wait_for_selector("#vote_b:visible")
+
+
+def busy(session: Any) -> float:
+    """Seconds of the main thread so far."""
+    time.sleep(0.1)
+    metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+    return float(metrics["TaskDuration"])
+
+
+if __name__ == "__main__":
+    main()
