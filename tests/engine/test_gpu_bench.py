@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-LINES = ("parity", "load", "bandwidth", "pair", "rounds", "prefix", "merged", "two_calls")
+LINES = ("parity", "graphs", "load", "bandwidth", "pair", "rounds", "prefix", "merged", "two_calls")
 
 
 def bench(*options: str, timeout: float = 600) -> dict[str, Any]:
@@ -50,3 +50,17 @@ def test_the_benchmark_holds_on_this_gpu() -> None:
         pytest.skip("there is no CUDA device")
     found = bench("--minutes", "9")
     assert {line["verdict"] for line in found["lines"].values()} <= {"PASS", "no time left"}
+
+
+def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])
+    from tests.bench.gpu import Bench, arguments
+
+    made = Bench(arguments())
+    made.deadline = time.monotonic() + 0.2
+    monkeypatch.setattr(made, "bandwidth", lambda: (time.sleep(20), True))
+    made.run("bandwidth")
+    line = made.found["bandwidth"]
+    assert line["verdict"] == "no time left" and line["seconds"] < 5
