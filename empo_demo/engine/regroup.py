@@ -40,7 +40,8 @@ def regroup(
                 target = next(free)
                 placed[target] = row
                 moves.append((slot[row], target, row.length))
-        for row in new:
+        # Attention reads neighbouring rows of like length in one call.
+        for row in sorted(new, key=lambda row: len(row.prompt)):
             if (row.adapter or "") == name:
                 placed[next(free)] = row
     return cast("list[Row]", placed), moves

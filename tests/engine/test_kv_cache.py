@@ -122,3 +122,18 @@ def test_how_many_rounds_pay_is_measured(exact_engine: LocalEngine) -> None:
     rounds = int(engine.describe()["rounds at once"])
     assert 1 <= rounds <= 32 and engine.batch_of("base").rows == []
     assert list(engine.stream([Request("a", "base", SAD, Decoding(0, 1, 1.0, 3))]))
+
+
+def test_rows_that_join_together_lie_by_length(exact_engine: LocalEngine) -> None:
+    """Attention then reads few runs of neighbours instead of one row at a time."""
+    from empo_demo.engine.regroup import regroup
+
+    batch = exact_engine.batch_of("base")
+    rows = [
+        batch.prepare(Request(f"{side}{n}", side, SAD * (1 + n % 2 * 2), Decoding(0, 1, 1.0, 3)))
+        for n in range(6)
+        for side in ("base", "aligned")
+    ]
+    placed, moves = regroup([], [], rows)
+    lengths = [(row.adapter or "", len(row.prompt)) for row in placed]
+    assert lengths == sorted(lengths) and len(set(lengths)) == 4 and moves == []
