@@ -11,11 +11,16 @@ function arenaTell(key, seconds) {
   const places = ["message", "x-message"].map((id) => document.getElementById(id));
   const place = places.find((one) => one && one.parentElement.offsetParent) || places[0];
   if (!place) return;
-  const line = document.createElement("p");
-  line.className = "message state";
-  line.setAttribute("role", "status");
+  // Beside Gradio's own message: what stands inside it is Gradio's to change.
+  let line = document.getElementById("told");
+  if (!line) {
+    line = document.createElement("p");
+    line.id = "told";
+    line.className = "message state";
+    line.setAttribute("role", "status");
+  }
   line.textContent = arenaSay(key, seconds);
-  place.replaceChildren(line);
+  place.after(line);
 }
 
 // A full queue answers 503, and a lost server not at all: what was asked is asked again.
@@ -34,7 +39,10 @@ window.fetch = async (input, options) => {
   if (!address.includes("/queue/join")) return fetchOnce(input, options);
   for (let seconds = 1, busy = 0; ; seconds = Math.min(2 * seconds, 8)) {
     const answer = await fetchOnce(input, options).catch(() => null);
-    if (answer && (answer.status !== 503 || ++busy > 4)) return answer;
+    if (answer && (answer.status !== 503 || ++busy > 4)) {
+      document.getElementById("told")?.remove();
+      return answer;
+    }
     arenaTell(answer ? "busy" : "lost", seconds);
     await new Promise((go) => {
       setTimeout(go, 1000 * seconds);

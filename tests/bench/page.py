@@ -43,7 +43,7 @@ except ImportError:  # Before it was a room.
     from empo_demo.arena import Arena
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
-from empo_demo.ui.page import start
+from empo_demo.ui import page as module
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
@@ -52,8 +52,13 @@ say = engine._say
 engine._say = lambda requests, replies: say(requests, (sys.argv[1], sys.argv[1]))
 settings = load_settings(database=f"sqlite:///{tempfile.mkdtemp()}/votes.sqlite3")
 arena = Arena(settings, ROSTER, Store.open(settings.database), engine=engine, sem=ScriptedSEM())
-page = start(arena, load_lexicon(), quiet=True)
-print("url", page.local_url, flush=True)
+if hasattr(module, "start"):
+    url = module.start(arena, load_lexicon(), quiet=True).local_url
+else:
+    page = module.build(arena, load_lexicon())
+    page.queue(max_size=64, default_concurrency_limit=16, api_open=True)
+    _, url, _ = page.launch(**module.launch_options(), prevent_thread_lock=True, quiet=True)
+print("url", url, flush=True)
 sys.stdin.read()
 """
 

@@ -124,7 +124,7 @@ def test_a_full_queue_and_a_lost_server_are_told_in_german(visit: Any, faults: A
 
     page.route("**/queue/join*", answer)
     page.click("#vote_b")
-    expect(page.locator("#message")).to_contain_text("Die Verbindung ist unterbrochen")
-    expect(page.locator("#message")).to_contain_text("Der Server ist beschäftigt")
+    expect(page.locator("#told")).to_contain_text("Die Verbindung ist unterbrochen")
+    expect(page.locator("#told")).to_contain_text("Der Server ist beschäftigt")
     expect(page.locator(".reveal")).to_be_visible()
     faults.forgive("503", "ERR_FAILED")

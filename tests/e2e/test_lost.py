@@ -65,7 +65,7 @@ def test_a_killed_server_that_comes_back_finds_the_round_and_goes_on(
         expect(page.locator("#pane_a .text")).to_contain_text("word3")
         process.kill()
         process.wait()
-        expect(page.locator("#message")).to_contain_text("connection is lost")
+        expect(page.locator("#told")).to_contain_text("connection is lost")
         process, url = app(tmp_path, "short", url.rsplit(":", 1)[1])
         expect(page.locator("#message")).to_contain_text("The app was restarted")
         expect(page.locator(".thread")).to_contain_text(TEXT)
@@ -88,7 +88,7 @@ def test_a_lost_connection_is_told_and_the_text_goes_out_when_it_is_back(
     expect(visitor.locator("#agree")).to_be_visible()
     visitor.context.set_offline(True)
     visitor.click("#refuse")
-    expect(visitor.locator("#message")).to_contain_text("connection is lost")
+    expect(visitor.locator("#told")).to_contain_text("connection is lost")
     assert visitor.input_value("#box textarea") == TEXT
     visitor.context.set_offline(False)
     expect(visitor.locator("#vote_b")).to_be_visible()

@@ -283,7 +283,7 @@ def test_a_vote_that_finds_the_queue_full_is_sent_again_and_says_so(
     expect(visitor.locator("#vote_b")).to_be_visible()
     visitor.route("**/queue/join*", answer)
     visitor.click("#vote_b")
-    expect(visitor.locator("#message")).to_contain_text("The server is busy")
+    expect(visitor.locator("#told")).to_contain_text("The server is busy")
     expect(visitor.locator(".reveal")).to_be_visible()
     assert not full
     faults.forgive("503")
