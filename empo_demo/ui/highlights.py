@@ -57,7 +57,9 @@ def examples(say: Texts = ENGLISH, *, current: str = "", busy: bool = False) -> 
         for i, one in enumerate(known_examples())
     )
     label = escape(say("examples.label"))
-    return f'<div class="example-row" role="group" aria-label="{label}">{buttons}</div>'
+    # The row scrolls: without a button to focus, it takes the focus itself.
+    focus = ' tabindex="0"' if busy else ""
+    return f'<div class="example-row" role="group" aria-label="{label}"{focus}>{buttons}</div>'
 
 
 def thread(
