@@ -166,16 +166,18 @@ class Batch:
             looked_at([length + 1] * count, device),
         )  # fmt: skip
         ids = torch.zeros(1, len(decode.slots), dtype=torch.long, device=device)
+        # What else a busy machine does is not counted: this thread's own time, where it computes.
+        clock = time.thread_time if device.type == "cpu" else time.perf_counter
         best = float("inf")
         with few_threads(weights.threads):
             for _ in range(2):
-                started = time.perf_counter()
+                started = clock()
                 logits = self._forward(
                     names, [1.0] * rows, [1] * rows, ids, decode.places.unsqueeze(0),
                     torch.arange(len(decode.slots), device=device), decode,
                 )  # fmt: skip
                 logits.argmax(-1).tolist()
-                best = min(best, time.perf_counter() - started)
+                best = min(best, clock() - started)
         return best
 
     def _padded(self, rows: int) -> int:

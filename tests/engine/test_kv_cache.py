@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import Any
 
 import torch
@@ -137,3 +138,19 @@ def test_rows_that_join_together_lie_by_length(exact_engine: LocalEngine) -> Non
     placed, moves = regroup([], [], rows)
     lengths = [(row.adapter or "", len(row.prompt)) for row in placed]
     assert lengths == sorted(lengths) and len(set(lengths)) == 4 and moves == []
+
+
+def test_a_busy_machine_does_not_count_as_slow_steps(exact_engine: LocalEngine) -> None:
+    """While other programs run, a step waits; that says nothing about how many rounds pay."""
+    batch = exact_engine.batch_of("base")
+    forward = batch._forward
+
+    def waiting(*args: Any) -> Any:
+        time.sleep(1.0)
+        return forward(*args)
+
+    batch._forward = waiting  # type: ignore[method-assign]
+    try:
+        assert batch.time_step(2) < 0.9
+    finally:
+        del batch._forward
