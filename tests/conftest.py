@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
@@ -29,6 +30,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Merged copies are kept between starts, but not between test runs.
 os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="empo-assets-")
 atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+
+# A busy machine is slow, which is no fault of what is tested.
+settings.register_profile("arena", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arena")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
