@@ -164,8 +164,8 @@ def first_word(page: Page, *, first: bool = False) -> float:
     """
     page.evaluate(
         """() => { window.seen = window.sent = 0; const look = () => {
-          const text = document.querySelector('#pane_a .pane .text');
-          if (text && text.textContent.startsWith('word')) { window.seen = performance.now(); }
+          const pane = document.querySelector('#pane_a');
+          if (pane && pane.textContent.includes('word')) { window.seen = performance.now(); }
           else requestAnimationFrame(look);
         };
         const go = () => { window.sent = performance.now(); look(); };
@@ -175,6 +175,7 @@ def first_word(page: Page, *, first: bool = False) -> float:
     asked = first and page.locator("#agree").is_visible()
     if asked:
         page.click("#agree")
+        page.wait_for_selector("#agree", state="hidden")
     page.click("#send")
     if first and not asked:
         page.click("#agree")
