@@ -107,6 +107,12 @@ def test_axe_finds_nothing_in_any_tab_and_state(
     assert not found, "\n".join(found)
 
 
+def test_a_phone_reaches_the_tabs_that_its_row_has_no_room_for(phone: Any) -> None:
+    phone.click("#tabs .overflow-menu > button")
+    phone.locator("#tabs .overflow-dropdown button", has_text="Daten").click()
+    expect(phone.locator("#counts table")).to_be_visible()
+
+
 def test_a_german_phone_reads_both_replies_and_votes_with_the_thumb(phone: Any) -> None:
     expect(phone.locator("html")).to_have_attribute("lang", "de")
     expect(phone.locator(".lead")).to_have_text(
