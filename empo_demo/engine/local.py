@@ -100,8 +100,9 @@ class LocalEngine:
     def repeatable(self) -> bool:
         """Whether a reply stays the same when other replies are decoded in the same batch.
 
-        This holds on a CPU in NF4, bf16 and fp32. int8 chooses its outliers over the whole batch,
-        and matrix products on a GPU sum in an order that depends on the number of rows.
+        This holds with one CPU thread (small models have one) in NF4, bf16 and fp32. int8 chooses
+        its outliers over the whole batch; a GPU, and attention on several threads, add in an order
+        that depends on the number of rows.
         """
         return all(batch.weights.repeatable for batch in self._batches)
 

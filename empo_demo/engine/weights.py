@@ -48,8 +48,12 @@ class Weights:
 
     @property
     def repeatable(self) -> bool:
-        """Whether a row's numbers stay the same when other rows are in the batch."""
-        if self.device.type != "cpu":
+        """Whether a row's numbers stay the same when other rows are in the batch.
+
+        With several threads, PyTorch's attention on a CPU divides the keys of a step by the number
+        of rows, so the order of the sums depends on it.
+        """
+        if self.device.type != "cpu" or (self.threads or torch.get_num_threads()) > 1:
             return False
         return not any(type(layer).__name__ == "Linear8bitLt" for layer in self.model.modules())
 

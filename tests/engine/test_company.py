@@ -82,12 +82,29 @@ def test_only_the_rows_that_need_it_are_sorted_whole(monkeypatch: pytest.MonkeyP
         assert alone == [read[i]]
 
 
+def test_several_threads_promise_no_equal_replies(shipped: Any) -> None:
+    """With two threads, attention adds one row's numbers in another order than three rows'."""
+    from dataclasses import replace
+
+    import torch
+
+    (batch,) = shipped._batches
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert batch.weights.threads == 1 and batch.weights.repeatable
+        assert not replace(batch.weights, threads=0).repeatable
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("heads", [2, 8, 14])
 def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int) -> None:
     """Where heads share keys, a CPU sums in an order that depends on the positions looked at."""
     import torch
 
     from empo_demo.engine.attention import Decode, looked_at
+    from empo_demo.engine.batch import few_threads
     from empo_demo.engine.kv_cache import KVCache
 
     torch.manual_seed(0)
@@ -102,7 +119,8 @@ def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int)
         found[0][:, :, :most], found[1][:, :, :most] = keys, values
         places = torch.tensor([length - 1 for length in lengths])
         step = Decode.at(cache, torch.arange(3), places, looked_at(lengths, cpu))
-        return step.attend(0, query, new, new, 0.25)[0]
+        with few_threads(1):
+            return step.attend(0, query, new, new, 0.25)[0]
 
     alike = attended(130, 130, 130)
     for company in ((130, 60, 380), (130, 130, 250), (130, 200, 17)):
