@@ -86,8 +86,8 @@ def attention(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Each voter's hits on attention checks; nobody is left out because of them."""
-    from empo_demo.board.attention import as_json as rows
-    from empo_demo.board.attention import report
+    from empo_demo.board.attention_checks import as_json as rows
+    from empo_demo.board.attention_checks import report
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)

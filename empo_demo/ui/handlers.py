@@ -19,12 +19,12 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound
 from empo_demo.ui import highlights
 from empo_demo.ui.arrivals import Arrivals
-from empo_demo.ui.card import card
 from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.pictures import Changes
 from empo_demo.ui.play import play
 from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import REFUSED, Session
+from empo_demo.ui.share_card import share_card
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.visitors import NOBODY, Visitor
 from empo_demo.votes.models import RATINGS
@@ -192,7 +192,7 @@ class Handlers(Arrivals):
         session = self._session(stored)
         try:
             view = self.arena.find(session.voter, session.round)
-            markup = card(
+            markup = share_card(
                 view, self.arena.roster, self.arena.settings.country, texts_of(session.language)
             )
         except Exception as error:

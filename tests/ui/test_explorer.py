@@ -16,7 +16,7 @@ from empo_demo.arena.link import encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding
-from empo_demo.ui import card, explore_tab, shared_link
+from empo_demo.ui import explore_tab, share_card, shared_link
 from empo_demo.ui.explorer import Explorer
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.texts import texts_of
@@ -171,7 +171,7 @@ def test_the_cards_link_leads_to_the_same_two_replies(explorer: Explorer, engine
     list(arena.stream(voter, opened.round_id))
     receipt = arena.vote(voter, opened.round_id, "b")
     view = arena.find(voter, opened.round_id)
-    markup = card.card(view, arena.roster, "", SAY)
+    markup = share_card.share_card(view, arena.roster, "", SAY)
     for secret in (voter, receipt.receipt, opened.round_id):
         assert secret not in markup
     _, linked = explorer.restore(address_in(markup), SAY)
@@ -192,4 +192,6 @@ def test_a_card_of_a_contender_that_is_gone_has_no_link(explorer: Explorer) -> N
     view = arena.find(voter, opened.round_id)
     other = Roster("other", (Contender("x", "m"), Contender("y", "m")))
     assert shared_link.of_round(view, other) is None
-    assert "data-copy" not in card.card(view, SimpleNamespace(contenders=other.contenders), "", SAY)  # type: ignore[arg-type]
+    assert "data-copy" not in share_card.share_card(
+        view, SimpleNamespace(contenders=other.contenders), "", SAY
+    )  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import NotAllowed
 from empo_demo.evaluation.results import RESULTS, read
-from empo_demo.ui import board_tab, card, findings
+from empo_demo.ui import board_tab, findings, share_card
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.stats import pair_votes
@@ -85,13 +85,13 @@ def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engi
     opened = arena.open_round(voter, empty(), "My <b>cat</b> ran away.")
     list(arena.stream(voter, opened.round_id))
     with pytest.raises(NotAllowed, match="Vote first"):
-        card.card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
+        share_card.share_card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
     receipt = arena.vote(voter, opened.round_id, "b")
-    drawn = card.svg(arena.find(voter, opened.round_id), SAY)
+    drawn = share_card.svg(arena.find(voter, opened.round_id), SAY)
     texts = [element.text for element in ElementTree.fromstring(drawn).iter() if element.text]
     assert "My <b>cat</b> ran away." in texts and "<script>" not in drawn
     assert voter not in drawn and receipt.receipt not in drawn and opened.round_id not in drawn
-    assert "data:image/svg+xml" in card.card(
+    assert "data:image/svg+xml" in share_card.share_card(
         arena.find(voter, opened.round_id), arena.roster, "", SAY
     )
 
@@ -103,4 +103,4 @@ def test_what_an_export_holds_back_gets_no_card(arena: Arena, text: str) -> None
     list(arena.stream(voter, opened.round_id))
     arena.vote(voter, opened.round_id, "a")
     with pytest.raises(NotAllowed, match="No card"):
-        card.card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
+        share_card.share_card(arena.find(voter, opened.round_id), arena.roster, "", SAY)

@@ -18,7 +18,7 @@ from sqlalchemy import inspect
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
-from empo_demo.board.attention import report as attention
+from empo_demo.board.attention_checks import report as attention
 from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.cli import app

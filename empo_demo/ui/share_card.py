@@ -26,7 +26,7 @@ _SIDE = {"a": "#0f6973", "b": "#9c4a12"}
 MOST_LINES = 9
 
 
-def card(view: RoundView, roster: Roster, country: str, say: Texts) -> str:
+def share_card(view: RoundView, roster: Roster, country: str, say: Texts) -> str:
     """Return the picture with a button that saves it, and a link that opens the comparison.
 
     Raises `NotAllowed` if the round has no vote, or if exports would hold it back.

@@ -9,7 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
-from empo_demo.board.attention import report
+from empo_demo.board.attention_checks import report
 from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange.export import export_file
