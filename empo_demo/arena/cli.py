@@ -43,23 +43,12 @@ def compare(
     force_adapter: ForceAdapter = False,
 ) -> None:
     """Let two models answer the same dialogue, side by side."""
-    _run(
-        text, dialogue, as_json=as_json, seed=seed, left=left, right=right,
-        force_adapter=force_adapter,
-    )  # fmt: skip
-
-
-def _run(
-    text: str | None, dialogue_file: Path | None, *, as_json: bool, seed: int, left: str,
-    right: str, force_adapter: bool = False,
-) -> None:  # fmt: skip
-    """Load, stream and print. Raises an `ArenaError` for every fault that a person can correct."""
     if left == right:
         raise InvalidInput(f"Both sides are {left!r}; name two different contenders.")
     settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     comparison = Comparison(
-        _dialogue(text, dialogue_file), left, right, seed, decoding=roster.decoding
+        _dialogue(text, dialogue), left, right, seed, decoding=roster.decoding
     ).checked(roster)
 
     from rich.console import Console

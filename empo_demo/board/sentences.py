@@ -25,16 +25,9 @@ def side_sentence(effect: standing.Effect | None) -> str:
     """The effect of being side A, in words."""
     if effect is None:
         return "Whether the side matters cannot be said from these votes."
-    share = _percent(effect.estimate)
-    if effect.interval[0] <= 0 <= effect.interval[1]:
-        return (
-            "No sign that the side matters: between equals, side A would win about "
-            f"{share} (95 %: {_percents(effect.interval)})."
-        )
     side = "left (A)" if effect.estimate > 0 else "right (B)"
-    return (
-        f"People lean to the {side}: between equals, side A would win about {share} "
-        f"(95 %: {_percents(effect.interval)}). The strengths are free of this."
+    return _effect_sentence(
+        effect, f"People lean to the {side}", "No sign that the side matters", "side A"
     )
 
 
@@ -42,17 +35,20 @@ def length_sentence(effect: standing.Effect | None) -> str:
     """The effect of a longer reply, in words."""
     if effect is None:
         return "Whether longer replies win cannot be said from these votes."
-    share = _percent(effect.estimate)
-    if effect.interval[0] <= 0 <= effect.interval[1]:
-        return (
-            "No sign that length matters: between equals, a reply twice as long would win about "
-            f"{share} (95 %: {_percents(effect.interval)})."
-        )
     taste = "Longer" if effect.estimate > 0 else "Shorter"
-    return (
-        f"{taste} replies win more: between equals, a reply twice as long would win about "
-        f"{share} (95 %: {_percents(effect.interval)}). The strengths are free of this."
-    )
+    return _effect_sentence(
+        effect, f"{taste} replies win more", "No sign that length matters",
+        "a reply twice as long",
+    )  # fmt: skip
+
+
+def _effect_sentence(effect: standing.Effect, shown: str, not_shown: str, winner: str) -> str:
+    """`shown` where the interval leaves out 0, else `not_shown`; then how often `winner` wins."""
+    found = not effect.interval[0] <= 0 <= effect.interval[1]
+    share, bounds = _percent(effect.estimate), _percents(effect.interval)
+    chance = f"between equals, {winner} would win about {share} (95 %: {bounds})."
+    free = " The strengths are free of this." if found else ""
+    return f"{shown if found else not_shown}: {chance}{free}"
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -14,6 +14,7 @@ from empo_demo.errors import DataError
 from empo_demo.files import json_lines
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Tombstone, Vote, Voter
+from empo_demo.votes.reasons import not_stored
 from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 
@@ -35,9 +36,7 @@ class Imported:
 
     def __str__(self) -> str:
         said = f"{self.new:,} rounds imported, {self.known:,} were there before"
-        if self.withdrawn:
-            said += f", {self.withdrawn:,} had been withdrawn"
-        return said + (f", {len(self.bad):,} bad lines left out" if self.bad else "")
+        return said + not_stored(self.withdrawn, len(self.bad), "lines")
 
 
 def import_file(store: Store, path: Path) -> Imported:

@@ -44,6 +44,12 @@ def left_out_line(counts: Mapping[str, int]) -> str:
     return f"left out: {reasons}" if reasons else ""
 
 
+def not_stored(withdrawn: int, bad: int, unit: str) -> str:
+    """The end of a sentence on what was taken in: what of it was not; empty if all was."""
+    said = f", {withdrawn:,} had been withdrawn" if withdrawn else ""
+    return said + (f", {bad:,} bad {unit} left out" if bad else "")
+
+
 def mixed_strategies(round_: Round) -> bool:
     """Whether only one side was guided. Then the pair compares prompts, not only models."""
     return round_.reply("a").strategy != round_.reply("b").strategy

@@ -22,6 +22,7 @@ from empo_demo.files import parse_json
 from empo_demo.votes.backup import check_file
 from empo_demo.votes.database import Database
 from empo_demo.votes.models import Base, Moment, Reply, Round, Secret, Tombstone, Vote, Voter
+from empo_demo.votes.reasons import not_stored
 from empo_demo.votes.record import Part, Record, TombstoneRecord, VoterRecord, check
 from empo_demo.votes.store import Store
 
@@ -39,9 +40,7 @@ class Restored:
 
     def __str__(self) -> str:
         said = f"{self.votes:,} votes in {self.rounds:,} rounds restored"
-        if self.withdrawn:
-            said += f", {self.withdrawn:,} had been withdrawn"
-        return said + (f", {len(self.bad):,} bad rows left out" if self.bad else "")
+        return said + not_stored(self.withdrawn, len(self.bad), "rows")
 
 
 def restore(store: Store, path: Path) -> Restored:

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.metrics.diversity import (
@@ -35,13 +35,11 @@ def counted(texts: list[str], n: int) -> float | None:
     return len(counter) / counter.total() if counter else None
 
 
-@settings(deadline=None)
 @given(TEXTS, st.sampled_from(ORDERS))
 def test_distinct_agrees_with_an_independent_count(texts: list[str], n: int) -> None:
     assert distinct(texts, n) == counted(texts, n)
 
 
-@settings(deadline=None)
 @given(TEXTS, st.sampled_from(ORDERS), st.randoms())
 def test_distinct_is_bounded_and_blind_to_order(
     texts: list[str], n: int, draw: random.Random
@@ -54,7 +52,6 @@ def test_distinct_is_bounded_and_blind_to_order(
         assert measure(shuffled, n) == pytest.approx(value)
 
 
-@settings(deadline=None)
 @given(TEXTS, st.sampled_from(ORDERS), st.integers(1, 30), st.randoms())
 def test_the_equal_budget_value_is_bounded_and_blind_to_order(
     texts: list[str], n: int, budget: int, draw: random.Random

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
@@ -40,14 +40,12 @@ def by_hand(words: list[str]) -> float | None:
 TABLE = nidf_table(utterance_counts(UTTERANCES))
 
 
-@settings(deadline=None)
 @given(WORDS)
 def test_nidf_agrees_with_an_independent_computation(words: list[str]) -> None:
     value, expected = nidf(" ".join(words), TABLE), by_hand(words)
     assert value == (None if expected is None else pytest.approx(expected))
 
 
-@settings(deadline=None)
 @given(WORDS, st.randoms())
 def test_nidf_is_bounded_and_blind_to_order_and_repetition(
     words: list[str], draw: random.Random

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -75,7 +75,6 @@ def test_an_effect_without_spread_is_undefined_not_infinite() -> None:
     assert statistics.cohens_dz([1.0, 3.0]) == pytest.approx(2 / math.sqrt(2))
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_nothing_is_ever_nan(values: list[float]) -> None:
     result = statistics.compare(values, [0.0] * len(values), resamples=50)

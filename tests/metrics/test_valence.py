@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
@@ -48,7 +48,6 @@ def by_hand(tokens: list[str]) -> tuple[list[float], list[float]]:
 WORDS = st.lists(st.sampled_from([*SMALL, "the", "of", "xyzzy"]), max_size=12)
 
 
-@settings(deadline=None)
 @given(words=WORDS)
 def test_maximum_and_mean_agree_with_an_independent_count(small: Lexicon, words: list[str]) -> None:
     vad = text_vad(" ".join(words), small)
@@ -57,7 +56,6 @@ def test_maximum_and_mean_agree_with_an_independent_count(small: Lexicon, words:
     assert list(vad.mean) == pytest.approx(means)
 
 
-@settings(deadline=None)
 @given(words=WORDS, draw=st.randoms())
 def test_values_are_bounded_and_blind_to_word_order(
     small: Lexicon, words: list[str], draw: random.Random

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.sem import quality
 from empo_demo.training.sem.choice import (
     Item,
-    Rows,
     State,
     answers,
     average,
@@ -40,28 +40,33 @@ def cross_validate_emotions(
     net: SemNet, origin: State, texts: Texts, data: Path, feeling: Sequence[Example], work: Path,
     *, epochs: int, seed: int,
 ) -> list[Figure]:  # fmt: skip
-    """Train, choose and read each fold from the weights that `net` holds now; then the figures.
+    """Train, choose and read each fold from the weights that `net` holds; then the figures.
 
-    What was read in a fold is kept in `work` and not made again.
+    What was read in a fold is kept in `work` and not made again. `net` ends as it was.
     """
     train, valid = (read_conversations(data, split) for split in ("train", "valid"))
     both = [*train, *valid]
     start = copy.deepcopy(net.state_dict())
-    found: list[Rows] = []
+    items: list[Item] = []
+    rows: list[np.ndarray] = []
+    likely: list[np.ndarray] = []
     for fold in range(FOLDS):
         own = items_of([c for c in both if outer_fold(c.conv_id) == fold], texts)
         kept = work / f"fold-{fold}.npz"
         if own and not kept.is_file():
-            net.load_state_dict(start)
             rest = [c for c in both if outer_fold(c.conv_id) != fold]
             part = _read_fold(
                 net, origin, texts, rest, own, feeling, work, fold, epochs=epochs, seed=seed
             )
             np.savez_compressed(kept, probabilities=part[0].astype(np.float32), likely=part[1])
+            net.load_state_dict(start)
         if own:
+            items += own
             with np.load(kept) as part:
-                found.append(rows_of(own, part["probabilities"], part["likely"]))
-    return _figures(_joined(found), train, {c.conv_id for c in valid})
+                rows.append(part["probabilities"])
+                likely.append(part["likely"])
+    read = np.concatenate(rows), np.concatenate(likely)
+    return _figures(items, *read, train, {c.conv_id for c in valid})
 
 
 def _read_fold(
@@ -83,21 +88,17 @@ def _read_fold(
     return answers(read, head, heat, bound)
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    return Rows(
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.likely for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        tuple(name for part in parts for name in part.conversations),
-        np.concatenate([part.turns for part in parts]),
-    )
-
-
-def _figures(rows: Rows, train: Sequence[Conversation], valid: set[str]) -> list[Figure]:
+def _figures(
+    items: Sequence[Item], rows: np.ndarray, likely: np.ndarray,
+    train: Sequence[Conversation], valid: set[str],
+) -> list[Figure]:  # fmt: skip
     """Contexts and situations of all folds, and the contexts of each of the two splits."""
+    told = np.array([item.turns > 0 for item in items])
+    contexts, situations = (
+        rows_of(list(compress(items, which)), rows[which], likely[which]) for which in (told, ~told)
+    )
     turns = quality.common_labels(train, lambda c: sum(t["role"] == "assistant" for t in c.turns))
     once = quality.common_labels(train, lambda c: 1)
-    contexts, situations = _only(rows, rows.turns > 0), _only(rows, rows.turns == 0)
     later = np.array([name in valid for name in contexts.conversations])
     figures = quality.emotion_figures(
         "contexts, cross-validated", contexts, turns, (52.0, 54.0), (86.0, 88.0)
@@ -107,14 +108,4 @@ def _figures(rows: Rows, train: Sequence[Conversation], valid: set[str]) -> list
         figures += [quality.top(title, contexts, turns, k, which) for k in (1, 5) if which.any()]
     return figures + quality.emotion_figures(
         "situations, cross-validated", situations, once, (58.0, 60.0), None
-    )
-
-
-def _only(rows: Rows, which: np.ndarray) -> Rows:
-    return Rows(
-        rows.probabilities[which],
-        rows.likely[which],
-        rows.labels[which],
-        tuple(name for name, own in zip(rows.conversations, which, strict=True) if own),
-        rows.turns[which],
     )

@@ -53,20 +53,18 @@ def run(
     rated = affect.emobank(data, texts, "train")
     feeling = [Example(e.text, "affect", e.affect) for e in rated if not affect.calibrates(e)]
     train_sentiment(net, texts, data, feeling, work, seed=seed)
-    heard = copy.deepcopy(net.state_dict())
     passes = round(epochs)
+    across = []
+    if folds:
+        across = cross_validate_emotions(
+            net, origin, texts, data, feeling, work, epochs=passes, seed=seed
+        )
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
     examples = emotion_examples(seen, texts)
     train_emotions(net, examples, feeling, work, epochs=passes, seed=seed, runs=runs)
     told = {"seed": seed, "epochs": epochs, "runs": runs}
-    figures = finish(net, origin, texts, data, rated, out, seed=seed, told=told)
-    if folds:
-        net.load_state_dict(heard)
-        across = cross_validate_emotions(
-            net, origin, texts, data, feeling, work, epochs=passes, seed=seed
-        )
-        figures = [*across, *figures]
-        write_figures(out, figures)
+    figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
 
 
@@ -81,7 +79,7 @@ def finish(
     seed: int,
     told: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """After the encoder: choose, fit the other heads, measure, and write all but the card."""
+    """After the encoder: choose, fit the other heads, write the model, and measure it."""
     chosen = choose(net, origin, texts, data)
     causes = corpora.cause_examples(data, texts)
     (scale, shift), cause_figures = cross_validate_causes(net, causes, seed=seed)
@@ -96,10 +94,4 @@ def finish(
     fit_levels(net, pairs, seed=seed)
     meta = {"spread": [round(x, 4) for x in spread], "pushes": round(pushes, 3)}
     save(net, texts, {**chosen.meta, **meta, **told}, out)
-    figures = [*measure(out, data, chosen), *cause_figures, *level_figures]
-    write_figures(out, figures)
-    return figures
-
-
-def write_figures(out: Path, figures: Sequence[Mapping[str, Any]]) -> None:
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    return [*measure(out, data, chosen), *cause_figures, *level_figures]
