@@ -90,7 +90,7 @@ def test_a_hanging_sem_costs_a_round_two_seconds_and_its_guidance(
     started = time.monotonic()
     receipt = voted(make(store, hanging))
     assert LIMIT == 2.0
-    assert LIMIT <= time.monotonic() - started < LIMIT + 2
+    assert LIMIT <= time.monotonic() - started < LIMIT + 5
     assert ids(receipt) == {"base", "base+HEF~unguided"}
 
 

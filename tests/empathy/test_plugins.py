@@ -89,7 +89,7 @@ def test_a_sem_that_hangs_is_given_up_after_the_limit_and_not_asked_for_ever() -
     for _ in range(MOST_HANGING + 3):
         with pytest.raises(SEMFailure):
             sem.read(TURNS)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
     assert len(asked) == MOST_HANGING
     release.set()
     time.sleep(0.1)

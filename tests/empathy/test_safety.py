@@ -115,10 +115,10 @@ def test_real_dialogues_are_rarely_flagged(data_dir: Path) -> None:
 def test_a_text_takes_milliseconds() -> None:
     texts = PHRASES["near_misses"]
     assess(texts[0])
-    start = time.perf_counter()
+    start = time.thread_time()
     for text in texts:
         assess(text)
-    assert (time.perf_counter() - start) / len(texts) < 0.005 * 3, "three times the aim, busy host"
+    assert (time.thread_time() - start) / len(texts) < 0.005 * 3, "three times the aim, busy host"
     longest = (" ".join(texts) * 2)[:2000]
     start = time.process_time()
     assess(longest)
