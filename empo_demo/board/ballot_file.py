@@ -14,6 +14,7 @@ from typing import Any
 from empo_demo.board.ballots import Ballot, Counted, ballot_of_round, reason_not_ranked
 from empo_demo.errors import DataError
 from empo_demo.files import MAX_LINE, json_lines, parse_json, read_text
+from empo_demo.votes.reasons import ONE_CONTENDER
 from empo_demo.votes.record import Record
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -87,7 +88,9 @@ def _ballot_or_reason(row: Any) -> Ballot | str:
             return "not voted on"
         return reason_not_ranked(round_) or ballot_of_round(round_)
     if isinstance(row, dict) and "a_contender" in row:
-        return ballot_of(_from_table(row))
+        made = _from_table(row)
+        same = isinstance(made["a"], str) and made["a"] == made["b"]
+        return ONE_CONTENDER if same else ballot_of(made)
     return ballot_of(row)
 
 

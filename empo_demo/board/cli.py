@@ -65,11 +65,10 @@ def ratings(
     """Summarise the sliders: means per contender, paired effects, agreement between raters."""
     from empo_demo.board import ratings as sliders
 
-    left_out: Counter[str] = Counter()
     if source is not None:
         from empo_demo.board.rating_file import read_ratings
 
-        found = read_ratings(source)
+        found, left_out = read_ratings(source)
     else:
         counted = _counted(None, database)
         found, left_out = sliders.of_ballots(counted.ballots), counted.left_out

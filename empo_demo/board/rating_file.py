@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,19 +14,22 @@ from empo_demo.errors import DataError
 from empo_demo.files import read_text
 
 
-def read_ratings(path: Path) -> list[Rating]:
-    """The ratings in the paper's CSV or in any file of ballots. `DataError` names the line.
+def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
+    """The ratings in the paper's CSV or in any file of ballots, and the votes left out, by reason.
 
-    The paper's CSV has the columns Dim1..Dim5, annotator, sample_index and model.
+    The paper's CSV has the columns Dim1..Dim5, annotator, sample_index and model. A `DataError`
+    names the line.
     """
     try:
         text = read_text(path)
     except DataError:
         text = ""  # it may be Parquet
     header = text.split("\n", 1)[0]
-    if any(column in header for column in ("annotator", *DIMENSIONS)):
-        return list(_paper(text, str(path)))
-    return of_ballots(read_ballots(path).ballots)
+    is_json = header.lstrip().startswith(("{", "["))
+    if not is_json and any(column in header for column in ("annotator", *DIMENSIONS)):
+        return list(_paper(text, str(path))), Counter()
+    counted = read_ballots(path)
+    return of_ballots(counted.ballots), counted.left_out
 
 
 def _paper(text: str, name: str) -> Iterator[Rating]:

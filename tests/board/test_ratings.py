@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def paper_file(folder: Path) -> Path:
 
 
 def test_the_papers_file_gives_means_and_paired_effects(tmp_path: Path) -> None:
-    result = summarise(read_ratings(paper_file(tmp_path)))
+    result = summarise(read_ratings(paper_file(tmp_path))[0])
     assert result.contenders["base"]["appropriate"]["mean"] == pytest.approx(17.0)
     assert result.contenders["aligned"]["appropriate"]["mean"] == pytest.approx(37.0)
     assert result.contenders["aligned"]["checkbox"]["mean"] == 1.0
@@ -66,8 +67,16 @@ def test_the_papers_file_gives_means_and_paired_effects(tmp_path: Path) -> None:
     assert rows["emotion"]["effect_size_dz"] is None and rows["emotion"]["difference"] == 0
 
 
+def test_an_export_that_talks_of_an_annotator_is_no_table_of_the_paper(tmp_path: Path) -> None:
+    row = {"round": "r1", "voter": "an annotator of Dim1", "a": "x", "b": "y", "verdict": "a"}
+    path = tmp_path / "votes.jsonl"
+    path.write_text(json.dumps(row | {"ratings": {"a_natural": 80}}) + "\n", encoding="utf8")
+    (found,), left_out = read_ratings(path)
+    assert (found.contender, found.value, left_out) == ("x", 80.0, {})
+
+
 def test_the_rater_check_sees_raters_who_use_the_slider_differently(tmp_path: Path) -> None:
-    check = summarise(read_ratings(paper_file(tmp_path))).raters["emotion"]
+    check = summarise(read_ratings(paper_file(tmp_path))[0]).raters["emotion"]
     assert check["raters"] == 4 and check["rater_variance_share"] > 0.9
     lazy = [Rating("x", "r", str(i), "natural", 50.0) for i in range(5)]
     assert summarise(lazy).raters["natural"]["constant_raters"] == ["r"]

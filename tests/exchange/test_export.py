@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
@@ -19,6 +20,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
+from empo_demo.votes.models import Reply
 from tests.conftest import ScriptedEngine, ScriptedSEM
 
 VERDICTS = ("a", "b", "tie", "both_bad")
@@ -187,6 +189,24 @@ def test_a_plain_table_of_votes_is_read_and_the_error_names_the_columns(tmp_path
     export.write_text('{"prompt": [], "chosen": [], "rejected": []}\n')
     with pytest.raises(DataError, match="votes export --format jsonl"):
         read_ballots(export)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_file_with_one_contender_on_both_sides_is_read_and_the_vote_is_named(
+    voted: Arena, tmp_path: Path, form: str
+) -> None:
+    first = ballots_of_store(voted.store)[0].round
+    with voted.store.database.write() as session:
+        session.execute(update(Reply).where(Reply.round_id == first).values(contender="base"))
+    path = tmp_path / f"votes.{form}"
+    export_file(voted.settings.database, form, path)
+    for command in ("rank", "ratings"):
+        asked = ["votes", command, "--input", str(path)]
+        done = CliRunner().invoke(app, asked)
+        assert done.exit_code == 0, done.output
+        assert "1 votes left out: both sides by one contender 1." in done.stdout
+        found = CliRunner().invoke(app, [*asked, "--json"])
+        assert json.loads(found.stdout)["left_out"] == {"both sides by one contender": 1}
 
 
 def test_rank_and_ratings_name_what_they_leave_out(voted: Arena) -> None:
