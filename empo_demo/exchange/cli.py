@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from empo_demo.terminal import OutputFile
 from empo_demo.votes.cli import Database, database_url, say_bad
+
+if TYPE_CHECKING:
+    from empo_demo.exchange.import_file import Imported
 
 space_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -99,10 +102,7 @@ def import_records(
         report = import_file(store, source)
     finally:
         store.close()
-    say_bad(report.bad)
-    typer.echo(f"{source}: {report}.", err=True)
-    if report.bad and not report.good:
-        raise typer.Exit(2)
+    _say_imported(str(source), report)
 
 
 def push(
@@ -135,8 +135,15 @@ def pull(
     store = Store.open(database_url(database))
     report = hub.Pusher(store, repo, Path()).pull()
     store.close()
+    _say_imported(repo, report)
+
+
+def _say_imported(source: str, report: Imported) -> None:
+    """Name the bad lines and count the rest; end with code 2 if no line was good."""
     say_bad(report.bad)
-    typer.echo(f"{repo}: {report}.", err=True)
+    typer.echo(f"{source}: {report}.", err=True)
+    if report.bad and not report.good:
+        raise typer.Exit(2)
 
 
 def _repository(named: str | None) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
+from empo_demo.cli import app as terminal
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange import data_set
 from empo_demo.exchange.export import export_file
@@ -123,6 +125,20 @@ def test_poison_in_the_data_set_is_named_and_the_good_votes_are_in(
     assert (report.new, len(report.bad)) == (3, len(bad)), report.bad
     assert report.bad[0].startswith("data/votes.jsonl, line 1: it is nested deeper")
     store.close()
+
+
+def test_a_pull_without_one_good_line_ends_with_code_2(
+    rows: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = poison(rows[0])
+    for number, (lines, code) in enumerate(((bad, 2), ([*bad, *rows], 0), ([], 0))):
+        api = Folder(tmp_path / f"set-{number}", votes=b"\n".join(lines))
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda api=api: api)
+        url = f"sqlite:///{tmp_path}/new-{number}.sqlite3"
+        asked = ["votes", "pull", "--repo", "a/b", "--database", url]
+        done = CliRunner().invoke(terminal, asked)
+        assert done.exit_code == code, done.output
+        assert done.stderr.splitlines()[-1].startswith("a/b: ")
 
 
 def test_what_is_withdrawn_is_taken_out_beside_poison_and_nothing_else_changes(
