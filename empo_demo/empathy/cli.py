@@ -86,7 +86,10 @@ def _print(text: str, reading: Reading) -> None:
     for label, probability in reading.emotions[:5]:
         bar = "█" * round(30 * probability)
         console.print(f"{label:>14} {probability:6.1%} {bar}", highlight=False)
-    console.print(_valence_line(reading), highlight=False)
+    # A pipe shows no underlining, so the words are also named.
+    causes = ", ".join(f"{cause.text} {cause.weight:.0%}" for cause in reading.causes)
+    console.print(f"caused by: {causes or 'no word'}", highlight=False, markup=False)
+    console.print(_valence_line(reading), highlight=False, markup=False)
 
 
 def _valence_line(reading: Reading) -> str:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from empo_demo.cli import app
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.analyze import CHUNK, analyze_record, analyze_records
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.guarded import Guarded
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import InvalidInput
@@ -158,3 +161,14 @@ def test_one_record_can_be_read_alone(sem: EmbeddedSEM) -> None:
     assert analyze_record(sem, {"text": "I fell off my bike."})["causes"]
     with pytest.raises(InvalidInput, match="none of text"):
         analyze_record(sem, {})
+
+
+def test_a_pipe_gets_the_cause_words_and_who_read_the_valence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pipe shows no underlining."""
+    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda _: Guarded(WordLengths()))
+    shown = CliRunner().invoke(app, ["analyze", "The [b]thunderstorm[/b] was loud."]).stdout
+    assert "unsure: perhaps" in shown
+    assert "caused by: [b]thunderstorm[/b] 100%" in shown
+    assert "(by the words, VADER: this SEM reads no valence)" in shown
