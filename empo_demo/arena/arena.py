@@ -99,6 +99,12 @@ class Arena:
             raise NotAllowed("The models are not loaded yet; try again in a moment.")
         return engine
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the engine gives the same words again for the same seed; False while it loads."""
+        engine = self._backend.engine(patience=0.0)
+        return engine is not None and bool(getattr(engine, "repeatable", True))
+
     def recorded_dialogues(self) -> list[Dialogue]:
         """The dialogues that recorded replies can answer; empty if replies are generated."""
         listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None

@@ -211,11 +211,8 @@ class Explorer:
             query = shared_link.address(self.arena.roster, comparison, texts)
         except ArenaError as error:
             return highlights.message(say.own(error.public))
-        return highlights.link(query, say, note="" if self.repeatable() else say("link.may_differ"))
-
-    def repeatable(self) -> bool:
-        """Whether the engine gives the same words again for the same seed."""
-        return bool(getattr(self.arena.engine(), "repeatable", True))
+        note = "" if self.arena.repeatable else say("link.may_differ")
+        return highlights.link(query, say, note=note)
 
 
 def _text(frame: Frame, side: Side, say: Texts) -> str:

@@ -193,8 +193,9 @@ class Handlers(Arrivals):
         try:
             view = self.arena.find(session.voter, session.round)
             markup = share_card(
-                view, self.arena.roster, self.arena.settings.country, texts_of(session.language)
-            )
+                view, self.arena.roster, self.arena.settings.country, texts_of(session.language),
+                repeatable=self.arena.repeatable,
+            )  # fmt: skip
         except Exception as error:
             return self.show(session).told(error)
         return {self.parts.card: markup}

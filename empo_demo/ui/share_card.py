@@ -26,8 +26,12 @@ _SIDE = {"a": "#0f6973", "b": "#9c4a12"}
 MOST_LINES = 9
 
 
-def share_card(view: RoundView, roster: Roster, country: str, say: Texts) -> str:
+def share_card(
+    view: RoundView, roster: Roster, country: str, say: Texts, *, repeatable: bool = True
+) -> str:
     """Return the picture with a button that saves it, and a link that opens the comparison.
+
+    The link promises the same words only if the engine is `repeatable`.
 
     Raises `NotAllowed` if the round has no vote, or if exports would hold it back.
     """
@@ -41,20 +45,21 @@ def share_card(view: RoundView, roster: Roster, country: str, say: Texts) -> str
     return (
         f'<figure class="card share"><img src="{picture}" alt="{alt}" width="1200">'
         f'<figcaption><button type="button" class="linkish" data-png="empo-arena.png">'
-        f"{escape(say('share.save'))}</button>{_link(view, roster, say)}</figcaption></figure>"
+        f"{escape(say('share.save'))}</button>{_link(view, roster, say, repeatable)}"
+        "</figcaption></figure>"
     )
 
 
-def _link(view: RoundView, roster: Roster, say: Texts) -> str:
+def _link(view: RoundView, roster: Roster, say: Texts, repeatable: bool) -> str:
     comparison = shared_link.of_round(view, roster)
     if comparison is None:
         return ""
     texts = {side: view.replies[side].text for side in SIDES}
     stopped = any(view.replies[side].reason == "stopped" for side in SIDES)
+    note = "" if repeatable else say("link.may_differ")
     try:
-        return highlights.link(
-            shared_link.address(roster, comparison, None if stopped else texts), say
-        )
+        query = shared_link.address(roster, comparison, None if stopped else texts)
+        return highlights.link(query, say, note=note)
     except ArenaError as error:
         return highlights.message(say.own(error.public))
 

@@ -19,8 +19,10 @@ from empo_demo.engine.protocol import Decoding
 from empo_demo.ui import explore_tab, share_card, shared_link
 from empo_demo.ui.explorer import Explorer
 from empo_demo.ui.parts import Labels
+from empo_demo.ui.session import Session
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.admission import RateLimit
+from tests.ui.test_handlers import handlers_of
 
 SAY = texts_of("en")
 TEXT = "My cat ran away."
@@ -181,6 +183,21 @@ def test_the_cards_link_leads_to_the_same_two_replies(explorer: Explorer, engine
     rounds, compared_ = engine.requests[0], engine.requests[1]
     assert [r.contender for r in compared_] == [r.contender for r in rounds]
     assert [r.seed for r in compared_] == [r.seed for r in rounds]
+
+
+def test_the_cards_link_promises_the_same_words_only_where_the_engine_does(
+    arena: Arena, engine: Any
+) -> None:
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), TEXT)
+    list(arena.stream(voter, opened.round_id))
+    arena.vote(voter, opened.round_id, "b")
+    handlers = handlers_of(arena)
+    stored = Session(voter=voter, round=opened.round_id).store()
+    for repeatable in (True, False):
+        engine.repeatable = repeatable
+        card = handlers.share(stored)[handlers.parts.card]
+        assert "data-copy" in card and ("may differ" in card) is not repeatable
 
 
 def test_a_card_of_a_contender_that_is_gone_has_no_link(explorer: Explorer) -> None:
