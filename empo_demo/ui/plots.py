@@ -66,14 +66,15 @@ def plots(data: Series, say: Texts) -> str:
 def _valence(data: Series, say: Texts) -> str:
     if not data.turns:
         return ""
-    people = ""
-    if any(feeling.source == "vader" for _, feeling in data.turns):
-        people = f'<p class="quiet">{escape(say("valence.vader"))}</p>'
+    felt = [*(feeling for _, feeling in data.turns), *data.sides.values()]
+    counted = any(feeling.source == "vader" for feeling in felt)
+    source = escape(say("valence.vader" if counted else "valence.sem"))
     return (
         f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
         f'<p class="told">{escape(valence_sentence(data, say))}</p>{_fold(say, "valence")}'
         f'<div class="chart">{_valence_svg(data, say)}{_legend(data, say)}'
-        f'<p class="quiet">{escape(say("valence.touch"))}</p>{people}</div></section>'
+        f'<p class="quiet">{escape(say("valence.touch"))}</p>'
+        f'<p class="quiet">{source}</p></div></section>'
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUPS
-from empo_demo.empathy.feeling import lexicon_feeling
+from empo_demo.empathy.feeling import Feeling, lexicon_feeling
 from empo_demo.empathy.reading import Cause
 from empo_demo.settings import ASSETS
 from empo_demo.ui import highlights, panes, plots
@@ -73,6 +73,19 @@ def test_the_valence_plot_says_which_side_meets_the_person() -> None:
     markup = plots.plots(data, SAY)
     assert markup.count('class="side-a"') >= 2 and 'class="people"' in markup
     assert "people do" not in markup, "a first reply has nothing to repeat"
+
+
+def test_the_plot_says_who_read_the_valence() -> None:
+    read, counted = Feeling(0.2, 0.1, 0.0, "sem"), lexicon_feeling("Great.")
+    dialogue = Dialogue().plus("user", "I passed.")
+    for turn, reply, source in (
+        (read, read, "valence.sem"), (counted, counted, "valence.vader"),
+        (read, counted, "valence.vader"),
+    ):  # fmt: skip
+        data = plots.series(dialogue, [turn], {"a": "Great."}, {"a": reply})
+        markup = plots.plots(data, SAY)
+        told = {key for key in ("valence.sem", "valence.vader") if SAY(key) in markup}
+        assert told == {source}
 
 
 def test_from_the_second_reply_on_new_words_stand_beside_peoples() -> None:
