@@ -1,8 +1,8 @@
 """What an engine is: requests in, events out.
 
-An engine answers a handful of requests *together* (the sides of one round) as one plain, sync
 An engine answers a few requests *together* (the sides of one round) as one plain, synchronous
-generator of events. Closing the generator stops the work within one token. An engine never raises
+generator of events. Closing the generator stops the work within one token. If one side
+fails, it gets a `Failed` event, and the other side goes on.
 """
 
 from __future__ import annotations
