@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class Hub:
     down: bool = False
     stage: str = "RUNNING"
     refuse: dict[str, int] = field(default_factory=dict)
+    commit: str = COMMIT
+    pause: float = 0.0
+    """Seconds before each file of a model."""
 
     def environment(self) -> dict[str, str]:
         """What sends a process's `huggingface_hub` here."""
@@ -76,7 +80,10 @@ class Hub:
             return self._lfs(json.loads(body), match[3])
         if match := re.fullmatch(r"/(space|dataset)s/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             return self._file(f"{match[1]}/{match[2]}", match[3])
-        if match := re.fullmatch(r"/api/(space|dataset)s/([^/]+/[^/]+)(?:/(.*))?", path):
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            time.sleep(self.pause)
+            return self._file(f"model/{match[1]}", match[2], self.commit)
+        if match := re.fullmatch(r"/api/(space|dataset|model)s/([^/]+/[^/]+)(?:/(.*))?", path):
             name = f"{match[1]}/{match[2]}"
             if name not in self.repositories:
                 return 404, {"X-Error-Code": "RepoNotFound"}, {"error": "not found"}
@@ -105,12 +112,16 @@ class Hub:
             objects.append(found)
         return 200, {}, {"transfer": "basic", "objects": objects}
 
-    def _file(self, name: str, path: str) -> tuple[int, dict[str, str], Any]:
+    def _file(
+        self, name: str, path: str, commit: str | None = None
+    ) -> tuple[int, dict[str, str], Any]:
         held = self.repositories.get(name)
         if held is None or path not in held.files:
             return 404, {"X-Error-Code": "EntryNotFound"}, {"error": "not found"}
         content = held.files[path]
         digest = hashlib.sha1(content).hexdigest()
+        if commit is not None:
+            return 200, {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": commit}, content
         return 200, {"ETag": f'"{digest}"', "X-Repo-Commit": digest}, content
 
     def _repository(
@@ -141,7 +152,11 @@ class Hub:
             return 200, {}, shown
         if rest in ("restart", "runtime", "hardware"):
             return 200, {}, self._runtime(held, rest, body)
-        return 200, {}, {"id": name.partition("/")[2], "sha": COMMIT, "siblings": []}
+        files = [
+            {"rfilename": path, "size": len(content), "blobId": _oid(content)}
+            for path, content in held.files.items()
+        ]
+        return 200, {}, {"id": name.partition("/")[2], "sha": self.commit, "siblings": files}
 
     def _runtime(self, held: Repository, rest: str, body: bytes) -> dict[str, Any]:
         if rest == "restart":

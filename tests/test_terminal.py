@@ -108,6 +108,23 @@ def test_in_a_pipe_a_line_comes_every_ten_seconds(
     assert lines[-1].startswith("scoring: 1 of 2 done, ")
 
 
+def test_an_amount_in_a_pipe_is_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.1)
+    with progress.amount("Merging x") as report:
+        time.sleep(0.15)
+        report(1_500_000_000, 14_483_000_000)
+        time.sleep(0.25)
+    with progress.amount("Decomposing", in_bytes=False) as report:
+        report(3, 224)
+        time.sleep(0.15)
+    said = capsys.readouterr().err
+    assert said.splitlines()[0].startswith("Merging x: begun, ")
+    assert "Merging x: 1.50 of 14.48 GB done, " in said
+    assert "Decomposing: 3 of 224 done, " in said and "\r" not in said and "\x1b" not in said
+
+
 def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:
     file = tmp_path / "replies.csv"
     file.write_text("nothing\n1\n")

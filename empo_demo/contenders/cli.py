@@ -9,7 +9,7 @@ import typer
 from empo_demo.terminal import AsJson, ForceAdapter
 
 if TYPE_CHECKING:
-    from empo_demo.contenders.roster import Roster
+    from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.settings import Settings
 
 app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
@@ -19,7 +19,8 @@ app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side
 def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     """List who can be drawn for a side, with the revision that enters each vote, and the plan.
 
-    The plan says what loading them takes of GPU, memory and disk; nothing is loaded for it.
+    The plan says what loading them takes of GPU, memory and disk, and what must be downloaded;
+    nothing is loaded for it.
     """
     if context.invoked_subcommand is not None:
         return
@@ -27,6 +28,7 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
 
     from empo_demo.contenders.load import load_roster
     from empo_demo.contenders.roster import as_json as contenders_json
+    from empo_demo.engine.fits import downloaded
     from empo_demo.settings import load_settings
 
     settings = load_settings()
@@ -34,20 +36,21 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     listing = contenders_json(roster)
     lines, listing["plan"] = _plan(settings, roster)
     prepared = {row["id"]: row["prepared"] for row in listing["plan"].get("contenders", ())}
-    for row in listing["contenders"]:
+    for contender, row in zip(roster.contenders, listing["contenders"], strict=True):
         row["prepared"] = prepared.get(row["id"])
+        row["download"] = _download(settings, contender)
     if as_json:
         typer.echo(json.dumps(listing, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "strategy", "weight", "revision", "merged copy")
+    table = Table("id", "strategy", "weight", "revision", "merged copy", "to download")
     words = {True: "prepared", False: "not yet", None: "-"}
     for row in listing["contenders"]:
         table.add_row(
             row["id"], row["strategy"], f"{row['weight']:g}", row["revision"],
-            words[row["prepared"]],
+            words[row["prepared"]], downloaded(row["download"]),
         )  # fmt: skip
     Console().print(table)
     typer.echo(lines)
@@ -62,6 +65,7 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
     from empo_demo.engine.adapters import written_by
     from empo_demo.engine.device import pick_device
     from empo_demo.engine.loading import Loader
+    from empo_demo.progress import amount
     from empo_demo.settings import load_settings
 
     settings = load_settings(force_adapter=force_adapter or None)
@@ -75,7 +79,7 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
     for base, adapter in loader.merged_adapters(written):
         copy = loader.merged_copy(base, adapter)
         found = copy.find()
-        with bar(f"Merging {copy.adapter.name[:40]}") as report:
+        with amount(f"Merging {copy.adapter.name[:40]}") as report:
             folder = found or copy.make(loader.model, report)
         made[adapter] = str(folder)
         typer.echo(f"{adapter}: {'was there' if found else 'made'}, {folder}", err=as_json)
@@ -83,6 +87,20 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
         typer.echo(json.dumps({"copies": made}, ensure_ascii=False))
     elif not made:
         typer.echo("There is nothing to prepare: no adapter is merged into a copy of its own.")
+
+
+def _download(settings: Settings, contender: Contender) -> int | None:
+    """The bytes to download before the contender can answer; None if that is not known."""
+    from empo_demo.engine.adapters import written_by
+    from empo_demo.engine.budget import download_of
+    from empo_demo.errors import ArenaError
+
+    if settings.engine != "local" or contender.predictions:
+        return 0
+    try:
+        return download_of(written_by(contender))
+    except ArenaError:
+        return None  # the plan says what is wrong
 
 
 def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
@@ -97,7 +115,8 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
 
     try:
         with Console(stderr=True).status("Planning…"):
-            from empo_demo.engine.budget import as_json, plan_of, table
+            from empo_demo.engine.budget import plan_of
+            from empo_demo.engine.fits import as_json, table
             from empo_demo.engine.free_memory import free_memory
 
             budget = plan_of(settings, roster, written)
@@ -105,25 +124,3 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
     except ArenaError as error:
         return f"There is no plan: {error}", {"error": str(error)}
     return table(budget, free), as_json(budget, free)
-
-
-def bar(title: str) -> Any:
-    """A progress bar on stderr; the context gives the function that moves it."""
-    from collections.abc import Iterator
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextmanager
-    def shown() -> Iterator[Any]:
-        columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(title, total=None)
-
-            def report(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
-            yield report
-
-    return shown()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from empo_demo.contenders.cli import bar
+from empo_demo.progress import amount
 from empo_demo.terminal import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Compress adapters.")
@@ -38,13 +38,13 @@ def compress(
     import json
     from dataclasses import asdict
 
-    from empo_demo.engine.adapters import adapter_folder
     from empo_demo.engine.compression import VLLM_RANK
     from empo_demo.engine.compression import compress as cut
+    from empo_demo.engine.downloads import adapter_folder
     from empo_demo.engine.plan import read_config, size
 
     folder = adapter_folder(source)
-    with bar("Decomposing") as report:
+    with amount("Decomposing", in_bytes=False) as report:
         done = cut(folder, output, rank, report)
     result: dict[str, Any] = {**asdict(done), "output": str(output)}
     if dialogues is not None:

@@ -152,7 +152,8 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
     optional = [c for c in roster.contenders if c.optional]
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
         return roster
-    from empo_demo.engine.budget import fits, plan_of
+    from empo_demo.engine.budget import plan_of
+    from empo_demo.engine.fits import fits
     from empo_demo.engine.free_memory import free_memory
 
     kept = list(roster.contenders)

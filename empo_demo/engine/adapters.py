@@ -1,4 +1,4 @@
-"""Finds PEFT adapters and attaches them to a base. A misfit is one `EngineError`."""
+"""Checks PEFT adapters and attaches them to a base. A misfit is one `EngineError`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.device import is_out_of_memory
+from empo_demo.engine.downloads import adapter_here
 from empo_demo.engine.plan import read_config
 from empo_demo.engine.protocol import Source
 from empo_demo.errors import EngineError, first_line
@@ -21,62 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-_OTHERS = ["*/*", "consolidated*"]
-"""Other copies of the same weights: in subfolders, or in the format of a trainer."""
-
-
-def adapter_here(name: str) -> Path | None:
-    """The folder of an adapter on this machine; None if it must be downloaded from the Hub."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.count("/") != 1:
-        raise EngineError(f"There is no adapter at {name}: give a PEFT folder, or a Hub id.")
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"):
-        cached = try_to_load_from_cache(name, file)
-        if isinstance(cached, str):
-            return Path(cached).parent
-    return None
-
-
-def adapter_folder(name: str) -> Path:
-    """The folder of an adapter; downloads it if it is not on this machine."""
-    return adapter_here(name) or _fetch(name, "adapter")
-
-
-def model_here(name: str) -> Path | None:
-    """The folder of a model on this machine, else None."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    from huggingface_hub import try_to_load_from_cache
-
-    if name.count("/") > 1 or path.is_absolute():
-        return None
-    cached = try_to_load_from_cache(name, "config.json")
-    return Path(cached).parent if isinstance(cached, str) else None
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a model; downloads it if it is not on this machine."""
-    path = Path(name).expanduser()
-    return path if path.is_dir() else _fetch(name, "model")
-
-
-def _fetch(name: str, kind: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS))
-    except Exception as error:
-        raise EngineError(
-            f"The {kind} {name} is neither a folder here nor to be had from the Hub: "
-            f"{first_line(error)} Check the name and the connection, or download it first."
-        ) from None
 
 
 def is_whole_model(folder: Path) -> bool:

@@ -1,26 +1,25 @@
-"""The memory and disk that a line-up needs, compared with what is free, before anything is loaded.
+"""The memory and disk that a line-up needs, computed before anything is loaded.
 
 GPU: weights, adapters, the KV cache of the rounds that run together, the activations of one
-prefill, and CUDA's own memory. Host: what loading needs. Disk: merged copies that do not exist yet
-(downloads are not counted). On a CPU the memory of the device is that of the host.
+prefill, and CUDA's own memory. Host: what loading needs. Disk: downloads, and merged copies that do
+not exist yet. On a CPU the memory of the device is that of the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
 from empo_demo.engine.adapters import Written, written_by
 from empo_demo.engine.copies import is_prepared
 from empo_demo.engine.device import pick_device
-from empo_demo.engine.free_memory import Free
+from empo_demo.engine.downloads import adapter_download, model_download
 from empo_demo.engine.places import MOST_ROUNDS
-from empo_demo.engine.plan import Override, choose, size
+from empo_demo.engine.plan import Override, choose
 from empo_demo.engine.protocol import Lineup, Source
 from empo_demo.engine.shapes import ModelShape, adapter_shape, model_shape
-from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization, Settings
 
 CUDA_BYTES = 0.6e9
@@ -38,8 +37,6 @@ ROWS = 2
 """Rows of a round: its two sides."""
 
 Plan = Literal["base", "shared", "merged"]
-Replan = Callable[..., "Budget"]
-"""The budget with other settings: `quantization`, `override`, or only the `first` n sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,10 @@ class Budget:
     device: str
     quantization: Quantization
     rounds: int
-    disk: float
+    copies_disk: float
+    """For merged copies that do not exist yet."""
+    download: float | None = 0.0
+    """What is not in the Hub's cache yet; None if it is not known for some model or adapter."""
     kv_round: float = 0.0
     kv_first: float = 0.0
     activations: float = 0.0
@@ -89,6 +89,10 @@ class Budget:
     @property
     def adapters(self) -> float:
         return sum(copy.adapters for copy in self.copies)
+
+    @property
+    def disk(self) -> float:
+        return self.copies_disk + (self.download or 0.0)
 
     @property
     def own(self) -> float:
@@ -158,7 +162,8 @@ def make_budget(
         device,
         quantization,
         rounds,
-        disk=disk + scratch,
+        copies_disk=disk + scratch,
+        download=_download(written),
         kv_round=max((ROWS * s.kv * t for s, t in shapes), default=0.0),
         kv_first=max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
         activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
@@ -187,84 +192,21 @@ def plan_of(
     )
 
 
-def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
-    """Raise an `EngineError` with the numbers and with remedies if the budget does not fit.
-
-    `replan` computes the budget of other settings, to find the remedies.
-    """
-    lacks = []
-    if free.device is not None and budget.least > free.device:
-        lacks.append(
-            f"{size(budget.least)} on {budget.device} (weights {size(budget.weights)}, adapters "
-            f"{size(budget.adapters)}, one round {size(budget.kv_first + budget.activations)}, "
-            f"CUDA {size(budget.own)}), of which {size(free.device)} are free"
-        )
-    if budget.host > free.host:
-        lacks.append(f"{size(budget.host)} of this machine's memory, of which {size(free.host)} "
-                     "are free")  # fmt: skip
-    if budget.disk > free.disk:
-        lacks.append(
-            f"{size(budget.disk)} of disk for merged copies, of which {size(free.disk)} are free "
-            "(HF_ASSETS_CACHE may name a larger disk)"
-        )
-    if not lacks:
-        return
-    known = list(_remedies(budget, free, replan)) if replan else []
-    advice = f"What would fit: {'; '.join(known)}" if known else (
-        "No setting makes these models fit; use a larger machine, or EMPO_PRESET=small"
-    )  # fmt: skip
-    raise EngineError(f"These contenders need {'; and '.join(lacks)}. {advice}.")
+def download_of(one: Written) -> int | None:
+    """The bytes to download for one contender; None if the Hub cannot be asked."""
+    return _sum([model_download(one.base), adapter_download(one.adapter) if one.adapter else 0])
 
 
-def fits(budget: Budget, free: Free) -> bool:
-    """Whether `check` would raise no error."""
-    return (
-        (free.device is None or budget.least <= free.device)
-        and budget.host <= free.host
-        and budget.disk <= free.disk
-    )
+def _download(written: Sequence[Written]) -> int | None:
+    """The bytes to download for all; weights that several contenders use count once."""
+    bases = dict.fromkeys(one.base for one in written)
+    adapters = dict.fromkeys(one.adapter for one in written if one.adapter)
+    return _sum([*map(model_download, bases), *map(adapter_download, adapters)])
 
 
-def table(budget: Budget, free: Free) -> str:
-    """The plan as lines of text, for the log and the terminal."""
-    lines = [f"{'contender':<18} {'plan':<7} {'shared adds':>12} {'merged adds':>12}"]
-    for m in budget.members:
-        costs = ("-", "-") if m.adapter is None else (size(m.shared), size(m.merged))
-        lines.append(f"{m.id[:18]:<18} {m.plan:<7} {costs[0]:>12} {costs[1]:>12}")
-    held = [
-        ("weights", budget.weights), ("adapters", budget.adapters),
-        ("activations", budget.activations), ("CUDA itself", budget.own),
-        (f"KV, {budget.rounds} rounds", budget.rounds * budget.kv_round),
-    ]  # fmt: skip
-    lines.append(f"On {budget.device}: " + ", ".join(f"{name} {size(n)}" for name, n in held))
-    kv = budget.kv_bytes(free.device)
-    there = "unknown" if free.device is None else size(free.device)
-    lines.append(
-        f"needed at least {size(budget.least)}, for all rounds {size(budget.most)}, free {there}; "
-        f"the KV cache may take {size(kv)}"
-    )
-    lines.append(f"Host memory {size(budget.host)} of {size(free.host)} free; "
-                 f"disk {size(budget.disk)} of {size(free.disk)} free")  # fmt: skip
-    return "\n".join(lines)
-
-
-def as_json(budget: Budget, free: Free) -> dict[str, Any]:
-    """The plan in bytes, for `contenders --json`."""
-    names = ("weights", "adapters", "activations", "own", "least", "most", "host", "disk")
-    return {
-        "device": budget.device,
-        **{name: round(getattr(budget, name)) for name in names},
-        "kv_bytes": budget.kv_bytes(free.device),
-        "free": {"device": free.device, "host": free.host, "disk": free.disk},
-        "fits": fits(budget, free),
-        "contenders": [
-            {
-                "id": m.id, "plan": m.plan, "reason": m.reason, "prepared": m.prepared,
-                "shared_bytes": round(m.shared), "merged_bytes": round(m.merged),
-            }
-            for m in budget.members
-        ],
-    }  # fmt: skip
+def _sum(parts: Sequence[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _member(
@@ -301,22 +243,3 @@ def _host(
 
 def _large(copies: Sequence[Copy]) -> bool:
     return any(2.0 * copy.shape.weights > MERGE_BYTES for copy in copies)
-
-
-def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
-    """Yield settings under which the plan would fit, as parts of a sentence."""
-    tries: list[tuple[str, dict[str, Any]]] = [
-        ("EMPO_QUANTIZATION=nf4", {"quantization": "nf4"}),
-        ("EMPO_ADAPTER_PLAN=shared", {"override": "shared"}),
-        ("EMPO_ADAPTER_PLAN=merged", {"override": "merged"}),
-        ("only the first two contenders", {"first": 2}),
-        ("only the first two contenders with EMPO_QUANTIZATION=nf4",
-         {"first": 2, "quantization": "nf4"}),
-    ]  # fmt: skip
-    for words, change in tries:
-        try:
-            other = replan(**change)
-        except EngineError:
-            continue
-        if fits(other, free):
-            yield f"{words} ({size(other.least)})"

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
 from empo_demo.engine.device import is_out_of_memory
-from empo_demo.engine.merging import Report
 from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of
 from empo_demo.errors import EngineError, first_line
+from empo_demo.progress import Report
 
 if TYPE_CHECKING:
     import torch

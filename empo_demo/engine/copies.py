@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.engine.adapters import adapter_here, model_here
 from empo_demo.engine.device import half_type
-from empo_demo.engine.merging import Report, merge
+from empo_demo.engine.downloads import adapter_here, model_here
+from empo_demo.engine.merging import merge
 from empo_demo.engine.tensors import weight_files
 from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
+from empo_demo.progress import Report
 from empo_demo.settings import Quantization
 
 log = logging.getLogger(__name__)

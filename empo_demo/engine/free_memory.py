@@ -1,4 +1,4 @@
-"""The free memory of the device and the host, and the free disk for merged copies."""
+"""The free memory of the device and the host, and the free disk for downloads and merged copies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from empo_demo.engine.device import on_zero_gpu
+from empo_demo.engine.downloads import cache_disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Free:
     device: float | None
     host: float
     disk: float
+    hub: float | None = None
+    """Of the disk of the Hub's cache, if that is another one than the disk of merged copies."""
 
 
 def free_memory(device: str) -> Free:
@@ -29,13 +32,16 @@ def free_memory(device: str) -> Free:
     if limit is not None and used is not None:
         host = min(host, limit - used + (_cgroup("memory.stat", "inactive_file") or 0.0))
     disk = float(shutil.disk_usage(root()).free)
+    cache = cache_disk()
+    one = cache.stat().st_dev == root().stat().st_dev
+    hub = None if one else float(shutil.disk_usage(cache).free)
     if device.startswith("cuda"):
         if on_zero_gpu():
-            return Free(None, host, disk)
+            return Free(None, host, disk, hub)
         import torch
 
-        return Free(float(torch.cuda.mem_get_info(device)[0]), host, disk)
-    return Free(host, host, disk)
+        return Free(float(torch.cuda.mem_get_info(device)[0]), host, disk, hub)
+    return Free(host, host, disk, hub)
 
 
 def _cgroup(file: str, key: str = "") -> float | None:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.adapters import (
     Written,
-    adapter_folder,
     attach,
     check_base,
     check_tokens,
-    model_folder,
     release,
     written_by,
 )
 from empo_demo.engine.copies import MergedCopy
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
+from empo_demo.engine.downloads import adapter_folder, model_download, model_folder
 from empo_demo.engine.lease import LeasedEngine, place
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
@@ -68,7 +67,8 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
         from empo_demo.engine.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
-    from empo_demo.engine.budget import check, plan_of, table
+    from empo_demo.engine.budget import plan_of
+    from empo_demo.engine.fits import check, table
     from empo_demo.engine.free_memory import free_memory
     from empo_demo.engine.local import LocalEngine
 
@@ -195,6 +195,9 @@ class Loader:
         }
         if not _is_quantised(Path(name)):
             options |= self._quantised()
+        if model_download(name):
+            # transformers would download it too, but without a word about it.
+            model_folder(name)
         try:
             model = AutoModelForCausalLM.from_pretrained(name, **options)
         except Exception as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.shapes import named
 from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of, weight_files
 from empo_demo.errors import EngineError, first_line
+from empo_demo.progress import Report
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,6 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 _HEAD = "lm_head.weight"
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
               "*.model", "chat_template*")  # fmt: skip
-Report = Callable[[int, int], None]
-"""Is called with (bytes written, bytes in all)."""
 
 
 def merge(
@@ -43,7 +42,8 @@ def merge(
 
     An adapter may bring more rows of embeddings than the base has. Embeddings and head of the base
     that the adapter does not replace then get the mean row for each new token. Raises
-    `EngineError` if the two do not fit together, and if the disk or the memory is full.
+    `EngineError` if the two do not fit together, and if the disk or the memory is full. `report` is
+    called with (bytes written, bytes in all).
     """
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.engine.adapters import adapter_here
+from empo_demo.engine.downloads import adapter_here
 from empo_demo.engine.plan import AdapterShape, obstacle_to_share, read_config, read_shape
 from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization

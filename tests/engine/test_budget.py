@@ -13,7 +13,8 @@ from empo_demo.contenders import load
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import budget as budgets
-from empo_demo.engine.budget import check, fits, make_budget, plan_of, table
+from empo_demo.engine.budget import make_budget, plan_of
+from empo_demo.engine.fits import check, fits, table
 from empo_demo.engine.free_memory import Free, free_memory
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.plan import read_shape
@@ -138,6 +139,21 @@ def test_what_does_not_fit_is_refused_with_numbers_and_what_would_fit(
     with pytest.raises(EngineError, match=r"of disk for merged copies.*HF_ASSETS_CACHE"):
         check(budget, Free(HUGE, HUGE, 1e9), replan)
     check(budget, Free(None, HUGE, HUGE), replan)
+
+
+def test_downloads_need_disk_too_and_maybe_another_one(empo: tuple[Contender, ...]) -> None:
+    two = replace(plan(empo[:2]), download=27e9)
+    assert two.disk == pytest.approx(two.copies_disk + 27e9)
+    one_disk = r"45\.9 GB of disk for downloads and merged copies, of which 30\.0 GB.*HF_HOME"
+    with pytest.raises(EngineError, match=one_disk):
+        check(two, Free(HUGE, HUGE, 30e9))
+    check(two, Free(HUGE, HUGE, 30e9, hub=30e9))
+    with pytest.raises(EngineError, match=r"27\.0 GB of disk for downloads, of .*HF_HUB_CACHE"):
+        check(two, Free(HUGE, HUGE, 30e9, hub=20e9))
+    assert not fits(two, Free(HUGE, HUGE, 30e9, hub=20e9))
+    unknown = replace(two, download=None)
+    assert fits(unknown, Free(HUGE, HUGE, 30e9))
+    assert "to download: unknown (offline)" in table(unknown, Free(HUGE, HUGE, 30e9))
 
 
 def test_the_engine_is_refused_before_a_byte_is_read(
