@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.chat import defuse, fold_system
+from empo_demo.engine.event_stream import event_stream, first_bytes, json_body
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
-from empo_demo.errors import EngineError
+from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +29,12 @@ _NOT_OPENAI = (
     "The model server sent something that is no OpenAI-style stream; check that EMPO_ENGINE names "
     "a server that streams /v1/chat/completions."
 )
+_NO_SERVER = "What answers at {0} is no OpenAI-compatible server; correct EMPO_ENGINE."
+_ENDLESS = "The model server did not end its reply where it should; try again."
+_MOST_MODELS = 4 * 2**20
+"""The most bytes of a list of models."""
+_MOST_TEXT = 40_000
+"""The most characters of a reply; no longer text can be stored."""
 _TRY = "try again, or tell who runs this app: the log has the server's words."
 Trace = Callable[[str, dict[str, Any]], None]
 
@@ -54,9 +61,10 @@ class ModelServer:
 
         self.healthy = False
         try:
-            answer = self._client.get(f"{self.url}/models", timeout=CHECK)
-            answer.raise_for_status()
-            self.models = [str(model["id"]) for model in answer.json()["data"]]
+            with self._client.stream("GET", f"{self.url}/models", timeout=CHECK) as answer:
+                answer.raise_for_status()
+                listed = json_body(answer, most=_MOST_MODELS, seconds=CHECK)
+            self.models = [str(model["id"]) for model in listed["data"]]
         except httpx.HTTPStatusError as error:
             raise EngineError(
                 f"The server at {self.url} answered {error.response.status_code} to /models; "
@@ -68,14 +76,14 @@ class ModelServer:
                 f"The server at {self.url} did not answer to /models within {CHECK:.0f} s; wait "
                 "until it has loaded its model, or restart it."
             ) from None
+        except httpx.DecodingError:
+            raise EngineError(_NO_SERVER.format(self.url)) from None
         except httpx.HTTPError:
             raise EngineError(
                 f"No server answers at {self.url}; start it, or correct EMPO_ENGINE."
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise EngineError(
-                f"What answers at {self.url} is no OpenAI-compatible server; correct EMPO_ENGINE."
-            ) from None
+            raise EngineError(_NO_SERVER.format(self.url)) from None
         self.healthy = True
 
     def model_of(self, contender: Source) -> str | None:
@@ -91,6 +99,9 @@ class ModelServer:
             yield from self._reply(request, model, trace)
         except httpx.TimeoutException:
             raise Unavailable("The model server did not answer in time; try again.") from None
+        except (ValueError, httpx.DecodingError) as error:
+            self._note(f"sent no OpenAI-style stream: {first_line(error)}")
+            raise Unavailable(_NOT_OPENAI) from None
         except httpx.RemoteProtocolError:
             raise Unavailable("The model server broke off in mid-reply; try again.") from None
         except httpx.HTTPError:
@@ -102,8 +113,8 @@ class ModelServer:
         started = time.perf_counter()
         text, pieces, reason = "", 0, ""
         with closing(self._open(request, model, trace)) as response:
-            for chunk in _chunks(response):
-                if "error" in chunk:
+            for chunk in event_stream(response):
+                if chunk.get("error"):
                     self._note(f"broke off: {json.dumps(chunk['error'])}")
                     raise Unavailable("The model server broke off with an error; try again.")
                 self._check_model(model, chunk.get("model"))
@@ -112,7 +123,9 @@ class ModelServer:
                 if piece:
                     text, pieces = text + piece, pieces + 1
                     yield Delta(request.side, piece)
-                pieces = (chunk.get("usage") or {}).get("completion_tokens") or pieces
+                if len(text) > _MOST_TEXT:
+                    raise Unavailable(_ENDLESS)
+                pieces = _tokens(chunk) or pieces
         if not reason:
             raise Unavailable("The model server broke off in mid-reply; try again.")
         elapsed = (time.perf_counter() - started) * 1000
@@ -136,11 +149,11 @@ class ModelServer:
         body = self._body(request, model, request.messages)
         response = self._ask(body, trace)
         if response.status_code in (400, 422):
-            simpler = self._simpler(request, body, _drain(response))
+            simpler = self._simpler(request, body, first_bytes(response))
             response = self._ask(simpler, trace)
         if response.status_code != 200:
             status = response.status_code
-            self._note(f"answered {status}: {_drain(response)}")
+            self._note(f"answered {status}: {first_bytes(response)}")
             kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
             raise kind(f"The model server answered with an error ({status}); {_TRY}")
         return response
@@ -197,27 +210,6 @@ def names_of(contender: Source) -> list[str]:
     return [source, PurePosixPath(source).name, contender.id]
 
 
-def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a server-sent event stream until `[DONE]`."""
-    found = False
-    for line in response.iter_lines():
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or not data:
-            continue
-        found = True
-        if data == "[DONE]":
-            return
-        try:
-            chunk = json.loads(data)
-        except ValueError:
-            raise Unavailable(_NOT_OPENAI) from None
-        if not isinstance(chunk, dict):
-            raise Unavailable(_NOT_OPENAI)
-        yield chunk
-    if not found:
-        raise Unavailable(_NOT_OPENAI)
-
-
 def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
     """The text that a chunk adds, and why the reply ended ("" if it has not)."""
     text = ""
@@ -226,14 +218,15 @@ def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
             text += (choice.get("delta") or {}).get("content") or ""
             reason = str(choice.get("finish_reason") or reason)
     except (AttributeError, TypeError):
-        raise Unavailable(_NOT_OPENAI) from None
+        raise ValueError("its choices have another form") from None
     return text, reason
 
 
-def _drain(response: httpx.Response) -> str:
-    """Read the text of a refusal and close the response."""
-    with closing(response):
-        return response.read().decode("utf8", "replace")
+def _tokens(chunk: dict[str, Any]) -> int | None:
+    """The number of tokens of the whole reply, if the chunk tells it."""
+    usage = chunk.get("usage")
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return count if type(count) is int and 0 <= count < 10**7 else None
 
 
 def _reason(reason: str, request: Request) -> FinishReason:

@@ -302,6 +302,12 @@ def said(text: str, model: str = "", reason: str | None = None) -> dict[str, Any
 
 
 GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
+GARBAGE = (
+    "null", "7", '"text"', "true", "[" * 100_000, '{"a": ' * 100_000, "1" * 5000,
+    '{"choices": [null]}', '{"choices": [{"delta": [1]}]}', '{"choices": {"a": 1}}',
+    '{"choices": [{"delta": {"content": "\\ud83d"}}]}', '{"usage": NaN}',
+)  # fmt: skip
+"""Chunks that are no chunks: other values, bottomless ones, and texts that cannot be stored."""
 
 
 @pytest.mark.parametrize(
@@ -313,6 +319,14 @@ GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
         (stream_of("[1, 2]"), "no OpenAI-style stream"),
         (stream_of({"choices": [{"delta": {"content": ["x"]}}]}), "no OpenAI-style stream"),
         (stream_of({"choices": "x"}), "no OpenAI-style stream"),
+        *((stream_of(garbage), "no OpenAI-style stream") for garbage in GARBAGE),
+        (stream_of(said("Hi")).replace(b"Hi", b"\xff\xfe"), "no OpenAI-style stream"),
+        (
+            HEAD.encode().replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\nxx", 1),
+            "no OpenAI-style stream",
+        ),
+        (stream_of({}), "broke off in mid-reply"),
+        (stream_of({"choices": [{}]}, {"choices": None}), "broke off in mid-reply"),
         (stream_of(said("I am so"), done=False), "broke off in mid-reply"),
         (FIRST_WORDS.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1), "broke"),
         (stream_of({"error": {"message": "out of memory"}}), "broke off with an error; try again"),
@@ -326,6 +340,97 @@ def test_what_a_server_may_do_wrong_is_a_sentence_for_each_side(words: bytes, to
     failed = {event.side: event.error for event in events if isinstance(event, Failed)}
     assert set(failed) == {"a", "b"}
     assert all(re.search(told, error) and "Traceback" not in error for error in failed.values())
+
+
+class Endless(Misbehaving):
+    """Sends `words`, and then `more` for ever, to /models or to each completion."""
+
+    def __init__(self, words: bytes, more: bytes, *, models: bool = False) -> None:
+        self.more, self.models, self.sent = more, models, 0
+        super().__init__(words)
+
+    def _answer(self, line: socket.socket) -> None:
+        if whole_request(line).startswith(b"GET") and not self.models:
+            models = json.dumps({"data": [{"id": name} for name in self.names]}).encode()
+            line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + models)
+        else:
+            with suppress(OSError):
+                line.sendall(self.words)
+                while self.sent < 200_000_000:
+                    line.sendall(self.more)
+                    self.sent += len(self.more)
+        line.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "told"),
+    [
+        (HEAD, "data: " + "x" * 65536, "no OpenAI-style stream"),
+        (HEAD, "<html>" * 10_000, "no OpenAI-style stream"),
+        (HEAD, f"data: {json.dumps(said('word ' * 50))}\n\n" * 20, "did not end its reply"),
+    ],
+)
+def test_what_never_ends_is_left_before_it_fills_the_memory(
+    words: str, more: str, told: str
+) -> None:
+    server = Endless(words.encode(), more.encode())
+    (request, _) = pair()
+    *_, last = RemoteEngine(server.url, CONTENDERS).stream([request])
+    assert isinstance(last, Failed) and told in last.error
+    assert server.sent < 20_000_000, "what the sockets hold, and not much more"
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ("HTTP/1.1 200 OK\r\n\r\n", '{"data": ' * 10_000),
+        ("HTTP/1.1 500 No\r\n\r\n", "x" * 65536),
+    ],
+)
+def test_a_list_of_models_that_never_ends_is_refused(words: str, more: str) -> None:
+    server = Endless(words.encode(), more.encode(), models=True)
+    with pytest.raises(EngineError, match=r"correct EMPO_ENGINE|answered 500 to /models"):
+        RemoteEngine(server.url, CONTENDERS)
+    assert server.sent < 20_000_000
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "null", "{}", '{"data": [1]}', '{"data": 1}', ""])
+def test_what_is_no_list_of_models_is_refused(body: str) -> None:
+    server = Endless(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), b"", models=True)
+    server.sent = 200_000_000
+    with pytest.raises(EngineError, match=f"answers at {server.url}/v1 is no OpenAI-compatible"):
+        RemoteEngine(server.url, CONTENDERS)
+
+
+def test_an_endless_refusal_is_logged_in_part() -> None:
+    head = "HTTP/1.1 500 No\r\nContent-Type: text/plain\r\n\r\n"
+    server = Endless(head.encode(), b"out of memory " * 1000)
+    (request, _) = pair()
+    (failed,) = RemoteEngine(server.url, CONTENDERS).stream([request])
+    assert isinstance(failed, Failed) and "error (500)" in failed.error
+    assert server.sent < 20_000_000
+
+
+def test_a_reply_may_hold_every_kind_of_white_space() -> None:
+    """Only CR and LF end a line of a stream; a server need not escape the others in JSON."""
+    odd = "one\u2028two\u2029three\x85four"
+    lines = [said(odd), said("", reason="stop")]
+    words = "".join(f"data: {json.dumps(line, ensure_ascii=False)}\r\n\r\n" for line in lines)
+    for whole in (words, words.replace("\r\n", "\r"), words.removesuffix("\r\n\r\n")):
+        server = Misbehaving((HEAD + whole).encode())
+        (request, _) = pair()
+        *_, last = RemoteEngine(server.url, CONTENDERS).stream([request])
+        assert isinstance(last, Finished) and last.text == odd
+
+
+@pytest.mark.parametrize(
+    "usage", ["x", [1], {"completion_tokens": "many"}, {"completion_tokens": -1}]
+)
+def test_a_count_of_tokens_that_is_none_does_not_end_a_reply(usage: Any) -> None:
+    words = stream_of(said("I am sorry."), said("", reason="stop"), {"choices": [], "usage": usage})
+    (request, _) = pair()
+    *_, last = RemoteEngine(Misbehaving(words).url, CONTENDERS).stream([request])
+    assert isinstance(last, Finished) and last.tokens == 1
 
 
 def refusal(status: int, words: str) -> bytes:
