@@ -62,6 +62,7 @@ class ScriptedEngine:
         self.pause = pause
         self.requests: list[list[Request]] = []
         self.closed = 0
+        self.dropped = 0
         self._next: list[tuple[str | Exception, ...]] = []
 
     def enqueue(self, *replies: str | Exception) -> None:
@@ -86,12 +87,12 @@ class ScriptedEngine:
                 time.sleep(self.pause)
                 for side, word in zip(sides, column, strict=False):
                     if word:
-                        yield Delta(side, word)
+                        yield Delta(side, word, self.dropped)
             for side, reply in zip(sides, replies, strict=False):
                 if isinstance(reply, Exception):
                     yield Failed(side, str(reply))
                 else:
-                    yield Finished(side, "eos", reply, len(reply.split()), 12.5)
+                    yield Finished(side, "eos", reply, len(reply.split()), 12.5, self.dropped)
         except GeneratorExit:
             self.closed += 1
             raise

@@ -66,6 +66,11 @@ def compare(
         end = said.ends.get(side)
         if not isinstance(end, Finished):
             raise EngineError(f"{name} could not answer: {end.error if end else 'it broke off'}")
+    if said.dropped:
+        console.print(
+            "This dialogue is longer than the models can read: exchanges left out at its "
+            f"beginning, for both sides: {said.dropped}."
+        )
     if as_json:
         print(json.dumps(_as_json(comparison, roster, reading, said), ensure_ascii=False))
     elif not sys.stderr.isatty():
@@ -100,6 +105,7 @@ def _as_json(
         "tokens": {name: end.tokens for name, end in done.items()},
         "milliseconds": {name: end.milliseconds for name, end in done.items()},
         "finish_reasons": {name: end.reason for name, end in done.items()},
+        "dropped_exchanges": said.dropped,
         "contenders": {
             name: {"id": name, "revision": roster[name].revision} for name in names.values()
         },

@@ -20,6 +20,8 @@ class Frame:
 
     texts: dict[Literal["a", "b"], str]
     ends: dict[Literal["a", "b"], Finished | Failed] = field(default_factory=dict)
+    dropped: int = 0
+    """How many of the dialogue's first exchanges were too long for the models."""
 
     @property
     def both(self) -> bool:
@@ -34,10 +36,12 @@ def frames(events: Iterator[Event], *, every: float = SECONDS) -> Iterator[Frame
     iterator closes `events`, which stops the models.
     """
     now = Frame({"a": "", "b": ""})
-    last = 0.0
+    last, dropped = 0.0, 0
     with closing(events):  # type: ignore[type-var]
         for event in events:
             side: Literal["a", "b"] = "a" if event.side == "a" else "b"
+            if not isinstance(event, Failed):
+                dropped = max(dropped, event.dropped)
             if isinstance(event, Delta):
                 now.texts[side] += event.text
             else:
@@ -45,5 +49,5 @@ def frames(events: Iterator[Event], *, every: float = SECONDS) -> Iterator[Frame
                 now.texts[side] = event.text if isinstance(event, Finished) else ""
             if now.both and time.monotonic() - last >= every:
                 last = time.monotonic()
-                yield Frame(dict(now.texts), dict(now.ends))
-    yield Frame(dict(now.texts), dict(now.ends))
+                yield Frame(dict(now.texts), dict(now.ends), dropped)
+    yield Frame(dict(now.texts), dict(now.ends), dropped)

@@ -61,4 +61,7 @@ def replay(round_: Round) -> Iterator[Event]:
     for side in SIDES:
         reply = round_.reply(side)
         reason = cast(FinishReason, reply.reason or "eos")
-        yield Finished(side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0)
+        yield Finished(
+            side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0,
+            round_.dropped_exchanges or 0,
+        )  # fmt: skip

@@ -39,6 +39,8 @@ class Outcome:
     error: str | None = None
     guidance: str | None = None
     thought: str | None = None
+    dropped: int = 0
+    """How many of the dialogue's first exchanges the models did not read."""
 
     @property
     def done(self) -> bool:
@@ -60,6 +62,11 @@ class Live:
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
     first_words_at: datetime | None = None
+
+    @property
+    def dropped(self) -> int:
+        """The number of the round: a known bad side reads nothing."""
+        return max(outcome.dropped for outcome in self.outcomes.values())
 
     def void_reason(self) -> str | None:
         """Why nobody can vote on this round, as a sentence for the visitor; None if they can."""
@@ -116,6 +123,7 @@ class LiveRounds:
                 {side: outcome.row() for side, outcome in live.outcomes.items()},
                 void_reason=live.void_reason(),
                 first_words_at=live.first_words_at,
+                dropped_exchanges=live.dropped,
             )
         except StorageError:
             self._unsaved[live.round_id] = live

@@ -143,6 +143,8 @@ class RoundView:
     replies: Mapping[Side, ReplyView]
     void_reason: str | None = None
     receipt: Receipt | None = None
+    dropped_exchanges: int = 0
+    """How many of the dialogue's first exchanges were too long for the models, on both sides."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -154,6 +156,7 @@ class RoundView:
             "replies": {side: asdict(reply) for side, reply in self.replies.items()},
             "void_reason": self.void_reason,
             "receipt": self.receipt.as_json() if self.receipt else None,
+            "dropped_exchanges": self.dropped_exchanges,
         }
 
 
@@ -235,6 +238,7 @@ def view_of(
         replies=replies,
         void_reason=round_.void_reason,
         receipt=receipt_of(round_, labels, created=False) if voted else None,
+        dropped_exchanges=round_.dropped_exchanges or 0,
     )
 
 

@@ -92,7 +92,10 @@ class RoundStream:
                 yield Failed(side, error)
             else:
                 self._stopped(outcome)
-                yield Finished(side, "stopped", outcome.text, outcome.tokens, outcome.milliseconds)
+                yield Finished(
+                    side, "stopped", outcome.text, outcome.tokens, outcome.milliseconds,
+                    outcome.dropped,
+                )  # fmt: skip
 
     def _stopped(self, outcome: Outcome) -> None:
         outcome.reason = "stopped"
@@ -102,6 +105,8 @@ class RoundStream:
         outcome = self.live.outcomes[event.side]  # type: ignore[index]
         if outcome.done:
             return
+        if not isinstance(event, Failed):
+            outcome.dropped = event.dropped
         if isinstance(event, Delta):
             outcome.text += event.text
             outcome.tokens += 1

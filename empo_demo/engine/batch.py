@@ -66,6 +66,7 @@ class Batch:
             adapter=weights.adapters[request.contender],
             prompt=encode_chat(weights.tokenizer, request.messages, dropped),
             text=Detokenizer(weights.tokenizer, (*request.decoding.stop, *weights.stops)),
+            dropped=dropped,
         )
 
     def fits(self, rows: Sequence[Row]) -> bool:

@@ -15,6 +15,7 @@ from empo_demo.engine.protocol import Delta, Event, Failed, Finished
 @dataclass(slots=True)
 class _Side:
     text: str = ""
+    dropped: int = 0
     shown: int = 0
     end: Finished | Failed | None = None
     told: bool = False
@@ -40,6 +41,7 @@ class Pacer:
         side = self._sides[event.side]
         if isinstance(event, Delta):
             side.text += event.text
+            side.dropped = event.dropped
         else:
             side.end = side.end or event
 
@@ -56,7 +58,7 @@ class Pacer:
             until = len(side.text) if reach is None else min(reach, len(side.text))
             if until > side.shown:
                 text, side.shown = side.text[side.shown : until], until
-                yield Delta(name, text)
+                yield Delta(name, text, side.dropped)
         for side in self._sides.values():
             if side.end is not None and not side.told and side.shown == len(side.text):
                 side.told = True

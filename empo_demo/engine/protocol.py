@@ -49,10 +49,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one side. It never ends inside a character."""
+    """New text of one side. It never ends inside a character.
+
+    `dropped` is the number of oldest exchanges that the prompt left out, as the dialogue is too
+    long. It is the same for all sides of a round.
+    """
 
     side: str
     text: str
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Finished:
     text: str
     tokens: int
     milliseconds: float
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class Row:
     done: bool = False
     out: list[Event] = field(default_factory=list)
     luck: list[float] = field(default_factory=list)
+    dropped: int = 0
+    """How many of the dialogue's first exchanges the prompt leaves out."""
 
     def __post_init__(self) -> None:
         generator = random.Random(self.request.seed)
@@ -67,8 +69,9 @@ class Row:
         self._say(self.text.flush())
         self.done = True
         elapsed = (time.perf_counter() - self.started) * 1000
+        count = len(self.produced)
         self.out.append(
-            Finished(self.request.side, reason, self.text.text, len(self.produced), elapsed)
+            Finished(self.request.side, reason, self.text.text, count, elapsed, self.dropped)
         )
 
     def fail(self, error: str) -> None:
@@ -82,4 +85,4 @@ class Row:
 
     def _say(self, text: str) -> None:
         if text:
-            self.out.append(Delta(self.request.side, text))
+            self.out.append(Delta(self.request.side, text, self.dropped))

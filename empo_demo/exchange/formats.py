@@ -112,6 +112,7 @@ def _record(round_: Round) -> list[dict[str, Any]]:
 
 TABLE: dict[str, type] = {
     "round_id": str, "voter": str, "time": str, "consent": str, "app_version": str,
+    "dropped_exchanges": int,
     "dialogue": str, "verdict": str, "chosen": str, "seconds": float, "fast": bool,
     "comment": str, "ratings": str, "seed": int, "exposure": str, "show_chips": bool,
     "show_plots": bool, "emotion": str, "valence": float, "valence_source": str,
@@ -127,7 +128,8 @@ TABLE: dict[str, type] = {
 
 
 def _facts(round_: Round) -> dict[str, Any]:
-    """The columns of every row: round, time, consent and version.
+    """The columns of every row: round, time, consent and version, and how many of the dialogue's
+    first exchanges neither model read.
 
     The voter is a hash of a hash, so that rows can be grouped by voter but identify nobody.
     """
@@ -138,6 +140,7 @@ def _facts(round_: Round) -> dict[str, Any]:
         "time": vote.created_at.isoformat(),
         "consent": round_.consent,
         "app_version": round_.app_version,
+        "dropped_exchanges": round_.dropped_exchanges,
     }
 
 

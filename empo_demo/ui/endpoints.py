@@ -64,12 +64,17 @@ def _round_endpoints(arena: Arena) -> None:
         return opened.as_json()
 
     def stream(voter: str, round_id: str) -> Iterator[dict]:
-        """Both replies as they grow: {"a": text, "b": text, "finished": {side: reason}}."""
+        """Both replies as they grow: {"a": text, "b": text, "finished": {side: reason}}.
+
+        "dropped_exchanges" is how many of the first exchanges were too long for the models.
+        """
         try:
             with closing(frames(arena.stream(voter, round_id))) as stream:  # type: ignore[type-var]
                 for frame in stream:
                     ends = {side: _end(end) for side, end in frame.ends.items()}
-                    yield {**frame.texts, "finished": ends}
+                    yield {
+                        **frame.texts, "finished": ends, "dropped_exchanges": frame.dropped,
+                    }  # fmt: skip
         except ArenaError as error:
             raise gr.Error(error.public, print_exception=False) from None
         except Exception:

@@ -109,6 +109,7 @@ class Explorer:
             told = (
                 shared_link.outcome(linked, self.arena.roster, frame.texts, say) if linked else ""
             )
+            told = f"{told} {say.dropped(frame.dropped)}".strip()
             yield {
                 self.said: above + highlights.message(told),
                 self.link: self._link(comparison, frame.texts, say),

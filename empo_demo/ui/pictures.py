@@ -81,13 +81,16 @@ class Pictures:
         self,
         texts: Mapping[Side, str],
         notes: Mapping[Side, str],
+        dropped: int = 0,
     ) -> Changes:
-        """Show the replies so far."""
+        """Show the replies so far. `dropped` exchanges were too long for the models."""
         p = self.parts
         places = {"a": p.pane_a, "b": p.pane_b}
         live = any(side not in notes for side in SIDES)
         changes: Changes = {
-            p.message: highlights.message(self.say("writing") if live else ""),
+            p.message: highlights.message(
+                f"{self.say('writing') if live else ''} {self.say.dropped(dropped)}".strip()
+            ),
             p.steps: highlights.steps("write", self.say),
         }
         changes |= {
@@ -140,11 +143,12 @@ class Pictures:
         }
 
     def _state(self, view: RoundView) -> str:
+        dropped = self.say.dropped(view.dropped_exchanges)
         if view.state not in ("votable", "void", "pending", "streaming"):
-            return ""
+            return highlights.message(dropped)
         keys = self.say("state.keys", n=len(KINDS)) if view.state == "votable" else ""
         reason = self.say.own(view.void_reason or "")
-        text = self.say(f"state.{view.state}", reason=reason).strip()
+        text = f"{self.say(f'state.{view.state}', reason=reason).strip()} {dropped}".strip()
         return highlights.message(text, keys=keys)
 
     def _panes(

@@ -37,7 +37,7 @@ def play(arena: Arena, show: Pictures, session: Session, opened: OpenedRound) ->
                     else show.say.own(end.error)
                     for side, end in frame.ends.items()
                 }
-                yield show.frame(texts, notes)
+                yield show.frame(texts, notes, frame.dropped)
                 if opened.show.plots and time.monotonic() - felt_at >= FEEL:
                     felt, felt_at = show.readings.feel(texts), time.monotonic()
                     yield {p.plots: show.plots(opened.dialogue, texts, felt)}

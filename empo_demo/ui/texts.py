@@ -39,6 +39,10 @@ class Texts:
         """The words under `key` for `n` of something: those of `key.one` for one of it."""
         return self(f"{key}.one" if n == 1 else f"{key}.many", n=f"{n:,}", **values)
 
+    def dropped(self, exchanges: int) -> str:
+        """That so many of the dialogue's first exchanges were too long for the models; "" for 0."""
+        return self.count("dropped", exchanges) if exchanges else ""
+
     def own(self, sentence: str) -> str:
         """What another room says in English, in this language; as it is where nobody wrote it.
 

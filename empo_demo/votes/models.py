@@ -118,6 +118,9 @@ class Round(Base):
     english: Mapped[bool]
     check_side: Mapped[str | None] = mapped_column(String(1))
     void_reason: Mapped[str | None] = mapped_column(Text)
+    dropped_exchanges: Mapped[int | None]
+    """How many of the dialogue's first exchanges neither model read, as it was too long; None
+    before the replies, and in rounds of earlier versions."""
     hidden_reason: Mapped[str | None] = mapped_column(Text)
 
     owner: Mapped[str | None] = mapped_column(String(200))

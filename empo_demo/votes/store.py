@@ -168,6 +168,7 @@ class Store(Admission, Keeping):
         *,
         void_reason: str | None,
         first_words_at: datetime | None,
+        dropped_exchanges: int = 0,
     ) -> None:
         """Store both replies and make the round votable or void. A second call does nothing."""
         state = "void" if void_reason else "votable"
@@ -178,6 +179,7 @@ class Store(Admission, Keeping):
                 .values(
                     state=state, void_reason=void_reason, first_words_at=first_words_at,
                     ready_at=now(), owner=None, lease_until=None,
+                    dropped_exchanges=dropped_exchanges,
                 )
             )  # fmt: skip
             if changed(done) != 1:

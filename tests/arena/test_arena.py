@@ -13,11 +13,13 @@ import pytest
 
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
+from empo_demo.arena.frames import frames
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
+from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 
 TEXT = "I failed my driving test again, in front of my father."
@@ -166,6 +168,34 @@ def stopped(arena: Arena, voter: str, *, after: int) -> str:
         for _ in range(after):
             next(events)
     return opened.round_id
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_exchanges_that_were_too_long_for_the_models_are_told_stored_and_exported(
+    arena: Arena, engine: Any, tmp_path: Path, stopped: bool
+) -> None:
+    voter, engine.dropped = arena.new_voter(), 3
+    engine.enqueue("One. Two three four.", "Five. Six seven eight.")
+    opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
+    with closing(frames(arena.stream(voter, opened.round_id), every=0)) as stream:  # type: ignore[type-var]
+        for frame in stream:
+            assert frame.dropped == 3, "from the first words on"
+            if stopped and "Two" in frame.texts["a"]:
+                arena.stop(voter, opened.round_id)
+    assert arena.find(voter, opened.round_id).as_json()["dropped_exchanges"] == 3
+    *_, replayed = frames(arena.stream(voter, opened.round_id))
+    assert replayed.dropped == 3
+    arena.vote(voter, opened.round_id, "a")
+    (mine,) = arena.my_data(voter)
+    assert Record.check(mine).as_round().dropped_exchanges == 3
+    if not stopped:
+        for form in ("trl", "kto", "csv", "parquet", "jsonl"):
+            export_file(arena.settings.database, form, tmp_path / form)
+        row = json.loads((tmp_path / "trl").read_text())
+        assert row["dropped_exchanges"] == 3
+        assert ",dropped_exchanges," in (tmp_path / "csv").read_text().splitlines()[0]
+    engine.dropped = 0
+    assert arena.find(voter, answered(arena, voter)).dropped_exchanges == 0
 
 
 def test_a_round_stopped_before_both_said_a_sentence_cannot_be_voted_on(

@@ -11,15 +11,18 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from empo_demo.arena.comparison import Comparison, explore, shown
 from empo_demo.arena.link import decode_link, encode_link
+from empo_demo.cli import app
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Decoding, Delta, Event, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput, NotFound
+from tests.conftest import ScriptedEngine, ScriptedSEM
 
 ROSTER = Roster(
     "test",
@@ -193,3 +196,15 @@ def test_an_unknown_contender_or_an_assistants_end_is_refused_before_anything_ru
     with pytest.raises(InvalidInput, match="seed"):
         next(explore(engine, ROSTER, replace(Comparison(DIALOGUE), seed=-1)))
     assert engine.rounds == []
+
+
+def test_the_terminal_says_what_is_left_out_of_a_long_dialogue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = ScriptedEngine()
+    engine.dropped = 4
+    monkeypatch.setattr("empo_demo.engine.loading.load_engine", lambda *_: engine)
+    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda _: ScriptedSEM())
+    done = CliRunner().invoke(app, ["compare", "I am sad.", "--json"])
+    assert json.loads(done.stdout)["dropped_exchanges"] == 4
+    assert "left out at its beginning, for both sides: 4." in " ".join(done.stderr.split())

@@ -108,7 +108,8 @@ def test_prepare_makes_every_merged_copy_and_the_listing_says_so(tmp_path: Path)
     assert rows["base"] is None and rows["aligned"] is False and rows["sft"] is False
     assert before["plan"]["fits"] and before["plan"]["disk"] > 0
     done = command(tmp_path, "prepare", "--json")
-    assert done.stdout.count("\n") == 1 and "Merging" in done.stderr
+    assert done.stdout.count("\n") == 1 and done.stderr.count(": made, ") == 2
+    assert not set("\r\x1b━") & set(done.stderr), "no bar is drawn in a pipe"
     copies = json.loads(done.stdout)["copies"]
     assert len(copies) == 2 and all(Path(folder).is_dir() for folder in copies.values())
     after = json.loads(command(tmp_path, "--json").stdout)

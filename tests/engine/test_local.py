@@ -268,6 +268,34 @@ def test_an_overlong_dialogue_shortens_no_other_of_its_batch(exact_engine: Local
     assert together == alone and all(isinstance(reply, str) for reply in alone)
 
 
+def test_what_is_left_out_of_a_long_dialogue_is_told_from_the_first_words_on(
+    exact_engine: LocalEngine,
+) -> None:
+    turns = tuple(
+        {"role": "assistant" if i % 2 else "user", "content": f"this is turn {i}, my friend"}
+        for i in range(15)
+    )
+    guided = ({"role": "system", "content": "The user feels ashamed. " * 3}, *turns)
+    events = list(
+        exact_engine.stream(
+            [
+                ask("a", "base", turns, round="long"),
+                ask("b", "aligned", guided, round="long"),
+                ask("c", "base", round="short"),
+            ]
+        )
+    )
+    told: dict[str, set[int]] = {}
+    for event in events:
+        assert not isinstance(event, Failed)
+        told.setdefault(event.side, set()).add(event.dropped)
+    prompt = exact_engine.batch_of("base").prepare(ask("b", "base", guided), *told["b"]).prompt
+    shown = exact_engine.batch_of("base").weights.tokenizer.decode(prompt)
+    assert told["a"] == told["b"] and told["c"] == {0}
+    (number,) = told["a"]
+    assert number > 0 and f"turn {2 * number}," in shown and f"turn {2 * number - 1}," not in shown
+
+
 def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None:
     """All published replies are to ED's validation dialogues; none had to be shortened.
 

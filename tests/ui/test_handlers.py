@@ -70,6 +70,20 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
 
 
+@pytest.mark.parametrize(("language", "told"), [("en", "its first 3"), ("de", "ersten 3 Wechsel")])
+def test_a_dialogue_that_is_too_long_is_told_while_they_write_and_afterwards(
+    handlers: Handlers, engine: Any, language: str, told: str
+) -> None:
+    p, engine.dropped = handlers.parts, 3
+    stored = {**visitor(handlers), "language": language}
+    messages = [c[p.message] for c in handlers.send(TEXT, stored) if p.message in c]
+    assert len([m for m in messages if told in m]) >= 2 and told in messages[-1]
+    session = handlers.arena.latest(stored["voter"])
+    assert session is not None
+    voted = handlers.vote("a", {**stored, "round": session.round_id})
+    assert told in voted[p.message]
+
+
 def test_nothing_is_sent_before_consent_is_given_or_refused(
     handlers: Handlers, engine: Any
 ) -> None:
