@@ -111,18 +111,25 @@ def test_in_a_pipe_a_line_comes_every_ten_seconds(
 def test_an_amount_in_a_pipe_is_a_line_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.1)
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    told = ""
+
+    def wait_for(line: str) -> None:
+        nonlocal told
+        deadline = time.monotonic() + 30
+        while line not in told and time.monotonic() < deadline:
+            time.sleep(0.02)
+            told += capsys.readouterr().err
+        assert line in told
+
     with progress.amount("Merging x") as report:
-        time.sleep(0.15)
+        wait_for("Merging x: begun, 0 s\n")
         report(1_500_000_000, 14_483_000_000)
-        time.sleep(0.25)
+        wait_for("Merging x: 1.50 of 14.48 GB done, ")
     with progress.amount("Decomposing", in_bytes=False) as report:
         report(3, 224)
-        time.sleep(0.15)
-    said = capsys.readouterr().err
-    assert said.splitlines()[0].startswith("Merging x: begun, ")
-    assert "Merging x: 1.50 of 14.48 GB done, " in said
-    assert "Decomposing: 3 of 224 done, " in said and "\r" not in said and "\x1b" not in said
+        wait_for("Decomposing: 3 of 224 done, ")
+    assert not set("\r\x1b") & set(told)
 
 
 def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:
