@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.evaluation.measure import LINES
 from empo_demo.evaluation.score import Scores, count_steps, metric_names, score_files
 from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
 from empo_demo.progress import steps
 from empo_demo.settings import load_settings
 
@@ -35,12 +36,25 @@ def run_score(
     messages = Console(stderr=True)
     with steps(count_steps(predictions, names)) as begin:
         scores = score_files(predictions, names, tools, begin)
-    for line in scores.notices:
+    for line in [*scores.notices, *_not_the_papers(names, tools)]:
         messages.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps(scores.as_json(), ensure_ascii=False, allow_nan=False))
     else:
         print_tables(scores, Console())
+
+
+def _not_the_papers(metrics: Sequence[str], tools: Tools) -> list[str]:
+    """Which figures are not the paper's, and the options that give the paper's."""
+    found = []
+    if "nidf" in metrics and tools.nidf_key != "nidf":
+        found.append("NIDF is from our own word counts; --nidf-corpus takes the paper's.")
+    if "bertscore" in metrics and tools.bertscore_key != "bertscore":
+        found.append(
+            f"BERTScore is by the {tools.encoder.label}; the paper's is "
+            f"--encoder {PAPER_MODEL}:{PAPER_LAYER}."
+        )
+    return found
 
 
 def print_tables(scores: Scores, console: Console) -> None:

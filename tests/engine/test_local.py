@@ -304,7 +304,7 @@ def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None
     from empo_demo.contenders.load import load_roster
     from empo_demo.engine.tokenizer import load_tokenizer
     from empo_demo.evaluation.dialogues import read_items
-    from empo_demo.settings import load_settings
+    from empo_demo.settings import ASSETS, load_settings
 
     roster = load_roster(load_settings(preset="tiny"))
     tokenizer = load_tokenizer(roster.contenders[0].base)
@@ -314,3 +314,5 @@ def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None
     ]
     print(f"{len(items)} dialogues, longest prompt {max(lengths)} of 1024 tokens")
     assert len(items) == 2768 and max(lengths) + 400 + roster.decoding.max_new_tokens < 1024
+    said = f"the longest prompt takes {max(lengths)} of 1,024 tokens"
+    assert said in (ASSETS / "results.md").read_text(encoding="utf8")

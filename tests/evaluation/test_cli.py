@@ -106,6 +106,10 @@ def test_word_counts_are_made_and_used(files: list[Path], tmp_path: Path) -> Non
         app,
         ["score", *options(files[:1]), "--metrics", "nidf", "--nidf-corpus", str(counts), "--json"],
     )
+    assert "own word counts" not in result.stderr
+    without = runner.invoke(app, ["score", *options(files[:1]), "--metrics", "nidf", "--json"])
+    assert "nidf_own_counts" in without.stdout
+    assert "NIDF is from our own word counts; --nidf-corpus takes the paper's." in without.stderr
     # "Oh." is the rarest token (1) and the commonest (0).
     assert json.loads(result.stdout)["systems"]["base"]["nidf"] == pytest.approx(0.5)
 
