@@ -171,12 +171,17 @@ class Status:
 
 
 def reading_of(round_: Round) -> Reading | None:
-    """The SEM's reading of the round's last user turn, or None if the SEM failed."""
+    """The SEM's reading of the round's last user turn, or None if the SEM failed.
+
+    An imported round may name emotions that are none of the 32; such a reading is not used.
+    """
     if round_.reading is None:
         return None
+    from empo_demo.empathy.emotions import INDEX
     from empo_demo.empathy.reading import Reading
 
-    return Reading.from_json(round_.reading)
+    reading = Reading.from_json(round_.reading)
+    return reading if all(label in INDEX for label, _ in reading.emotions) else None
 
 
 def dialogue_of(round_: Round) -> Dialogue:

@@ -11,10 +11,12 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load import recorded_roster
 from empo_demo.contenders.roster import Roster
+from empo_demo.dialogue import Dialogue
 from empo_demo.engine.recorded import RecordedEngine
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
@@ -25,6 +27,7 @@ from empo_demo.ui.handlers import Handlers, _mark
 from empo_demo.ui.highlights import GENERAL
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import Session
+from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM
 
@@ -161,6 +164,20 @@ def test_personal_data_is_pointed_out_before_it_is_sent(handlers: Handlers) -> N
 def test_help_comes_with_the_first_press_whatever_else_is_in_the_text(handlers: Handlers) -> None:
     page = merged(handlers.send(f"I want to kill myself. {PHONE}", visitor(handlers)))
     assert "notice crisis" in page[handlers.parts.notices]
+
+
+def test_an_imported_reading_with_an_unknown_emotion_breaks_no_page(handlers: Handlers) -> None:
+    voter = handlers.arena.new_voter()
+    opened = handlers.arena.open_round(voter, Dialogue(), TEXT)
+    list(handlers.arena.stream(voter, opened.round_id))
+    handlers.arena.vote(voter, opened.round_id, "a")
+    odd = [{"label": label, "probability": 0.3} for label in ("saudade", "<b>", "awe")]
+    with handlers.arena.store.database.write() as session:
+        session.execute(update(Round).values(reading={"emotions": odd, "causes": []}))
+    stored = Session(voter=voter, round=opened.round_id).store()
+    changed = handlers.restore(stored)
+    assert "did not answer" in changed[handlers.parts.heard]
+    assert "<article" in changed[handlers.parts.pane_a]
 
 
 def test_help_stays_while_the_replies_are_read_and_after_a_reload(handlers: Handlers) -> None:
