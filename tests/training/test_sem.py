@@ -13,7 +13,7 @@ import torch
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training.sem import affect, corpora, tune
+from empo_demo.training.sem import affect, corpora, quality, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
@@ -439,3 +439,8 @@ def test_the_card_says_plainly_what_was_missed() -> None:
     ]
     assert missed(rows) == "**Not reached:** top-1 % (50.0).\n"
     assert "| top-1 % | 50.0 | 48.0 to 52.0 | 10 | 3.0 | 100.0 | 51 (54) |" in table(rows)
+
+
+def test_missing_word_norms_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert quality._label_figures(None, tmp_path) == []  # type: ignore[arg-type]
+    assert "warriner.csv" in caplog.text and str(tmp_path) in caplog.text

@@ -51,7 +51,8 @@ sees 58 % of the dialogues where the shipped one sees 79 %. `--no-folds` leaves 
 Intervals of the emotions draw blocks of 400 neighbouring tasks, because one writer did many tasks
 in a row, and those of top-k are wide enough for *another* set of as many dialogues by other
 writers (both sets vary: times the root of 2). Other intervals draw conversations, seeker posts or
-documents.
+documents. The comparison with word norms needs `warriner.csv` (columns Word, V.Mean.Sum) in DIR and
+is left out without it.
 
 ## How it was made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from empo_demo.training.sem import affect
 from empo_demo.training.sem.choice import Chosen, Rows
 from empo_demo.training.sem.intervals import Figure, blocks, figure, interval, widened
 
+log = logging.getLogger(__name__)
 BINS = 15
 NORMS = "warriner.csv"
 """Valence norms of words (Warriner et al. 2013), if the data folder has them: Word, V.Mean.Sum."""
@@ -185,6 +187,10 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
 def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:
     """ED-valid's contexts: does the mean valence by emotion label order them as the norms do?"""
     if not (data / NORMS).is_file():
+        log.warning(
+            "%s has no %s (columns Word, V.Mean.Sum): the labels' valence is not compared with "
+            "word norms.", data, NORMS,
+        )  # fmt: skip
         return []
     norms = read_norms(data / NORMS)
     means = valence_by_label(sem, read_conversations(data, "valid"))
