@@ -1,9 +1,9 @@
 """`evaluate generate`: one reply of a contender per dialogue, through the arena's own engine.
 
-Each dialogue has its own seed. On a CPU its reply does not depend on the other replies of the batch
-(int8 and a GPU may round differently and change a word). Lines are appended as batches finish, so
-a killed run continues where it stopped. At the end the file is put into the order of the data, so
-that files of two contenders can be compared row by row.
+Each dialogue has its own seed. With one CPU thread its reply does not depend on the other replies
+of the batch (int8, several threads and a GPU may round differently and change a word). Lines are
+appended as batches finish, so a killed run continues where it stopped. At the end the file is put
+into the order of the data, so that files of two contenders can be compared row by row.
 """
 
 from __future__ import annotations

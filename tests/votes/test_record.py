@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.rounds import own_vote, view_of
 from empo_demo.board.attention_checks import report as attention
 from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
@@ -28,6 +29,8 @@ from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
 from empo_demo.exchange.export import FORMATS, export_file
 from empo_demo.exchange.import_file import import_file
+from empo_demo.ui import highlights, panes
+from empo_demo.ui.texts import texts_of
 from empo_demo.votes.backup import backup
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
 from empo_demo.votes.record import (
@@ -38,12 +41,14 @@ from empo_demo.votes.record import (
     TombstoneRecord,
     VoteRecord,
     VoterRecord,
+    record_of,
 )
 from empo_demo.votes.restore import restore
 from empo_demo.votes.stats import count, newest
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM
 
+SAY = texts_of("en")
 RATED = {"a_natural": 80, "b_emotion": 20}
 COLUMNS = {
     Round: RoundRecord, Reply: ReplyRecord, Vote: VoteRecord, Voter: VoterRecord,
@@ -75,6 +80,20 @@ def numbered(record: dict[str, Any], number: int) -> dict[str, Any]:
     return made
 
 
+def seen_by_its_voter(round_: Round) -> None:
+    """The page after a reload, and the voter's own data."""
+    view = view_of(round_, {})
+    json.dumps([view.as_json(), record_of(round_)])
+    highlights.heard(view.reading)
+    last = view.dialogue.turns[-1].content
+    highlights.marked(last, view.reading.causes if view.reading else ())
+    if round_.vote:
+        json.dumps(own_vote(round_, {}))
+        assert view.receipt and panes.reveal(
+            view.receipt, SAY, recorded=False, rehearsal=False, kept=True, others=None
+        )
+
+
 def all_doors(url: str, folder: Path) -> None:
     """Whatever reads stored rounds: start, exports, counts, the Board and its figures."""
     store = Store.open(url)
@@ -85,6 +104,9 @@ def all_doors(url: str, folder: Path) -> None:
         found.sliders_table()
         json.dumps([count(store).as_json(), newest(store, 100)])
         attention(store)
+        with store.database.read() as session:
+            for round_ in session.scalars(select(Round)):
+                seen_by_its_voter(round_)
     finally:
         store.close()
     for form in FORMATS:
