@@ -60,6 +60,11 @@ def compress(
         typer.echo(f"  {kind:<14} {kept:.4f} of the squared singular values kept")
     if rank > VLLM_RANK:
         typer.echo(f"vLLM serves ranks up to {VLLM_RANK}.")
+    if whole := read_config(folder).get("modules_to_save"):
+        typer.echo(
+            f"It replaces whole modules ({', '.join(whole)}), which vLLM takes in no adapter: "
+            "serve a merged copy there (contenders prepare)."
+        )
     found = result.get("log_likelihood")
     if found:
         low, high = found["interval"]

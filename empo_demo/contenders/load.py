@@ -33,7 +33,8 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
 
     EMPO_PRESET chooses it. EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
     override parts of it. `fitting` leaves out optional contenders that do not fit this machine,
-    which needs torch. Raises `SettingsError`, one line, if the roster cannot open a round.
+    which needs torch, or that no server of EMPO_ENGINE has. Raises `SettingsError`, one line,
+    if the roster cannot open a round.
     """
     roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
     _check_recording(roster, settings)
@@ -150,6 +151,8 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
     server, and without the models' configurations. The tiny models fit everywhere.
     """
     optional = [c for c in roster.contenders if c.optional]
+    if "://" in settings.engine and optional:
+        return _with_what_is_served(roster, settings)
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
         return roster
     from empo_demo.engine.budget import plan_of
@@ -169,6 +172,23 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
         log.warning("Whether all contenders fit is not known: %s", error)
         return roster
     return replace(roster, contenders=tuple(kept))
+
+
+def _with_what_is_served(roster: Roster, settings: Settings) -> Roster:
+    """`roster` without the optional contenders that no server has."""
+    from empo_demo.engine.remote import RemoteEngine
+
+    servers = RemoteEngine(settings.engine, ())
+    try:
+        missing = [
+            c for c in roster.contenders
+            if c.optional and not c.predictions and not servers.serves(c)
+        ]  # fmt: skip
+    finally:
+        servers.close()
+    for contender in missing:
+        log.warning("The contender %s is left out: no server has its model.", contender.id)
+    return replace(roster, contenders=tuple(c for c in roster.contenders if c not in missing))
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:

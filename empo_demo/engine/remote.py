@@ -66,6 +66,10 @@ class RemoteEngine:
             notes["repetition penalty"] = "not supported by the server; left out"
         return notes
 
+    def serves(self, contender: Source) -> bool:
+        """Whether a server has the contender."""
+        return bool(self._able(contender))
+
     @property
     def repeatable(self) -> bool:
         """False: a server chooses its batches, and may ignore the seed."""

@@ -199,7 +199,8 @@ class ModelServer:
         }
         if decoding.stop:
             body["stop"] = list(decoding.stop)
-        if self.penalty and decoding.repetition_penalty != 1.0:
+        if self.penalty:
+            # Even 1.0 is sent: without it, vLLM takes the value of the model's generation config.
             body["repetition_penalty"] = decoding.repetition_penalty
         return body
 

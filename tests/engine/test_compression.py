@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from empo_demo.cli import app
 from empo_demo.engine.compression import compress, truncated
 from empo_demo.errors import EngineError
 from empo_demo.settings import ASSETS
@@ -107,3 +110,15 @@ def test_the_command_says_what_was_kept_and_what_it_costs(tmp_path: Path) -> Non
     score = found["log_likelihood"]
     assert score["n"] == 3 and score["change"] == pytest.approx(score["after"] - score["before"])
     assert -10 < score["after"] < 0 and score["change"] != 0
+
+
+def test_it_is_said_that_vllm_takes_no_adapter_with_whole_modules(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ASSETS / "tiny" / "aligned", source)
+    config = json.loads((source / "adapter_config.json").read_text())
+    (source / "adapter_config.json").write_text(
+        json.dumps({**config, "modules_to_save": ["lm_head"]})
+    )
+    words = ["adapter", "compress", str(source), "-o", str(tmp_path / "small"), "--rank", "2"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "It replaces whole modules (lm_head), which vLLM takes in no adapter" in done.stdout

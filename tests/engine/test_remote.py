@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender
+from empo_demo.engine.loading import load_engine
 from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Failed, Finished, Request
 from empo_demo.engine.remote import RemoteEngine
 from empo_demo.errors import EngineError
+from empo_demo.settings import Settings
 
 CONTENDERS = (Contender("base", "org/base"), Contender("aligned", "org/base", "org/lora"))
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.2, max_new_tokens=20)
@@ -225,6 +228,12 @@ def test_a_server_without_a_repetition_penalty_is_asked_without(server: Server) 
     events = list(engine.stream(pair()))
     assert len([event for event in events if isinstance(event, Finished)]) == 2
     assert "left out" in engine.describe()["repetition penalty"]
+
+
+def test_a_penalty_of_one_is_said_too_lest_the_model_brings_its_own(server: Server) -> None:
+    plain = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=4)
+    list(RemoteEngine(server.url, CONTENDERS).stream(pair(plain)))
+    assert {asked["repetition_penalty"] for asked in server.asked} == {1.0}
 
 
 def test_role_tags_of_a_visitor_reach_no_server_whole(server: Server) -> None:
@@ -537,6 +546,20 @@ def await_note(engine: RemoteEngine, url: str) -> None:
     while url not in engine.describe().get("do not answer", "") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert url in engine.describe()["do not answer"]
+
+
+def test_optional_contenders_come_only_where_a_server_has_them() -> None:
+    """The published preset behind two servers: sft is not served, the guided ones need no name."""
+    base = Misbehaving(GOOD, "alignment-handbook/zephyr-7b-sft-full")
+    aligned = Misbehaving(GOOD, "zephyr-7b-sft-full124_d270")
+    settings = Settings(preset="empo-7b", engine=f"{base.url},{aligned.url}")
+    roster = load_roster(settings, fitting=True)
+    ids = [contender.id for contender in roster.contenders]
+    assert ids == ["base", "aligned", "base+HEF", "aligned+HEF", "aligned+HEF2"]
+    engine = load_engine(settings, roster)
+    requests = [Request("a", "base", SAD, GREEDY), Request("b", "aligned+HEF", SAD, GREEDY)]
+    assert len([e for e in engine.stream(requests) if isinstance(e, Finished)]) == 2
+    assert (base.answered, aligned.answered) == (1, 1)
 
 
 def test_merged_copies_may_lie_on_two_servers_and_a_missing_one_is_named() -> None:

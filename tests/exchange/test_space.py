@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,46 @@ def test_a_broken_upload_goes_on_where_it_stopped(hub: Hub, checkout: Path) -> N
     hub.refuse = {"/api/repos/create": 402, "/api/spaces/anna/arena": 404}
     unpaid = deploy(hub, checkout, "--hardware", "cpu-basic")
     assert "a free account may use --hardware zero-a10g" in unpaid.stderr.splitlines()[-1]
+
+
+WORKFLOW = """
+import sys
+from importlib import metadata
+from packaging.requirements import Requirement
+wanted, installed = [Requirement(word).name for word in sys.argv.pop(1).split()], set()
+while wanted:
+    name = wanted.pop().lower().replace("_", "-")
+    if name not in installed:
+        installed.add(name)
+        more = [Requirement(text) for text in metadata.requires(name) or ()]
+        wanted += [one.name for one in more if one.marker is None or one.marker.evaluate()]
+owners = metadata.packages_distributions()
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        of = [one.lower().replace("_", "-") for one in owners.get(name.partition(".")[0], ())]
+        if of and not installed.intersection(of):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+for name in [name for name in sys.modules if name.startswith("packaging")]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Missing())
+from empo_demo.cli import main
+main()
+"""
+
+
+def test_what_the_guides_workflow_installs_is_enough_to_deploy(checkout: Path) -> None:
+    """Each package with what it requires itself, and nothing else of this environment."""
+    guide = (REPOSITORY / "assets" / "guides" / "deploy.md").read_text(encoding="utf8")
+    named = re.search(r"run: pip install (.+)", guide)
+    assert named is not None
+    packages = named[1].split()
+    assert set(packages) <= set((REPOSITORY / "requirements.txt").read_text().splitlines())
+    words = ["space", "deploy", "--to", "anna/arena", "--dataset", "anna/votes", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-c", WORKFLOW, " ".join(packages), *words],
+        capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Space anna/arena" in done.stderr, done.stderr
 
 
 def test_a_dry_run_asks_the_hub_nothing(hub: Hub, checkout: Path) -> None:
