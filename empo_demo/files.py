@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +24,16 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def unzipped(raw: bytes) -> bytes:
+    """What gzip packed, or `raw` itself if gzip did not. Raises a `ValueError` if it is damaged."""
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError("its gzip data are damaged") from None
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_every_file_that_is_handed_in_may_be_deep(tmp_path: Path, name: str, sta
     read = getattr(import_module(f"empo_demo.{room}"), function)
     file = tmp_path / "in.jsonl"
     file.write_bytes(start + DEEP + b"\n")
+    with pytest.raises(DataError, match=r"in\.jsonl"):
+        list(read(file))
+
+
+@pytest.mark.parametrize("name", ["engine.predictions", "metrics.nidf", "training.corpus"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "no gzip"])
+def test_a_damaged_gzip_file_is_one_line(tmp_path: Path, name: str, damage: str) -> None:
+    raw = bytearray(gzip.compress(b'{"utterances": []}\n' * 5000))
+    if damage == "changed":
+        raw[20], raw[24] = raw[20] ^ 0xFF, raw[24] ^ 0x5A
+    file = tmp_path / "in.jsonl.gz"
+    file.write_bytes({"cut": raw[:60], "changed": raw, "no gzip": b"\x1f\x8bno"}[damage])
+    read = getattr(import_module(f"empo_demo.{name}"), READERS[name])
     with pytest.raises(DataError, match=r"in\.jsonl"):
         list(read(file))
 

@@ -126,9 +126,8 @@ def _panes(frame: Frame, comparison: Comparison, reading: Reading) -> Renderable
         cells.append(Panel(Text(said or "…"), title=Text(name), title_align="left"))
         panes.add_column(ratio=1)
     panes.add_row(*cells)
-    heard = ", ".join(f"{label} {p:.0%}" for label, p in reading.emotions[:3])
     words = ", ".join(cause.text for cause in reading.causes)
-    return Group(Text(f"Heard: {heard} · words: {words}"), panes)
+    return Group(Text(f"Heard: {reading.certainty.words} · words: {words}"), panes)
 
 
 def _dialogue(text: str | None, dialogue_file: Path | None) -> Dialogue:

@@ -7,17 +7,15 @@ is an error that names its line. Repeated contexts and empty replies are counted
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, unzipped
 from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS
 
 COLUMNS = ("gens", "gen_targets", "prevs")
@@ -89,11 +87,10 @@ def read_predictions(path: Path) -> Predictions:
 def read_text(path: Path) -> str:
     """The UTF-8 text of a file, gzipped or not. Raises `DataError` if it is not text."""
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+        text = unzipped(path.read_bytes()).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error):
+    except ValueError:
         text = "\0"
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, unzipped
 from empo_demo.metrics.tokens import tokens
 
 UNKNOWN = 1.0
@@ -83,9 +83,8 @@ def write_counts(counts: Mapping[str, int], path: Path) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode().split("\n")[:-1]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return unzipped(path.read_bytes()).decode().split("\n")[:-1]
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as text: {error}.") from None
 
 

@@ -6,7 +6,6 @@ A data folder has `empathetic_dialogues.{train,valid}.jsonl.gz` and, for the bas
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from empo_demo.dialogue import Message
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, unzipped
 
 Split = Literal["train", "valid"]
 GENERAL = "general_dialogues.jsonl.gz"
@@ -67,13 +66,12 @@ def read_general(folder: Path) -> Iterator[tuple[str, list[Message]]]:
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) of each line of a JSONL file, gzipped or not."""
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf8")
+        text = unzipped(path.read_bytes()).decode("utf8")
     except FileNotFoundError:
         raise DataError(
             f"There is no {path.name} in {path.parent}; give the folder of the data with --data."
         ) from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
