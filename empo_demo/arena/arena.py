@@ -39,7 +39,7 @@ from empo_demo.engine.protocol import Engine, Event, Failed, Finished
 from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
-from empo_demo.votes.models import SIDES, Round
+from empo_demo.votes.models import Round
 from empo_demo.votes.record import record_of
 from empo_demo.votes.store import CastVote, Store, voter_id
 
@@ -349,8 +349,7 @@ class Arena:
 
     def _view(self, round_: Round) -> RoundView:
         live = self._rounds.get(round_.id)
-        texts = {side: live.outcomes[side].text for side in SIDES} if live else None
-        return view_of(round_, self._labels(), texts)
+        return view_of(round_, self._labels(), live.texts() if live else None)
 
     def _open(
         self,

@@ -68,6 +68,11 @@ class Live:
         """The number of the round: a known bad side reads nothing."""
         return max(outcome.dropped for outcome in self.outcomes.values())
 
+    def texts(self) -> dict[Side, str]:
+        """The replies so far; nothing until each side has words or has ended, as in the stream."""
+        begun = all(one.text or one.done for one in self.outcomes.values())
+        return {side: one.text if begun else "" for side, one in self.outcomes.items()}
+
     def void_reason(self) -> str | None:
         """Why nobody can vote on this round, as a sentence for the visitor; None if they can."""
         for side, outcome in self.outcomes.items():

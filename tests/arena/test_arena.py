@@ -14,6 +14,7 @@ import pytest
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
 from empo_demo.arena.frames import frames
+from empo_demo.arena.live import Live
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
@@ -209,6 +210,20 @@ def test_a_round_stopped_before_both_said_a_sentence_cannot_be_voted_on(
     assert view.void_reason == "It was stopped before both sides had said a sentence."
     with pytest.raises(NotAllowed, match="had said a sentence"):
         arena.vote(voter, round_id, "a")
+
+
+def test_a_reloaded_page_shows_no_side_before_the_other(arena: Arena) -> None:
+    """As in the stream: who was faster would tell who is who."""
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), TEXT)
+    live = Live(opened.round_id)
+    arena._rounds.add(live)
+    live.outcomes["a"].text = "Oh no"
+    replies = arena.find(voter, opened.round_id).replies
+    assert (replies["a"].text, replies["b"].text) == ("", "")
+    live.outcomes["b"].text = "I am"
+    replies = arena.find(voter, opened.round_id).replies
+    assert (replies["a"].text, replies["b"].text) == ("Oh no", "I am")
 
 
 def test_a_stopped_reply_is_no_training_pair(arena: Arena, engine: Any, tmp_path: Path) -> None:
