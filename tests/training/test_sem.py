@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from empo_demo.dialogue import Turn
+from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
 from empo_demo.training.sem import affect, corpora, quality, tune
@@ -20,6 +21,7 @@ from empo_demo.training.sem.choice import refit, temperature
 from empo_demo.training.sem.cross_validation import (
     calibrated,
     fold_of_seeker,
+    level_figures,
     macro_f1,
     marks,
 )
@@ -373,6 +375,19 @@ def test_cause_recall_counts_found_words_over_all_cause_words() -> None:
     assert corpora.recall([example], [[0.1, 0.9, 0.5]], 1) == [0.5]
     assert corpora.ceiling([example], 1) == [0.5]
     assert corpora.recall([example], [[0.1, 0.9, 0.5]], 3) == [1.0]
+
+
+def test_a_rare_level_that_is_never_given_is_seen() -> None:
+    """The accuracy hides it, and the macro-F1 does not tell which level it is."""
+    levels = [(0, 0, (0, 2)[i % 2] if i > 2 else 1) for i in range(90)]
+    pairs = [
+        corpora.Pair(f"s{i}", Text([], [], []), one, ((), (), ())) for i, one in enumerate(levels)
+    ]
+    said = np.array([(0, 0, 0 if one[2] == 1 else one[2]) for one in levels])
+    found = {row["name"]: row for row in level_figures(pairs, said)}
+    assert found["EPITOME IP, accuracy (level 1: 3 pairs)"]["value"] > 0.96
+    rare = found["EPITOME IP, F1 of level 1"]
+    assert (rare["value"], rare["high"], rare["n"]) == (0, 0, 3)
 
 
 def test_macro_f1_weighs_every_level_alike() -> None:

@@ -196,7 +196,7 @@ def predict(net: SemNet, pairs: Sequence[corpora.Pair]) -> list[list[int]]:
 
 
 def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figure]:
-    """Accuracy and macro-F1 of each mechanism beside the majority level's."""
+    """Accuracy and macro-F1 of each mechanism beside the majority level's; level 1's own F1."""
     groups = [pair.seeker for pair in pairs]
     truth = np.array([pair.levels for pair in pairs])
     found = []
@@ -212,6 +212,13 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
                 figure(title, score(given, own), len(pairs), low, high,
                        baseline=score(given, usual), ceiling=1.0, target=(needed, published))
             )  # fmt: skip
+        # The rare level: where it is never given, the two scores above can still look well.
+        low, high = interval(groups, lambda i, g=given, s=own: level_f1(g[i], s[i], 1))
+        found.append(
+            figure(f"EPITOME {name.upper()}, F1 of level 1", level_f1(given, own, 1),
+                   int((given == 1).sum()), low, high, baseline=level_f1(given, usual, 1),
+                   ceiling=1.0)
+        )  # fmt: skip
     return found
 
 
@@ -221,8 +228,10 @@ def accuracy(truth: np.ndarray, said: np.ndarray) -> float:
 
 def macro_f1(truth: np.ndarray, said: np.ndarray) -> float:
     """The mean F1 of the levels that occur in `truth`."""
-    values = []
-    for level in np.unique(truth):
-        both = ((truth == level) & (said == level)).sum()
-        values.append(2 * both / max(1, (truth == level).sum() + (said == level).sum()))
-    return float(np.mean(values))
+    return float(np.mean([level_f1(truth, said, level) for level in np.unique(truth)]))
+
+
+def level_f1(truth: np.ndarray, said: np.ndarray, level: int) -> float:
+    """The F1 of one level; 0 where it is neither true nor given."""
+    both = ((truth == level) & (said == level)).sum()
+    return float(2 * both / max(1, (truth == level).sum() + (said == level).sum()))
