@@ -2,8 +2,8 @@
 
 The batch owns the slots of the KV cache: slot i belongs to row i, and rows are sorted by adapter.
 The tokens of a row depend only on its own prompt, seed and decoding, except where rounding breaks
-this (see `Weights.repeatable`). A batch belongs to one copy of the weights, and one thread at a time
-may use it.
+this (see `Weights.repeatable`). A batch belongs to one copy of the weights, and one thread at a
+time may use it.
 """
 
 from __future__ import annotations
