@@ -21,18 +21,26 @@ if TYPE_CHECKING:
 def build(arena: Arena, lexicon: Lexicon, labels: Labels) -> None:
     """Lay the tab out."""
     say, kept, made = texts_of("en"), partial(_kept, arena), partial(_made, arena, lexicon)
-    labels.add(gr.Markdown(say("about.text"), elem_id="about"), "about.text")
-    labels.add(gr.Markdown(made(say)), made)
+    labels.add(gr.HTML(_about(say), elem_id="about"), _about)
+    labels.add(gr.HTML(made(say)), made)
     labels.add(gr.HTML(kept(say)), kept)
+
+
+def _about(say: Texts) -> str:
+    """The text as HTML: Gradio's own Markdown would send each visitor its highlighter of code."""
+    from markdown_it import MarkdownIt
+
+    return str(MarkdownIt("commonmark", {"html": False}).render(say("about.text")))
 
 
 def _made(arena: Arena, lexicon: Lexicon, say: Texts) -> str:
     """What this arena runs on."""
     roster = arena.roster
     return (
-        f"**{say('about.lexicon')}:** {say.own(lexicon.label)}.\n\n**{say('about.roster')}:** "
-        f"{roster.name}, {say('about.quantization')} {roster.quantization}. "
-        f"**{say('about.version')}:** {__version__}."
+        f"<p><b>{escape(say('about.lexicon'))}:</b> {escape(say.own(lexicon.label))}.</p>"
+        f"<p><b>{escape(say('about.roster'))}:</b> {escape(roster.name)}, "
+        f"{escape(say('about.quantization'))} {escape(roster.quantization)}. "
+        f"<b>{escape(say('about.version'))}:</b> {__version__}.</p>"
     )
 
 

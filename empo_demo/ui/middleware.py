@@ -39,7 +39,13 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
-DENIED = ("/gradio_api/upload", "/gradio_api/component_server", "/gradio_api/runs", "/monitoring")
+API = "/gradio_api/"
+USED = frozenset(
+    {"api", "app_id", "call", "cancel", "config", "file", "heartbeat", "info", "login_check",
+     "openapi.json", "queue", "reset", "run", "startup-events", "theme.css", "token", "user"}
+)  # fmt: skip
+"""What the page and its clients ask of Gradio under `API`. The rest is not there: uploads, an
+ffmpeg for strangers' films, links that write what a session shows to the disk."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 """On a Space the platform's proxy connects from one of these, and nothing else can connect."""
@@ -139,7 +145,7 @@ class Guard:
                 f"This page is not served as {host[:100]!r}. Whoever runs it names its hosts in "
                 "EMPO_ALLOWED_HOSTS."
             )
-        if scope["path"].startswith(DENIED):
+        if not _used(scope["path"]):
             return 404, "not found"
         if scope["method"] not in ("GET", "HEAD") and self._foreign(headers):
             return 403, (
@@ -159,6 +165,27 @@ class Guard:
         sender = urlsplit(origin.decode("latin-1")).netloc.lower()
         own = {_host(headers), *self._doors.own}
         return not sender or _port_free(sender) not in {_port_free(one.lower()) for one in own}
+
+
+class PackedPage:
+    """Wraps the app: sends the page itself compressed, which Gradio does for its assets only."""
+
+    def __init__(self, app: App) -> None:
+        from starlette.middleware.gzip import GZipMiddleware
+
+        self._app, self._packed = app, GZipMiddleware(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = scope["type"] == "http" and scope["path"] == "/"
+        await (self._packed if page else self._app)(scope, receive, send)
+
+
+def _used(path: str) -> bool:
+    """Whether the app has a use for `path`; `file=x` and `file/x` are both the route `file`."""
+    if path.startswith("/monitoring"):
+        return False
+    _, under, rest = path.partition(API)
+    return not under or rest.partition("/")[0].partition("=")[0] in USED
 
 
 def _host(headers: dict[bytes, bytes]) -> str:

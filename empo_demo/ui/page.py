@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
+from gradio_client import utils as client_utils
 from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
@@ -34,7 +35,7 @@ from empo_demo.ui import (
     lanes,
     results_tab,
 )
-from empo_demo.ui.middleware import Doors, Guard, on_space
+from empo_demo.ui.middleware import Doors, Guard, PackedPage, on_space
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
 from empo_demo.ui.texts import texts_of
@@ -108,7 +109,13 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
         "max_file_size": "1mb",
         "strict_cors": True,
         "app_kwargs": {
-            "lifespan": _walled([*outermost, Middleware(Guard, doors=Doors.of(settings, name))]),
+            "lifespan": _walled(
+                [
+                    *outermost,
+                    Middleware(Guard, doors=Doors.of(settings, name)),
+                    Middleware(PackedPage),
+                ]
+            ),
             "routes": [Mount("/look", StaticFiles(directory=LOOK))],
             "docs_url": None,
             "redoc_url": None,
@@ -133,14 +140,23 @@ def _walled(middlewares: Sequence[Middleware]) -> Any:
 
 
 class Page(gr.Blocks):
-    """Blocks that answers values of a wrong kind in one sentence, as a stranger may send them."""
+    """Blocks that answers values of a wrong kind in one sentence, as a stranger may send them.
 
-    async def preprocess_data(self, *values: Any, **more: Any) -> Any:
+    A value that names a file is of a wrong kind, wherever it stands: no handler takes files, and
+    Gradio would fetch the address that a stranger gives, keep what it finds, and serve it.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *values: Any, **more: Any) -> Any:
         try:
-            return await super().preprocess_data(*values, **more)
+            client_utils.traverse(inputs, _refuse_file, client_utils.is_file_obj_with_meta)
+            return await super().preprocess_data(block_fn, inputs, *values, **more)
         except Exception:
             words = "One of the values is of a kind that cannot be used here."
             raise gr.Error(words, print_exception=False) from None
+
+
+def _refuse_file(value: Any) -> None:
+    raise ValueError(f"No file is taken here: {str(value)[:80]}")
 
 
 def build(arena: Arena, lexicon: Any) -> gr.Blocks:
@@ -178,16 +194,19 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
         labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
         outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))
+        # It asks only while the models load: the first answer says whether they do.
+        timer = gr.Timer(1.5, active=False)
 
         def restore(stored: Any, request: gr.Request) -> dict[Any, Any]:
-            return handlers.restore(stored, (request.headers or {}).get("accept-language", "en"))
+            loading = arena.status().state == "loading"
+            language = (request.headers or {}).get("accept-language", "en")
+            return {**handlers.restore(stored, language), timer: gr.update(active=loading)}
 
         for event in (
-            page.load(restore, [session], outputs, **_PRIVATE),
+            page.load(restore, [session], [*outputs, timer], **_PRIVATE),
             switch.click(handlers.switch, [session], outputs, **_PRIVATE),
         ):
             event.then(None, [session], None, js=LANGUAGE, api_visibility="private")
-        timer = gr.Timer(1.5)
 
         def watch(stored: Any, request: gr.Request) -> dict[Any, Any]:
             done = arena.status().state != "loading"
@@ -195,7 +214,19 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             return {badge: shown, timer: gr.update(active=not done)}
 
         timer.tick(watch, [session], [badge, timer], **_PRIVATE)
+    _progress_on(badge, page)
     return page
+
+
+def _progress_on(place: gr.HTML, page: gr.Blocks) -> None:
+    """Let `place` alone take the progress of every call that shows none.
+
+    Without it Gradio's script copies all properties of all outputs at each frame of a stream, of
+    those of earlier calls too: more work than everything else that an answer asks of the browser.
+    """
+    for fn in page.fns.values():
+        if fn.show_progress == "hidden":
+            fn.show_progress_on = [place]
 
 
 def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
