@@ -148,6 +148,21 @@ def test_several_adapters_share_one_copy(
     assert together == alone and len(set(alone.values())) == 3
 
 
+def test_adapters_go_to_the_models_device_and_never_to_the_first_gpu(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT by itself loads onto the GPU that it infers; here that one cannot be used."""
+    for module in ("peft.peft_model", "peft.utils.save_and_load"):
+        monkeypatch.setattr(f"{module}.infer_device", lambda: "cuda:7")
+    plain = [make_adapter(tiny_folder, tmp_path / name) for name in ("one", "two")]
+    dora = make_adapter(tiny_folder, tmp_path / "dora", use_dora=True)
+    adapters = {"one": plain[0], "two": plain[1], "dora": dora}
+    loader = Loader("cpu", "none")
+    copies = loader.load([Contender(n, str(tiny_folder), str(a)) for n, a in adapters.items()])
+    assert len(copies) == 2 and loader.notes["adapter dora"].startswith("merged")
+    assert len(replies(LocalEngine(copies, loader.notes), *adapters)) == 3
+
+
 def test_what_cannot_be_applied_per_row_is_merged(tiny_folder: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_folder, tmp_path / "odd", use_dora=True)
     assert not read_shape(adapter).shareable
