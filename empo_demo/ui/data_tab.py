@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:
+    from empo_demo.exchange.export import Report
     from empo_demo.votes.stats import Stats
 
 WITHDRAW = """
@@ -66,9 +68,10 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
         return withdraw(arena, stored, chosen, mine, erased)
 
     stats = Recent(arena.stats)
+    reports = {form: Recent(partial(_report, arena, form)) for form in ENDINGS}
     tab.select(lambda stored: tally(arena, stats, say_of(stored)), [session], [counts], **_PRIVATE)
     make.click(
-        lambda stored, form: prepare(arena, form, say_of(stored), file, said),
+        lambda stored, form: prepare(reports, form, say_of(stored), file, said),
         [session, form],
         [file, said],
         **_PRIVATE,
@@ -127,16 +130,24 @@ def tally(arena: Arena, made: Callable[[], Stats], say: Texts = ENGLISH) -> str:
     )
 
 
-def prepare(arena: Arena, form: Any, say: Texts, file: Any, said: Any) -> dict[Any, Any]:
-    """Say what the export contains and offer its address. The request for it makes the file."""
+def _report(arena: Arena, form: str) -> Report:
+    """What an export of the form contains now."""
     from empo_demo.exchange.export import Report, rows
 
-    if form not in ENDINGS:
-        return {said: highlights.message(say("data.format.none"), error=True)}
     report = Report()
+    for _ in rows(arena.store, form, report):
+        pass
+    return report
+
+
+def prepare(
+    reports: Mapping[str, Callable[[], Report]], form: Any, say: Texts, file: Any, said: Any
+) -> dict[Any, Any]:
+    """Say what the export contains and offer its address. The request for it makes the file."""
+    if form not in reports:
+        return {said: highlights.message(say("data.format.none"), error=True)}
     try:
-        for _ in rows(arena.store, form, report):
-            pass
+        report = reports[form]()
     except Exception as error:
         return {said: highlights.told(error, say)}
     told = say("data.report", rows=f"{report.rows:,}", votes=f"{report.votes:,}")

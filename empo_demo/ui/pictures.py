@@ -200,15 +200,20 @@ class Pictures:
         return gr.update(visible=True, value=self.say("next", title=title))
 
     def blank(self, session: Session) -> Changes:
-        """Show the page before a round, with the turns of a draft."""
+        """Show the page before a round, with the turns of a draft.
+
+        Nothing is read in a draft: any browser can make one up, and asks for it as often as it
+        likes.
+        """
         p, dialogue = self.parts, session.dialogue
+        unread = [None] * len(dialogue.turns)
         return {
             **self.bare(),
             p.steps: "",
             p.examples: self._examples(session),
-            p.thread: self._thread(dialogue, Exposure(True, True), None),
+            p.thread: highlights.thread(dialogue, unread, unread, self.say),
             p.heard: highlights.heard(None, self.say, written=False),
-            p.plots: self.plots(dialogue, {}, {}),
+            p.plots: "" if dialogue.turns else self.plots(dialogue, {}, {}),
             p.pair: gr.update(visible=False),
         }
 

@@ -31,6 +31,7 @@ class Readings:
     def __init__(self, arena: Arena, felt: Mapping[str, Feeling]) -> None:
         self._arena, self._felt = arena, dict(felt)
         self._read = functools.lru_cache(maxsize=512)(self._read_anew)
+        self._judge = functools.lru_cache(maxsize=512)(self._judge_anew)
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
         """How good each text sounds."""
@@ -62,11 +63,20 @@ class Readings:
     def levels(self, context: str, replies: Mapping[Side, str]) -> dict[Side, Epitome]:
         """EPITOME's levels of both replies; empty where no SEM gives them."""
         try:
-            found = self._arena.epitome([(context, text) for text in replies.values()])
+            found = self._judge(context, tuple(replies.values()))
+        except LookupError:
+            return {}
         except Exception:
             log.exception("The levels of a round could not be read")
             return {}
         return dict(zip(replies, found, strict=False))
+
+    def _judge_anew(self, context: str, texts: tuple[str, ...]) -> tuple[Epitome, ...]:
+        """Raises `LookupError` where no SEM gives levels yet, which is not worth remembering."""
+        found = tuple(self._arena.epitome([(context, text) for text in texts]))
+        if not found:
+            raise LookupError("no levels")
+        return found
 
     def _read_anew(self, turns: tuple[Turn, ...]) -> Reading:
         if self._arena.status().state == "loading":

@@ -92,6 +92,30 @@ def test_the_board_is_made_once_for_all_who_look(
     assert statuses[200] > len(made) == 1, (statuses, len(made))
 
 
+def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empo_demo import recent
+    from empo_demo.exchange import export
+
+    made: list[str] = []
+    real = export.rows
+    monkeypatch.setattr(export, "rows", lambda *v: (made.append(v[1]), real(*v))[1])
+    monkeypatch.setattr(recent, "cost", time.monotonic)
+    monkeypatch.setattr(recent, "SHARE", 1e-6)
+    places = {
+        one["props"].get("elem_id"): one["id"]
+        for one in Stranger(served.url).config()["components"]
+    }
+    fn = next(fn for fn in served.page.fns.values() if (places["prepare"], "click") in fn.targets)
+    for number in range(3):
+        body = {"data": [{}, "csv"], "fn_index": fn._id, "session_hash": f"prepare{number}"}
+        Stranger(served.url).post("queue/join", body).raise_for_status()
+        where = f"{served.url}/gradio_api/queue/data?session_hash=prepare{number}"
+        assert "rows" in httpx.get(where, timeout=60).text
+    assert made == ["csv"]
+
+
 def test_one_address_has_few_exports_made_at_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from empo_demo.ui.examples import examples
 from empo_demo.ui.handlers import Handlers, _mark
 from empo_demo.ui.highlights import GENERAL
 from empo_demo.ui.parts import Labels
+from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import Session
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
@@ -228,6 +229,38 @@ def test_a_session_that_the_browser_made_up_is_a_new_visit(handlers: Handlers) -
     for stored in (None, 7, {"voter": ["x"]}, {"draft": [{"role": "king"}]}, {"round": "x" * 999}):
         page = handlers.restore(stored)
         assert "recorded" in page[handlers.parts.steps], "the first screen"
+
+
+def test_a_dialogue_that_a_stranger_made_up_costs_no_reading(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restoring has no limit of its own: forty turns would keep the emotion model busy."""
+    asked: list[int] = []
+
+    class Counting(ScriptedSEM):
+        def read(self, turns: Any) -> Any:
+            asked.append(len(turns))
+            return super().read(turns)
+
+    handlers.arena.attach(sem=Counting())
+    real = handlers.arena.feelings
+    monkeypatch.setattr(handlers.arena, "feelings", lambda t: (asked.append(len(t)), real(t))[1])
+    roles = ("user", "assistant")
+    draft = [{"role": roles[i % 2], "content": f"word{i}"} for i in range(40)]
+    page = handlers.restore({"draft": draft})
+    assert "word39" in page[handlers.parts.thread] and asked == []
+
+
+def test_the_levels_of_a_round_are_read_once(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    known = [*rehearsal().levels.values()]
+    monkeypatch.setattr(handlers.arena, "epitome", lambda pairs: (asked.append(1), known)[1])
+    session = merged(handlers.send(TEXT, visitor(handlers)))[handlers.parts.session]
+    pages = [handlers.vote("a", session), handlers.restore(session), handlers.switch(session)]
+    assert all('class="level' in page[handlers.parts.pane_a] for page in pages)
+    assert asked == [1]
 
 
 def test_waiting_rounds_are_told(handlers: Handlers, engine: Any) -> None:
