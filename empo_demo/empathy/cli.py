@@ -32,7 +32,7 @@ def analyze(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
-    """Show which emotions and cause words the SEM finds in a text, or in a file of them."""
+    """Show the emotion, how sure it is, the cause words and the valence of a text, or of a file."""
     if source is not None:
         analyze_file(source, output)
     else:

@@ -95,7 +95,7 @@ def _round_endpoints(arena: Arena) -> None:
 
     @plainly
     def analyze(text: str, dialogue: list | None = None) -> dict:
-        """Emotions and cause words of a text, in its dialogue if one is given. Stores nothing."""
+        """Emotions, certainty, cause words and valence of a text, in a dialogue. Stores nothing."""
         before = _dialogue(dialogue or [])
         return arena.analyze(before.plus("user", text)).as_json()
 
