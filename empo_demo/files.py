@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -24,6 +26,23 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def csv_rows(
+    text: str, path: Path, delimiters: str = ",;\t"
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line, row) of a CSV text with a header, split at the commonest delimiter of the header.
+
+    A row that is too short has None in its last columns. Raises a `DataError` that names `path`.
+    """
+    csv.field_size_limit(MAX_LINE)
+    delimiter = max(delimiters, key=text.split("\n", 1)[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
 
 
 def unzipped(raw: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +11,7 @@ from typing import Any
 
 from empo_demo.board.ballots import Ballot, Counted, ballot_of_round, reason_not_ranked
 from empo_demo.errors import DataError
-from empo_demo.files import MAX_LINE, json_lines, parse_json, read_text
+from empo_demo.files import csv_rows, json_lines, parse_json, read_text
 from empo_demo.votes.reasons import ONE_CONTENDER
 from empo_demo.votes.record import Record
 from empo_demo.votes.verdicts import VERDICTS
@@ -60,14 +58,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     if text.lstrip()[:1] in ("{", "[", ""):
         yield from json_lines(path)
         return
-    csv.field_size_limit(MAX_LINE)
-    delimiter = max(",;\t", key=text.split("\n")[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value != ""}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+    for number, row in csv_rows(text, path):
+        yield number, {key: value for key, value in row.items() if value != ""}
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from pathlib import Path
 from empo_demo.board.ballot_file import read_ballots
 from empo_demo.board.ratings import DIMENSIONS, Rating, of_ballots
 from empo_demo.errors import DataError
-from empo_demo.files import read_text
+from empo_demo.files import csv_rows, read_text
+
+NEEDED = ("annotator", "sample_index", "model")
 
 
 def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
@@ -27,34 +28,27 @@ def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
     header = text.split("\n", 1)[0]
     is_json = header.lstrip().startswith(("{", "["))
     if not is_json and any(column in header for column in ("annotator", *DIMENSIONS)):
-        return list(_paper(text, str(path))), Counter()
+        return list(_paper(text, path)), Counter()
     counted = read_ballots(path)
     return of_ballots(counted.ballots), counted.left_out
 
 
-def _paper(text: str, name: str) -> Iterator[Rating]:
-    sample = text.split("\n", 1)[0]
-    delimiter = max(",;~\t", key=sample.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = reader.fieldnames or []
-    needed = ["annotator", "sample_index", "model"]
-    present = [dimension for dimension in DIMENSIONS if dimension in columns]
-    missing = [column for column in needed if column not in columns] + (
-        [] if present else ["Dim1..Dim5"]
-    )
-    if missing:
-        raise DataError(
-            f"{name}: the column {', '.join(missing)} is missing; Dim1..Dim5, annotator, "
-            "sample_index and model are expected."
-        )
-    for row in reader:
+def _paper(text: str, path: Path) -> Iterator[Rating]:
+    for number, row in csv_rows(text, path, ",;~\t"):
+        where = f"{path}:{number}"
+        present = [dimension for dimension in DIMENSIONS if dimension in row]
+        missing = [column for column in NEEDED if not row.get(column)]
+        missing += [] if present else ["Dim1..Dim5"]
+        if missing:
+            raise DataError(
+                f"{where}: {', '.join(missing)} is missing; Dim1..Dim5, annotator, sample_index "
+                "and model are expected."
+            )
+        rater, item, contender = (str(row[column]) for column in NEEDED)
         for dimension in present:
-            value = _number(row[dimension], dimension, f"{name}:{reader.line_num}")
+            value = _number(row[dimension], dimension, where)
             if value is not None:
-                yield Rating(
-                    row["model"], row["annotator"], row["sample_index"], DIMENSIONS[dimension],
-                    value,
-                )  # fmt: skip
+                yield Rating(contender, rater, item, DIMENSIONS[dimension], value)
 
 
 def _number(text: str | None, dimension: str, where: str) -> float | None:

@@ -67,6 +67,18 @@ def test_the_papers_file_gives_means_and_paired_effects(tmp_path: Path) -> None:
     assert rows["emotion"]["effect_size_dz"] is None and rows["emotion"]["difference"] == 0
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [("60", "sample_index, model is"), ("60,r1,1,", "model is missing"), ("60,,1,x", "annotator"),
+     (f"60,r1,1,{'x' * 5_000_000}", "field larger")],
+)  # fmt: skip
+def test_a_bad_row_of_the_papers_table_is_one_line(tmp_path: Path, row: str, words: str) -> None:
+    path = tmp_path / "human.csv"
+    path.write_text(f"Dim1,annotator,sample_index,model\n50,r1,1,base\n{row}\n", encoding="utf8")
+    with pytest.raises(DataError, match=rf"human\.csv.*{words}"):
+        read_ratings(path)
+
+
 def test_an_export_that_talks_of_an_annotator_is_no_table_of_the_paper(tmp_path: Path) -> None:
     row = {"round": "r1", "voter": "an annotator of Dim1", "a": "x", "b": "y", "verdict": "a"}
     path = tmp_path / "votes.jsonl"
