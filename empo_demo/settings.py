@@ -144,7 +144,7 @@ def check_server(environment: Mapping[str, str] | None = None) -> None:
     """
     environment = os.environ if environment is None else environment
     port, name = environment.get("GRADIO_SERVER_PORT"), environment.get("GRADIO_SERVER_NAME")
-    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise SettingsError(
             f"GRADIO_SERVER_PORT holds {port!r}; it may hold a number from 1 to 65535."
         )

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
     ("name", "value"),
     [
         ("GRADIO_SERVER_PORT", "abc"), ("GRADIO_SERVER_PORT", "0"), ("GRADIO_SERVER_PORT", "70000"),
+        ("GRADIO_SERVER_PORT", ""),
         ("GRADIO_SERVER_NAME", "999.1.1.1"), ("GRADIO_SERVER_NAME", "8.8.8.8"),
     ],
 )  # fmt: skip
