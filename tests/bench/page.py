@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as Late
 
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import CHROMIUM, FLAGS
 
 OLD = "d72a6a3"
 """The page before its last redesign."""
-PATIENCE = 180
+PATIENCE = 90
 """Seconds that a step may take on a busy machine."""
 TEXT = "I failed my driving test again."
 REPLY = " ".join(["word"] * 40)
@@ -81,7 +82,7 @@ def main() -> None:
         found: dict[str, list[dict[str, float]]] = {"old": [], "new": []}
         for number in range(wanted.visits + 1):
             for name, url in (("old", before), ("new", after)):
-                one = visit(browser, url)
+                one = visited(browser, url)
                 print(name, json.dumps(one), file=sys.stderr, flush=True)
                 if number:  # The first visit warms both up.
                     found[name].append(one)
@@ -151,6 +152,18 @@ LOOK = """() => {
   }, { capture: true, once: true });
 }"""
 """Notes when the first word after the next click is in pane A, in time for the next frame."""
+
+
+def visited(browser: Any, url: str, tries: int = 3) -> dict[str, float]:
+    """A visit that came to its end; on a busy machine one may not, and another takes its place."""
+    for _ in range(tries):
+        try:
+            return visit(browser, url)
+        except (TimeoutError, Late) as error:
+            print(f"A visit to {url} is left out: {error}", file=sys.stderr, flush=True)
+            for context in browser.contexts:
+                context.close()
+    raise SystemExit(f"{tries} visits to {url} did not come to an end.")
 
 
 def visit(browser: Any, url: str) -> dict[str, float]:
@@ -250,7 +263,7 @@ def until(page: Page, condition: str) -> None:
     end = time.monotonic() + PATIENCE
     while not page.evaluate(f"!!({condition})"):
         if time.monotonic() > end:
-            raise SystemExit(f"In vain waited {PATIENCE} s for: {condition}")
+            raise TimeoutError(f"In vain waited {PATIENCE} s for: {condition}")
         page.wait_for_timeout(250)
 
 
