@@ -1,7 +1,8 @@
 """The documented endpoints: a whole round by `gradio_client` or curl, without the page.
 
 Each takes the voter's token and the round's id explicitly, so that any replica can serve any
-step. Nothing that they answer before the vote names a contender.
+step, except `stop`: only the replica that streams a round can stop it. Nothing that they answer
+before the vote names a contender.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _round_endpoints(arena: Arena) -> None:
 
     @plainly
     def stop(voter: str, round_id: str) -> str:
-        """Stop a running round; what was said is kept."""
+        """Stop a round that this server streams; what was said is kept."""
         arena.stop(voter, round_id)
         return "stopping"
 

@@ -92,7 +92,7 @@ class PairVotes:
 def pair_votes(store: Store, one: str, other: str) -> PairVotes:
     """The votes between `one` and `other`, on whichever sides they were.
 
-    Votes without consent, attention checks and hidden rounds are left out.
+    What the ranking leaves out is left out here (`reasons.reason_left_out`, as a query).
     """
     left, right = aliased(Reply), aliased(Reply)
     query = (
@@ -103,6 +103,9 @@ def pair_votes(store: Store, one: str, other: str) -> PairVotes:
         .where(left.contender.in_((one, other)), right.contender.in_((one, other)))
         .where(left.contender != right.contender, Round.consent.is_not(None))
         .where(Round.check_side.is_(None), Round.hidden_reason.is_(None))
+        .where(Round.void_reason.is_(None), ~Round.ephemeral)
+        .where(~Round.crisis, ~Round.personal, ~Round.identity)
+        .where(*(func.coalesce(reply.reason, "") != "stopped" for reply in (left, right)))
         .group_by(left.contender, Vote.verdict)
     )
     counts: Counter[str | None] = Counter()

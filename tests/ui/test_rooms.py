@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import NotAllowed
@@ -15,6 +16,7 @@ from empo_demo.evaluation.results import RESULTS, read
 from empo_demo.ui import board_tab, findings, share_card
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
+from empo_demo.votes.models import Reply, Round
 from empo_demo.votes.stats import pair_votes
 
 SAY = texts_of("en")
@@ -52,6 +54,29 @@ def test_the_pair_is_counted_whichever_side_it_sat_on(arena: Arena) -> None:
     assert found.votes == 5 and found.neither == 2
     assert (found.one, found.other) == (turned.other, turned.one)
     assert pair_votes(arena.store, "base", "nobody").votes == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crisis": True}, {"personal": True}, {"identity": True}, {"check_side": "a"},
+        {"hidden_reason": "spam"}, {"consent": None},
+    ],
+)  # fmt: skip
+def test_what_the_ranking_leaves_out_is_no_vote_on_the_pair(
+    arena: Arena, change: dict[str, Any]
+) -> None:
+    play(arena, "a")
+    with arena.store.database.write() as session:
+        session.execute(update(Round).values(**change))
+    assert pair_votes(arena.store, "base", "aligned").votes == 0
+
+
+def test_a_vote_on_a_stopped_reply_is_none_on_the_pair(arena: Arena) -> None:
+    play(arena, "a")
+    with arena.store.database.write() as session:
+        session.execute(update(Reply).where(Reply.side == "b").values(reason="stopped"))
+    assert pair_votes(arena.store, "base", "aligned").votes == 0
 
 
 def test_five_sentences_and_a_picture_come_from_the_figures() -> None:
