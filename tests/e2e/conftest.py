@@ -18,7 +18,9 @@ from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
-expect.set_options(timeout=60_000)
+PATIENCE = 180_000
+"""Milliseconds. Beside two trainings a round of sixty words took more than a minute."""
+expect.set_options(timeout=PATIENCE)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -92,7 +94,7 @@ class Faults(list[str]):
         self[:] = [fault for fault in self if not any(word in fault for word in words)]
 
     def watch(self, page: Any, url: str) -> Any:
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.append(str(error)))
         page.on("console", lambda m: self.append(m.text) if m.type == "error" else None)
         page.on(
