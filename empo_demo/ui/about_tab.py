@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def build(arena: Arena, lexicon: Lexicon, labels: Labels) -> None:
     """Lay the tab out."""
     say, kept, made = texts_of("en"), partial(_kept, arena), partial(_made, arena, lexicon)
-    labels.add(gr.HTML(_about(say), elem_id="about"), _about)
-    labels.add(gr.HTML(made(say)), made)
-    labels.add(gr.HTML(kept(say)), kept)
+    for text in (_about, made, kept):
+        labels.add(gr.HTML(text(say), elem_classes="about"), text)
 
 
 def _about(say: Texts) -> str:

@@ -108,7 +108,7 @@ def _buttons(text: gr.Textbox, labels: Labels) -> tuple[gr.Button, gr.Button, gr
     with gr.Row(elem_classes="writing"):
         text.render()
         run = gr.Button(_SAY("explore.run"), variant="primary", min_width=140, elem_id="x-run")
-        steps = gr.Button(_SAY("explore.strip"), min_width=150, elem_id="x-steps")
+        steps = gr.Button(_SAY("explore.strip"), min_width=190, elem_id="x-steps")
         stop = gr.Button(_SAY("stop"), min_width=70, elem_id="x-stop")
     for on in ("placeholder", "label"):
         labels.add(text, "box", on)
