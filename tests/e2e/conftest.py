@@ -28,6 +28,16 @@ FLAGS = [
 ]  # fmt: skip
 
 
+def go_to_tab(page: Any, place: int) -> None:
+    """Press the tab at `place` (Arena is 0); on a phone the last ones are in a menu."""
+    in_row = page.locator("#tabs button[role=tab]")
+    if place < in_row.count():
+        in_row.nth(place).click()
+    else:
+        page.click("#tabs .overflow-menu > button")
+        page.locator("#tabs .overflow-dropdown button").nth(place - in_row.count()).click()
+
+
 class Recorder:
     """Every byte that the app sends but for Gradio's own scripts; outermost: nothing passes it."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import CHROMIUM, FLAGS
+from tests.e2e.conftest import CHROMIUM, FLAGS, go_to_tab
 
 MOST_BYTES = 3_000_000
 LOOKS = (
@@ -117,13 +117,7 @@ def stills(browser: Any, url: str, folder: Path, looks: list[str] | None) -> Non
         page.wait_for_selector("#vote_b:visible")
         shot("6-second-turn")
         for place, tab in enumerate(TABS, start=1):
-            in_row = page.locator("#tabs button[role=tab]")
-            if place < in_row.count():
-                in_row.nth(place).evaluate("tab => tab.click()")
-            else:  # a phone's row has a menu at its end
-                page.click("#tabs .overflow-menu > button")
-                menu = page.locator("#tabs .overflow-dropdown button")
-                menu.nth(place - in_row.count()).click()
+            go_to_tab(page, place)
             if tab == "explore":
                 page.wait_for_selector("#x-pane-b .facts")
             page.wait_for_timeout(3000)

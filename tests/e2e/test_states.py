@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Faults, Served
+from tests.e2e.conftest import Faults, Served, go_to_tab
 
 pytestmark = pytest.mark.browser
 TEXT = "I lost my keys again and my sister laughed."
@@ -97,11 +97,8 @@ def test_axe_finds_nothing_in_any_tab_and_state(
         "Explore": "#x-link a", "Board": "#board-words section", "Results": ".forest",
         "Data": "#counts table", "About": "text=What is kept",
     }  # fmt: skip
-    for name, shown in shows.items():
-        # On a phone the last tabs are behind a menu.
-        page.set_viewport_size({"width": 1400, "height": 900})
-        page.get_by_role("tab", name=name, exact=True).click()
-        page.set_viewport_size({"width": width, "height": 900})
+    for place, (name, shown) in enumerate(shows.items(), start=1):
+        go_to_tab(page, place)
         expect(page.locator(shown).first).to_be_visible()
         look(name)
     assert not found, "\n".join(found)
@@ -109,6 +106,7 @@ def test_axe_finds_nothing_in_any_tab_and_state(
 
 def test_a_phone_reaches_the_tabs_that_its_row_has_no_room_for(phone: Any) -> None:
     phone.click("#tabs .overflow-menu > button")
+    assert not violations(phone, "menu")
     phone.locator("#tabs .overflow-dropdown button", has_text="Daten").click()
     expect(phone.locator("#counts table")).to_be_visible()
 
