@@ -109,6 +109,7 @@ def reveal(
     recorded: bool = False,
     rehearsal: bool = False,
     kept: bool = True,
+    agreed: bool = False,
     others: PairVotes | None = None,
 ) -> str:
     """Who was who, in a sentence; what comes next; the rest folded."""
@@ -129,6 +130,8 @@ def reveal(
     step = "reveal.go_on.recorded" if recorded else "reveal.go_on"
     following = say("reveal.rehearsal" if rehearsal else step)
     extra = "" if kept or rehearsal else f"<p>{escape(say('consent.uncounted'))}</p>"
+    if agreed and not rehearsal:
+        extra += f"<p>{escape(say('reveal.counts'))}</p>"
     if others is not None:
         extra += f"<p>{escape(_others(others, receipt, say))}</p>"
     folded = ""

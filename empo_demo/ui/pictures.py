@@ -178,7 +178,8 @@ class Pictures:
     def _reveal(self, session: Session, voted: Receipt, tried: Rehearsal | None) -> str:
         return panes.reveal(
             voted, self.say, recorded=self.recorded, rehearsal=tried is not None,
-            kept=bool(session.consent), others=None if tried else self._others(voted),
+            kept=bool(session.consent), agreed=session.agreed is not None,
+            others=None if tried else self._others(voted),
         )  # fmt: skip
 
     def _others(self, voted: Receipt) -> PairVotes | None:

@@ -71,6 +71,7 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     assert page[p.reveal] == "" and "Read both" in page[p.message]
     voted = handlers.vote("a", page[p.session])
     assert "You chose A" in voted[p.reveal] and "Write on below" in voted[p.reveal]
+    assert "train the next model" in voted[p.reveal], "why one comes back"
     assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
 
 
