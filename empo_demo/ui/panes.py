@@ -130,10 +130,10 @@ def reveal(
     step = "reveal.go_on.recorded" if recorded else "reveal.go_on"
     following = say("reveal.rehearsal" if rehearsal else step)
     extra = "" if kept or rehearsal else f"<p>{escape(say('consent.uncounted'))}</p>"
-    if agreed and not rehearsal:
-        extra += f"<p>{escape(say('reveal.counts'))}</p>"
     if others is not None:
         extra += f"<p>{escape(_others(others, receipt, say))}</p>"
+    if agreed and not rehearsal:
+        extra += f"<p>{escape(say('reveal.counts'))}</p>"
     folded = ""
     if not rehearsal:
         number = say("reveal.receipt", receipt=f"<code>{escape(receipt.receipt)}</code>")
