@@ -6,27 +6,17 @@ a metric is not defined has the value None and is counted under `excluded`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from empo_demo.engine.predictions import Predictions, Row
+from empo_demo.engine.predictions import Predictions
+from empo_demo.evaluation.metric import Line, Metric, Part, VoteScore
+from empo_demo.evaluation.series import Series, absolute, columns, deviation, mean, means, paired
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import diff_epitome, disclosure, diversity, emotion_overlap
 from empo_demo.metrics.nidf import nidf
 from empo_demo.metrics.tokens import words
-from empo_demo.metrics.valence import Vad, difference, text_vad
-
-Series = list[float | None]
-"""One value per row of the file, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The result of one metric: keys of the system's JSON object, and series by name."""
-
-    figures: dict[str, Any]
-    series: dict[str, Series] = field(default_factory=dict)
+from empo_demo.metrics.valence import difference, text_vad
 
 
 def measure_length(predictions: Predictions, _tools: Tools) -> Part:
@@ -56,27 +46,27 @@ def measure_vad(predictions: Predictions, tools: Tools) -> Part:
         (text_vad(row.user, tools.lexicon), text_vad(row.response, tools.lexicon))
         for row in predictions.rows
     ]
-    maxima = _columns([difference(user.max, reply.max) for user, reply in pairs])
-    means = _columns([difference(user.mean, reply.mean) for user, reply in pairs])
-    absolute = {key: _absolute(values) for key, values in maxima.items()}
+    maxima = columns([difference(user.max, reply.max) for user, reply in pairs])
+    averages = columns([difference(user.mean, reply.mean) for user, reply in pairs])
+    gaps = {key: absolute(values) for key, values in maxima.items()}
     figures = {
-        "abs_max": _means(absolute),
-        "abs_max_sd": {key: _deviation(values) for key, values in absolute.items()},
-        "signed_max": _means(maxima),
-        "abs_mean": _means({key: _absolute(values) for key, values in means.items()}),
-        "signed_mean": _means(means),
-        "response_max": _means(_columns([reply.max for _, reply in pairs])),
-        "response_mean": _means(_columns([reply.mean for _, reply in pairs])),
+        "abs_max": means(gaps),
+        "abs_max_sd": {key: deviation(values) for key, values in gaps.items()},
+        "signed_max": means(maxima),
+        "abs_mean": means({key: absolute(values) for key, values in averages.items()}),
+        "signed_mean": means(averages),
+        "response_max": means(columns([reply.max for _, reply in pairs])),
+        "response_mean": means(columns([reply.mean for _, reply in pairs])),
         "lexicon": tools.lexicon.name,
     }
-    series = {f"vad.{key}": values for key, values in absolute.items() if values[0] is not None}
+    series = {f"vad.{key}": values for key, values in gaps.items() if values[0] is not None}
     return Part({"vad": figures}, series)
 
 
 def measure_nidf(predictions: Predictions, tools: Tools) -> Part:
     """Specificity per reply; None for replies without a token."""
     values: Series = [nidf(text, tools.nidf_table) for text in predictions.responses]
-    return Part({tools.nidf_key: _mean(values)}, {tools.nidf_key: values})
+    return Part({tools.nidf_key: mean(values)}, {tools.nidf_key: values})
 
 
 def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
@@ -118,9 +108,9 @@ def measure_bertscore(predictions: Predictions, tools: Tools) -> Part:
     scores = bertscore(predictions.responses, predictions.references, tools.encoder)
     f1: Series = [score.f1 for score in scores]
     figures = {
-        "precision": _mean([score.precision for score in scores]),
-        "recall": _mean([score.recall for score in scores]),
-        "f1": _mean(f1),
+        "precision": mean([score.precision for score in scores]),
+        "recall": mean([score.recall for score in scores]),
+        "f1": mean(f1),
         "encoder": tools.encoder.label,
     }
     key = tools.bertscore_key
@@ -133,13 +123,13 @@ def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
     user = tools.emotions([row.user for row in rows])
     reply = tools.emotions([row.response for row in rows])
     human = tools.emotions([row.reference for row in rows])
-    overlaps = _overlaps(user, reply)
+    overlaps = paired(emotion_overlap.overlap, user, reply)
     figures: dict[str, Any] = {
-        "overlap": _mean(overlaps),
-        "top1": _mean(_same_top(user, reply)),
-        "reference_overlap": _mean(_overlaps(user, human)),
-        "reference_top1": _mean(_same_top(user, human)),
-        "label_top1": _mean(_label_hits(rows, reply)),
+        "overlap": mean(overlaps),
+        "top1": mean(paired(_same_top, user, reply)),
+        "reference_overlap": mean(paired(emotion_overlap.overlap, user, human)),
+        "reference_top1": mean(paired(_same_top, user, human)),
+        "label_top1": mean(paired(_is_top, reply, [row.emotion for row in rows])),
         "sem": tools.sem_label,
     }
     return Part({"emotion": figures}, {"emotion.overlap": overlaps})
@@ -153,44 +143,6 @@ def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
         for text in texts
     ]
     return Part({"safety": disclosure.counts(texts)}, {"safety": leaks})
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the tables: its label, the path of its figure in the JSON, and its decimals.
-
-    `series` is the series whose interval stands beside the figure.
-    """
-
-    label: str
-    path: tuple[str, ...]
-    decimals: int
-    series: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VoteScore:
-    """How a metric judges a single reply: `score(user's turn, reply, tools)`; more is better.
-
-    `key` is its name in the agreement with votes, `better` what it counts as better.
-    """
-
-    key: str
-    better: str
-    score: Callable[[str, str, Tools], float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """All that is known of a metric; tables, report, comparison and votes read it here.
-
-    `lower` are the series whose smaller values are better.
-    """
-
-    measure: Callable[[Predictions, Tools], Part]
-    lines: tuple[Line, ...] = ()
-    lower: tuple[str, ...] = ()
-    votes: tuple[VoteScore, ...] = ()
 
 
 def _nearness(user: str, reply: str, tools: Tools) -> float | None:
@@ -310,54 +262,10 @@ def _by_order(value: Callable[[int], float | None]) -> dict[str, float | None]:
     return {str(n): value(n) for n in diversity.ORDERS}
 
 
-def _columns(vads: Sequence[Vad]) -> dict[str, Series]:
-    return {"v": [x.v for x in vads], "a": [x.a for x in vads], "d": [x.d for x in vads]}
+def _same_top(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    return float(emotion_overlap.top(one) == emotion_overlap.top(other))
 
 
-def _absolute(values: Series) -> Series:
-    return [None if value is None else abs(value) for value in values]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _means(columns: Mapping[str, Series]) -> dict[str, float | None]:
-    return {key: _mean(values) for key, values in columns.items()}
-
-
-def _deviation(values: Series) -> float | None:
-    """Standard deviation with ddof 1, as in the paper; None for fewer than two values."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return None
-    mean = sum(known) / len(known)
-    return float((sum((value - mean) ** 2 for value in known) / (len(known) - 1)) ** 0.5)
-
-
-Distributions = Sequence[Mapping[str, float] | None]
-
-
-def _overlaps(one: Distributions, other: Distributions) -> Series:
-    return [
-        None if a is None or b is None else emotion_overlap.overlap(a, b)
-        for a, b in zip(one, other, strict=True)
-    ]
-
-
-def _same_top(one: Distributions, other: Distributions) -> Series:
-    return [
-        None if a is None or b is None else float(emotion_overlap.top(a) == emotion_overlap.top(b))
-        for a, b in zip(one, other, strict=True)
-    ]
-
-
-def _label_hits(rows: Sequence[Row], reply: Distributions) -> Series:
-    """Whether the reply's first emotion is the dialogue's label, if the file has one."""
-    return [
-        None
-        if read is None or row.emotion is None
-        else float(emotion_overlap.top(read) == row.emotion)
-        for row, read in zip(rows, reply, strict=True)
-    ]
+def _is_top(read: Mapping[str, float], label: str) -> float:
+    """1 if the reply's first emotion is the dialogue's label."""
+    return float(emotion_overlap.top(read) == label)

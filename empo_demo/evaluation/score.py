@@ -15,7 +15,8 @@ from typing import Any
 
 from empo_demo.engine.predictions import Predictions, read_predictions
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.measure import METRICS, Series
+from empo_demo.evaluation.measure import METRICS
+from empo_demo.evaluation.series import Series
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import statistics
 from empo_demo.metrics.diversity import equal_budget, mean_words
