@@ -6,6 +6,8 @@ roles alternate, no turn is empty, and no turn contains a control character.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -86,6 +88,11 @@ class Dialogue:
 
     def plus(self, role: Role, content: str) -> Dialogue:
         return Dialogue((*self.turns, Turn(role, content)))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the messages: equal dialogues have equal digests."""
+        return hashlib.sha256(json.dumps(self.messages()).encode()).hexdigest()
 
     @property
     def last_user_turn(self) -> Turn | None:

@@ -6,26 +6,21 @@ method is reachable from outside and checks its arguments as if a stranger had c
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena import guards, opening
-from empo_demo.arena.backend import Backend
-from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.jobs import jobs_of, replay
 from empo_demo.arena.live import Live, LiveRounds, owner
+from empo_demo.arena.playground import Playground
 from empo_demo.arena.rounds import (
     ConsentText,
     OpenedRound,
     Receipt,
     RoundView,
-    Status,
     blind_record,
     dialogue_of,
     goes_on_with,
@@ -33,9 +28,9 @@ from empo_demo.arena.rounds import (
     receipt_of,
     view_of,
 )
-from empo_demo.arena.streaming import WITHHELD, RoundStream
+from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Engine, Event, Failed, Finished
+from empo_demo.engine.protocol import Engine, Event
 from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
@@ -45,9 +40,6 @@ from empo_demo.votes.store import CastVote, Store, voter_id
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
-    from empo_demo.empathy.epitome import Epitome
-    from empo_demo.empathy.feeling import Feeling
-    from empo_demo.empathy.reading import Reading
     from empo_demo.empathy.sem import SEM
     from empo_demo.settings import Settings
     from empo_demo.votes.stats import Stats
@@ -55,8 +47,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Arena:
-    """One arena over one store. It is safe for threads. Replicas share the store, not the arena."""
+class Arena(Playground):
+    """One arena over one store. It is safe for threads. Replicas share the store, not the arena.
+
+    What asks the models outside a round is inherited from `Playground`.
+    """
 
     def __init__(
         self,
@@ -67,99 +62,13 @@ class Arena:
         engine: Engine | None = None,
         sem: SEM | None = None,
     ) -> None:
-        self.settings, self.roster, self.store = settings, roster, store
-        self._backend = Backend(engine, sem, tiny=roster.tiny)
+        super().__init__(settings, roster, store, engine, sem)
         self._rounds = LiveRounds(store)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
         self._janitor = Janitor(store)
         abandoned, erased = self._rounds.sweep(), store.purge()
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
-
-    # The models -----------------------------------------------------------------------------
-
-    def attach(
-        self,
-        *,
-        engine: Engine | None = None,
-        sem: SEM | None = None,
-        failure: str | None = None,
-    ) -> None:
-        """Add models that were loaded after the start, or one sentence on why loading failed."""
-        self._backend.attach(engine=engine, sem=sem, failure=failure)
-
-    def status(self) -> Status:
-        """Whether the models can answer, with a sentence for the page."""
-        return self._backend.status()
-
-    def engine(self) -> Engine:
-        """The engine, for comparisons, which are not votes; `NotAllowed` while it loads."""
-        engine = self._backend.engine(patience=0.0)
-        if engine is None:
-            raise NotAllowed("The models are not loaded yet; try again in a moment.")
-        return engine
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the engine gives the same words again for the same seed; False while it loads."""
-        engine = self._backend.engine(patience=0.0)
-        return engine is not None and bool(getattr(engine, "repeatable", True))
-
-    def recorded_dialogues(self) -> list[Dialogue]:
-        """The dialogues that recorded replies can answer; empty if replies are generated."""
-        listed = getattr(self.engine(), "dialogues", None) if self.roster.recorded else None
-        return list(listed()) if listed is not None else []
-
-    def explore(
-        self, comparison: Comparison, *, address: str | None = None
-    ) -> tuple[dict[str, Shown], Iterator[Event]]:
-        """Stream a comparison, which is neither blind nor stored; return who is on which side.
-
-        It counts against the limits of the address. Without the SEM, `Shown` says that a guided
-        side has no guidance.
-        """
-        comparison.checked(self.roster)
-        engine, sem = self.engine(), self._backend.sem()
-        self.store.admit_explore(address)
-        reading, _ = opening.read(sem, comparison.dialogue)
-        events = explore(engine, self.roster, comparison, reading)
-        return shown(self.roster, comparison, reading), self._giving_way(events)
-
-    def _giving_way(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Stop a comparison that uses the engine's only place when a round waits for it.
-
-        As in a round, a reply that could encourage harm is withheld.
-        """
-        with closing(events):  # type: ignore[type-var]
-            for event in events:
-                harmful = isinstance(event, Finished) and guards.screen(event.text) is not None
-                yield Failed(event.side, WITHHELD) if harmful else event
-                if self.settings.max_concurrent_rounds == 1 and self.ahead():
-                    raise NotAllowed("A visitor's round comes first; compare again in a moment.")
-
-    def ahead(self) -> int:
-        """How many rounds are in the engine's queue."""
-        return int(getattr(self._backend.engine(patience=0.0), "waiting", 0))
-
-    def analyze(self, dialogue: Dialogue | str) -> Reading:
-        """The SEM's reading of the last user turn (or of a bare text). Nothing is stored."""
-        if isinstance(dialogue, str):
-            dialogue = guards.check_dialogue(Dialogue(), dialogue)
-        sem = self._backend.sem()
-        if sem is None:
-            raise NotAllowed("The emotion model is not available; the arena works without it.")
-        return sem.read(dialogue.turns)
-
-    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        """The valence of each text, by the SEM if it is loaded, else by VADER."""
-        from empo_demo.empathy.sem import feelings
-
-        return feelings(self._backend.sem(patience=0.0), texts)
-
-    def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
-        """The EPITOME levels of each (context, reply); empty if the SEM has no such head."""
-        judge = getattr(self._backend.sem(), "epitome", None)
-        return list(judge(pairs)) if judge is not None else []
 
     # The voter ------------------------------------------------------------------------------
 
@@ -226,7 +135,7 @@ class Arena:
         full = guards.check_dialogue(dialogue, text)
         agreed = guards.check_consent(consent)
         self.store.admit(token, address, user if agreed else None)
-        parent = self.store.parent_of(token, _digest(dialogue)) if dialogue.turns else None
+        parent = self.store.parent_of(token, dialogue.digest) if dialogue.turns else None
         origin = "continued" if parent else "example" if example else "new"
         if dialogue.turns and origin == "new":
             origin = "given"
@@ -239,9 +148,7 @@ class Arena:
         """Open the same dialogue again with new seeds and sides. The old round becomes void."""
         token = guards.check_token(voter)
         old = self._own(token, round_id)
-        live = self._rounds.get(old.id)
-        if live is not None:
-            live.stop.set()
+        self._rounds.stop(old.id)
         self.store.admit(token, address)
         self.store.void(token, old.id, "It was tried again.")
         return self._open(
@@ -269,10 +176,7 @@ class Arena:
 
     def stop(self, voter: str, round_id: str) -> None:
         """Stop a round that streams in this process. Its replies so far are kept."""
-        round_ = self._own(guards.check_token(voter), round_id)
-        live = self._rounds.get(round_.id)
-        if live is not None:
-            live.stop.set()
+        self._rounds.stop(self._own(guards.check_token(voter), round_id).id)
 
     def vote(
         self,
@@ -293,7 +197,7 @@ class Arena:
             chosen = goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
             kept = guards.check_ratings(ratings, chosen)
-            return CastVote(verdict, chosen, _digest(goes_on), dict(kept), comment)
+            return CastVote(verdict, chosen, goes_on.digest, dict(kept), comment)
 
         try:
             self._rounds.flush(wanted)
@@ -324,7 +228,9 @@ class Arena:
 
     def find(self, voter: str, round_id: str) -> RoundView:
         """The round, in any state, for a page that was reloaded."""
-        return self._view(self._own(guards.check_token(voter), round_id))
+        round_ = self._own(guards.check_token(voter), round_id)
+        live = self._rounds.get(round_.id)
+        return view_of(round_, self._labels(), live.texts() if live else None)
 
     def latest(self, voter: str) -> RoundView | None:
         """The newest round of the voter, or None."""
@@ -346,10 +252,6 @@ class Arena:
 
     def _labels(self) -> dict[str, str]:
         return {contender.id: contender.label for contender in self.roster.contenders}
-
-    def _view(self, round_: Round) -> RoundView:
-        live = self._rounds.get(round_.id)
-        return view_of(round_, self._labels(), live.texts() if live else None)
 
     def _open(
         self,
@@ -398,7 +300,3 @@ class Arena:
             yield from stream.events()
         finally:
             self._rounds.remove(live)
-
-
-def _digest(dialogue: Dialogue) -> str:
-    return hashlib.sha256(json.dumps(dialogue.messages()).encode()).hexdigest()

@@ -120,6 +120,12 @@ class LiveRounds:
         with self._lock:
             self._live.pop(live.round_id, None)
 
+    def stop(self, round_id: str) -> None:
+        """Stop this round's stream, if it streams here."""
+        live = self._live.get(round_id)
+        if live is not None:
+            live.stop.set()
+
     def save(self, live: Live) -> None:
         """Store the outcome of a stream. On a `StorageError`, keep it for `flush` and raise."""
         try:
@@ -145,9 +151,7 @@ class LiveRounds:
         """Stop these rounds and drop their unsaved outcomes, because their voter erases them."""
         for round_id in round_ids:
             self._unsaved.pop(round_id, None)
-            live = self._live.get(round_id)
-            if live is not None:
-                live.stop.set()
+            self.stop(round_id)
 
     def sweep(self) -> int:
         """Make void the rounds of processes that have died; return their number."""
