@@ -126,29 +126,27 @@ def _amount_lines(title: str, in_bytes: bool) -> Iterator[Report]:
         done, total = (f"{n / 1e9:.2f}" if in_bytes else f"{n:,}" for n in known)
         return f"{title}: {done} of {total}{' GB' if in_bytes else ''} done"
 
-    with _speaking(said) as spoke:
+    started = time.monotonic()
+    with _speaking(said):
         yield report
-    if spoke.is_set() and known is not None:
+    # By the clock, not by what was printed: on a busy machine the other thread may come late.
+    if time.monotonic() - started >= EVERY and known is not None:
         print(said(), file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _speaking(said: Callable[[], str]) -> Iterator[threading.Event]:
-    """Print what `said` returns, with the seconds so far, at most every `EVERY` seconds.
-
-    The event says whether a line was printed.
-    """
-    ended, spoke, started = threading.Event(), threading.Event(), time.monotonic()
+def _speaking(said: Callable[[], str]) -> Iterator[None]:
+    """Print what `said` returns, with the seconds so far, at most every `EVERY` seconds."""
+    ended, started = threading.Event(), time.monotonic()
 
     def speak() -> None:
         while not ended.wait(EVERY):
             print(f"{said()}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            spoke.set()
 
     thread = threading.Thread(target=speak, name="progress", daemon=True)
     thread.start()
     try:
-        yield spoke
+        yield
     finally:
         ended.set()
         thread.join()

@@ -101,9 +101,13 @@ def test_in_a_pipe_a_line_comes_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.1)
-    for _ in progress.progress([1, 2], "scoring"):
-        time.sleep(0.25)
-    lines = capsys.readouterr().err.splitlines()
+    lines: list[str] = []
+    for number, _ in enumerate(progress.progress([1, 2], "scoring")):
+        deadline = time.monotonic() + 30
+        while len(lines) <= number and time.monotonic() < deadline:
+            time.sleep(0.02)
+            told = capsys.readouterr().err.splitlines()
+            lines += [line for line in told if line.startswith(f"scoring: {number} of 2 done, ")]
     assert len(lines) >= 2 and lines[0].startswith("scoring: 0 of 2 done, ")
     assert lines[-1].startswith("scoring: 1 of 2 done, ")
 
@@ -130,6 +134,31 @@ def test_an_amount_in_a_pipe_is_a_line_every_ten_seconds(
         report(3, 224)
         wait_for("Decomposing: 3 of 224 done, ")
     assert not set("\r\x1b") & set(told)
+
+
+def test_an_amount_that_took_long_ends_with_its_last_line_even_if_no_other_came(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a busy machine the thread that speaks may not be woken in time; here it never is."""
+    clock = iter(range(0, 1000, 7))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.threading, "Thread", lambda **_: Idle())
+    with progress.amount("Downloading x") as report:
+        report(700_000_000, 700_000_000)
+    told = capsys.readouterr().err
+    assert told == "Downloading x: 0.70 of 0.70 GB done\n"
+    monkeypatch.setattr(progress, "EVERY", 1e6)
+    with progress.amount("Downloading x") as report:
+        report(1, 1)
+    assert capsys.readouterr().err == "", "what is short says nothing"
+
+
+class Idle:
+    """A thread that does nothing."""
+
+    def start(self) -> None: ...
+
+    def join(self) -> None: ...
 
 
 def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:
