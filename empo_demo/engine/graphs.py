@@ -41,12 +41,18 @@ class _Graph:
 
 
 class StepGraphs:
-    """Runs decode steps as recorded graphs where that is faster; only on CUDA."""
+    """Runs decode steps as recorded graphs where that is faster; only on CUDA.
 
-    def __init__(self, device: torch.device) -> None:
+    `reads_back` says that the model's layers read values back to the host (int8 looks for
+    outliers), which no recording allows.
+    """
+
+    def __init__(self, device: torch.device, *, reads_back: bool = False) -> None:
         self.device = device
-        self.on = device.type == "cuda"
-        self.verdict = "not tried" if self.on else "not on this device"
+        self.on = device.type == "cuda" and not reads_back
+        self.verdict = "not tried"
+        if not self.on:
+            self.verdict = "not with int8" if reads_back else "not on this device"
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._asked: Counter[Hashable] = Counter()
         self._pool: Any = None
@@ -79,6 +85,7 @@ class StepGraphs:
         self._asked[key] += 1
         if self._asked[key] <= _AFTER:
             return step(ids, places)[0]
+        stream = torch.cuda.current_stream()
         try:
             found = self._record(step, ids, places)
             if self.verdict == "not tried" and not self._pays(found, step, ids, places):
@@ -89,6 +96,8 @@ class StepGraphs:
             self.on, self.verdict = False, "off: they cannot be recorded"
             self.clear()
             log.warning("CUDA graphs are off, steps go on without them: %s", error)
+            # A recording that fails at its end leaves its own stream the current one.
+            torch.cuda.set_stream(stream)
             torch.cuda.synchronize()
             return step(ids, places)[0]
         self._graphs[key] = found
@@ -101,6 +110,8 @@ class StepGraphs:
     def clear(self) -> None:
         self._graphs.clear()
         self._asked.clear()
+        # The allocator takes no new recording into a pool whose graphs are all gone.
+        self._pool = None
 
     def _record(self, step: Step, ids: torch.Tensor, places: torch.Tensor) -> _Graph:
         ids, places = ids.clone(), places.clone()

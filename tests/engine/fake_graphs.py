@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -88,24 +89,53 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return found
 
 
+class Stream:
+    """A stream; all work is done in order here. `current` is the one that work goes to."""
+
+    current: Stream
+
+    def wait_stream(self, _other: Any) -> None: ...
+
+
+class _Pool:
+    """The memory of several graphs. As torch's allocator, it takes no graph after the last went."""
+
+    def __init__(self) -> None:
+        self.graphs: WeakSet[Graph] = WeakSet()
+        self.used = False
+
+
 @contextmanager
-def _recording(graph: Graph, **_options: Any) -> Iterator[None]:
+def _recording(graph: Graph, *, pool: _Pool, **_options: Any) -> Iterator[None]:
+    """`torch.cuda.graph`: if the recording fails, the end of it does, and its stream stays."""
+    if pool.used and not pool.graphs:
+        raise RuntimeError("INTERNAL ASSERT FAILED: it->second->use_count > 0")
+    before, Stream.current = Stream.current, Stream()
+    pool.used = True
+    pool.graphs.add(graph)
     with graph:
         yield
+    Stream.current = before
 
 
-class _Stream:
-    def wait_stream(self, _other: Any) -> None:
-        """All work is done in order here."""
+@contextmanager
+def _on(stream: Stream) -> Iterator[None]:
+    before, Stream.current = Stream.current, stream
+    try:
+        yield
+    finally:
+        Stream.current = before
 
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     """Puts this in the place of torch's CUDA graphs; `replays` counts."""
+    monkeypatch.setattr(Stream, "current", Stream(), raising=False)
     acted = {
-        "Stream": _Stream, "current_stream": lambda *_: _Stream(), "stream": nullcontext,
+        "Stream": Stream, "current_stream": lambda *_: Stream.current, "stream": _on,
+        "set_stream": lambda stream: setattr(Stream, "current", stream),
         "device": nullcontext, "synchronize": lambda *_: None, "CUDAGraph": Graph,
-        "graph": _recording, "graph_pool_handle": lambda: None,
+        "graph": _recording, "graph_pool_handle": _Pool,
     }  # fmt: skip
     for name, value in acted.items():
         monkeypatch.setattr(torch.cuda, name, value)
