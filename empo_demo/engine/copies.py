@@ -7,6 +7,7 @@ list of its file sizes shows whether it is damaged; a damaged copy is made again
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -137,6 +138,9 @@ def _quantise(load: Load, whole: Path, ready: Path) -> bool:
         log.warning("The quantised copy cannot be saved, so it is kept unquantised: %s", error)
         shutil.rmtree(ready, ignore_errors=True)
         return False
+    finally:
+        # The model holds itself alive, and the copy is loaded into the same memory next.
+        gc.collect()
     for file in whole.iterdir():
         if not file.name.startswith(("model", "config.json", "generation_config")):
             shutil.copyfile(file, ready / file.name)

@@ -267,6 +267,30 @@ def test_a_quantised_copy_is_the_merged_model_quantised(pair: tuple[Path, Path],
     assert torch.equal(expected, found)
 
 
+def test_the_model_that_was_quantised_is_gone_before_its_copy_is_loaded(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU two would not fit where one does. Nothing else collects in the meantime."""
+    import gc
+    import weakref
+
+    from empo_demo.engine.loading import Loader
+
+    loader, held = Loader("cpu", "nf4"), []
+
+    def load(folder: str) -> Any:
+        model = loader.model(folder)
+        held.append(weakref.ref(model.model.layers[0].mlp.up_proj.weight))
+        return model
+
+    gc.disable()
+    try:
+        MergedCopy(*pair, "nf4").make(load)
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_a_process_that_died_while_merging_leaves_nothing_that_is_used(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
