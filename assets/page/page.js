@@ -75,6 +75,9 @@ function arenaHold(...values) {
 }
 function arenaRelease() {
   document.getElementById("votebar")?.removeAttribute("inert");
+  // The question of consent pushes its own buttons below the edge of the screen.
+  const asked = document.getElementById("consent");
+  if (asked?.offsetParent) asked.scrollIntoView({ block: "center" });
 }
 
 document.addEventListener("keydown", (event) => {

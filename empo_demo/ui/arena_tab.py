@@ -216,10 +216,10 @@ def _wire(p: Parts, h: Handlers) -> None:
         p.examples.select(choose, [p.session], outputs, **stream),
         p.next.click(following, [p.session], outputs, **stream),
         p.retry.click(again, [p.session], outputs, **stream),
+        p.keep.click(h.keep, [p.session], outputs, **_PRIVATE),
     )
     for event in rounds:
         event.then(None, None, None, js=RELEASE, api_visibility="private")
-    p.keep.click(h.keep, [p.session], outputs, **_PRIVATE)
     p.share.click(h.share, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": VOTES}
     p.stop.click(h.stop, [p.session], outputs, **votes)

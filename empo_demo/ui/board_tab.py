@@ -99,7 +99,7 @@ def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
         )
     low, high = (100 * end for end in one.win_rate_interval)
     kind = ' class="provisional"' if missing else ""
-    span = f"{one.win_rate:.0%} ({low:.0f}–{high:.0f} %)"
+    span = say.number(f"{one.win_rate:.0%} ({low:.0f}–{high:.0f}%)")
     return (
         f'<li{kind}><b>{name}</b><span class="track"><span class="span" style="left:{low:.1f}%;'
         f'width:{high - low:.1f}%"></span><span class="dot" style="left:{100 * one.win_rate:.1f}%">'
@@ -124,7 +124,8 @@ def matrix(found: Board, say: Texts) -> str:
             weight = min(1.0, games / HIDDEN_BELOW) * abs(met.share - 0.5) * 80
             kind = "won" if met.share > 0.5 else "lost"
             line += (
-                f'<td class="{kind}" style="--w:{weight:.0f}%">{met.share:.0%}'
+                f'<td class="{kind}" style="--w:{weight:.0f}%">'
+                f"{say.number(f'{met.share:.0%}')}"
                 f"<small> {games}</small></td>"
             )
         body += f'<tr><th scope="row">{names[row]}</th>{line}</tr>'

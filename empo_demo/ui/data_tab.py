@@ -117,7 +117,9 @@ def tally(arena: Arena, made: Callable[[], Stats], say: Texts = ENGLISH) -> str:
         for reason, n in stats.left_out.items()
         if n
     ]
-    body = "".join(f"<tr><td>{escape(name)}</td><td>{n:,}</td></tr>" for name, n in rows)
+    body = "".join(
+        f"<tr><td>{escape(name)}</td><td>{say.number(f'{n:,}')}</td></tr>" for name, n in rows
+    )
     place = arena.store.database.name
     warnings = "".join(
         highlights.message(say.own(line.replace(place, "The database")), error=True)
@@ -150,8 +152,12 @@ def prepare(
         report = reports[form]()
     except Exception as error:
         return {said: highlights.told(error, say)}
-    told = say("data.report", rows=f"{report.rows:,}", votes=f"{report.votes:,}")
-    left = [f"{say.own(reason)} {n:,}" for reason, n in report.left_out.items() if n]
+    told = say(
+        "data.report", rows=say.number(f"{report.rows:,}"), votes=say.number(f"{report.votes:,}")
+    )
+    left = [
+        f"{say.own(reason)} {say.number(f'{n:,}')}" for reason, n in report.left_out.items() if n
+    ]
     if left:
         told += " " + say("data.report.left_out", reasons=", ".join(left))
     return {
@@ -184,9 +190,9 @@ def _record(record: dict[str, Any], say: Texts) -> str:
     return (
         f'<article class="mine"><p lang="en">{escape(round_["dialogue"][-1]["content"])}</p>'
         f'<p class="quiet">{number}{escape(verdict)} · {escape(kept)}</p>'
-        f"<details><summary>{escape(say('data.raw'))}</summary><pre lang='en' tabindex='0'>{raw}"
-        f'</pre><button type="button" data-round="{escape(round_["id"])}">'
-        f"{escape(say('data.withdraw'))}</button></details></article>"
+        f'<button type="button" data-round="{escape(round_["id"])}">'
+        f"{escape(say('data.withdraw'))}</button><details><summary>{escape(say('data.raw'))}"
+        f"</summary><pre lang='en' tabindex='0'>{raw}</pre></details></article>"
     )
 
 

@@ -69,7 +69,7 @@ def _form(arena: Arena, labels: Labels) -> Form:
     ids = [contender.id for contender in arena.roster.contenders]
 
     def choices(say: Texts) -> list[tuple[str, str]]:
-        return [(say.contender(c.id, c.id), c.id) for c in arena.roster.contenders]
+        return [(say.contender(c.id, c.label), c.id) for c in arena.roster.contenders]
 
     def knob(kind: Any, key: str, *values: Any, **more: Any) -> Any:
         made = kind(*values, label=_SAY(f"explore.{key}"), **more)

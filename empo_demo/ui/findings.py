@@ -24,7 +24,7 @@ CLOSER = {
 """Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
 CHANGED = ("length", "distinct-1", "nidf_own_counts")
 DRAWN = (*CHANGED, *CLOSER)
-_WIDTH, _ROW, _LEFT = 640, 30, 250
+_WIDTH, _ROW, _SIDE = 420, 40, 8
 
 
 def significant(value: float) -> str:
@@ -58,7 +58,7 @@ def sentences(data: ResultsData, say: Texts) -> list[str]:
     said.append(" ".join(parts))
     stand = sum(entry["p_holm"] < LEVEL for entry in found.values())
     most = max(entry["n"] for entry in found.values())
-    said.append(say("result.measured", n=f"{most:,}", stand=stand, all=len(found)))
+    said.append(say("result.measured", n=say.number(f"{most:,}"), stand=stand, all=len(found)))
     return said
 
 
@@ -72,10 +72,9 @@ def _changed(entry: Mapping[str, Any], name: str, say: Texts) -> str:
     kind = "same"
     if entry["p_holm"] < LEVEL:
         kind = "more" if entry["difference"] > 0 else "less"
-    one, other = entry["mean_b"], entry["mean_a"]
-    if name == "distinct-1":
-        return say(f"result.{name}.{kind}", one=f"{one:.0%}", other=f"{other:.0%}")
-    return say(f"result.{name}.{kind}", one=significant(one), other=significant(other))
+    form = "{:.0%}".format if name == "distinct-1" else significant
+    one, other = (say.number(form(entry[mean])) for mean in ("mean_b", "mean_a"))
+    return say(f"result.{name}.{kind}", one=one, other=other)
 
 
 def _listed(names: Sequence[str], say: Texts) -> str:
@@ -96,18 +95,17 @@ def picture(data: ResultsData, say: Texts) -> str:
     zero = _at(0, reach)
     shapes = [f'<line class="zero" x1="{zero:.0f}" x2="{zero:.0f}" y1="4" y2="{height - 30}"/>']
     for place, ((name, entry), (low, middle, high)) in enumerate(zip(rows, scaled, strict=True)):
-        y = _ROW * place + 20
+        y = _ROW * place + 30
         kind = "stands" if entry["p_holm"] < LEVEL else "open"
         shapes.append(
-            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">'
-            f"{escape(say(f'metric.{name}'))}</text>"
+            f'<text x="{_SIDE}" y="{y - 13}">{escape(say(f"metric.{name}"))}</text>'
             f'<line class="{kind}" x1="{_at(low, reach):.1f}" x2="{_at(high, reach):.1f}" '
             f'y1="{y}" y2="{y}"/><circle class="{kind}" cx="{_at(middle, reach):.1f}" '
             f'cy="{y}" r="6"/>'
         )
     shapes.append(
-        f'<text x="{_LEFT}" y="{height - 6}">{escape(say("result.less"))}</text>'
-        f'<text x="{_WIDTH - 6}" y="{height - 6}" text-anchor="end">'
+        f'<text x="{_SIDE}" y="{height - 6}">{escape(say("result.less"))}</text>'
+        f'<text x="{_WIDTH - _SIDE}" y="{height - 6}" text-anchor="end">'
         f"{escape(say('result.more'))}</text>"
     )
     label = escape(say("result.picture"))
@@ -125,7 +123,7 @@ def _scaled(entry: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def _at(value: float, reach: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - 10) * (value + reach) / (2 * reach)
+    return _SIDE + (_WIDTH - 2 * _SIDE) * (value + reach) / (2 * reach)
 
 
 def table(data: ResultsData, say: Texts) -> str:
@@ -144,7 +142,7 @@ def table(data: ResultsData, say: Texts) -> str:
             for name, system in data.systems.items()
         }
         ends = [end for span in spans.values() if span for end in span]
-        cells = "".join(_cell(values[name], spans[name], ends) for name in data.systems)
+        cells = "".join(_cell(values[name], spans[name], ends, say) for name in data.systems)
         rows += f'<tr><th scope="row">{escape(say(key))}</th>{cells}</tr>'
     head = "".join(
         f'<th scope="col">{escape(say.words.get(f"system.{name}", name))}</th>'
@@ -156,14 +154,16 @@ def table(data: ResultsData, say: Texts) -> str:
     )
 
 
-def _cell(value: float | None, span: Sequence[float] | None, ends: Sequence[float]) -> str:
+def _cell(
+    value: float | None, span: Sequence[float] | None, ends: Sequence[float], say: Texts
+) -> str:
     if value is None:
         return "<td>–</td>"
-    text = f"{value:,.0f}" if float(value).is_integer() else significant(value)
+    text = say.number(f"{value:,.0f}" if float(value).is_integer() else significant(value))
     if not span or max(ends) == min(ends):
         return f"<td>{text}</td>"
     low, high = ((end - min(ends)) / (max(ends) - min(ends)) * 100 for end in span)
-    words = f"{significant(span[0])} – {significant(span[1])}"
+    words = say.number(f"{significant(span[0])} – {significant(span[1])}")
     return (
         f'<td title="{words}">{text}<span class="interval" aria-hidden="true">'
         f'<span style="left:{low:.0f}%;width:{max(2.0, high - low):.0f}%"></span></span></td>'

@@ -34,10 +34,10 @@ GENERAL = ENGLISH("general")
 
 
 def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> str:
-    """Return the three steps of a round. `now` is one of `STEPS`, or None for nothing."""
+    """Return the three steps of a round. `now` is one of `STEPS`, "done", or None for nothing."""
     if now is None:
         return ""
-    place = STEPS.index(now)
+    place = len(STEPS) if now == "done" else STEPS.index(now)
     rows = ""
     for i, name in enumerate(STEPS):
         kind = "done" if i < place else "now" if i == place else "next"
@@ -167,7 +167,7 @@ def heard(
     bars = "".join(
         f'<li><span class="name">{escape(say.emotion(label))}</span><span class="bar '
         f'g-{GROUP_OF[label]}"><span style="width:{100 * p:.1f}%"></span></span>'
-        f'<span class="value">{p:.0%}</span></li>'
+        f'<span class="value">{say.number(f"{p:.0%}")}</span></li>'
         for label, p in reading.emotions[:5]
     )
     words = ", ".join(f"<b>{lines(cause.text)}</b>" for cause in reading.causes)

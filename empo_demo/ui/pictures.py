@@ -63,7 +63,7 @@ class Pictures:
             p.pair: gr.update(visible=True),
             p.pane_a: panes.pane("a", "", "", say, live=True),
             p.pane_b: panes.pane("b", "", "", say, live=True),
-            p.box: gr.update(value="", interactive=False),
+            p.box: gr.update(value="", interactive=False, placeholder=say("box")),
             p.send: gr.update(interactive=False),
             p.stop: gr.update(visible=True),
         }
@@ -108,12 +108,14 @@ class Pictures:
         replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
         felt = self.readings.feel(replies) if show.plots else {}
         reading = voted.reading if voted and voted.reading else view.reading
-        step = "vote" if view.state in ("votable", "voted") else "write"
+        votable = view.state == "votable"
+        step = "done" if voted else "vote" if votable else "write"
         levels: Mapping[Side, Epitome] = {}
         if voted:
             said = view.dialogue.turns[-1].content
             levels = tried.levels if tried else self.readings.levels(said, replies)
         undecided = bool(voted and not session.consent and not tried)
+        may_write = tried is not None or voted is not None
         return {
             **self.bare(),
             p.session: session.store(),
@@ -128,7 +130,7 @@ class Pictures:
             p.message: "" if tried else self._state(view),
             p.pair: gr.update(visible=True),
             **self._panes(view, felt, levels),
-            p.votes: gr.update(visible=view.state == "votable"),
+            p.votes: gr.update(visible=votable),
             p.reveal: self._reveal(session, voted, tried) if voted else "",
             p.examples: self._examples(session),
             p.next: self._next(session) if voted else gr.update(visible=False),
@@ -138,8 +140,11 @@ class Pictures:
             p.retry: gr.update(
                 visible=not tried and view.state in ("void", "pending", "streaming", "votable")
             ),
-            p.box: gr.update(interactive=tried is not None or voted is not None),
-            p.send: gr.update(interactive=tried is not None or voted is not None),
+            p.box: gr.update(
+                interactive=may_write,
+                placeholder=say("box.vote" if votable and not tried else "box"),
+            ),
+            p.send: gr.update(interactive=may_write),
         }
 
     def _state(self, view: RoundView) -> str:
@@ -236,7 +241,7 @@ class Pictures:
             p.examples: highlights.examples(self.say, busy=True),
             p.stop: hidden,
             p.retry: hidden,
-            p.box: gr.update(interactive=True),
+            p.box: gr.update(interactive=True, placeholder=self.say("box")),
             p.send: gr.update(interactive=True),
         }
 

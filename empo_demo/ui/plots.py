@@ -73,8 +73,9 @@ def _valence(data: Series, say: Texts) -> str:
         f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
         f'<p class="told">{escape(valence_sentence(data, say))}</p>{_fold(say, "valence")}'
         f'<div class="chart">{_valence_svg(data, say)}{_legend(data, say)}'
-        f'<p class="quiet">{escape(say("valence.touch"))}</p>'
-        f'<p class="quiet">{source}</p></div></section>'
+        f'<p class="quiet">{escape(say("valence.touch"))}</p><details>'
+        f'<summary>{escape(say("valence.how"))}</summary><p class="quiet">{source}</p>'
+        "</details></div></section>"
     )
 
 
@@ -127,13 +128,17 @@ def _valence_svg(data: Series, say: Texts) -> str:
     for place, (role, feeling) in zip(places, data.turns, strict=False):
         (person if role == "user" else replies).append((place, _y(_share_of(feeling))))
         name = say("valence.you") if role == "user" else say("who.reply")
-        figures.append(say("valence.figure", name=name, value=f"{feeling.valence:+.1f}"))
+        figures.append(
+            say("valence.figure", name=name, value=say.number(f"{feeling.valence:+.1f}"))
+        )
     for side, feeling in data.sides.items():
         path = [*(replies or person[-1:]), (places[-1], _y(_share_of(feeling)))]
         shapes.append(_line(path, f"side-{side}"))
         shapes.append(_mark(side, *path[-1]))
         name = say("side", side=side.upper())
-        figures.append(say("valence.figure", name=name, value=f"{feeling.valence:+.1f}"))
+        figures.append(
+            say("valence.figure", name=name, value=say.number(f"{feeling.valence:+.1f}"))
+        )
     shapes.append(_line(person, "you"))
     shapes += [f'<circle class="you" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>' for x, y in person]
     shapes += [f'<circle class="reply" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in replies]
@@ -205,15 +210,17 @@ def _diversity(data: Series, say: Texts) -> str:
 def diversity_sentence(data: Series, say: Texts) -> str:
     """Whether the sides repeat themselves more than people do at this length."""
     band = diversity_band(data.words) or (0.0, 1.0)
-    said = []
-    for side, share in data.shares.items():
-        kind = "less" if share < band[0] else "more" if share > band[1] else "same"
-        said.append(say(f"diversity.{kind}", side=side.upper()))
-    return "; ".join(said) + "."
+    kinds = {
+        side: "less" if share < band[0] else "more" if share > band[1] else "same"
+        for side, share in data.shares.items()
+    }
+    if len(kinds) == 2 and len(set(kinds.values())) == 1:
+        return say(f"diversity.both.{kinds['a']}") + "."
+    return "; ".join(say(f"diversity.{kind}", side=s.upper()) for s, kind in kinds.items()) + "."
 
 
 def _share(side: str, share: float, band: Band | None, say: Texts) -> str:
-    label = escape(say("diversity.row", side=side.upper(), share=f"{share:.0%}"))
+    label = escape(say("diversity.row", side=side.upper(), share=say.number(f"{share:.0%}")))
     range_ = ""
     if band:
         low, high = (100 * end for end in band)

@@ -7,7 +7,7 @@ a question for the models' identity) gets no card.
 from __future__ import annotations
 
 import base64
-import textwrap
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,23 @@ from empo_demo.arena import guards
 from empo_demo.errors import ArenaError, NotAllowed
 from empo_demo.ui import highlights, panes, shared_link
 from empo_demo.ui.texts import Texts
+from empo_demo.ui.theme import LOOK
 from empo_demo.votes.models import SIDES
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import RoundView
     from empo_demo.contenders.roster import Roster
 
-_WIDTH, _PAD, _LINE = 1200, 60, 34
+_WIDTH, _PAD, _LINE, _FONT = 1200, 60, 34, 24
 _SIDE = {"a": "#0f6973", "b": "#9c4a12"}
+_BOLD = 1.12
+"""How much wider bold letters are."""
 MOST_LINES = 9
+_MARK = (
+    '<g transform="translate(56 10) scale(1.1)">'
+    + re.sub(r"</?svg[^>]*>", "", (LOOK / "mark.svg").read_text(encoding="utf8"))
+    + "</g>"
+)
 
 
 def share_card(
@@ -67,40 +75,75 @@ def _link(view: RoundView, roster: Roster, say: Texts, repeatable: bool) -> str:
 def svg(view: RoundView, say: Texts) -> str:
     """Return the card as SVG: the text, both replies, who wrote them, and which one was chosen."""
     assert view.receipt is not None, "only a voted round has a card"
-    said = _wrap(view.dialogue.turns[-1].content, 78)
-    replies = {side: _wrap(view.replies[side].text, 42) for side in SIDES}
+    wide = (_WIDTH - 2 * _PAD - 30) / 2
+    said = _wrap(view.dialogue.turns[-1].content, _WIDTH - 2 * _PAD)
+    replies = {side: _wrap(view.replies[side].text, wide - 44) for side in SIDES}
+    names = {
+        side: _wrap(f"{side.upper()} · {panes.who(getattr(view.receipt.reveal, side), say)}",
+                    (wide - 44) / _BOLD)
+        for side in SIDES
+    }  # fmt: skip
+    first = 84 + _LINE * (max(map(len, names.values())) - 1)
     top = 120 + _LINE * len(said)
-    tall = 96 + _LINE * max(map(len, replies.values()))
+    tall = first + 12 + _LINE * max(map(len, replies.values()))
     height = top + tall + 90
     shapes = [
         f'<rect width="{_WIDTH}" height="{height}" fill="#fbf6f1"/>',
         f'<rect width="{_WIDTH}" height="64" fill="#4f1a3d"/>',
-        _text(_PAD, 42, ["EmPO Arena"], "#fdf3ea", 'font-weight="600"'),
+        _MARK,
+        _text(_PAD + 56, 42, ["EmPO Arena"], "#fdf3ea", 'font-weight="600"'),
         _text(_PAD, 118, said, "#2a1f2b", 'font-family="Georgia, serif"'),
     ]
-    wide = (_WIDTH - 2 * _PAD - 30) / 2
     for place, side in enumerate(SIDES):
         x, colour = _PAD + place * (wide + 30), _SIDE[side]
         chosen = view.receipt.reveal.chosen == side
-        who = panes.who(getattr(view.receipt.reveal, side), say)
         shapes += [
             f'<rect x="{x}" y="{top}" width="{wide}" height="{tall}" rx="18" fill="#fffdfb" '
             f'stroke="{colour}" stroke-width="{5 if chosen else 1.5}"/>',
-            _text(x + 22, top + 42, [f"{side.upper()}  {who}"], colour, 'font-weight="700"'),
-            _text(x + 22, top + 84, replies[side], "#2a1f2b"),
+            _text(x + 22, top + 42, names[side], colour, 'font-weight="700"'),
+            _text(x + 22, top + first, replies[side], "#2a1f2b"),
         ]
     verdict = say.verdict(view.receipt.verdict, "noun")
     shapes.append(_text(_PAD, height - 34, [verdict], "#6b2452", 'font-weight="600"'))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" '
-        f'font-family="system-ui, sans-serif" font-size="24">{"".join(shapes)}</svg>'
+        f'font-family="system-ui, sans-serif" font-size="{_FONT}">{"".join(shapes)}</svg>'
     )
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    lines = textwrap.wrap(" ".join(text.split()), width) or ["–"]
-    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
+def _wrap(text: str, room: float) -> list[str]:
+    """Break `text` into lines that `room` pixels hold, whatever sans serif a machine has."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _fitting(longer, room) == len(longer):
+            lines[-1] = longer
+            continue
+        while (cut := _fitting(word, room)) < len(word):
+            lines.append(word[:cut])
+            word = word[cut:]
+        lines.append(word)
+    return (lines or ["–"]) if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
+
+
+def _fitting(text: str, room: float) -> int:
+    """Return how many first characters of `text` fit in `room` pixels, but at least one."""
+    wide = 0.0
+    for place, character in enumerate(text):
+        wide += _FONT * _em(character)
+        if wide > room:
+            return max(1, place)
+    return len(text)
+
+
+def _em(character: str) -> float:
+    """Return how wide a character is at most, as in DejaVu Sans, one of the widest fonts."""
+    if character in "MW@%mw—…ÆŒ#+=<>~&" or ord(character) > 0x2E7F:
+        return 1.0
+    if character in "fijltrI.,;:!'|()[]/ ’":
+        return 0.42
+    return 0.79 if character.isupper() else 0.64
 
 
 def _text(x: float, y: float, lines: list[str], colour: str, more: str = "") -> str:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
 
 LANGUAGES = ("en", "de")
+FIGURE = re.compile(r"[+-]?\d{1,3}(,?\d{3})*(\.\d+)?%?")
+"""A number as English writes it."""
 FOLDER = ASSETS / "texts"
+_MARKS = {",": "thousands", ".": "point", "%": "percent"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +40,12 @@ class Texts:
 
     def count(self, key: str, n: int, **values: object) -> str:
         """The words under `key` for `n` of something: those of `key.one` for one of it."""
-        return self(f"{key}.one" if n == 1 else f"{key}.many", n=f"{n:,}", **values)
+        return self(f"{key}.one" if n == 1 else f"{key}.many", n=self.number(f"{n:,}"), **values)
+
+    def number(self, text: str) -> str:
+        """Figures that English wrote, with this language's marks: "2,768", "0.24", "58%"."""
+        marks = {mark: self(f"number.{name}") for mark, name in _MARKS.items()}
+        return "".join(marks.get(character, character) for character in text)
 
     def dropped(self, exchanges: int) -> str:
         """That so many of the dialogue's first exchanges were too long for the models; "" for 0."""
@@ -48,6 +56,8 @@ class Texts:
 
         A `{name}` in the file stands for any text, which is translated in its turn.
         """
+        if FIGURE.fullmatch(sentence):
+            return self.number(sentence)
         for pattern, translation in self.sentences:
             found = pattern.fullmatch(sentence)
             if found:

@@ -11,6 +11,20 @@ from playwright.sync_api import expect
 from tests.e2e.conftest import CUT, Faults, Served
 
 pytestmark = pytest.mark.browser
+OVER_THE_EDGE = """() => {
+  const card = document.createElement('div');
+  card.innerHTML = atob(document.querySelector('.share img').src.split(',')[1]);
+  document.body.append(card);
+  const boxes = [...card.querySelectorAll('rect')].slice(2).map((one) => one.getBBox());
+  const long = [...card.querySelectorAll('tspan')].filter((line) => {
+    const { x, y } = line.getExtentOfChar(0), length = line.getComputedTextLength();
+    const within = (at, from, size) => from <= at && at <= from + size;
+    const box = boxes.find((b) => within(x, b.x, b.width) && within(y, b.y, b.height));
+    return x + length > (box ? box.x + box.width : 1200) - 10;
+  }).map((line) => line.textContent);
+  card.remove();
+  return long;
+}"""
 
 
 def test_explore_opens_compared_and_its_link_opens_the_same_words(
@@ -48,12 +62,14 @@ def test_a_card_is_a_picture_to_save_and_a_link_that_opens_the_comparison(
     visitor: Any, served: Served, faults: Faults, tmp_path: Any
 ) -> None:
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    served.engine.enqueue("Oh that's good. Are you guys going to have some good?", "W" * 90)
     visitor.locator(".example", has_text="First flat").click()
     expect(visitor.locator(".tag")).to_have_count(0)
     expect(visitor.locator("#vote_b")).to_be_visible()
     visitor.click("#vote_b")
     visitor.click("#share")
     expect(visitor.locator(".share img")).to_be_visible()
+    assert visitor.evaluate(OVER_THE_EDGE) == [], "every line of the card ends inside its box"
     with visitor.expect_download() as waiting:
         visitor.click("[data-png]")
     assert waiting.value.suggested_filename == "empo-arena.png"

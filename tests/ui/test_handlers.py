@@ -68,11 +68,13 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     p = handlers.parts
     page = merged(handlers.send(TEXT, visitor(handlers)))
     assert page[p.votes]["visible"] and not page[p.box]["interactive"]
+    assert "Vote first" in page[p.box]["placeholder"], "a box that takes nothing says why"
     assert page[p.reveal] == "" and "Read both" in page[p.message]
     voted = handlers.vote("a", page[p.session])
     assert "You chose A" in voted[p.reveal] and "Write on below" in voted[p.reveal]
     assert "train the next model" in voted[p.reveal], "why one comes back"
     assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
+    assert "Write what" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
 
 
 @pytest.mark.parametrize(("language", "told"), [("en", "its first 3"), ("de", "ersten 3 Wechsel")])

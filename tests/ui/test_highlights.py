@@ -95,6 +95,8 @@ def test_from_the_second_reply_on_new_words_stand_beside_peoples() -> None:
     assert data.shares["a"] < 0.5 < data.shares["b"]
     assert "A repeats itself more than people do" in plots.diversity_sentence(data, SAY)
     assert 'class="people"' in plots.plots(data, SAY)
+    both = _series(turns, {"a": same, "b": same})
+    assert plots.diversity_sentence(both, SAY) == "Both repeat themselves more than people do."
 
 
 def test_words_that_moved_the_valence_are_marked_in_both_directions() -> None:

@@ -18,6 +18,8 @@ from empo_demo.board.sentences import length_sentence, side_sentence
 from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.evaluation.results import RESULTS, read
+from empo_demo.ui import findings
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
 from empo_demo.votes import consent
@@ -127,7 +129,17 @@ def test_one_vote_by_one_person_is_said_in_the_singular() -> None:
     for language in LANGUAGES:
         say = texts_of(language)
         assert say.count("board.votes", 1) in ("1 vote", "1 Stimme")
-        assert say.count("board.votes", 1200) in ("1,200 votes", "1,200 Stimmen")
+        assert say.count("board.votes", 1200) in ("1,200 votes", "1.200 Stimmen")
+
+
+def test_figures_are_written_as_the_language_writes_them() -> None:
+    assert GERMAN.number("2,768 · 0.24 · 58%") == "2.768 · 0,24 · 58\u00a0%"
+    assert texts_of("en").number("2,768 · 0.24 · 58%") == "2,768 · 0.24 · 58%"
+    tied = GERMAN.own("21% of the votes ended in a tie (95 %: 15% to 28%).")
+    assert "21\u00a0%" in tied and "15\u00a0% bis 28\u00a0%" in tied
+    said = findings.sentences(read(RESULTS), GERMAN)
+    assert "2.768 Dialogen" in said[4] and "0,24" in said[2]
+    assert GERMAN.own("0.2.0") == "0.2.0", "a version is no figure"
 
 
 def test_what_a_visitor_wrote_is_never_taken_for_a_sentence_of_ours() -> None:
