@@ -34,7 +34,9 @@ Measured at 0.6 billion weights: 1,829 MB for 1,128 MB."""
 FIRST_ROUND = 4096
 """There must always be room for one round with this many tokens per side."""
 ROWS = 2
-"""Rows of a round: its two sides."""
+"""Rows of a round: its two sides. Both may be on the same copy of the weights."""
+PREFIXES = 4 / 3
+"""A quarter of the KV cache keeps the prefixes of earlier prompts (engine/batch.py)."""
 
 Plan = Literal["base", "shared", "merged"]
 
@@ -165,7 +167,10 @@ def make_budget(
         copies_disk=disk + scratch,
         download=_download(written),
         kv_round=max((ROWS * s.kv * t for s, t in shapes), default=0.0),
-        kv_first=max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
+        # Each copy has the same share of the cache, and the first round may be on any of them.
+        kv_first=PREFIXES
+        * len(shapes)
+        * max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
         activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
         host=_host(copies, quantization, device, merging=disk > 0),
     )

@@ -23,7 +23,7 @@ def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
     if free.device is not None and budget.least > free.device:
         lacks.append(
             f"{size(budget.least)} on {budget.device} (weights {size(budget.weights)}, adapters "
-            f"{size(budget.adapters)}, one round {size(budget.kv_first + budget.activations)}, "
+            f"{size(budget.adapters)}, a first round {size(budget.kv_first + budget.activations)}, "
             f"CUDA {size(budget.own)}), of which {size(free.device)} are free"
         )
     if budget.host > free.host:

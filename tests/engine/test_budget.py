@@ -13,10 +13,12 @@ from empo_demo.contenders import load
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import budget as budgets
+from empo_demo.engine.batch import Batch
 from empo_demo.engine.budget import make_budget, plan_of
 from empo_demo.engine.fits import check, fits, table
 from empo_demo.engine.free_memory import Free, free_memory
 from empo_demo.engine.loading import load_engine
+from empo_demo.engine.local import LocalEngine
 from empo_demo.engine.plan import read_shape
 from empo_demo.engine.shapes import adapter_shape, model_shape, shape_from_config
 from empo_demo.errors import EngineError
@@ -118,6 +120,17 @@ def test_the_kv_cache_gets_what_is_left_and_no_more_than_all_rounds_fill(
     assert budget.kv_bytes(budget.fixed - 1) == 0
 
 
+def test_where_the_plan_just_fits_a_round_of_the_promised_length_gets_in(
+    empo: tuple[Contender, ...], exact_engine: LocalEngine
+) -> None:
+    """Every copy has its share, of which a part keeps prefixes; one round may need one copy."""
+    for sources in (empo[:1], empo[:2], empo):
+        budget = plan(sources)
+        share = budget.kv_bytes(budget.least) // len(budget.copies)
+        bound = Batch(exact_engine.model_of("base"), share).kv_bound
+        assert bound >= 2 * budgets.FIRST_ROUND * 131_072
+
+
 def test_what_does_not_fit_is_refused_with_numbers_and_what_would_fit(
     empo: tuple[Contender, ...],
 ) -> None:
@@ -130,7 +143,7 @@ def test_what_does_not_fit_is_refused_with_numbers_and_what_would_fit(
     said = str(caught.value)
     assert "weights 43.4 GB" in said or f"weights {budget.weights / 1e9:.1f} GB" in said
     assert "15.5 GB are free" in said
-    assert "only the first two contenders with EMPO_QUANTIZATION=nf4 (11.8 GB)" in said
+    assert "only the first two contenders with EMPO_QUANTIZATION=nf4 (13.6 GB)" in said
     assert "EMPO_QUANTIZATION=nf4 (" not in said.replace("with EMPO_QUANTIZATION=nf4 (", "")
     with pytest.raises(EngineError, match="No setting makes these models fit"):
         check(budget, Free(4e9, HUGE, HUGE), replan)
