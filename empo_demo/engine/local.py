@@ -85,7 +85,8 @@ class LocalEngine:
         self._turn = FairLock()
         if max_rounds is None:
             # A leased GPU does not exist yet, so it cannot be measured.
-            max_rounds = DEFAULT_ROUNDS if on_zero_gpu() else rounds_at_once(self._batches)
+            passes = [batch.forward for batch in self._batches]
+            max_rounds = DEFAULT_ROUNDS if on_zero_gpu() else rounds_at_once(passes)
         notes["rounds at once"] = str(max_rounds)
         self._places = Places(max_rounds)
         self._running: list[_Round] = []

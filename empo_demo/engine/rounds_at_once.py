@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from empo_demo.engine.places import MOST_ROUNDS
 
 if TYPE_CHECKING:
-    from empo_demo.engine.batch import Batch
+    from empo_demo.engine.forward import ForwardPasses
 
 log = logging.getLogger(__name__)
 DEFAULT_ROUNDS = 4
@@ -17,7 +17,7 @@ DEFAULT_ROUNDS = 4
 _STEP_SECONDS, _WORTH = 0.25, 0.95
 
 
-def rounds_at_once(batches: Sequence[Batch]) -> int:
+def rounds_at_once(passes: Sequence[ForwardPasses]) -> int:
     """As many rounds as cost no tokens per second, by doubling.
 
     Whoever waits in the queue sees nothing, so more rounds are better even if each is slower. But
@@ -27,7 +27,7 @@ def rounds_at_once(batches: Sequence[Batch]) -> int:
     rounds = 1
     while rounds <= MOST_ROUNDS:
         try:
-            seconds = sum(batch.time_step(2 * rounds) for batch in batches)
+            seconds = sum(one.time_step(2 * rounds) for one in passes)
         except Exception as error:
             log.info("%d rounds at once cannot be measured: %s", rounds, error)
             break

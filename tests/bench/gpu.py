@@ -133,7 +133,7 @@ class Bench:
         model = self._build(width=128, layers=2, dtype=self.torch.float32)
         engine = self._engine(model, adapters=True, rank=4)
         batch = engine.batch_of("base")
-        steps = batch._graphs
+        steps = batch.forward.graphs
         # Whether they are faster is the pair's line; here every make-up is recorded.
         steps._pays = lambda *_: True
 
@@ -202,7 +202,7 @@ class Bench:
         numbers = {f"{k}_ms": v * 1000 for k, v in steps.items()} | {
             "pair_over_one": steps["pair"] / steps["one"],
             "share_of_bound": bound / steps["pair"],
-            "graphs": engine.batch_of("base")._graphs.verdict,
+            "graphs": engine.batch_of("base").forward.graphs.verdict,
         }
         holds = not self.cuda or (
             numbers["pair_over_one"] <= 1.1 and numbers["share_of_bound"] >= 0.25

@@ -165,12 +165,12 @@ def step_at(batch: Any, length: int) -> None:
     import torch
 
     from empo_demo.engine.attention import Decode, looked_at
-    from empo_demo.engine.batch import few_threads
+    from empo_demo.engine.forward import few_threads
 
     if not hasattr(batch, "_bench"):
         batch._bench = {}
     if length not in batch._bench:
-        cache = batch._new_cache()
+        cache = batch.forward.new_cache()
         cache.reserve(2, length + 64)
         batch._bench[length] = cache
     cache = batch._bench[length]
@@ -180,8 +180,11 @@ def step_at(batch: Any, length: int) -> None:
             lengths = looked_at([length + 64] * 2, places.device)
             decode = Decode.at(cache, torch.arange(2), places, lengths)
             # Positions are taken modulo the model's context: only the cost is of interest.
-            batch._forward([None, "a0"], [1.0, 1.0], [1, 1], torch.zeros(1, 2, dtype=torch.long),
-                           (places % 512).unsqueeze(0), torch.arange(2), decode)  # fmt: skip
+            ids = torch.zeros(1, 2, dtype=torch.long)
+            batch.forward._forward(
+                [None, "a0"], [1.0, 1.0], [1, 1], ids, (places % 512).unsqueeze(0),
+                torch.arange(2), decode,
+            )  # fmt: skip
 
 
 def prefill(engine: Any, options: argparse.Namespace) -> dict[str, float]:

@@ -25,18 +25,18 @@ PAIR = [Request("a", "base", SAD, GREEDY), Request("b", "aligned", SAD, GREEDY)]
 @contextmanager
 def spoiled(engine: LocalEngine, spoil: Any, at: int = 3) -> Iterator[None]:
     """The `at`-th forward pass goes through `spoil`."""
-    batch = engine.batch_of("base")
-    forward, calls = batch._forward, []
+    passes = engine.batch_of("base").forward
+    forward, calls = passes._forward, []
 
     def wrong(*args: Any) -> Any:
         calls.append(1)
         return spoil(forward(*args)) if len(calls) == at else forward(*args)
 
-    batch._forward = wrong  # type: ignore[method-assign]
+    passes._forward = wrong  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del batch._forward
+        del passes._forward
 
 
 def test_logits_that_are_no_numbers_end_their_side_only(exact_engine: LocalEngine) -> None:
@@ -63,7 +63,7 @@ def test_numbers_lost_inside_the_cache_do_not_reach_the_next_round(
     batch = exact_engine.batch_of("base")
 
     def spoil(logits: torch.Tensor) -> torch.Tensor:
-        for part in batch._cache._parts():
+        for part in batch.forward.cache._parts():
             part[1] = float("nan")
         return torch.full_like(logits, float("nan"))
 

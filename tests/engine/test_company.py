@@ -104,7 +104,7 @@ def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int)
     import torch
 
     from empo_demo.engine.attention import Decode, looked_at
-    from empo_demo.engine.batch import few_threads
+    from empo_demo.engine.forward import few_threads
     from empo_demo.engine.kv_cache import KVCache
 
     torch.manual_seed(0)

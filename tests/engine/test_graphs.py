@@ -33,12 +33,12 @@ def recorded(
 ) -> Iterator[LocalEngine]:
     """The engine whose steps are recorded as on a GPU; no end token counts."""
     batch = exact_engine.batch_of("base")
-    plain, ends = batch._graphs, batch.weights.ends
+    plain, ends = batch.forward.graphs, batch.weights.ends
     monkeypatch.setattr(StepGraphs, "_pays", lambda *_: True)
-    batch._graphs = StepGraphs(batch.weights.device)
+    batch.forward.graphs = StepGraphs(batch.weights.device)
     batch.weights.ends = frozenset()
     yield exact_engine
-    batch._graphs, batch.weights.ends = plain, ends
+    batch.forward.graphs, batch.weights.ends = plain, ends
     batch.clear()
 
 
@@ -65,8 +65,9 @@ def _named(number: int, requests: list[Request]) -> list[Request]:
 def test_recorded_steps_give_the_replies_of_plain_ones(recorded: LocalEngine) -> None:
     expected = replies(recorded)
     assert Graph.replays == 0
-    recorded.batch_of("base")._graphs.on = True
+    recorded.batch_of("base").forward.graphs.on = True
     gc.collect()
     assert replies(recorded) == expected
-    assert recorded.batch_of("base")._graphs.on, recorded.batch_of("base")._graphs.verdict
+    graphs = recorded.batch_of("base").forward.graphs
+    assert graphs.on, graphs.verdict
     assert Graph.replays > 100

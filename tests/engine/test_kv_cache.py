@@ -142,15 +142,15 @@ def test_rows_that_join_together_lie_by_length(exact_engine: LocalEngine) -> Non
 
 def test_a_busy_machine_does_not_count_as_slow_steps(exact_engine: LocalEngine) -> None:
     """While other programs run, a step waits; that says nothing about how many rounds pay."""
-    batch: Any = exact_engine.batch_of("base")
-    forward = batch._forward
+    passes: Any = exact_engine.batch_of("base").forward
+    forward = passes._forward
 
     def waiting(*args: Any) -> Any:
         time.sleep(1.0)
         return forward(*args)
 
-    batch._forward = waiting
+    passes._forward = waiting
     try:
-        assert batch.time_step(2) < 0.9
+        assert passes.time_step(2) < 0.9
     finally:
-        del batch._forward
+        del passes._forward
