@@ -13,12 +13,12 @@ import gradio as gr
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
-from empo_demo.recent import Recent
 from empo_demo.ui import highlights
 from empo_demo.ui.downloads import ENDINGS, address_of_export
 from empo_demo.ui.highlights import ENGLISH
 from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels
+from empo_demo.ui.recent import Recent
 from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.texts import Texts, texts_of
 

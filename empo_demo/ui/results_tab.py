@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from empo_demo.errors import ArenaError
-from empo_demo.recent import Recent
 from empo_demo.settings import Settings
 from empo_demo.ui import findings, highlights, tables
 from empo_demo.ui.parts import Labels
+from empo_demo.ui.recent import Recent
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import Texts, texts_of
 
