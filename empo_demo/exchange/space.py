@@ -12,7 +12,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +158,7 @@ def deploy(wanted: Deployment, *, patience: float = PATIENCE, poll: float = 5.0)
     disable_progress_bars()
     api = HfApi()
     with _plain(wanted.repo):
-        _set_up(api, wanted)
+        wanted = replace(wanted, hardware=_set_up(api, wanted))
         _upload(api, wanted)
         api.restart_space(wanted.repo)
         try:
@@ -177,8 +177,11 @@ def deploy(wanted: Deployment, *, patience: float = PATIENCE, poll: float = 5.0)
     return _address(api, wanted.repo)
 
 
-def _set_up(api: HfApi, wanted: Deployment) -> None:
-    """Set up repositories, hardware, variables and secrets. What is right already stays."""
+def _set_up(api: HfApi, wanted: Deployment) -> str | None:
+    """Set up repositories, hardware, variables and secrets. What is right already stays.
+
+    Returns the Space's hardware: what is wanted, or what it has.
+    """
     from huggingface_hub import SpaceHardware
 
     hardware = SpaceHardware(wanted.hardware) if wanted.hardware else None
@@ -186,7 +189,8 @@ def _set_up(api: HfApi, wanted: Deployment) -> None:
         wanted.repo, repo_type="space", space_sdk="gradio", space_hardware=hardware,
         private=wanted.private or None, exist_ok=True,
     )  # fmt: skip
-    if hardware and api.get_space_runtime(wanted.repo).requested_hardware != hardware.value:
+    runtime = api.get_space_runtime(wanted.repo)
+    if hardware and runtime.requested_hardware != hardware.value:
         api.request_space_hardware(wanted.repo, hardware)
     there = api.get_space_variables(wanted.repo)
     for name, value in wanted.variables.items():
@@ -196,6 +200,7 @@ def _set_up(api: HfApi, wanted: Deployment) -> None:
         api.create_repo(wanted.dataset, repo_type="dataset", private=True, exist_ok=True)
     if token := os.environ.get(TOKEN):
         api.add_space_secret(wanted.repo, "HF_TOKEN", token)
+    return wanted.hardware or runtime.requested_hardware or runtime.hardware
 
 
 def lacks_token(wanted: Deployment) -> bool:

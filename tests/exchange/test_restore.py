@@ -59,7 +59,7 @@ def said(started: subprocess.Popen[str]) -> dict[str, Any]:
 
 def command(hub: Hub, folder: Path, *arguments: str) -> tuple[int, str]:
     started = process(hub, folder, "-m", "empo_demo", *arguments)
-    _, complaint = started.communicate(timeout=120)
+    _, complaint = started.communicate(timeout=300)
     return started.returncode, complaint
 
 

@@ -64,7 +64,7 @@ def deploy(
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-c", program, "space", "deploy", "--to", "anna/arena", *arguments],
-        capture_output=True, text=True, env=environment, timeout=180, check=False,
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -109,6 +109,21 @@ def test_a_space_is_made_filled_and_started_and_nothing_of_its_own_is_lost(
     (commit,) = [b for _, p, b in hub.requests if "/commit/" in p]
     operations = [json.loads(line) for line in commit.decode().splitlines()]
     assert [o["value"].get("path") for o in operations[1:]] == ["empo_demo/arena.py"]
+
+
+@pytest.mark.slow
+def test_a_second_deployment_keeps_the_torch_of_the_spaces_own_hardware(
+    hub: Hub, checkout: Path
+) -> None:
+    """As the guide's workflow runs it: nothing is said about the hardware."""
+    assert deploy(hub, checkout, "--hardware", "zero-a10g").returncode == 0
+    (checkout / "requirements.txt").write_text("torch>=2.8,<=2.13.0\ngradio==6.32.0\n")
+    again = deploy(hub, checkout)
+    assert again.returncode == 0, again.stderr
+    held = hub.repositories[SPACE]
+    assert held.files["requirements.txt"] == b"torch==2.11.0\ngradio==6.32.0\n"
+    assert held.hardware == "zero-a10g"
+    assert not any(path.endswith("/hardware") for path in hub.paths("POST"))
 
 
 @pytest.mark.slow
@@ -170,7 +185,7 @@ def test_what_the_guides_workflow_installs_is_enough_to_deploy(checkout: Path) -
     words = ["space", "deploy", "--to", "anna/arena", "--dataset", "anna/votes", "--dry-run"]
     done = subprocess.run(
         [sys.executable, "-c", WORKFLOW, " ".join(packages), *words],
-        capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY,
+        capture_output=True, text=True, timeout=300, check=False, cwd=REPOSITORY,
     )  # fmt: skip
     assert done.returncode == 0 and "Space anna/arena" in done.stderr, done.stderr
 
@@ -218,3 +233,24 @@ def test_the_tracked_files_hold_all_that_the_app_reads_and_no_tests() -> None:
     names = space.tracked(REPOSITORY)
     assert {"app.py", "empo_demo/ui/page.py", "assets/contenders/tiny.toml"} <= set(names)
     assert not any(name.startswith(("tests/", ".")) for name in names)
+
+
+def test_the_guides_attributes_put_every_binary_file_and_no_other_through_lfs() -> None:
+    """For those who push by hand: the Hub takes no other binary file, and no pointer for a text."""
+    git = [
+        "git",
+        "-C",
+        str(REPOSITORY),
+        "-c",
+        "core.attributesFile=assets/guides/space.gitattributes",
+    ]
+    listed = subprocess.run([*git, "ls-files", "-z"], capture_output=True, text=True, check=True)
+    names = [n for n in listed.stdout.split("\0") if n and (REPOSITORY / n).is_file()]
+    asked = subprocess.run(
+        [*git, "check-attr", "-z", "--stdin", "filter"],
+        input="\0".join(names), capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    rows = zip(asked[::3], asked[2::3], strict=False)
+    through_lfs = {name for name, value in rows if value == "lfs"}
+    binary = {name for name in names if b"\0" in (REPOSITORY / name).read_bytes()}
+    assert binary and through_lfs == binary
