@@ -33,7 +33,7 @@ def command(
     return subprocess.run(
         [sys.executable, "-m", "empo_demo", *words],
         env={**kept, "EMPO_PRESET": str(tmp_path / "roster.toml"), **more},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def ran(
         [sys.executable, *run],
         env={**kept, **caches, **hub.environment(), "EMPO_PRESET": str(tmp_path / "roster.toml"),
              **more},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 

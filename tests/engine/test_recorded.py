@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from empo_demo.contenders.load import load_roster
 from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.engine import recorded
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.engine.recorded import HUMAN, RecordedEngine, read_recordings
@@ -73,18 +74,28 @@ def test_jsonl_keeps_whole_dialogues(tmp_path: Path) -> None:
     assert engine.reply(HUMAN, messages) == "Ouch."
 
 
-def test_both_sides_are_typed_out_at_one_pace(tmp_path: Path) -> None:
+def test_both_sides_are_typed_out_at_one_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only sleeping moves: a busy machine would write in larger pieces."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    clock = SimpleNamespace(perf_counter=lambda: now, sleep=sleep)
+    monkeypatch.setattr(recorded, "time", clock)
     long, short = "word " * 20 + "end.", "Just this."
     path = write_csv(tmp_path / "p.csv", rows=[("Hello there.", short, long)])
     shown = {"a": "", "b": ""}
-    started = time.perf_counter()
     for event in engine_of(path, characters_per_second=400).stream(ask("Hello there.")):
         if isinstance(event, Delta):
             shown[event.side] += event.text
             if shown["a"] != long and shown["b"] != short:
                 assert abs(len(shown["a"]) - len(shown["b"])) <= 40
     assert shown == {"a": long, "b": short}
-    assert time.perf_counter() - started >= 0.2
+    assert 0.2 <= now <= len(long) / 400 + 0.1
 
 
 def test_another_dialogue_is_refused_in_words_on_both_sides(tmp_path: Path) -> None:

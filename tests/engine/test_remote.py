@@ -26,6 +26,8 @@ from empo_demo.settings import Settings
 CONTENDERS = (Contender("base", "org/base"), Contender("aligned", "org/base", "org/lora"))
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.2, max_new_tokens=20)
 SAD = ({"role": "user", "content": "I failed my driving test again."},)
+PROMPT = 30.0
+"""Seconds that count as at once on a busy machine: half of what the engine waits for a server."""
 
 
 @dataclass
@@ -105,9 +107,10 @@ def server(exact_engine: LocalEngine) -> Iterator[Server]:
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not running.started and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert running.started
     state.url = f"http://127.0.0.1:{port}"
     yield state
     running.should_exit = True
@@ -148,12 +151,12 @@ def test_a_fast_side_waits_for_a_slow_one(server: Server) -> None:
 
 
 def test_closing_the_stream_closes_the_responses(server: Server) -> None:
-    server.delay = {"org/base": 0.03, "lora": 0.03}
+    server.delay = {"org/base": 0.3, "lora": 0.3}  # the whole replies would take 36 seconds
     long = Decoding(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=120)
     stream = RemoteEngine(server.url, CONTENDERS).stream(pair(long))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while server.closed < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.closed == 2
@@ -197,7 +200,7 @@ def test_closing_the_stream_leaves_a_silent_server_at_once() -> None:
     stream = RemoteEngine(server.url, CONTENDERS).stream(pair())
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert all(server.left.acquire(timeout=2) for _ in pair())
+    assert all(server.left.acquire(timeout=PROMPT) for _ in pair())
 
 
 @pytest.mark.parametrize("words", [b"", FIRST_WORDS])
@@ -207,10 +210,10 @@ def test_closing_the_engine_leaves_a_silent_server_at_once(words: bytes) -> None
     events: list[Any] = []
     reader = threading.Thread(target=lambda: events.extend(engine.stream(pair())), daemon=True)
     reader.start()
-    assert all(server.asked.acquire(timeout=5) for _ in pair())
+    assert all(server.asked.acquire(timeout=PROMPT) for _ in pair())
     engine.close()
-    assert all(server.left.acquire(timeout=2) for _ in pair())
-    reader.join(5)
+    assert all(server.left.acquire(timeout=PROMPT) for _ in pair())
+    reader.join(PROMPT)
     assert {event.side for event in events if isinstance(event, Failed)} == {"a", "b"}
 
 
@@ -486,7 +489,7 @@ def test_a_server_that_hangs_is_left_after_its_patience() -> None:
         engine = RemoteEngine(Misbehaving(words, hang=True).url, CONTENDERS, read=0.4)
         failed = [event for event in engine.stream(pair()) if isinstance(event, Failed)]
         assert len(failed) == 2 and all("did not answer in time" in f.error for f in failed)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PROMPT
 
 
 def test_a_model_that_is_named_more_exactly_is_the_one_that_was_asked() -> None:
@@ -522,7 +525,7 @@ def test_a_server_that_answers_again_is_asked_again() -> None:
     list(engine.stream(pair()))
     assert shaky.url in engine.describe()["do not answer"]
     shaky.words = GOOD
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROMPT
     while "do not answer" in engine.describe() and time.monotonic() < deadline:
         time.sleep(0.02)
     before = shaky.answered
@@ -542,7 +545,7 @@ def test_a_server_that_goes_away_is_noticed_before_a_visitor_does() -> None:
 
 
 def await_note(engine: RemoteEngine, url: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROMPT
     while url not in engine.describe().get("do not answer", "") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert url in engine.describe()["do not answer"]
