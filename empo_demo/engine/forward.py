@@ -30,7 +30,7 @@ class ForwardPasses:
         self.weights, self.prefixes, self.limit = weights, prefixes, limit
         self.device = weights.device
         self.cache = self.new_cache()
-        self.graphs = StepGraphs(self.device)
+        self.graphs = StepGraphs(self.device, reads_back=weights.int8)
         self._least = _least(weights)
         self._slots = self._places = torch.zeros(0, dtype=torch.long)
 

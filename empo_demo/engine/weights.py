@@ -55,7 +55,12 @@ class Weights:
         """
         if self.device.type != "cpu" or (self.threads or torch.get_num_threads()) > 1:
             return False
-        return not any(type(layer).__name__ == "Linear8bitLt" for layer in self.model.modules())
+        return not self.int8
+
+    @property
+    def int8(self) -> bool:
+        """Whether layers are in int8. They look for outliers over all rows of a step."""
+        return any(type(layer).__name__ == "Linear8bitLt" for layer in self.model.modules())
 
     @property
     def like(self) -> torch.Tensor:

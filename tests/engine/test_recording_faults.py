@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.graphs import StepGraphs
+from empo_demo.engine.loading import Loader
+from empo_demo.engine.local import LocalEngine
 from tests.engine.fake_graphs import Graph, Stream, graphs
 
 __all__ = ["graphs"]
@@ -68,3 +71,14 @@ def test_layers_that_read_back_are_never_recorded(graphs: type[Graph]) -> None:
     assert StepGraphs(device).on
     refused = StepGraphs(device, reads_back=True)
     assert not refused.on and refused.verdict == "not with int8"
+
+
+@pytest.mark.parametrize(
+    ("bits", "told"), [("int8", "not with int8"), ("nf4", "not on this device")]
+)
+def test_a_model_in_int8_is_known_to_read_back(
+    roster: tuple[Contender, ...], bits: Any, told: str
+) -> None:
+    loader = Loader("cpu", bits)
+    engine = LocalEngine(loader.load(roster), loader.notes)
+    assert engine.batch_of("aligned").forward.graphs.verdict == told
