@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 
 from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch
-from empo_demo.engine.chat import dropped_exchanges
 from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
 from empo_demo.engine.places import FairLock, Places
 from empo_demo.engine.protocol import Event, Request
+from empo_demo.engine.round_rows import RoundRows, prepare_rows
 from empo_demo.engine.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once
 from empo_demo.engine.row import Row
 from empo_demo.engine.sampling import check_decoding
@@ -34,32 +33,9 @@ _GONE = (
     "The GPU stopped working while the model was answering; try again in a minute. "
     "If that does not help, the app must be restarted."
 )
-_NO_DIAL = "This contender's adapter is merged into its weights, so the dial can only stand at 1."
-_TOO_LONG = (
-    "The message is too long for the model: {0:,} tokens, and it can read {1:,} beside a reply of "
-    "{2:,}. Shorten the message, or the reply."
-)
 _PREFILL_TOKENS = 2048
 """The most prompt tokens of one prefill, so that running rounds do not pause for long."""
 _DEFAULT_KV_BYTES, _LEASED_KV_BYTES = 1 << 30, 8 << 30
-
-
-@dataclass(eq=False)
-class _Round:
-    """The rows of one `stream` call, and the batch that each belongs to."""
-
-    rows: list[tuple[Batch, Row]] = field(default_factory=list)
-
-    @property
-    def done(self) -> bool:
-        return all(row.done for _, row in self.rows)
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(row.prompt) for _, row in self.rows)
-
-    def drain(self) -> list[Event]:
-        return [event for _, row in self.rows for event in row.drain()]
 
 
 class LocalEngine:
@@ -89,8 +65,8 @@ class LocalEngine:
             max_rounds = DEFAULT_ROUNDS if on_zero_gpu() else rounds_at_once(passes)
         notes["rounds at once"] = str(max_rounds)
         self._places = Places(max_rounds)
-        self._running: list[_Round] = []
-        self._joining: list[_Round] = []
+        self._running: list[RoundRows] = []
+        self._joining: list[RoundRows] = []
         self._tickets: WeakKeyDictionary[Iterator[Event], object] = WeakKeyDictionary()
 
     def describe(self) -> dict[str, str]:
@@ -143,7 +119,7 @@ class LocalEngine:
 
     def _stream(self, requests: Sequence[Request], ticket: object) -> Iterator[Event]:
         with self._turn:
-            current = self._prepare(requests)
+            current = prepare_rows(requests, self.batch_of)
         if all(row.done for _, row in current.rows):
             yield from current.drain()
             return
@@ -197,50 +173,13 @@ class LocalEngine:
         known = ", ".join(c for batch in self._batches for c in batch.weights.adapters)
         raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
 
-    def _prepare(self, requests: Sequence[Request]) -> _Round:
-        """The rows of a round. Rows that cannot be answered have already failed."""
-        current = _Round()
-        dropped = self._dropped(requests)
-        for request in requests:
-            batch = self.batch_of(request.contender)
-            row = batch.prepare(request, dropped[request.round])
-            if batch.weights.rows is None and request.adapter_scale != 1.0:
-                row.fail(_NO_DIAL)
-            current.rows.append((batch, row))
-        _refuse_too_long(current)
-        for batch in self._batches:
-            rows = [row for b, row in current.rows if b is batch]
-            needed = batch.bytes_of(rows) if rows else 0
-            if needed > batch.kv_bound:
-                for row in rows:
-                    row.fail(
-                        f"These replies need {needed / 1e6:.0f} MB of KV cache, and there are "
-                        f"{batch.kv_bound / 1e6:.0f} MB; shorten the dialogue or the reply."
-                    )
-        return current
-
-    def _has_room(self, current: _Round) -> bool:
+    def _has_room(self, current: RoundRows) -> bool:
         """Whether the KV cache has room for `current` beside the running rounds."""
         running = [pair for one in [*self._running, current] for pair in one.rows]
         return all(
             batch.fits([row for b, row in running if b is batch and not row.done])
             for batch in {b for b, _ in current.rows}
         )
-
-    def _dropped(self, requests: Sequence[Request]) -> dict[str, int]:
-        """How many of the oldest exchanges the prompts of each round leave out.
-
-        All sides of a round see the same history. One round does not change another.
-        """
-        dropped: dict[str, int] = {}
-        for request in requests:
-            weights = self.batch_of(request.contender).weights
-            limit = min(weights.context, weights.trained) - request.decoding.max_new_tokens
-            count = dropped_exchanges(weights.tokenizer, request.messages, max(16, limit))
-            dropped[request.round] = max(count, dropped.get(request.round, 0))
-        for count in filter(None, dropped.values()):
-            log.info("A dialogue is too long for a model; %d exchanges are left out", count)
-        return dropped
 
     def _advance(self) -> None:
         """Prefill waiting rounds, then run one decode step of every batch."""
@@ -278,7 +217,7 @@ class LocalEngine:
             # The next round starts with a clean batch.
             batch.clear()
 
-    def _dismiss(self, current: _Round) -> None:
+    def _dismiss(self, current: RoundRows) -> None:
         """Remove a closed round from the batches and the lists."""
         self._running.remove(current)
         if current in self._joining:
@@ -287,21 +226,6 @@ class LocalEngine:
             if not row.done:
                 row.done = True
                 batch.leave()
-
-
-def _refuse_too_long(current: _Round) -> None:
-    """End all sides of a round whose last message is longer than the context of one of them.
-
-    Cutting the message would be worse: people would vote on replies to half of it.
-    """
-    for batch, row in current.rows:
-        room = batch.weights.context - row.request.decoding.max_new_tokens
-        if len(row.prompt) <= room:
-            continue
-        sentence = _TOO_LONG.format(len(row.prompt), room, row.request.decoding.max_new_tokens)
-        for _, side in current.rows:
-            if side.request.round == row.request.round:
-                side.fail(sentence)
 
 
 def _default_kv_bytes(copies: Sequence[Weights]) -> int:
