@@ -75,9 +75,10 @@ function arenaHold(...values) {
 }
 function arenaRelease() {
   document.getElementById("votebar")?.removeAttribute("inert");
-  // The question of consent pushes its own buttons below the edge of the screen.
-  const asked = document.getElementById("consent");
-  if (asked?.offsetParent) asked.scrollIntoView({ block: "center" });
+  // A text that was not sent stays in the box: bring into view why, and the help that is offered.
+  const unsent = document.querySelector("#box textarea")?.value ? ["notices", "message"] : [];
+  ["consent", ...unsent].map((id) => document.getElementById(id))
+    .find((one) => one?.offsetParent)?.scrollIntoView({ block: "center" });
 }
 
 document.addEventListener("keydown", (event) => {

@@ -40,6 +40,8 @@ def violations(page: Any, state: str) -> list[str]:
 def play(page: Any) -> None:
     page.fill("#box textarea", TEXT)
     page.click("#send")
+    for answer in ("#agree", "#refuse"):
+        expect(page.locator(answer)).to_be_in_viewport(ratio=1)
     page.click("#agree")
     expect(page.locator(".tag")).to_have_count(0)
     expect(page.locator("#vote_b")).to_be_visible()
@@ -89,6 +91,13 @@ def test_axe_finds_nothing_in_any_tab_and_state(
     page.click("#share")
     expect(page.locator(".share img")).to_be_visible()
     look("card")
+    page.fill("#box textarea", "It rained, too.")
+    page.click("#send")
+    expect(page.locator(".shares")).to_be_attached()
+    expect(page.locator("#vote_b")).to_be_visible()
+    look("second turn")
+    page.click("#vote_b")
+    expect(page.locator(".reveal")).to_be_visible()
     page.fill("#box textarea", "x\u0007y")
     page.click("#send")
     expect(page.locator(".message.error")).to_be_visible()
@@ -101,6 +110,14 @@ def test_axe_finds_nothing_in_any_tab_and_state(
         go_to_tab(page, place)
         expect(page.locator(shown).first).to_be_visible()
         look(name)
+        if name == "Explore":
+            page.click("#x-steps")
+            expect(page.locator(".strip article")).to_have_count(4)
+            look("strip")
+        if name == "Data":
+            page.click("#show_mine")
+            expect(page.locator(".mine").first).to_be_visible()
+            look("what is stored about me")
     assert not found, "\n".join(found)
 
 
@@ -131,6 +148,9 @@ def test_a_german_phone_reads_both_replies_and_votes_with_the_thumb(phone: Any) 
     phone.click("#vote_b")
     expect(phone.locator(".reveal h3")).to_contain_text("Sie haben B gewählt")
     assert phone.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    phone.fill("#box textarea", "I want to kill myself tonight.")
+    phone.click("#send")
+    expect(phone.locator(".notice.crisis h3")).to_be_in_viewport()
     phone.click("#language")
     expect(phone.locator(".reveal h3")).to_contain_text("You chose B")
     expect(phone.locator("html")).to_have_attribute("lang", "en")
@@ -146,11 +166,15 @@ def test_two_visitors_at_once_see_their_own_rounds(chromium: Any, served: Served
         page.context.close()
 
 
-def test_a_mark_explains_itself_to_keyboard_and_touch(chromium: Any, served: Served) -> None:
-    page = opened(chromium, served)
+@pytest.mark.parametrize("how", ["hover", "focus", "tap"])
+def test_a_mark_explains_itself_to_mouse_keyboard_and_touch(
+    chromium: Any, served: Served, how: str
+) -> None:
+    page = opened(chromium, served, has_touch=how == "tap")
     mark = page.locator("mark.cause").first
-    mark.focus()
-    shown = mark.evaluate("e => getComputedStyle(e, '::after').content")
-    assert "takes “failed” for a cause" in shown
+    told = "e => getComputedStyle(e, '::after').content"
+    assert mark.evaluate(told) == "none"
+    getattr(mark, how)()
+    assert "takes “failed” for a cause" in mark.evaluate(told)
     assert "a cause of the feeling" in mark.get_attribute("aria-description")
     page.context.close()
