@@ -19,10 +19,12 @@ Imports point downwards only: a room knows the rooms below it and none above it.
     engine/      text in, two streams out: loading, batching, LoRA per row, remote and recorded
     votes/       stored rounds and votes: tables, store, migrations, limits, backup
     metrics/     pure functions over texts and numbers
-    settings, dialogue, errors, progress    what every room may know
+    dialogue, errors, settings, progress, files, terminal, plotting, processor, fingerprint
+                 what every room may know
 
+Beside the rooms, `cli` puts the rooms' commands together; each room has its own in `cli.py`.
 `arena/` imports neither gradio nor torch. torch, transformers and gradio are imported where they
-are used, so that the terminal answers at once.
+are used, so that the terminal answers at once. `tests/test_rooms.py` checks this map.
 
 The life of a round
 -------------------

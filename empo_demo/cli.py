@@ -16,7 +16,6 @@ from empo_demo import __version__
 from empo_demo.arena.cli import compare
 from empo_demo.board import cli as board
 from empo_demo.contenders import cli as contenders
-from empo_demo.contenders.compress import app as adapter_app
 from empo_demo.empathy.cli import analyze
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation import cli as evaluation
@@ -40,7 +39,7 @@ board.register(votes_app)
 app.add_typer(votes_app, name="votes", help="Export, import, count, rank and back up votes.")
 app.add_typer(exchange.space_app, name="space", help="Put the arena on a Hugging Face Space.")
 app.add_typer(contenders.app, name="contenders")
-app.add_typer(adapter_app, name="adapter")
+app.add_typer(contenders.adapter_app, name="adapter")
 app.add_typer(training.train_app, name="train", help="Train the models: base, SFT, DPO, SEM.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
 app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")

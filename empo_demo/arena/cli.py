@@ -16,7 +16,7 @@ import typer
 
 from empo_demo.arena.comparison import Comparison, explore
 from empo_demo.arena.frames import Frame, frames
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Event, Failed, Finished

@@ -15,8 +15,8 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from empo_demo.empathy.language import is_english
+from empo_demo.empathy.patterns import load_patterns
 from empo_demo.empathy.personal import Span, find_personal, mask_personal
-from empo_demo.empathy.wording import load_wording
 from empo_demo.settings import ASSETS
 
 __all__ = [
@@ -65,16 +65,16 @@ class SafetyNotice:
 def assess(text: str, country: str = "international") -> Assessment:
     """Check one text of a visitor. `country` only helps to read national phone numbers."""
     return Assessment(
-        crisis=cast("tuple[CrisisKind, ...]", load_wording("crisis", "idioms").sections_in(text)),
+        crisis=cast("tuple[CrisisKind, ...]", load_patterns("crisis", "idioms").sections_in(text)),
         personal=find_personal(text, _region(country)),
-        identity=bool(load_wording("identity").sections_in(text)),
+        identity=bool(load_patterns("identity").sections_in(text)),
         english=is_english(text),
     )
 
 
 def screen_reply(text: str) -> str | None:
     """Why `text` must not be shown (it encourages harm, excuses abuse), or None."""
-    found = load_wording("replies", "spared").sections_in(text)
+    found = load_patterns("replies", "spared").sections_in(text)
     return f"The reply {found[0]}." if found else None
 
 

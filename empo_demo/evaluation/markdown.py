@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
-from empo_demo.evaluation.present import paired_cells
 from empo_demo.evaluation.report import paper_table, retention_cells
 from empo_demo.evaluation.results import RESULTS, ResultsData, read
+from empo_demo.evaluation.score_tables import paired_cells
 from empo_demo.files import parse_json, read_text
 from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
 from empo_demo.settings import ASSETS

@@ -15,7 +15,6 @@ from empo_demo.errors import DataError
 from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.measure import LINES
 from empo_demo.evaluation.metric import Line
-from empo_demo.evaluation.present import look_up, number, paired_cells
 from empo_demo.evaluation.results import (
     HUMAN,
     RESULTS,
@@ -29,6 +28,7 @@ from empo_demo.evaluation.results import (
 )
 from empo_demo.evaluation.retention import plus_minus
 from empo_demo.evaluation.score import count_steps, metric_names
+from empo_demo.evaluation.score_tables import look_up, number, paired_cells
 from empo_demo.evaluation.tools import Tools
 from empo_demo.progress import steps
 from empo_demo.settings import ASSETS, load_settings

@@ -106,7 +106,7 @@ def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
 
 def open_roster(settings: Settings, plan: Plan) -> Roster:
     """The contenders of the loop's own file, which starts as a copy of the preset's."""
-    from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.load_roster import load_roster
     from empo_demo.contenders.toml_file import write_roster
 
     if not plan.roster.is_file():

@@ -21,7 +21,7 @@ HEADING = "## Side by side"
 
 def write(card: Path, contenders: Sequence[str]) -> None:
     """Replace the card's last part, `Side by side`, by new replies of `contenders`."""
-    from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.load_roster import load_roster
     from empo_demo.engine.loading import load_engine
 
     if not card.is_file():

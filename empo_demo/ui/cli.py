@@ -58,7 +58,7 @@ def rehearsal(
     import tempfile
 
     from empo_demo.arena.arena import Arena
-    from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.load_roster import load_roster
     from empo_demo.empathy.plugins import load_sem
     from empo_demo.engine.loading import load_engine
     from empo_demo.settings import load_settings

@@ -14,7 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui import highlights
-from empo_demo.ui.downloads import ENDINGS, address_of_export
+from empo_demo.ui.export_route import ENDINGS, address_of_export
 from empo_demo.ui.highlights import ENGLISH
 from empo_demo.ui.lanes import VOTES
 from empo_demo.ui.parts import Labels

@@ -129,7 +129,7 @@ def _at(value: float, reach: float) -> float:
 def table(data: ResultsData, say: Texts) -> str:
     """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
     from empo_demo.evaluation.measure import LINES
-    from empo_demo.evaluation.present import look_up
+    from empo_demo.evaluation.score_tables import look_up
 
     rows = ""
     for line in LINES:

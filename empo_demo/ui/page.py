@@ -17,7 +17,7 @@ from gradio_client import utils as client_utils
 from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.errors import ArenaError, SettingsError
@@ -29,9 +29,9 @@ from empo_demo.ui import (
     arena_tab,
     board_tab,
     data_tab,
-    downloads,
     endpoints,
     explore_tab,
+    export_route,
     lanes,
     results_tab,
 )
@@ -44,6 +44,8 @@ from empo_demo.ui.visitors import LOGIN
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
+SESSIONS = 2_000
+"""Of how many visits at once Explore remembers the turns before the text: kilobytes each."""
 TABS = ("arena", "explore", "board", "results", "data", "about")
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -79,7 +81,7 @@ def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: 
     # uvicorn would believe X-Forwarded-For of 127.0.0.1; the Guard decides whom to believe.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     options = {**launch_options(arena.settings, outermost), "max_threads": threads, **more}
-    options["app_kwargs"]["routes"].append(downloads.route(arena))
+    options["app_kwargs"]["routes"].append(export_route.route(arena))
     try:
         page.launch(**options, prevent_thread_lock=True)
     except OSError:
@@ -107,6 +109,7 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
         "pwa": False,
         "enable_monitoring": False,
         "max_file_size": "1mb",
+        "state_session_capacity": SESSIONS,
         "strict_cors": True,
         "app_kwargs": {
             "lifespan": _walled(

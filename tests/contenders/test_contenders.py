@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.contenders.load import PRESETS, load_roster
+from empo_demo.contenders.load_roster import PRESETS, load_roster
 from empo_demo.contenders.roster import MOST_BOOST, Contender, Roster, as_json
 from empo_demo.contenders.toml_file import add_contender, read_roster, write_roster
 from empo_demo.dialogue import SYSTEM_PROMPT
@@ -273,7 +273,7 @@ def test_the_listing_is_json_with_ids_and_revisions(write: Callable[[str], Path]
 
 def test_reading_a_roster_imports_no_model() -> None:
     code = (
-        "import sys; from empo_demo.contenders.load import load_roster;"
+        "import sys; from empo_demo.contenders.load_roster import load_roster;"
         "from empo_demo.settings import load_settings;"
         "load_roster(load_settings(preset='empo-7b'));"
         "print([m for m in ('torch', 'transformers', 'gradio') if m in sys.modules])"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from empo_demo.contenders import strategies
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Reading

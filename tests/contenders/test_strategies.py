@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from empo_demo.contenders import strategies
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.strategies import STRATEGIES, Plain, Prepared
 from empo_demo.dialogue import Dialogue

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from empo_demo.contenders import load
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders import load_roster as load
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import budget as budgets
 from empo_demo.engine.batch import Batch

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.engine import lease
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.errors import SettingsError

@@ -301,7 +301,7 @@ def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None
 
     HEF's guidance stands in the system message and takes at most some 150 tokens.
     """
-    from empo_demo.contenders.load import load_roster
+    from empo_demo.contenders.load_roster import load_roster
     from empo_demo.engine.tokenizer import load_tokenizer
     from empo_demo.evaluation.dialogues import read_items
     from empo_demo.settings import ASSETS, load_settings

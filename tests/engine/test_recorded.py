@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine import recorded
 from empo_demo.engine.loading import load_engine

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.contenders.load import load_roster
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.local import LocalEngine

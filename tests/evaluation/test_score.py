@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.present import table_lines
 from empo_demo.evaluation.score import Scores, metric_names, score_files
+from empo_demo.evaluation.score_tables import table_lines
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import Settings
 

@@ -18,7 +18,7 @@ from empo_demo.training.sem import affect, corpora, quality, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
-from empo_demo.training.sem.cross_validation import (
+from empo_demo.training.sem.cross_validate_heads import (
     calibrated,
     fold_of_seeker,
     level_figures,
@@ -434,6 +434,17 @@ def test_the_pushes_foretell_what_leaving_a_word_out_does(data: Path, start: Pat
     torch.nn.init.normal_(net.affect.weight)
     sentences = [f"{one} {two} alone" for one in SENTENCES.values() for two in ("car", "born")] * 3
     assert affect.fit_pushes(net, texts, sentences) > 0.3
+
+
+def test_two_of_three_errors_lie_within_the_spread_although_some_are_far_off() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.uniform(0, 0.6, 20_000)
+    error = np.abs(rng.standard_t(3, 20_000)) * (0.1 + 0.2 * size)
+    base, slope = affect.spread(size, error)
+    assert float((error <= base + slope * size).mean()) == pytest.approx(0.683, abs=0.002)
+    for part in (size < 0.2, size > 0.4):
+        assert float((error <= base + slope * size)[part].mean()) == pytest.approx(0.683, abs=0.02)
+    assert slope / base == pytest.approx(2.0, rel=0.15)
 
 
 def test_a_refitted_head_reads_what_the_trained_one_could_not(start: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
-from empo_demo.contenders.load import recorded_roster
+from empo_demo.contenders.load_roster import recorded_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.recorded import RecordedEngine

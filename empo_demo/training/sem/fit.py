@@ -28,7 +28,7 @@ from empo_demo.training.sem import affect, corpora
 from empo_demo.training.sem.card import write_card
 from empo_demo.training.sem.choice import choose
 from empo_demo.training.sem.cross_validate_emotions import cross_validate_emotions
-from empo_demo.training.sem.cross_validation import cross_validate_causes, cross_validate_levels
+from empo_demo.training.sem.cross_validate_heads import cross_validate_causes, cross_validate_levels
 from empo_demo.training.sem.folds import kept_back
 from empo_demo.training.sem.heads import fit_causes, fit_levels
 from empo_demo.training.sem.pretrained import kept_pieces, pretrained, prune

@@ -37,7 +37,7 @@ _NAME = re.compile(r"\{([A-Z]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class Patterns:
     """Compiled patterns by section. Matches of the `spared` patterns are cut out first."""
 
     sections: dict[str, tuple[re.Pattern[str], ...]]
@@ -66,7 +66,7 @@ def prepare(text: str) -> str:
 
 
 @cache
-def load_wording(name: str, spared: str = "") -> Wording:
+def load_patterns(name: str, spared: str = "") -> Patterns:
     """Read `assets/safety/NAME.txt`. Matches of the section `spared` are cut out first."""
     path = ASSETS / "safety" / f"{name}.txt"
     sections, macros = _read(path)
@@ -74,7 +74,7 @@ def load_wording(name: str, spared: str = "") -> Wording:
         section: tuple(_compile(line, macros, path) for line in lines)
         for section, lines in sections.items()
     }
-    return Wording({k: v for k, v in compiled.items() if k != spared}, compiled.get(spared, ()))
+    return Patterns({k: v for k, v in compiled.items() if k != spared}, compiled.get(spared, ()))
 
 
 def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
