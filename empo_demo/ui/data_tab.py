@@ -204,8 +204,7 @@ def withdraw(arena: Arena, stored: Any, round_id: Any, mine: Any, erased: Any) -
         arena.withdraw(session.voter, str(round_id))
     except ArenaError as error:
         return {erased: highlights.told(error, say)}
-    told = say("data.withdrawn", receipt=str(round_id)[:8])
-    return {mine: own(arena, stored), erased: highlights.message(told)}
+    return {mine: own(arena, stored), erased: highlights.message(say("data.withdrawn"))}
 
 
 def delete(
