@@ -41,7 +41,7 @@ ARROWS = {
 
 
 def room_of(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def test_the_map_names_every_room_and_no_other() -> None:

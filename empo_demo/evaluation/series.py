@@ -12,7 +12,8 @@ from typing import TypeVar
 from empo_demo.metrics.valence import Vad
 
 Series = list[float | None]
-_One, _Other = TypeVar("_One"), TypeVar("_Other")
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 
 
 def mean(values: Iterable[float | None]) -> float | None:
