@@ -15,6 +15,7 @@ import gradio as gr
 from fastapi import HTTPException
 from gradio.queueing import Queue
 
+from empo_demo.ui.unread import Unread
 from empo_demo.ui.visitors import address_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,21 @@ class LaneQueue(Queue):
     """Gradio's queue, with places per lane and per address."""
 
     lanes: Mapping[str, Lane] = {}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.pending_messages_per_session: Any = Unread(self._given_up)
+
+    def compute_analytics_summary(self, records: Any) -> dict[str, Any]:
+        """Nothing. Gradio makes a table of the last 10,000 calls after each call, for a monitor
+        that is not served."""
+        return {"functions": {}}
+
+    def _given_up(self, session: str) -> None:
+        """End what still runs for a session whose messages nobody reads."""
+        for name in self.pending_event_ids_session.pop(session, ()):
+            if (event := self.event_ids_to_events.get(name)) is not None:
+                event.alive = False
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         """Queue a call as Gradio does. Refuse with 404, 422, 429 (address) or 503 (lane)."""

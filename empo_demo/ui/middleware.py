@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
 from empo_demo.settings import Settings, split
 from empo_demo.ui.highlights import GENERAL
 
@@ -120,9 +122,13 @@ class Guard:
         try:
             await self._app(scope, counted, guarded)
         except Exception as error:
-            if started:
+            if not started:
+                await _refuse(send, *_explained(scope["path"], error))
+            elif isinstance(error.__cause__, HTTPException):
+                # The stream has told it, as for a session that is not there. It only has to end.
+                await send({"type": "http.response.body"})
+            else:
                 raise
-            await _refuse(send, *_explained(scope["path"], error))
 
     def _believed(self, scope: Scope) -> Scope:
         """Without what only a trusted proxy may say, and without a foreign page's Origin."""
