@@ -68,8 +68,9 @@ def configure_logging(level: int = logging.WARNING, *, verbose: bool = False) ->
         # In a pipe, our own progress writes a line every ten seconds.
         for bars in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(bars, "1")
-    # transformers reads its level from this variable when it is imported.
+    # transformers and trl read these when they are imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -49,17 +49,18 @@ def _shown(trainer: Any) -> Iterator[None]:
 
         class Shown(TrainerCallback):
             begin: Begin | None = None
-            loss = math.nan
+            title = "training"
 
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 if state.is_world_process_zero:
                     self.begin = self.begin or stack.enter_context(steps(state.max_steps))
-                    self.begin(f"training, loss {self.loss:.3f}", state.global_step)
+                    self.begin(self.title, state.global_step)
 
             def on_log(
                 self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
             ) -> None:
-                self.loss = float((logs or {}).get("loss", self.loss))
+                if "loss" in (logs or {}):
+                    self.title = f"training, loss {float(logs['loss']):.3f}"
 
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Shown())
