@@ -65,7 +65,7 @@ class Live:
 
     @property
     def dropped(self) -> int:
-        """The number of the round: a known bad side reads nothing."""
+        """How many exchanges the models did not read; a known bad side has no model, hence 0."""
         return max(outcome.dropped for outcome in self.outcomes.values())
 
     def texts(self) -> dict[Side, str]:
@@ -88,7 +88,7 @@ class Live:
 
 
 def owner() -> str:
-    """The name of this process; an earlier process with the same host and number has another."""
+    """The name of this process. An earlier process with the same process id has another name."""
     return f"{socket.gethostname()}:{os.getpid()}:{_BOOT}"
 
 

@@ -1,4 +1,4 @@
-"""Checks PEFT adapters and attaches them to a base. A misfit is one `EngineError`."""
+"""Checks PEFT adapters and attaches them to a base. What does not fit raises an `EngineError`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
 
 
 def release(wrapped: Any) -> None:
-    """Drop PEFT's LoRA weights. The layers already hold them in the form that they compute with."""
+    """Remove PEFT's LoRA weights from memory. The layers have their own copies of them by now."""
     from peft.tuners.lora import LoraLayer
 
     for layer in wrapped.modules():

@@ -139,7 +139,7 @@ def _quantise(load: Load, whole: Path, ready: Path) -> bool:
         shutil.rmtree(ready, ignore_errors=True)
         return False
     finally:
-        # The model holds itself alive, and the copy is loaded into the same memory next.
+        # References inside the model keep it in memory until now, and the copy needs this memory.
         gc.collect()
     for file in whole.iterdir():
         if not file.name.startswith(("model", "config.json", "generation_config")):

@@ -1,4 +1,4 @@
-"""A budget against what is free: whether it fits, what would fit instead, and both as a table."""
+"""Compares a budget with the free memory and disk: does it fit, and which settings would?"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _STEP_SECONDS, _WORTH = 0.25, 0.95
 
 
 def rounds_at_once(passes: Sequence[ForwardPasses]) -> int:
-    """As many rounds as cost no tokens per second, by doubling.
+    """The most rounds that do not lower the tokens per second; found by doubling.
 
     Whoever waits in the queue sees nothing, so more rounds are better even if each is slower. But
     a decode step of all batches may take `_STEP_SECONDS` at most.

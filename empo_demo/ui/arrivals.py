@@ -52,7 +52,7 @@ class Arrivals:
             session = replace(session, round="")
         if self.recorded_replies:
             changes[p.pick] = self.list_recorded()
-        # The page is laid out in English: what is English already need not travel.
+        # The layout is in English, so an English visitor needs no other words.
         if session.language != LANGUAGES[0] or not language:
             for component, words in self.labels.changes(texts_of(session.language)).items():
                 changes[component] = {**words, **_update(changes.get(component))}

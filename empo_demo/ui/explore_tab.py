@@ -129,7 +129,7 @@ def _wire(
     form, said, outputs = explorer.form, explorer.said, explorer.outputs()
     knobs = [session, *form.all()]
     seen, asked = gr.State(False), gr.State(None)
-    # The change of a state is told for every visitor, and twice: a button that nobody sees is not.
+    # A hidden button, because Gradio tells the page twice of each change of a `State`.
     opened = gr.Button(visible="hidden", elem_id="x-opened")
 
     def play(request: gr.Request, stored: Any, *values: Any) -> Iterator[Changes]:
@@ -147,7 +147,7 @@ def _wire(
         changes, linked = explorer.restore(request.query_params, say_of(stored, request))
         if linked is None:
             return {said: "", **changes}
-        # A link opens where it leads, and plays.
+        # A link opens this tab and starts its comparison.
         return {**changes, tabs: gr.update(selected="explore"), seen: True, asked: linked}
 
     def linked(

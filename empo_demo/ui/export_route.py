@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ENDINGS = {"trl": "jsonl", "kto": "jsonl", "csv": "csv"}
 PER_ADDRESS = 2
-"""Exports read every vote: one is made at a time, and so many of one address may wait."""
+"""How many exports of one address may wait. Only one is made at a time: it reads every vote."""
 
 
 def address_of_export(form: str) -> str:

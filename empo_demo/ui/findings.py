@@ -1,6 +1,6 @@
 """What the shipped evaluation says, in sentences and one picture, made from its figures alone.
 
-A difference counts where it stands after Holm's correction; everything else is said to be open.
+A difference counts if it is significant after Holm's correction. All others are called open.
 """
 
 from __future__ import annotations

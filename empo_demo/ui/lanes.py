@@ -97,7 +97,7 @@ def install(page: gr.Blocks, settings: Settings) -> int:
     With fewer threads one lane's workers would take another's.
     """
     lanes = lanes_of(settings)
-    # `api_open`: a direct POST to /run would pass every lane by.
+    # `api_open`: a direct POST to /run would bypass every lane.
     page.queue(max_size=None, default_concurrency_limit=OTHER.workers, api_open=False)
     queue = LaneQueue(
         live_updates=page._queue.live_updates, concurrency_count=page.max_threads,

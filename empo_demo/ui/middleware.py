@@ -46,8 +46,8 @@ USED = frozenset(
     {"api", "app_id", "call", "cancel", "config", "file", "heartbeat", "info", "login_check",
      "openapi.json", "queue", "reset", "run", "startup-events", "theme.css", "token", "user"}
 )  # fmt: skip
-"""What the page and its clients ask of Gradio under `API`. The rest is not there: uploads, an
-ffmpeg for strangers' films, links that write what a session shows to the disk."""
+"""What the page and its clients ask of Gradio under `API`. The rest is refused: uploads, the
+conversion of videos, and links that write the state of a session to the disk."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 """On a Space the platform's proxy connects from one of these, and nothing else can connect."""

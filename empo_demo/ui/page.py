@@ -167,7 +167,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
     say, labels = texts_of("en"), Labels()
     title = "EmPO Arena"
     with Page(title=title, analytics_enabled=False, delete_cache=(600, 600)) as page:
-        # First: a handler of the page with the same name would take the documented one.
+        # Endpoints come first: a handler of the page with the same name would take their name.
         endpoints.build(arena)
         session = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
         with gr.Row(elem_classes="head-row"):
@@ -197,7 +197,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
         labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
         outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))
-        # It asks only while the models load: the first answer says whether they do.
+        # The timer runs only while the models load; the first answer says whether they still do.
         timer = gr.Timer(1.5, active=False)
 
         def restore(stored: Any, request: gr.Request) -> dict[Any, Any]:
@@ -222,10 +222,10 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
 
 
 def _progress_on(place: gr.HTML, page: gr.Blocks) -> None:
-    """Let `place` alone take the progress of every call that shows none.
+    """Name `place` as the only component that may show the progress of calls that show none.
 
-    Without it Gradio's script copies all properties of all outputs at each frame of a stream, of
-    those of earlier calls too: more work than everything else that an answer asks of the browser.
+    Otherwise Gradio's script copies all properties of all outputs at each frame of a stream, also
+    for earlier calls. That is more work for the browser than all the rest of an answer.
     """
     for fn in page.fns.values():
         if fn.show_progress == "hidden":
@@ -235,7 +235,7 @@ def _progress_on(place: gr.HTML, page: gr.Blocks) -> None:
 def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
     """Load SEM and engine and hand them to the arena, or say why they are not there.
 
-    A SEM that does not load costs the guidance and the chips, never the arena.
+    Without a SEM there is no guidance and no emotion, but the arena works.
     """
     from empo_demo.empathy.plugins import load_sem
     from empo_demo.engine.loading import load_engine

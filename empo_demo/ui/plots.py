@@ -19,9 +19,9 @@ from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
 
 REACH = {"vader": 1.0, "sem": 0.6}
-"""The valence at the ends of the axis: people's mean ratings, which the SEM tells, stay inside."""
+"""The valence at the ends of the axis. The SEM predicts mean ratings, which are less extreme."""
 CLOSE, NEUTRAL = 0.25, 0.15
-"""In shares of `REACH`: a difference below the one is close, a valence below the other neutral."""
+"""Shares of `REACH`: smaller differences are called close, smaller valences neutral."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 62, 268, 12, 126
 
 

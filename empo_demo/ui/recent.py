@@ -1,4 +1,4 @@
-"""A figure that costs much and is asked for often: made anew now and then, not each time."""
+"""Keeps a figure that is expensive and often asked for, and computes it again only now and then."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 cost = time.thread_time
 SHARE = 0.1
-"""Of one processor, at most, for one figure: what takes 1 s is made anew after 10 s."""
+"""The largest share of one processor for one figure: what takes 1 s is kept for 10 s."""
 
 
 class Recent(Generic[Value]):
     """The last value of `make`, which runs in one thread at a time and for `SHARE` of the time.
 
-    So no number of visitors who ask for it can slow the others down. What `make` raises is raised
-    on, and is not kept.
+    So visitors who ask for it cannot slow others down, however many they are. An exception of
+    `make` is raised again, and is not kept.
     """
 
     def __init__(self, make: Callable[[], Value]) -> None:

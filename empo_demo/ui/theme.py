@@ -1,7 +1,7 @@
 """The look: colours, type, script. Everything is bundled; no request to anyone.
 
-The mark is two voices whose overlap is what was understood. Fraunces (OFL, see
-`assets/page/fraunces-LICENSE.txt`) speaks where people do; the system's font does the rest.
+The logo is two overlapping voices. What people and models say is set in Fraunces (OFL, see
+`assets/page/fraunces-LICENSE.txt`), everything else in the system's font.
 """
 
 from __future__ import annotations

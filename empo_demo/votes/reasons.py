@@ -45,7 +45,7 @@ def left_out_line(counts: Mapping[str, int]) -> str:
 
 
 def not_stored(withdrawn: int, bad: int, unit: str) -> str:
-    """The end of a sentence on what was taken in: what of it was not; empty if all was."""
+    """The end of a sentence about an import: what was not stored; empty if all was stored."""
     said = f", {withdrawn:,} had been withdrawn" if withdrawn else ""
     return said + (f", {bad:,} bad {unit} left out" if bad else "")
 

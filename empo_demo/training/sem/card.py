@@ -1,4 +1,4 @@
-"""The SEM's model card, in the Hub's format: what it is, how made, what it reaches and does not."""
+"""The SEM's model card, in the Hub's format: what it is, how it was made, and its figures."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.sem.folds import FOLDS, fold_of, kept_back
 
 SHARES = (1.0, 0.9, 0.8)
-"""How much of the encoder's average with its start may be the trained weights."""
+"""Candidates: the share of the trained weights in the encoder's average with its start."""
 PENALTIES = (1.0, 3.0, 10.0)
-"""How much a change of the trained emotion head may cost."""
+"""Candidates: the penalty on changes of the trained emotion head."""
 COVERED = 0.9
-"""How often the set of likely labels holds the right one."""
+"""How often the set of likely labels must contain the right one."""
 Values = np.ndarray
 State = Mapping[str, torch.Tensor]
 
@@ -64,7 +64,7 @@ class Item:
 def choose(net: SemNet, origin: State, texts: Texts, data: Path) -> Chosen:
     """Average `net`'s encoder with `origin` at the best share, then `settle` its emotion head.
 
-    The share is chosen with the head as it was trained; it came out alike for every fold.
+    The share is chosen with the trained head, once: every fold gave the same one.
     """
     share = average(net, origin, items_of(read_conversations(data, "valid"), texts))
     return settle(net, texts, data, {"share": share})
@@ -89,8 +89,8 @@ def average(net: SemNet, origin: State, items: Sequence[Item]) -> float:
 def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> Chosen:
     """Refit the emotion head on ED-valid, which the encoder never saw, and calibrate it.
 
-    For each fold the penalty, the temperature and the bound of the 90 % set come from the other
-    two, each read by a head that was fitted without it.
+    For each fold, the penalty, the temperature and the bound of the 90 % set are chosen on the
+    other two folds, and each of these is read by a head that was fitted without it.
     """
     items = items_of(read_conversations(data, "valid"), texts)
     states, recent = features(net, [item.text for item in items])
@@ -151,10 +151,10 @@ def refit(
 
 
 def blend(net: SemNet, trained: State, origin: State, share: float) -> None:
-    """Set the encoder to `share` of the trained weights and the rest of its weights of old.
+    """Set the encoder to `share` × its trained weights + (1 - `share`) × its weights at the start.
 
-    Fine-tuning for several epochs makes it remember its training dialogues; the mean with its
-    start reads new ones better (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    After several epochs the trained encoder remembers its training dialogues. The average reads
+    new dialogues better (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
     """
     mixed = {
         name: share * value + (1 - share) * origin[name] if value.is_floating_point() else value
@@ -182,7 +182,7 @@ def settings(
     _, penalty, heat, said = min(found, key=lambda row: row[0])
     rows = _softmax(said, heat)
     right = np.sort(rows[np.arange(len(rows)), labels.numpy()])
-    # Split conformal: so many of the kept probabilities may be below the bound.
+    # Split conformal prediction: this many of the held-out probabilities may be below the bound.
     place = int(np.floor((1 - COVERED) * (len(right) + 1))) - 1
     return penalty, heat, float(right[max(0, place)])
 
@@ -196,7 +196,7 @@ def answers(
 ) -> tuple[Values, Values]:
     """(n, 32) probabilities, and which labels are at least as probable as `bound`.
 
-    The most probable label always is among these.
+    The most probable label is always one of them.
     """
     rows = _softmax(_said(x, head), heat)
     return rows, (rows >= bound) | (rows == rows.max(1, keepdims=True))

@@ -15,9 +15,9 @@ REPORTING = 2
 PARTS = 12
 """Parts of the blocks: four make an outer fold, one of the other eight chooses for it."""
 BLOCK = 400
-"""So many neighbouring tasks of EmpatheticDialogues belong together: see `block`."""
+"""The number of neighbouring tasks of EmpatheticDialogues in one block; see `block`."""
 KEPT_BACK = 10
-"""One task of ED-train in so many is kept back."""
+"""One of this many tasks of ED-train is kept back."""
 
 
 def fold_of(conv_id: str) -> int:

@@ -79,7 +79,7 @@ def fit_levels(
 
 
 def cause_loss(net: SemNet, batch: Sequence[corpora.CauseExample], hidden: Tensor) -> Tensor:
-    """Per piece: is its word a cause, and (for the ranking) which share of the causes is it?"""
+    """Two losses: whether each piece belongs to a cause word, and how the pieces are ranked."""
     _, _, segments = collate([example.text for example in batch])
     logits = net.causes(hidden)
     targets = torch.zeros_like(logits)
@@ -97,9 +97,10 @@ def cause_loss(net: SemNet, batch: Sequence[corpora.CauseExample], hidden: Tenso
 def level_loss(
     net: SemNet, batch: Sequence[corpora.Pair], weights: Tensor, shared: Tensor
 ) -> Tensor:
-    """Weighted cross-entropy of the levels, summed over the mechanisms, and the rationales'.
+    """The loss of the levels, summed over the mechanisms, plus the loss of the rationales.
 
-    The latter: per token of the response, is it part of what made the mechanism's level?
+    Levels: weighted cross-entropy. Rationales: for each token of the response and each mechanism,
+    whether people marked the token as the reason for the level.
     """
     _, mask, segments = collate([example.text for example in batch])
     with torch.autocast("cpu", torch.bfloat16):
@@ -129,7 +130,7 @@ def level_weights(pairs: Sequence[corpora.Pair]) -> Tensor:
 
 
 def _states(texts: Sequence[Text], read: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-    """What `read` gives for each text, (tokens, dim), in 16 bits to spare memory."""
+    """The result of `read` for each text, (tokens, dim), in 16 bits to save memory."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     for start in range(0, len(order), 64):
@@ -160,7 +161,7 @@ def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_loss(loss: Tensor) -> None:
-    """Stop a training whose loss is no number; what was saved before stays as it is."""
+    """Raise an `EngineError` if the loss is not a number. The last checkpoint is kept."""
     if not torch.isfinite(loss):
         raise EngineError(
             "The loss is no number; the last checkpoint is kept. Run the command again, "

@@ -19,7 +19,7 @@ def blocks(conversations: Sequence[str]) -> list[str]:
 
 
 def widened(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Where another sample of the same size would fall: both samples vary, so times √2."""
+    """The interval for a second sample of the same size: √2 times as wide, as both samples vary."""
     low, high = bounds
     return value - 2**0.5 * (value - low), value + 2**0.5 * (high - value)
 

@@ -1,8 +1,7 @@
 """What the SEM starts from: a pretrained encoder, without the word pieces that English never uses.
 
-Pieces with letters of other scripts and the unused ones go (the embedding would be a third
-larger); all others stay. An earlier SEM kept the 12,000 pieces that its data used most. Training
-time only.
+Pieces with letters of other scripts and unused pieces are removed, because they would make the
+embedding a third larger. All other pieces are kept. Only training uses this module.
 """
 
 from __future__ import annotations

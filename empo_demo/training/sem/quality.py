@@ -1,4 +1,4 @@
-"""How well the SEM reads emotions and valence, and how well it knows what it does not know."""
+"""The SEM's figures: how well it reads emotions and valence, and how well it is calibrated."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def train_emotions(
     net: SemNet, examples: Sequence[Example], feeling: Sequence[Example], work: Path,
     *, epochs: int, seed: int, runs: int, name: str = "run",
 ) -> None:  # fmt: skip
-    """The second stage; `net` ends as the mean of its runs, each in an order of its own."""
+    """The second stage. Each run has its own order of the data; `net` gets their mean weights."""
     start = copy.deepcopy(net.state_dict())
     total: dict[str, torch.Tensor] = {}
     for number in range(runs):
