@@ -12,9 +12,10 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -137,22 +138,12 @@ def add_contender(path: Path, contender: Contender) -> None:
 def write_roster(path: Path, roster: Roster) -> None:
     """Write `roster` as a new file, so that `add_contender` can extend a preset."""
     folder = path.resolve().parent
-    decoding = roster.decoding
-    lines = [
-        f"name = {_quoted(roster.name)}",
-        f"tiny = {str(roster.tiny).lower()}",
-        f"system_prompt = {_quoted(roster.system_prompt)}",
-        f"quantization = {_quoted(roster.quantization)}",
-        "",
-        "[decoding]",
-        f"temperature = {decoding.temperature}",
-        f"top_p = {decoding.top_p}",
-        f"repetition_penalty = {decoding.repetition_penalty}",
-        f"max_new_tokens = {decoding.max_new_tokens}",
-        f"stop = [{', '.join(_quoted(text) for text in decoding.stop)}]",
-    ]
+    head = {
+        name: getattr(roster, name) for name in ("name", "tiny", "system_prompt", "quantization")
+    }
     tables = [contender_toml(contender, folder) for contender in roster.contenders]
-    text = "\n".join(lines) + "\n\n" + "\n".join(tables)
+    parts = [_table(head), "[decoding]\n" + _table(asdict(roster.decoding)), *tables]
+    text = "\n".join(parts)
     _parse(path, text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)
@@ -160,17 +151,15 @@ def write_roster(path: Path, roster: Roster) -> None:
 
 def contender_toml(contender: Contender, folder: Path) -> str:
     """One ``[[contenders]]`` table, with local paths relative to `folder`."""
-    lines = ["[[contenders]]"]
     empty = Contender(id="", base="")
+    values = {}
     for name in _ContenderTable.model_fields:
         value = getattr(contender, name, None)
         if value is None or (name != "id" and value == getattr(empty, name)):
             continue
-        if name in ("base", "adapter", "predictions"):
-            value = _relative(value, folder)
-        written = _quoted(value) if isinstance(value, str) else str(value).lower()
-        lines.append(f"{name} = {written}")
-    return "\n".join(lines) + "\n"
+        paths = name in ("base", "adapter", "predictions")
+        values[name] = _relative(value, folder) if paths else value
+    return "[[contenders]]\n" + _table(values)
 
 
 def resolve_model(model: str, folder: Path, where: str) -> str:
@@ -286,5 +275,7 @@ def _relative(model: str, folder: Path) -> str:
     return os.path.relpath(path, folder) if path.is_absolute() else model
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _table(values: Mapping[str, Any]) -> str:
+    """Lines of TOML: for texts, numbers, booleans and lists its notation is that of JSON."""
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    return "".join(f"{line}\n" for line in lines).replace("\x7f", "\\u007f")

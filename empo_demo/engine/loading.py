@@ -204,11 +204,9 @@ class Loader:
             # The libraries raise many kinds of errors for faulty files.
             log.debug("Loading failed", exc_info=True)
             if is_out_of_memory(error):
-                place = (
-                    "this machine's memory" if self.device == "cpu" else f"{self.device}'s memory"
-                )
+                where = "this machine" if self.device == "cpu" else self.device
                 raise EngineError(
-                    f"The model {name} does not fit into the memory of {place}; use "
+                    f"The model {name} does not fit into the memory of {where}; use "
                     "EMPO_QUANTIZATION=nf4, a smaller model, fewer contenders, or a larger machine."
                 ) from None
             raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
