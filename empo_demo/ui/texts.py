@@ -20,10 +20,10 @@ from empo_demo.votes.verdicts import VERDICTS
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
 
-LANGUAGES = ("en", "de")
 FIGURE = re.compile(r"[+-]?\d{1,3}(,?\d{3})*(\.\d+)?%?")
 """A number as English writes it."""
 FOLDER = ASSETS / "texts"
+LANGUAGES = ("en", *sorted({path.stem for path in FOLDER.glob("*.json")} - {"en"}))
 _MARKS = {",": "thousands", ".": "point", "%": "percent"}
 
 
