@@ -10,6 +10,7 @@ import argparse
 import io
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def stills(browser: Any, url: str, folder: Path, looks: list[str] | None) -> Non
         page.wait_for_selector(".reveal", state="detached")
         page.wait_for_selector("#vote_b:visible")
         shot("6-second-turn")
+        rare(page, shot)
         for place, tab in enumerate(TABS, start=1):
             go_to_tab(page, place)
             if tab == "explore":
@@ -123,6 +125,29 @@ def stills(browser: Any, url: str, folder: Path, looks: list[str] | None) -> Non
             page.wait_for_timeout(3000)
             shot(f"7-{tab}")
         page.context.close()
+
+
+def rare(page: Any, shot: Callable[[str], None]) -> None:
+    """What is seldom seen: help in a crisis, a full queue, a lost connection."""
+    page.click("#vote_a")
+    page.wait_for_selector(".reveal")
+    page.fill("#box textarea", "I cannot go on. I want to end my life.")
+    page.click("#send")
+    page.wait_for_selector(".notice.crisis")
+    shot("6-crisis")
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, body="{}"))
+    page.locator(".example").nth(1).click()
+    page.wait_for_selector("#told")
+    shot("6-queue-full")
+    page.unroute("**/queue/join*")
+    page.wait_for_selector(".reveal", state="detached")
+    page.wait_for_selector("#vote_b:visible")
+    page.context.set_offline(True)
+    page.click("#vote_a")
+    page.wait_for_selector("#told")
+    shot("6-lost")
+    page.context.set_offline(False)
+    page.wait_for_selector(".reveal")
 
 
 def moving(browser: Any, url: str) -> None:
