@@ -63,6 +63,7 @@ def amount(title: str, *, in_bytes: bool = True) -> Iterator[Report]:
 @contextmanager
 def _bar(total: int) -> Iterator[Begin]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
@@ -72,7 +73,7 @@ def _bar(total: int) -> Iterator[Begin]:
         def begin(name: str, done: int | None = None) -> None:
             nonlocal before
             before = done = before + 1 if done is None else done
-            bar.update(task, description=name, completed=min(done, total))
+            bar.update(task, description=escape(name), completed=min(done, total))
 
         yield begin
 
@@ -80,6 +81,7 @@ def _bar(total: int) -> Iterator[Begin]:
 @contextmanager
 def _amount_bar(title: str, in_bytes: bool) -> Iterator[Report]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -92,7 +94,7 @@ def _amount_bar(title: str, in_bytes: bool) -> Iterator[Report]:
     count = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(escape(title), total=None)
 
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -188,9 +189,11 @@ logging.getLogger("empo_demo.x").info("ours")
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_libraries_keep_quiet_unless_asked(verbose: bool) -> None:
+    # Earlier tests may have set it in this process.
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("TRL_")}
     ran = subprocess.run(
         [sys.executable, "-c", QUIET.format(verbose=verbose)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=120,
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=120, env=bare,
     )  # fmt: skip
     assert "ours" in ran.stderr
     for noise in ("plugin", "Failed to load", "TRLExperimentalWarning"):

@@ -53,7 +53,7 @@ def compare(
 
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with console.status("Loading the models…"):
         from empo_demo.empathy.plugins import load_sem
         from empo_demo.engine.loading import load_engine
@@ -126,7 +126,7 @@ def _panes(frame: Frame, comparison: Comparison, reading: Reading) -> Renderable
         cells.append(Panel(Text(said or "…"), title=Text(name), title_align="left"))
         panes.add_column(ratio=1)
     panes.add_row(*cells)
-    words = ", ".join(cause.text for cause in reading.causes)
+    words = ", ".join(cause.text for cause in reading.marks)
     return Group(Text(f"Heard: {reading.certainty.words} · words: {words}"), panes)
 
 

@@ -120,7 +120,7 @@ def ballot_of(row: Any) -> Ballot:
     for name in ("a", "b"):
         if not isinstance(row[name], str) or not row[name].strip():
             raise ValueError(f"{name} is {row[name]!r}; a contender's id is expected.")
-    if row["verdict"] not in VERDICTS:
+    if not isinstance(row["verdict"], str) or row["verdict"] not in VERDICTS:
         raise ValueError(f"verdict is {row['verdict']!r}; it may be {', '.join(VERDICTS)}.")
     if row["a"] == row["b"]:
         raise ValueError(f"a and b are both {row['a']!r}; two contenders are expected.")

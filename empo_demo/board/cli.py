@@ -46,7 +46,7 @@ def rank(
 
     from empo_demo.board import agreement, standing
 
-    with Console(stderr=True).status("Ranking…"):
+    with Console(stderr=True, markup=False).status("Ranking…"):
         counted = _counted(source, database)
         result = standing.rank(counted.ballots, samples=samples, seed=seed)
         agreed = agreement.of_ballots(counted.ballots)
@@ -55,7 +55,7 @@ def rank(
         typer.echo(json.dumps({**found, "left_out": dict(counted.left_out)}))
         return
     _print(result)
-    Console().print(agreed.sentence(), highlight=False)
+    Console(markup=False).print(agreed.sentence(), highlight=False)
     _say_left_out(counted.left_out)
 
 
@@ -137,7 +137,7 @@ def _print(result: Ranking) -> None:
                 one.status, ""
             ),
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     lines = [
         _share("Ties", result.ties.rate, result.ties.interval),

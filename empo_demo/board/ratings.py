@@ -216,7 +216,7 @@ def show(summary: Summary) -> None:
         table.add_row(name, *cells, str(max(cell["n"] for cell in means.values())))
     alphas = [summary.agreement[d]["krippendorff_alpha"] for d in dimensions]
     table.add_row("agreement α", *["–" if a is None else f"{a:.2f}" for a in alphas], "")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for row in summary.paired:
         console.print(

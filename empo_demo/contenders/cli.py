@@ -56,7 +56,7 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
             row["id"], row["strategy"], f"{row['weight']:g}", row["revision"],
             words[row["prepared"]], downloaded(row["download"]),
         )  # fmt: skip
-    Console().print(table)
+    Console(markup=False).print(table)
     typer.echo(lines)
 
 
@@ -117,7 +117,7 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
     from rich.console import Console
 
     try:
-        with Console(stderr=True).status("Planning…"):
+        with Console(stderr=True, markup=False).status("Planning…"):
             from empo_demo.engine.budget import plan_of
             from empo_demo.engine.fits import as_json, table
             from empo_demo.engine.free_memory import free_memory

@@ -57,7 +57,7 @@ def analyze_file(source: Path, output: Path | None) -> None:
     """Answer each line of a JSONL file with one line, in order; see `empathy.analyze`."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with _lines(source) as lines, _writer(output) as out, console.status("Reading…") as status:
         from empo_demo.empathy.analyze import analyze_records
         from empo_demo.empathy.plugins import load_sem
@@ -76,20 +76,20 @@ def _print(text: str, reading: Reading) -> None:
     from rich.text import Text
 
     marked = Text(text)
-    for cause in reading.causes:
+    for cause in reading.marks:
         marked.stylize(
             "bold underline" if cause.weight >= 0.5 else "underline", cause.start, cause.end
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(marked)
     console.print(reading.certainty.words, style="bold", highlight=False)
     for label, probability in reading.emotions[:5]:
         bar = "█" * round(30 * probability)
         console.print(f"{label:>14} {probability:6.1%} {bar}", highlight=False)
     # A pipe shows no underlining, so the words are also named.
-    causes = ", ".join(f"{cause.text} {cause.weight:.0%}" for cause in reading.causes)
-    console.print(f"caused by: {causes or 'no word'}", highlight=False, markup=False)
-    console.print(_valence_line(reading), highlight=False, markup=False)
+    causes = ", ".join(f"{cause.text} {cause.weight:.0%}" for cause in reading.marks)
+    console.print(f"caused by: {causes or 'no word'}", highlight=False)
+    console.print(_valence_line(reading), highlight=False)
 
 
 def _valence_line(reading: Reading) -> str:

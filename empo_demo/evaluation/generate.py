@@ -108,13 +108,13 @@ def run(
     """The command: generate what is missing in `output`. Raises `EngineError` if a reply failed."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     contender = roster[contender_id]
     found = read_items(data, limit)
     for line in found.skipped:
-        console.print(f"Skipped: {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Skipped: {line}", highlight=False, soft_wrap=True)
     done = read_done(output, contender.id, seed)
     missing = [item for item in found.items if item.conv_id not in done]
     console.print(

@@ -49,7 +49,7 @@ def run(
     """The command: measure `predictions` (or use the shipped results), add votes, write."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     settings = load_settings()
     if predictions:
         names = metric_names(metrics)
@@ -67,7 +67,7 @@ def run(
     except OSError as error:
         raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
     for line in data.notices:
-        console.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Note: {line}", highlight=False, soft_wrap=True)
     console.print(f"Written to {output}.", highlight=False)
 
 

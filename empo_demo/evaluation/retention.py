@@ -59,11 +59,13 @@ def run(
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     harness = Harness(names, limit=limit, shots=shots, batch=batch)
-    record = evaluate(contender_id, harness, Console(stderr=True), force_adapter=force_adapter)
+    record = evaluate(
+        contender_id, harness, Console(stderr=True, markup=False), force_adapter=force_adapter
+    )
     if as_json:
         print(json.dumps(record, allow_nan=False))
     else:
-        _print(record, Console())
+        _print(record, Console(markup=False))
 
 
 def evaluate(

@@ -33,15 +33,15 @@ def run_score(
 
     names = metric_names(metrics)
     tools = Tools(load_settings(), nidf_corpus, encoder)
-    messages = Console(stderr=True)
+    messages = Console(stderr=True, markup=False)
     with steps(count_steps(predictions, names)) as begin:
         scores = score_files(predictions, names, tools, begin)
     for line in [*scores.notices, *_not_the_papers(names, tools)]:
-        messages.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
+        messages.print(f"Note: {line}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(scores.as_json(), ensure_ascii=False, allow_nan=False))
     else:
-        print_tables(scores, Console())
+        print_tables(scores, Console(markup=False))
 
 
 def _not_the_papers(metrics: Sequence[str], tools: Tools) -> list[str]:

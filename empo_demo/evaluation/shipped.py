@@ -42,7 +42,7 @@ def rebuild(
         generate.run(name, EXAMPLE_DIALOGUES, own, limit=None, seed=seed, batch=batch)
     harness = Harness([str(EVERYDAY)], limit=None, shots=None, batch=16)
     kept = work / "retention.json"
-    record = retention.evaluate(contenders[-1], harness, Console(stderr=True))
+    record = retention.evaluate(contenders[-1], harness, Console(stderr=True, markup=False))
     kept.write_text(json.dumps(record, allow_nan=False), encoding="utf8")
     write(
         [work / f"{name}.jsonl" for name in contenders],
@@ -66,7 +66,7 @@ def write(
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     tools = Tools(load_settings(), encoder_name=encoder)
     files = [read_predictions(path) for path in predictions]
     with steps(count_steps(files, METRICS)) as begin:

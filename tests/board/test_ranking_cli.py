@@ -74,6 +74,8 @@ def test_equal_lengths_give_a_null_effect(tmp_path: Path) -> None:
         ("[1]", ":3: an object"),
         ('{"round": 1}', ":3: voter, a, b, verdict is missing"),
         ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"c"}', ":3: verdict is 'c'"),
+        ('{"round":1,"voter":1,"a":"x","b":"y","verdict":["a"]}', ":3: verdict is "),
+        ('{"round":1,"voter":1,"a":"x","b":"y","verdict":{"a":1}}', ":3: verdict is "),
         ('{"round":1,"voter":1,"a":"x","b":"x","verdict":"a"}', ":3: a and b are both 'x'"),
         ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"a","len_a":-1}', ":3: len_a is -1"),
         ('{"round":1,"voter":1,"a":"x","b":"y","verdict":"a","len_a":NaN}', ":3: it holds NaN"),
@@ -110,3 +112,16 @@ def test_ratings_reads_the_papers_file(tmp_path: Path) -> None:
     path.write_text("Dim1,annotator,sample_index,model\n10,r,1,x\n30,s,1,x\n", encoding="utf8")
     result = json.loads(run("ratings", "--input", str(path), "--json"))
     assert result["contenders"]["x"]["appropriate"]["mean"] == 20.0
+
+
+def test_names_in_square_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    """rich takes [bold] for an order and [/] for a fault; a file may name a contender so."""
+    rows = [
+        {"round": str(i), "voter": str(i), "a": "[/]", "b": "[bold]x", "verdict": "a",
+         "ratings": {"a_natural": 40 + i, "b_natural": 60}}
+        for i in range(4)
+    ]  # fmt: skip
+    path = write(tmp_path / "votes.jsonl", rows)
+    for command in ("rank", "ratings"):
+        said = run(command, "--input", str(path))
+        assert "[/]" in said and "[bold]x" in said

@@ -189,3 +189,13 @@ def test_scoring_2540_replies_takes_less_than_ten_seconds(tmp_path: Path) -> Non
     begin = time.process_time()
     score(file)
     assert time.process_time() - begin < 10
+
+
+def test_a_file_in_square_brackets_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from empo_demo.evaluation.score_tables import run_score
+
+    files = [write(tmp_path / f"[{name}].jsonl", ["Oh no."] * 4) for name in ("bold", "red")]
+    run_score(files, "distinct", as_json=False, nidf_corpus=None, encoder="")
+    assert "[bold]" in capsys.readouterr().out

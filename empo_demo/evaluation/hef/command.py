@@ -56,7 +56,7 @@ def run(
     """Evaluate HEF. `--json` prints one line; `output` gets the same object."""
     from rich.console import Console
 
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    console = Console(stderr=True, markup=False, width=None if sys.stderr.isatty() else 120)
     settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
