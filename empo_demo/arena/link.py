@@ -17,16 +17,18 @@ from empo_demo.errors import ArenaError, InvalidInput
 
 MAX_LINK = 6_000
 """The longest encoded dialogue in characters. Common servers cut addresses near 8,000."""
-MAX_UNPACKED = 120_000
-"""The most bytes that an encoded dialogue may unpack to."""
+MAX_UNPACKED = 40_000
+"""The most bytes that an encoded dialogue may unpack to; text that says something packs to less
+than `MAX_LINK` of them. The server remembers the dialogue as long as the page is open."""
 BROKEN = "This link is damaged or was cut off; copy the whole address, or start a new comparison."
 
 
 def encode_link(comparison: Comparison) -> dict[str, str]:
     """The query parameters of the URL. Raises `InvalidInput` if the dialogue is too long."""
     text = json.dumps(comparison.dialogue.messages(), ensure_ascii=False, separators=(",", ":"))
-    packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
-    if len(packed) > MAX_LINK:
+    whole = text.encode()
+    packed = base64.urlsafe_b64encode(zlib.compress(whole, 9)).decode().rstrip("=")
+    if len(packed) > MAX_LINK or len(whole) > MAX_UNPACKED:
         raise InvalidInput(
             "This dialogue is too long for a link; share a shorter one, or download it."
         )

@@ -137,6 +137,15 @@ def test_a_dialogue_that_fits_no_address_is_refused_in_plain_words() -> None:
     noise = "".join(chr(rng.randrange(0x4E00, 0x9FA5)) for _ in range(3000))
     with pytest.raises(InvalidInput, match="too long for a link"):
         encode_link(Comparison(Dialogue().plus("user", noise)))
+    with pytest.raises(InvalidInput, match="too long for a link"):
+        encode_link(Comparison(Dialogue().plus("user", "a" * 100_000)))
+
+
+def test_a_link_holds_no_more_than_a_server_remembers_of_many_visits() -> None:
+    long = packed([{"role": "user", "content": "a" * 100_000}])
+    assert len(long) < 1_000
+    with pytest.raises(InvalidInput, match="damaged"):
+        decode_link({**GOOD, "dialogue": long}, ROSTER)
 
 
 def packed(messages: object) -> str:
