@@ -113,11 +113,14 @@ class Playground:
             raise NotAllowed("The emotion model is not available; the arena works without it.")
         return sem.read(dialogue.turns)
 
-    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        """The valence of each text, by the SEM if it is loaded, else by VADER."""
+    def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
+        """The valence of each text, by the SEM if it is loaded, else by VADER.
+
+        With `explained`, what each word adds is measured and not estimated.
+        """
         from empo_demo.empathy.sem import feelings
 
-        return feelings(self._backend.sem(patience=0.0), texts)
+        return feelings(self._backend.sem(patience=0.0), texts, explained=explained)
 
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
         """The EPITOME levels of each (context, reply); empty if the SEM has no such head."""

@@ -17,12 +17,15 @@ VISIBLE = 0.02
 
 
 MOST_LEFT_OUT = 64
-"""VADER reads the text again without each of the first words, up to this many."""
+"""To explain a valence, the text is read again without each of so many of its first words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A word, `text` = content[start:end], and how much it moves the valence (negative: down)."""
+    """A word, `text` = content[start:end], and how much it moves the valence (negative: down).
+
+    That is what the text's valence loses without the word; the SEM's own head only estimates it.
+    """
 
     start: int
     end: int
@@ -34,9 +37,9 @@ class Push:
 class Feeling:
     """Valence in [-1, 1] (-1 very bad, 0 neutral), and its parts.
 
-    `spread` is one standard deviation: in two of three texts, people's mean rating lies within
-    valence ± spread. `arousal` is from -1 (calm) to 1 (excited). VADER gives None for both.
-    `source` is "sem" or "vader". `words` are the words of the text, in order.
+    In two of three texts, people's mean rating lies within valence ± `spread`. `arousal` is from
+    -1 (calm) to 1 (excited). VADER gives None for both. `source` is "sem" or "vader". `words` are
+    the words of the text, in order.
     """
 
     valence: float

@@ -27,8 +27,9 @@ class Cause:
 class Reading:
     """All 32 (label, probability), most probable first, and the cause words in text order.
 
-    `feeling` is how good the last user turn feels. `likely` is a conformal set: labels, most
-    probable first, that include the right one in 90 % of cases; empty if the SEM knows none.
+    The emotions are the dialogue's up to the last user turn; `feeling` is how good that turn feels.
+    `likely` is a conformal set: labels, most probable first, that include the right one in 90 % of
+    cases; empty if the SEM knows none.
     """
 
     emotions: tuple[tuple[str, float], ...]
@@ -44,8 +45,13 @@ class Reading:
         return None if self.feeling is None else self.feeling.valence
 
     @property
+    def marks(self) -> tuple[Cause, ...]:
+        """The cause words to show: none where no emotion is named."""
+        return () if self.certainty.kind == "unread" else self.causes
+
+    @property
     def certainty(self) -> Certainty:
-        return certainty(self.emotions)
+        return certainty(self.emotions, len(self.likely))
 
     def as_json(self) -> dict[str, Any]:
         sure = self.certainty

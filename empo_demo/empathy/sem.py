@@ -10,14 +10,16 @@ import hashlib
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.causes import by_word, choose, per_token
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
+from empo_demo.empathy.feeling import MOST_LEFT_OUT, Feeling, Push, lexicon_feeling
 from empo_demo.empathy.reading import Cause, Reading
+from empo_demo.empathy.words import spans, tells
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS
@@ -77,30 +79,62 @@ class EmbeddedSEM:
         return self.read_many([turns])[0]
 
     def read_many(self, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
-        """One reading per dialogue, with one forward pass per batch of similar length."""
+        """One reading per dialogue, with one forward pass per batch of similar length.
+
+        Valence was learnt from single texts, and earlier turns would drown the last one, so a later
+        turn is a row of its own for it.
+        """
         started = time.perf_counter()
         contents = [_upto_user(turns) for turns in dialogues]
         texts = [self.texts.turns(turns) for turns in contents]
-        rows = self._pass(texts)
+        later = [i for i, turns in enumerate(contents) if len(turns) > 1]
+        alone = {i: self.texts.turns(contents[i][-1:]) for i in later}
+        rows = self._pass([*texts, *alone.values()])
+        lone = dict(zip(later, rows[len(texts) :], strict=True))
         elapsed = (time.perf_counter() - started) * 1000 / max(1, len(contents))
-        return [
-            Reading(
-                _ranked(row.emotions),
-                self._causes(turns, text, row.causes),
-                self.label,
-                elapsed,
-                self._feeling(turns, text, row),
-                self._likely(row.emotions),
+        found = []
+        for i, (turns, text) in enumerate(zip(contents, texts, strict=True)):
+            row = rows[i]
+            found.append(
+                Reading(
+                    _ranked(row.emotions),
+                    self._causes(turns, text, row.causes),
+                    self.label,
+                    elapsed,
+                    self._feeling(turns[-1], alone.get(i, text), lone.get(i, row)),
+                    self._likely(row.emotions),
+                )
             )
-            for turns, text, row in zip(contents, texts, rows, strict=True)
-        ]
+        return found
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
         """The valence of each text by itself. An empty text is neutral."""
         inputs = [self.texts.turns([text]) for text in texts]
         return [
-            self._feeling([text], tokens, row)
+            self._feeling(text, tokens, row)
             for text, tokens, row in zip(texts, inputs, self._pass(inputs), strict=True)
+        ]
+
+    def explained(self, texts: Sequence[str]) -> list[Feeling]:
+        """`feelings`, but the push of each word that tells is measured: what is lost without it.
+
+        Each of these words is one row more, so this is for texts that are finished.
+        """
+        found = self.feelings(texts)
+        places = [
+            (i, start, end)
+            for i, text in enumerate(texts)
+            for start, end in spans(text)[:MOST_LEFT_OUT]
+            if tells(text[start:end])
+        ]
+        without = self.feelings([texts[i][:start] + texts[i][end:] for i, start, end in places])
+        lost = {
+            (i, start): found[i].valence - left.valence
+            for (i, start, _), left in zip(places, without, strict=True)
+        }
+        return [
+            replace(one, words=tuple(replace(w, by=lost.get((i, w.start), 0.0)) for w in one.words))
+            for i, one in enumerate(found)
         ]
 
     def read_words(
@@ -140,11 +174,11 @@ class EmbeddedSEM:
         scored = by_word(turns[-1], len(turns), tokens, weights)
         return choose(turns[-1], scored)
 
-    def _feeling(self, turns: Sequence[str], tokens: Text, row: _Row) -> Feeling:
-        text = turns[-1]
-        if len(turns) not in tokens.segments:
+    def _feeling(self, text: str, tokens: Text, row: _Row) -> Feeling:
+        """The feeling of a text that is the only turn of `tokens`."""
+        if 1 not in tokens.segments:
             return Feeling(0.0, None, None, "sem")
-        words = by_word(text, len(turns), tokens, row.pushes, sum)
+        words = by_word(text, 1, tokens, row.pushes, sum)
         pushes = tuple(Push(s, e, text[s:e], by) for s, e, by in words)
         valence = min(1.0, max(-1.0, row.valence))
         base, slope = self._meta.get("spread", (0.0, 0.0))
@@ -243,7 +277,12 @@ def _ranked(row: np.ndarray) -> tuple[tuple[str, float], ...]:
     return tuple((EMOTIONS[i], float(row[i])) for i in order)
 
 
-def feelings(sem: SEM | None, texts: Sequence[str]) -> list[Feeling]:
-    """The feeling of each text, by the SEM if it can, else by VADER."""
+def feelings(sem: SEM | None, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
+    """The feeling of each text, by the SEM if it can, else by VADER.
+
+    With `explained`, the pushes of words are measured if the SEM can.
+    """
     own = getattr(sem, "feelings", None)
+    if explained:
+        own = getattr(sem, "explained", own)
     return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]

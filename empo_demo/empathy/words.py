@@ -23,6 +23,8 @@ _STOP_WORDS = """
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
+_NEGATIONS = frozenset({"no", "nor", "not", "never", "cannot", "cant", "dont", "didnt", "wasnt"})
+
 
 def spans(text: str) -> list[tuple[int, int]]:
     """(start, end) of each word of `text`, in characters."""
@@ -33,3 +35,9 @@ def is_content(word: str) -> bool:
     """Whether `word` has content: it has a letter or digit and is no stop word."""
     plain = word.lower().replace("’", "'")
     return any(c.isalnum() for c in plain) and plain not in STOP_WORDS
+
+
+def tells(word: str) -> bool:
+    """Whether `word` says how something is: it has content, or denies."""
+    plain = word.lower().replace("’", "'")
+    return is_content(word) or plain in _NEGATIONS or plain.endswith("n't")

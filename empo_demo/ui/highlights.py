@@ -74,7 +74,7 @@ def thread(
     rows = []
     for turn, reading, feeling in zip(dialogue.turns, readings, feelings, strict=True):
         if turn.role == "user":
-            causes = reading.causes if reading else ()
+            causes = reading.marks if reading else ()
             body = f'<p dir="auto">{marked(turn.content, causes, feeling, say)}</p>'
             if reading:
                 body += f'<p class="said">{in_words(reading, say)}</p>'
@@ -141,6 +141,8 @@ def _push(feeling: Feeling | None, start: int, end: int) -> str:
 
 def in_words(reading: Reading, say: Texts = ENGLISH) -> str:
     """The emotion as one would say it, with the sign and colour of its group."""
+    if reading.certainty.kind == "unread":
+        return f'<span class="chip unsure">{escape(say.certainty(reading))}</span>'
     group = GROUP_OF[reading.emotions[0][0]]
     quiet = " unsure" if reading.certainty.abstains else ""
     return (
@@ -170,7 +172,7 @@ def heard(
         f'<span class="value">{say.number(f"{p:.0%}")}</span></li>'
         for label, p in reading.emotions[:5]
     )
-    words = ", ".join(f"<b>{lines(cause.text)}</b>" for cause in reading.causes)
+    words = ", ".join(f"<b>{lines(cause.text)}</b>" for cause in reading.marks)
     legend = "".join(
         f'<span class="chip g-{group}"><i aria-hidden="true">{SIGNS[group]}</i> '
         f"{escape(say(f'group.{group}'))}</span>"

@@ -106,7 +106,7 @@ class Pictures:
         p, say, voted = self.parts, self.say, view.receipt
         show = Exposure(True, True) if voted else view.show
         replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
-        felt = self.readings.feel(replies) if show.plots else {}
+        felt = self.readings.feel(replies, explained=True) if show.plots else {}
         reading = voted.reading if voted and voted.reading else view.reading
         votable = view.state == "votable"
         step = "done" if voted else "vote" if votable else "write"
@@ -208,8 +208,7 @@ class Pictures:
     def blank(self, session: Session) -> Changes:
         """Show the page before a round, with the turns of a draft.
 
-        Nothing is read in a draft: any browser can make one up, and asks for it as often as it
-        likes.
+        The SEM does not read a draft: any browser can make drafts up, as often as it likes.
         """
         p, dialogue = self.parts, session.dialogue
         unread = [None] * len(dialogue.turns)
@@ -268,5 +267,6 @@ class Pictures:
                 readings[i] = self.readings.reading(turns[: i + 1])
         felt: Sequence[Feeling | None] = [None] * len(turns)
         if show.plots and not quick:
+            self.readings.feelings([turn.content for turn in turns[-1:]], explained=True)
             felt = self.readings.feelings([turn.content for turn in turns])
         return highlights.thread(dialogue, readings, felt, self.say)

@@ -29,26 +29,35 @@ class Readings:
     """Bound to one arena; `felt` are feelings known from elsewhere, by text."""
 
     def __init__(self, arena: Arena, felt: Mapping[str, Feeling]) -> None:
-        self._arena, self._felt = arena, dict(felt)
+        self._arena, self._felt, self._explained = arena, dict(felt), dict(felt)
         self._read = functools.lru_cache(maxsize=512)(self._read_anew)
         self._judge = functools.lru_cache(maxsize=512)(self._judge_anew)
 
-    def feelings(self, texts: Sequence[str]) -> list[Feeling]:
-        """How good each text sounds."""
-        wanted = [text for text in dict.fromkeys(texts) if text not in self._felt]
-        found = dict(zip(wanted, self._arena.feelings(wanted), strict=True)) if wanted else {}
-        for text, feeling in found.items():
-            # The word list stands in while the SEM loads: that is not worth remembering.
-            if feeling.source == "sem":
-                self._felt[text] = feeling
-        while len(self._felt) > REMEMBERED:
-            self._felt.pop(next(iter(self._felt)), None)
-        return [found.get(text) or self._felt[text] for text in texts]
+    def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
+        """How good each text sounds.
 
-    def feel(self, replies: Mapping[Side, str]) -> dict[Side, Feeling]:
+        `explained` measures what each word adds, which costs three to four times as much: for a turn
+        and replies that are finished. What was explained once stays so.
+        """
+        kept = self._explained if explained else self._felt
+        wanted = [text for text in dict.fromkeys(texts) if text not in kept]
+        read = self._arena.feelings(wanted, explained=explained) if wanted else []
+        found = dict(zip(wanted, read, strict=True))
+        answers = [found.get(text) or kept[text] for text in texts]
+        for text, feeling in found.items():
+            # While the SEM loads, VADER answers in its place; such values are not kept.
+            if feeling.source == "sem":
+                kept[text] = self._felt[text] = feeling
+        for store in (self._felt, self._explained):
+            while len(store) > REMEMBERED:
+                store.pop(next(iter(store)), None)
+        return answers
+
+    def feel(self, replies: Mapping[Side, str], *, explained: bool = False) -> dict[Side, Feeling]:
         """How good each reply sounds; replies without words are left out."""
         said = {side: text for side, text in replies.items() if text}
-        return dict(zip(said, self.feelings(list(said.values())), strict=True))
+        felt = self.feelings(list(said.values()), explained=explained)
+        return dict(zip(said, felt, strict=True))
 
     def reading(self, turns: Sequence[Turn]) -> Reading | None:
         """The emotion and the cause words of the last of `turns`, a user's."""

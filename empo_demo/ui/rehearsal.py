@@ -68,7 +68,10 @@ def record(arena: Arena, text: str) -> dict[str, Any]:
             for side in SIDES
         },
         "levels": [one.as_json() for one in arena.epitome(pairs)],
-        "feelings": {t: one.as_json() for t, one in zip(texts, arena.feelings(texts), strict=True)},
+        "feelings": {
+            text: one.as_json()
+            for text, one in zip(texts, arena.feelings(texts, explained=True), strict=True)
+        },
     }
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.emotions import GROUPS
+from empo_demo.empathy.emotions import EMOTIONS, GROUPS
 from empo_demo.empathy.feeling import Feeling, lexicon_feeling
-from empo_demo.empathy.reading import Cause
+from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.settings import ASSETS
 from empo_demo.ui import highlights, panes, plots
 from empo_demo.ui.examples import load_examples
@@ -31,6 +31,20 @@ def test_marking_never_lets_markup_through(text: str, start: int, end: int) -> N
 def test_the_mark_is_stronger_the_higher_the_weight() -> None:
     found = [highlights.marked("rain", [Cause(0, 4, "rain", w)]) for w in (0.1, 0.4, 0.9)]
     assert ["w1" in found[0], "w2" in found[1], "w3" in found[2]] == [True] * 3
+
+
+def test_a_text_that_tells_no_emotion_is_given_none() -> None:
+    share = 1 / len(EMOTIONS)
+    causes = (Cause(0, 4, "asdf", 0.6),)
+    reading = Reading(tuple((e, share) for e in EMOTIONS), causes, "s@1", 0.0, None, EMOTIONS[:20])
+    spoken = highlights.thread(Dialogue().plus("user", "asdf"), [reading], [None])
+    assert "<mark" not in spoken
+    for language, words in (("en", "too little to tell"), ("de", "zu wenig")):
+        markup = highlights.heard(reading, texts_of(language)).split("<details>")[0]
+        assert words in markup
+        assert "asdf" not in markup
+        assert "afraid" not in markup and "ängstlich" not in markup
+        assert not any(sign in markup for sign in highlights.SIGNS.values())
 
 
 def test_panes_and_messages_escape() -> None:
