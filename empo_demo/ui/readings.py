@@ -36,8 +36,8 @@ class Readings:
     def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
         """How good each text sounds.
 
-        `explained` measures what each word adds, which costs three to four times as much: for a turn
-        and replies that are finished. What was explained once stays so.
+        `explained` measures what each word adds, for a turn and replies that are finished, since it
+        costs three to four times as much. What was explained once stays so.
         """
         kept = self._explained if explained else self._felt
         wanted = [text for text in dict.fromkeys(texts) if text not in kept]

@@ -1,0 +1,67 @@
+"""Each text of the page is read once, and explained once it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from empo_demo.empathy.feeling import Feeling, Push
+from empo_demo.ui import readings
+from empo_demo.ui.readings import Readings
+
+
+class Arena:
+    """Answers with a push of 1 where it explains; keeps what it was asked."""
+
+    def __init__(self, source: str = "sem") -> None:
+        self.source, self.asked = source, []  # type: str, list[tuple[tuple[str, ...], bool]]
+
+    def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
+        self.asked.append((tuple(texts), explained))
+        words = (Push(0, 1, "x", float(explained)),)
+        return [Feeling(0.5, 0.1, 0.0, self.source, words) for _ in texts]
+
+
+def push(found: Feeling) -> float:
+    return found.words[0].by
+
+
+def test_a_text_is_read_once_and_explained_once() -> None:
+    arena = Arena()
+    page = Readings(cast("Any", arena), {})
+    assert [push(f) for f in page.feelings(["x", "x", "y"])] == [0, 0, 0]
+    assert page.feel({"a": "x", "b": ""}, explained=True) == {"a": page.feelings(["x"])[0]}
+    assert [push(f) for f in page.feelings(["x", "y"])] == [1, 0]
+    page.feelings(["x"], explained=True)
+    assert arena.asked == [(("x", "y"), False), (("x",), True)]
+
+
+def test_what_was_recorded_needs_no_sem() -> None:
+    arena = Arena()
+    known = Feeling(0.1, None, None, "sem")
+    page = Readings(cast("Any", arena), {"x": known})
+    assert page.feelings(["x"]) == page.feelings(["x"], explained=True) == [known]
+    assert arena.asked == []
+
+
+def test_a_word_lists_answer_is_not_kept() -> None:
+    arena = Arena("vader")
+    page = Readings(cast("Any", arena), {})
+    page.feelings(["x"], explained=True)
+    arena.source = "sem"
+    assert page.feelings(["x"])[0].source == "sem"
+    assert len(arena.asked) == 2
+
+
+def test_many_texts_push_the_oldest_out_and_are_all_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readings, "REMEMBERED", 3)
+    arena = Arena()
+    page = Readings(cast("Any", arena), {})
+    page.feelings(["old"])
+    assert len(page.feelings(["old", "b", "c", "d", "e"])) == 5
+    page.feelings(["old"])
+    assert arena.asked[-1] == (("old",), False)
