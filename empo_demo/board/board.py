@@ -53,15 +53,6 @@ class Board:
     agreement: agreement.Agreement
     sentences: tuple[str, ...]
 
-    @property
-    def empty(self) -> bool:
-        """Whether no contender has enough votes for a figure."""
-        return all(one.status == "hidden" for one in self.ranking.contenders)
-
-    def shown(self) -> tuple[standing.Standing, ...]:
-        """The contenders whose figures may be shown, the strongest first."""
-        return tuple(one for one in self.ranking.contenders if one.status != "hidden")
-
     def table(self) -> list[Row]:
         """The rows under the win-rate plot, for every contender."""
         return [_table_row(one, self.labels) for one in self.ranking.contenders]
@@ -77,9 +68,6 @@ class Board:
             for one in self.matrix
             if one.one < one.other
         ]  # fmt: skip
-
-    def days_table(self) -> list[Row]:
-        return [{"day": day, "votes": str(count)} for day, count in self.days]
 
     def sliders_table(self) -> list[Row]:
         return [

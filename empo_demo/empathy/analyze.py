@@ -45,11 +45,6 @@ class _Pair:
 _Job = _Dialogue | _Words | _Pair
 
 
-def analyze_record(sem: SEM, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to one record. Raises `InvalidInput` if the record cannot be used."""
-    return _answers(sem, [_job(record)])[0]
-
-
 def analyze_records(sem: SEM, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """One answer per line of JSON, in order: a reading, EPITOME levels, or ``{"error"}``."""
     remaining = iter(lines)

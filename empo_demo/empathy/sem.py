@@ -230,18 +230,6 @@ class EmbeddedSEM:
                 found[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
         return cast("list[Epitome]", found)
 
-    def token_embeddings(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The last hidden states of each text, (tokens, dim), without special tokens."""
-        import numpy as np
-
-        found = [np.zeros((0, 0), dtype=np.float32)] * len(texts)
-        inputs = [self.texts.turns([text]) for text in texts]
-        for part, ids, mask, segments in self._batches(inputs):
-            hidden = self._net.hidden(ids, mask)
-            for row, i in enumerate(part):
-                found[i] = hidden[row, segments[row] > 0].numpy()
-        return found
-
     def _batches(self, texts: Sequence[Text]) -> Any:
         """Yield (indices, ids, mask, segments) of texts of similar length, without gradients."""
         import torch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,6 @@ def nidf_table(counts: Mapping[str, int]) -> dict[str, float]:
 def nidf(text: str, table: Mapping[str, float]) -> float | None:
     """Mean over the *set* of tokens of `text`, in [0, 1]; None for a text without a token."""
     values = [table.get(token, UNKNOWN) for token in set(tokens(text))]
-    return math.fsum(values) / len(values) if values else None
-
-
-def mean_nidf(texts: Sequence[str], table: Mapping[str, float]) -> float | None:
-    """Mean over the texts that have a token; None if none has."""
-    values = [value for text in texts if (value := nidf(text, table)) is not None]
     return math.fsum(values) / len(values) if values else None
 
 

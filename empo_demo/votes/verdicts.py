@@ -49,8 +49,3 @@ KINDS = (
 VERDICTS: dict[Verdict, VerdictKind] = {kind.name: kind for kind in KINDS}
 DECISIVE = tuple(kind.name for kind in KINDS if kind.preferred)
 """The verdicts that prefer a side."""
-
-
-def noun_of(name: str) -> str:
-    """The verdict's name in a table. An unknown one, from another version, stays as it is."""
-    return VERDICTS[name].noun if name in VERDICTS else name

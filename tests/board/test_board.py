@@ -29,13 +29,13 @@ def made(count: int, **extra: object) -> Board:
 
 def test_an_empty_board_has_no_figures_and_says_so() -> None:
     nothing = board([], ROSTER)
-    assert nothing.empty and nothing.table() == []
+    assert nothing.ranking.contenders == () and nothing.table() == []
     assert len(nothing.lineage) == 2
 
 
 def test_few_votes_stay_in_the_table_without_figures() -> None:
     few = made(20)
-    assert few.empty
+    assert all(one.status == "hidden" for one in few.ranking.contenders)
     assert all(row["win rate"] == "–" and "of 30" in row["note"] for row in few.table())
 
 

@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 
 from empo_demo.cli import app
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.analyze import CHUNK, analyze_record, analyze_records
+from empo_demo.empathy.analyze import CHUNK, analyze_records
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.guarded import Guarded
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.empathy.sem import EmbeddedSEM
-from empo_demo.errors import InvalidInput
 
 
 class WordLengths:
@@ -158,9 +157,9 @@ def test_a_sem_without_epitome_says_so() -> None:
 
 
 def test_one_record_can_be_read_alone(sem: EmbeddedSEM) -> None:
-    assert analyze_record(sem, {"text": "I fell off my bike."})["causes"]
-    with pytest.raises(InvalidInput, match="none of text"):
-        analyze_record(sem, {})
+    (read,) = analyze_records(sem, ['{"text": "I fell off my bike."}'])
+    (refused,) = analyze_records(sem, ["{}"])
+    assert read["causes"] and "none of text" in refused["error"]
 
 
 def test_a_pipe_gets_the_cause_words_and_who_read_the_valence(

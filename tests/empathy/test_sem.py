@@ -7,7 +7,6 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from empo_demo.dialogue import Turn
@@ -148,13 +147,6 @@ def test_a_reading_survives_being_stored(sem: EmbeddedSEM) -> None:
 def test_a_reading_names_its_sem_with_its_revision(sem: EmbeddedSEM) -> None:
     assert sem.read(user("Hello there")).sem == f"embedded@{sem.revision}"
     assert isinstance(load_sem(Settings()), SEM)
-
-
-def test_token_embeddings_have_one_row_per_piece(sem: EmbeddedSEM) -> None:
-    one, two = sem.token_embeddings(["storm", "the storm is over"])
-    assert one.shape[0] < two.shape[0]
-    assert one.shape[1] == two.shape[1] == 384
-    assert np.isfinite(two).all()
 
 
 def test_no_file_is_too_large_for_the_hub_and_nothing_in_the_folder_is_code() -> None:

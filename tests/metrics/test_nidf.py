@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
 from empo_demo.metrics.nidf import (
-    mean_nidf,
     nidf,
     nidf_table,
     read_counts,
@@ -67,10 +66,8 @@ def test_the_commonest_token_is_zero_and_an_unknown_one_is_one() -> None:
     assert math.isclose(TABLE["dog"], (math.log(3) - math.log(2)) / math.log(3))
 
 
-def test_an_empty_reply_has_no_nidf_and_is_left_out_of_the_mean() -> None:
+def test_an_empty_reply_has_no_nidf() -> None:
     assert nidf("", TABLE) is None
-    assert mean_nidf(["", "the"], TABLE) == 0.0
-    assert mean_nidf([""], TABLE) is None
 
 
 def test_counts_without_a_scale_are_all_zero_and_empty_ones_refused() -> None:

@@ -99,7 +99,7 @@ def all_doors(url: str, folder: Path) -> None:
     store = Store.open(url)
     try:
         found = board(ballots_of_store(store), samples=20)
-        for table in (found.table(), found.matrix_table(), found.days_table()):
+        for table in (found.table(), found.matrix_table(), found.days):
             json.dumps(table)
         found.sliders_table()
         json.dumps([count(store).as_json(), newest(store, 100)])
