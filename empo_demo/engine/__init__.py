@@ -1,7 +1,8 @@
 """Text in, two streams out: what answers the sides of a round.
 
-Requests come in (messages, decoding, seed, contender). Events go out (text, end, failure), all
-sides in step. Local weights decode in one batch with a shared KV cache. Servers, leased GPUs and
-files of recorded replies look the same from outside. This room must not know rounds, votes or
-pages.
+Requests come in (messages, decoding, seed, contender), events go out, all sides in step. This room
+must not know rounds, votes or pages. `protocol` is its contract. Decoding: `local`, `batch`,
+`forward`, `kv_cache`, `attention`, `lora`, `sampling`. Loading: `loading`, `adapters`, `merging`,
+`copies`. What fits on a machine: `budget`, `fits`, `plan`, `shapes`. Replies from elsewhere, which
+look the same from outside: `remote`, `recorded`, `lease`.
 """
