@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import LOWER_IS_BETTER
+from empo_demo.evaluation.plotting import BASELINE, REFERENCE, SERIES, error_bars, style
 from empo_demo.evaluation.results import HUMAN, SHUFFLED, ResultsData
-from empo_demo.plotting import SERIES, error_bars, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
 
-GREY = "#6B7280"
 SIGNIFICANT = 0.05
 MARGIN = {"t": 60, "b": 50}
 
@@ -57,7 +56,7 @@ def forest(paired: Sequence[Mapping[str, Any]]) -> Figure:
             hovertext=[_hover(entry) for entry in rows],
             hoverinfo="text",
         )
-    figure.add_vline(x=0, line_color=GREY, line_width=1)
+    figure.add_vline(x=0, line_color=REFERENCE, line_width=1)
     return style(
         figure,
         title="Paired differences (95 % intervals)",
@@ -116,7 +115,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
             row=1,
             col=column,
         )
-        figure.add_vline(x=chance, line_color=GREY, line_dash="dot", row=1, col=column)
+        figure.add_vline(x=chance, line_color=REFERENCE, line_dash="dot", row=1, col=column)
     votes, voters = max(row["n"] for row in known), max(row["voters"] for row in known)
     return style(
         figure,
@@ -174,6 +173,6 @@ def _lines(data: ResultsData) -> dict[str, dict[str, Any]]:
     styles: dict[str, dict[str, Any]] = {
         name: {"color": next(colours), "width": 2} for name in data.contenders
     }
-    styles[HUMAN] = {"color": GREY, "width": 2, "dash": "dot"}
-    styles[SHUFFLED] = {"color": "#B8BEC9", "width": 2, "dash": "dash"}
+    styles[HUMAN] = {"color": REFERENCE, "width": 2, "dash": "dot"}
+    styles[SHUFFLED] = {"color": BASELINE, "width": 2, "dash": "dash"}
     return styles

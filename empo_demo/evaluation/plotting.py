@@ -17,8 +17,8 @@ INK = "#8a8f98"
 """The colour of text and marks: a grey with enough contrast on both pages."""
 GRID, ZERO_LINE = "rgba(128,128,128,.25)", "rgba(128,128,128,.45)"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SIDES = {"a": "#3a78b5", "b": "#ad6726"}
-"""The colours of the two sides of a round."""
+REFERENCE, BASELINE = "#6B7280", "#B8BEC9"
+"""The greys of what systems are compared with: people or chance, and shuffled replies."""
 
 
 @lru_cache(maxsize=1)
