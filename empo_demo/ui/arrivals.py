@@ -75,7 +75,7 @@ class Arrivals:
         return self.restore(replace(session, language=following).store())
 
     def badge(self, say: Texts) -> str:
-        """Return the badge that says how far the models are."""
+        """Return the badge that says whether the models are ready."""
         return highlights.badge(self.arena.status(), say)
 
     def _blank(self, session: Session) -> Changes:

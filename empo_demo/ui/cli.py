@@ -80,7 +80,7 @@ def rehearsal(
 @page_app.command("people")
 def people(
     data: Annotated[Path, typer.Argument(help="empathetic_dialogues.valid.jsonl.gz")],
-    limit: Annotated[int | None, typer.Option(help="At most so many dialogues.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N dialogues.")] = None,
     output: Output = None,
 ) -> None:
     """Measure how people reply: the pale bands behind the plots. Figures only, no text."""

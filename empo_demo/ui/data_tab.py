@@ -1,4 +1,4 @@
-"""The Data tab: counts, the download, and what is one's own."""
+"""The Data tab: counts of rounds and votes, the download, and the visitor's own data."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ def build(
 ) -> None:
     """Lay the tab out and wire it.
 
-    It opens with an example compared: the first time that a visitor opens it, it plays. So does a
-    link's comparison, when the page loads.
+    When a visitor opens the tab for the first time, it compares an example. The comparison of a
+    link starts when the page loads.
     """
     labels.add(gr.HTML(_lead(_SAY)), _lead)
     form = _form(arena, labels)

@@ -1,4 +1,4 @@
-"""The outer wall: who may ask, from where, and how much.
+"""Checks every request before Gradio sees it: its host, origin, size and route.
 
 Refuses foreign hosts, foreign origins, bodies that are too large, and routes that the app does
 not use. Believes X-Forwarded-* only of trusted proxies. Turns what Gradio would answer with a
@@ -212,7 +212,7 @@ def _port_free(netloc: str) -> str:
 
 
 def _explained(path: str, error: Exception) -> tuple[int, str]:
-    """What Gradio raised before it answered: an unknown endpoint, or a bug."""
+    """Status and sentence for an exception of Gradio: an unknown endpoint, or a bug."""
     from gradio.route_utils import FnIndexInferError
 
     calls = ("/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")

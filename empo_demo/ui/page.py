@@ -1,6 +1,6 @@
 """The page as a whole: header, tabs, endpoints, and the launch.
 
-The port opens first; models load in a thread behind it, and the badge says how far they are.
+The port opens first. The models load in a thread, and a badge says whether they are ready.
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ Band = tuple[float, float]
 
 
 def reply_band(valence: float, source: str) -> Band | None:
-    """Where the middle half of people's replies to a turn of this valence lie, in [-1, 1]."""
+    """The quartiles of the valence of people's replies to a turn of this valence, in [-1, 1]."""
     return _at(_figures()["valence"].get(source), VALENCE_EDGES.get(source, ()), valence)
 
 
 def diversity_band(words: int) -> Band | None:
-    """Where the middle half of people's share of new words lies, in [0, 1], at so many words."""
+    """The quartiles of people's shares of new words after `words` words, in [0, 1]."""
     return _at(_figures()["diversity"], WORD_EDGES, words)
 
 

@@ -1,4 +1,4 @@
-"""The recorded round of the first screen: finished, and open to a vote that counts nowhere.
+"""The recorded round of the first screen: it is finished, and a vote on it is not stored.
 
 `page rehearsal` records it from the embedded pair into `assets/rehearsal.json`. Who was who
 stays on the server until the visitor has voted, as in every round.

@@ -43,12 +43,12 @@ class Texts:
         return self(f"{key}.one" if n == 1 else f"{key}.many", n=self.number(f"{n:,}"), **values)
 
     def number(self, text: str) -> str:
-        """Figures that English wrote, with this language's marks: "2,768", "0.24", "58%"."""
+        """Numbers in English notation ("2,768", "0.24", "58%") in the notation of this language."""
         marks = {mark: self(f"number.{name}") for mark, name in _MARKS.items()}
         return "".join(marks.get(character, character) for character in text)
 
     def dropped(self, exchanges: int) -> str:
-        """That so many of the dialogue's first exchanges were too long for the models; "" for 0."""
+        """A sentence: the models did not read the first `n` exchanges. It is empty for 0."""
         return self.count("dropped", exchanges) if exchanges else ""
 
     def own(self, sentence: str) -> str:

@@ -58,7 +58,7 @@ def hide(
 @app.command("list")
 def list_rounds(
     database: Database = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Only the newest N rounds.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """List the newest voted rounds, with what keeps each out of exports."""

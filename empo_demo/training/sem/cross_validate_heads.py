@@ -103,7 +103,7 @@ def marks(words: Sequence[str], chances: Sequence[float]) -> list[int]:
 def _cause_figures(
     examples: Sequence[corpora.CauseExample], chances: Sequence[Sequence[float]]
 ) -> list[Figure]:
-    """EmoCause's top-k recall; then how many words are marked, and how rightly."""
+    """EmoCause's top-k recall; then how many words are marked, and how many of them correctly."""
     groups = [example.conv_id for example in examples]
     found: list[Figure] = []
     # A function word is a cause only where nothing else is.
@@ -212,7 +212,7 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
                 figure(title, score(given, own), len(pairs), low, high,
                        baseline=score(given, usual), ceiling=1.0, target=(needed, published))
             )  # fmt: skip
-        # The rare level: where it is never given, the two scores above can still look well.
+        # The rare level has its own score: the two above can look good even if it is never given.
         low, high = interval(groups, lambda i, g=given, s=own: level_f1(g[i], s[i], 1))
         found.append(
             figure(f"EPITOME {name.upper()}, F1 of level 1", level_f1(given, own, 1),
