@@ -48,7 +48,7 @@ class Texts:
         return "".join(marks.get(character, character) for character in text)
 
     def dropped(self, exchanges: int) -> str:
-        """A sentence: the models did not read the first `n` exchanges. It is empty for 0."""
+        """A sentence: how many first exchanges the models did not read. It is empty for 0."""
         return self.count("dropped", exchanges) if exchanges else ""
 
     def own(self, sentence: str) -> str:
