@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -45,8 +46,12 @@ def analyze_text(text: str | None, *, as_json: bool) -> None:
         raise InvalidInput("Nothing to analyse: give a text, or a file with --input FILE.jsonl.")
     turn = Turn("user", text)
     from empo_demo.empathy.plugins import load_sem
+    from empo_demo.empathy.sem import feelings
 
-    reading = load_sem(load_settings()).read([turn])
+    sem = load_sem(load_settings())
+    reading = sem.read([turn])
+    if hasattr(sem, "explained"):
+        reading = replace(reading, feeling=feelings(sem, [turn.content], explained=True)[0])
     if as_json:
         print(json.dumps(reading.as_json(), ensure_ascii=False))
     else:

@@ -171,3 +171,14 @@ def test_a_pipe_gets_the_cause_words_and_who_read_the_valence(
     assert "unsure: perhaps" in shown
     assert "caused by: [b]thunderstorm[/b] 100%" in shown
     assert "(by the words, VADER: this SEM reads no valence)" in shown
+
+
+def test_the_terminal_measures_what_each_word_adds_to_the_valence(
+    sem: EmbeddedSEM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda _: sem)
+    text = "The exam went terribly."
+    whole, without = sem.feelings([text, "The exam went ."])
+    told = json.loads(CliRunner().invoke(app, ["analyze", text, "--json"]).stdout)
+    by = {word["text"]: word["by"] for word in told["valence_words"]}
+    assert by["terribly"] == pytest.approx(whole.valence - without.valence, abs=0.01)
