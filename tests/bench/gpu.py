@@ -17,29 +17,21 @@ import copy
 import gc
 import json
 import os
-import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from empo_demo.engine.device import half_type
 from empo_demo.engine.protocol import Decoding, Finished, Request
-from empo_demo.settings import ASSETS
+from tests.bench.gpu_models import SAID, bare, build, bytes_read, engine_of, weights
+from tests.bench.probes import Late, at_most, host_peak, host_reads
 
-TOKENIZER = str(ASSETS / "tiny" / "base")
-SAID = (
-    {"role": "user", "content": "I failed my driving test for the third time today."},
-    {"role": "assistant", "content": "Oh no, that is hard. What happened?"},
-    {"role": "user", "content": "I was so nervous that I stalled the car, with my dad watching."},
-)
 Line = dict[str, Any]
 
 
@@ -75,6 +67,8 @@ class Bench:
         self.torch, self.options = torch, options
         self.device = torch.device(options.device)
         self.cuda = self.device.type == "cuda"
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
         self.name = torch.cuda.get_device_name(self.device) if self.cuda else "CPU"
         self.deadline = time.monotonic() + 60 * options.minutes
         self.found: dict[str, Line] = {}
@@ -82,7 +76,7 @@ class Bench:
         self._model: Any = None
         self._scratch = tempfile.TemporaryDirectory(prefix="empo-gpu-")
         every = [
-            "parity", "graphs", "load", "bandwidth", "pair", "rounds", "prefix", "merged",
+            "parity", "graphs", "load", "bandwidth", "pair", "waits", "rounds", "prefix", "merged",
             "two_calls", "training",
         ]  # fmt: skip
         self.lines = [name for name in every if not options.only or name in options.only]
@@ -93,10 +87,10 @@ class Bench:
             line: Line = {"verdict": "no time left"}
         else:
             try:
-                with _at_most(self.deadline - started):
+                with at_most(self.deadline - started):
                     numbers, holds = getattr(self, name)()
                 line = {"verdict": "PASS" if holds else "FAIL", **numbers}
-            except _Late:
+            except Late:
                 line = {"verdict": "no time left"}
             except Exception as error:
                 first = " ".join(str(error).split())[:300]
@@ -105,7 +99,10 @@ class Bench:
         self.found[name] = line
         out = sys.stderr if self.options.json else sys.stdout
         print(f"{name:10} {json.dumps(line)}", file=out, flush=True)
-        # The next line starts with the memory that this one has given back.
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What comes next starts with the memory that the last one has given back."""
         gc.collect()
         if self.cuda:
             self.torch.cuda.empty_cache()
@@ -116,8 +113,8 @@ class Bench:
 
         torch = self.torch
         torch.backends.cuda.matmul.allow_tf32 = False
-        model = self._build(width=128, layers=2, dtype=torch.float32)
-        engine = self._engine(model, adapters=False)
+        model = build(self.device, width=128, layers=2, dtype=torch.float32)
+        engine = engine_of(model, adapters=False)
         tokenizer = engine.model_of("base").tokenizer
         prompt = torch.tensor([encode_chat(tokenizer, SAID)], device=self.device)
         said = self._ids(engine, ["base"], 12)
@@ -130,8 +127,8 @@ class Bench:
 
     def graphs(self) -> tuple[Line, bool]:
         """Recorded steps against plain ones: the same greedy replies, with a dial, twice."""
-        model = self._build(width=128, layers=2, dtype=self.torch.float32)
-        engine = self._engine(model, adapters=True, rank=4)
+        model = build(self.device, width=128, layers=2, dtype=self.torch.float32)
+        engine = engine_of(model, adapters=True, rank=4)
         batch = engine.batch_of("base")
         steps = batch.forward.graphs
         # Whether they are faster is the pair's line; here every make-up is recorded.
@@ -161,21 +158,23 @@ class Bench:
         layers = 32
         while True:
             try:
-                self._model = self._build(
-                    width=max(64, round(4096 * self.options.scale / 64) * 64),
-                    layers=layers if self.cuda else 2, dtype=torch.bfloat16, nf4=True,
+                self._model = build(
+                    self.device, width=max(64, round(4096 * self.options.scale / 64) * 64),
+                    layers=layers if self.cuda else 2, nf4=True,
+                    dtype=getattr(torch, half_type(str(self.device))),
                 )  # fmt: skip
                 break
             except torch.OutOfMemoryError:
                 layers //= 2
                 if not layers:
                     raise
+            self._give_back()
         config = self._model.config
         self.shape = {
             "hidden": config.hidden_size, "layers": config.num_hidden_layers,
             "parameters": int(self._model.num_parameters()),
         }  # fmt: skip
-        numbers = {"host_peak_mb": _host_peak(), "weights_mb": self._weight_bytes() / 1e6}
+        numbers = {"host_peak_mb": host_peak(), "weights_mb": bytes_read(self._model) / 1e6}
         if self.cuda:
             numbers["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
             free, total = torch.cuda.mem_get_info()
@@ -196,9 +195,9 @@ class Bench:
 
     def pair(self) -> tuple[Line, bool]:
         """A pair beside one reply, r = 16 shared, and both against the bandwidth's bound."""
-        engine = self._engine(self._model, adapters=True)
+        engine = engine_of(self._model, adapters=True)
         steps = {"one": self._step(engine, 1, ["aligned"]), "pair": self._step(engine, 1)}
-        bound = self._weight_bytes() / getattr(self, "found_bandwidth", float("inf"))
+        bound = bytes_read(self._model) / getattr(self, "found_bandwidth", float("inf"))
         numbers = {f"{k}_ms": v * 1000 for k, v in steps.items()} | {
             "pair_over_one": steps["pair"] / steps["one"],
             "share_of_bound": bound / steps["pair"],
@@ -209,16 +208,37 @@ class Bench:
         )
         return numbers, holds
 
+    def waits(self) -> tuple[Line, bool]:
+        """How often a decode step of a pair waits for the device; once is needed."""
+        engine = engine_of(self._model, adapters=True)
+        self._step(engine, 1)
+        batch, counts = engine.batch_of("base"), []
+        step = batch.step
+
+        def counted() -> None:
+            before = len(reads)
+            step()
+            counts.append(len(reads) - before)
+
+        with host_reads(cuda=self.cuda) as reads:
+            batch.step = counted
+            both = self._requests(["base", "aligned"], 1, self.options.tokens, False)
+            list(engine.stream(both))
+            del batch.step
+        # Neither the last step, after which the rows leave, nor those that record a graph.
+        each = statistics.median(counts[:-1])
+        return {"per_step": each, "most": max(counts[:-1])}, each == 1
+
     def rounds(self) -> tuple[Line, bool]:
         """1, 4 and 16 rounds at once: tokens per second."""
-        engine = self._engine(self._model, adapters=True)
+        engine = engine_of(self._model, adapters=True)
         speeds = {n: 2 * n / self._step(engine, n) for n in (1, 4, 16)}
         numbers = {f"tokens_per_s_{n}": speed for n, speed in speeds.items()}
         return numbers, not self.cuda or speeds[16] > 6 * speeds[1]
 
     def prefix(self) -> tuple[Line, bool]:
         """First token of a long dialogue, with kept prefixes and without."""
-        engine = self._engine(self._model, adapters=True)
+        engine = engine_of(self._model, adapters=True)
         turns = SAID * (16 if self.cuda else 2)
         longer = tuple(
             {"role": "assistant" if i % 2 else "user", "content": turn["content"]}
@@ -238,11 +258,11 @@ class Bench:
         from empo_demo.engine.local import LocalEngine
 
         rank = 1024 if self.cuda else 32
-        shared = self._step(self._engine(self._model, adapters=True, rank=rank), 1)
-        second = copy.deepcopy(self._plain_model())
+        shared = self._step(engine_of(self._model, adapters=True, rank=rank), 1)
+        second = copy.deepcopy(bare(self._model))
         copies = [
-            self._weights(self._plain_model(), {"base": None}, None),
-            self._weights(second, {"aligned": None}, None),
+            weights(bare(self._model), {"base": None}, None),
+            weights(second, {"aligned": None}, None),
         ]
         merged = self._step(LocalEngine(copies, {}), 1)
         return {"shared_ms": shared * 1000, "merged_ms": merged * 1000, "rank": rank}, True
@@ -250,8 +270,8 @@ class Bench:
     def two_calls(self) -> tuple[Line, bool]:
         """Two `generate()` calls of transformers, the way a pair is had without this engine."""
         torch = self.torch
-        model = self._plain_model()
-        engine = self._engine(model, adapters=False)
+        model = bare(self._model)
+        engine = engine_of(model, adapters=False)
         ours = self._step(engine, 1, ["base", "base"])
         ids = torch.ones(1, 48, dtype=torch.long, device=self.device)
 
@@ -274,7 +294,7 @@ class Bench:
         torch = self.torch
         steps = 20 if self.cuda else 4
         model = get_peft_model(
-            self._plain_model(),
+            bare(self._model),
             LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"]),
         )
         # On a CPU, bitsandbytes passes gradients back in training mode only.
@@ -306,101 +326,9 @@ class Bench:
             losses[-1] < losses[0]
         )
 
-    def _build(self, width: int, layers: int, dtype: Any, nf4: bool = False) -> Any:
-        """A Llama of random weights, quantised layer by layer as it is made."""
-        import torch
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-        torch.manual_seed(0)
-        heads = max(1, width // 128) if width >= 128 else 2
-        config = LlamaConfig(
-            vocab_size=max(len(AutoTokenizer.from_pretrained(TOKENIZER)), 32000 if nf4 else 0),
-            hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-            intermediate_size=round(width * 2.6875 / 64) * 64, max_position_embeddings=4096,
-            bos_token_id=None, eos_token_id=None, pad_token_id=0,
-        )  # fmt: skip
-        if not nf4:
-            return LlamaForCausalLM(config).to(self.device, dtype).eval()
-        with torch.device("meta"):
-            model = LlamaForCausalLM(config)
-        for name, module in list(model.named_modules()):
-            if isinstance(module, torch.nn.Linear) and name != "lm_head":
-                parent, _, last = name.rpartition(".")
-                setattr(model.get_submodule(parent), last, self._nf4(module))
-        for name, parameter in list(model.named_parameters()):
-            if parameter.is_meta:
-                parent, _, last = name.rpartition(".")
-                values = torch.ones if parameter.dim() == 1 else torch.randn
-                made = values(parameter.shape, dtype=dtype, device=self.device)
-                made *= 1.0 if parameter.dim() == 1 else 0.02
-                setattr(model.get_submodule(parent), last, torch.nn.Parameter(made, False))
-        rotary = type(model.model.rotary_emb)
-        model.model.rotary_emb = rotary(config=config).to(self.device)
-        model.tie_weights()
-        return model.eval()
-
-    def _nf4(self, plain: Any) -> Any:
-        import bitsandbytes as bnb
-        import torch
-
-        layer = bnb.nn.Linear4bit(
-            plain.in_features, plain.out_features, bias=False,
-            compute_dtype=torch.bfloat16, quant_type="nf4", device="meta",
-        )  # fmt: skip
-        values = torch.randn(plain.out_features, plain.in_features, device=self.device) * 0.02
-        layer.weight = bnb.nn.Params4bit(
-            values.bfloat16().cpu(), requires_grad=False, quant_type="nf4"
-        )
-        return layer.to(self.device)
-
-    def _plain_model(self) -> Any:
-        return self._bare(self._model)
-
-    def _bare(self, model: Any) -> Any:
-        """`model` without what an engine has put into and around its layers."""
-        for module in model.modules():
-            # Layers that were packed for a CPU pass no gradients back.
-            module.__dict__.pop("forward", None)
-            module.__dict__.pop("_empo_packed", None)
-            for name, child in list(module.named_children()):
-                if hasattr(child, "base_layer"):
-                    setattr(module, name, child.base_layer)
-        return model
-
-    def _engine(self, model: Any, *, adapters: bool, rank: int = 16) -> Any:
-        from peft import LoraConfig, PeftModel, get_peft_model
-
-        from empo_demo.engine.local import LocalEngine
-        from empo_demo.engine.lora import install
-
-        if not adapters:
-            return LocalEngine([self._weights(model, {"base": None}, None)], {}, max_rounds=16)
-        plain = self._bare(model)
-        # Made on the meta device: PEFT would draw r = 1,024 in fp32 on the host.
-        wrapped: PeftModel = get_peft_model(
-            plain, LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear"), "a0",
-            autocast_adapter_dtype=False, low_cpu_mem_usage=True,
-        )  # fmt: skip
-        dtype = plain.get_input_embeddings().weight.dtype
-        for name, parameter in list(wrapped.named_parameters()):
-            if "lora_" in name:
-                values = self.torch.randn(parameter.shape, device=self.device, dtype=dtype) * 0.01
-                parent, _, last = name.rpartition(".")
-                made = self.torch.nn.Parameter(values, False)
-                setattr(wrapped.get_submodule(parent), last, made)
-        served = {"base": None, "aligned": "a0"}
-        return LocalEngine([self._weights(plain, served, install(wrapped))], {}, max_rounds=16)
-
-    def _weights(self, model: Any, served: dict[str, str | None], rows: Any) -> Any:
-        from empo_demo.engine.tokenizer import load_tokenizer
-        from empo_demo.engine.weights import weights_of
-
-        model.name_or_path = TOKENIZER
-        weights = weights_of(model, load_tokenizer(TOKENIZER), served, rows)
-        return replace(weights, ends=frozenset(), stops=(), trained=weights.context)
-
     def _requests(self, sides: list[str], rounds: int, tokens: int, greedy: bool) -> list[Request]:
-        decoding = Decoding(0 if greedy else 0.7, 0.9, 1.0 if greedy else 1.1, tokens)
+        # At this temperature random weights are as sure of their next token as trained ones.
+        decoding = Decoding(0 if greedy else 0.01, 0.9, 1.0 if greedy else 1.1, tokens)
         return [
             Request(f"{n}.{i}", side, SAID, decoding, n, round=str(n))
             for n in range(rounds)
@@ -464,48 +392,6 @@ class Bench:
         if self.cuda:
             self.torch.cuda.synchronize()
         return time.perf_counter() - started
-
-    def _weight_bytes(self) -> float:
-        """Bytes that a decode step reads: all weights but the embedding's."""
-        seen = {p.data_ptr(): p.numel() * p.element_size() for p in self._model.parameters()}
-        for parameter in self._model.parameters():
-            # NF4's scales are no parameters of their own.
-            state = getattr(parameter, "quant_state", None)
-            if state is not None:
-                seen[state.absmax.data_ptr()] = state.absmax.numel() * state.absmax.element_size()
-        table = self._model.get_input_embeddings().weight
-        return float(sum(seen.values()) - table.numel() * table.element_size())
-
-
-class _Late(Exception):
-    """No time is left."""
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise `_Late` inside after `seconds`; only where signals are to be had."""
-
-    def late(*_: Any) -> None:
-        raise _Late
-
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, max(0.01, seconds))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _host_peak() -> float:
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0.0
-    line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-LINES = ("parity", "graphs", "load", "bandwidth", "pair", "rounds", "prefix", "merged", "two_calls")
+LINES = ("parity", "graphs", "load", "bandwidth", "pair", "waits", "rounds", "prefix", "merged",
+         "two_calls")  # fmt: skip
 
 
 def bench(*options: str, timeout: float = 600) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def test_the_benchmark_runs_at_a_fiftieth_on_a_cpu() -> None:
     assert tuple(found["lines"]) == (*LINES, "training") and found["shape"]["hidden"] == 64
     assert {line["verdict"] for line in found["lines"].values()} <= {"PASS", "no time left"}
     assert found["lines"]["parity"]["verdict"] == "PASS"
+    waits = found["lines"]["waits"]
+    assert waits["verdict"] == "no time left" or waits["per_step"] == waits["most"] == 1
 
 
 @pytest.mark.slow
@@ -64,3 +68,24 @@ def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     made.run("bandwidth")
     line = made.found["bandwidth"]
     assert line["verdict"] == "no time left" and line["seconds"] < 5
+
+
+def test_a_line_that_swallows_errors_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the engine does: an error in a step ends a round, and no more."""
+    import time
+
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])
+    from tests.bench.gpu import Bench, arguments
+
+    def stubborn() -> Any:
+        for _ in range(100):
+            with suppress(Exception):
+                time.sleep(0.2)
+        return {}, True
+
+    made = Bench(arguments())
+    made.deadline = time.monotonic() + 0.2
+    monkeypatch.setattr(made, "bandwidth", stubborn)
+    made.run("bandwidth")
+    line = made.found["bandwidth"]
+    assert line["verdict"] == "no time left" and line["seconds"] < 15
