@@ -32,6 +32,8 @@ class Lane:
 
 
 VOTES, CALLS, ROUNDS, EXPLORE, READING = "votes", "calls", "rounds", "explore", "reading"
+LONGEST_NAME = 100
+"""The most characters of a `session_hash`: the server remembers those of thousands of visits."""
 OTHER = Lane(workers=4)
 """The lane of each handler that names none."""
 
@@ -55,6 +57,7 @@ class LaneQueue(Queue):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.pending_messages_per_session: Any = Unread(self._given_up)
+        self.ANALYTICS_MAX_EVENTS = 0
 
     def compute_analytics_summary(self, records: Any) -> dict[str, Any]:
         """Nothing. Gradio makes a table of the last 10,000 calls after each call, for a monitor
@@ -84,6 +87,8 @@ class LaneQueue(Queue):
         fn = self.blocks.fns.get(body.fn_index)
         if fn is None or fn.fn is None or not fn.queue:
             raise HTTPException(404, "There is no such function; /gradio_api/info lists them.")
+        if len(body.session_hash or "") > LONGEST_NAME:
+            raise HTTPException(422, f"A session's name has at most {LONGEST_NAME} characters.")
         if len(body.data) != len(fn.inputs):
             raise HTTPException(
                 422, f"This takes {len(fn.inputs)} values, and {len(body.data)} were sent."

@@ -93,6 +93,17 @@ def test_what_is_read_counts_no_more() -> None:
     assert sessions.bytes == left and gone == []
 
 
+def test_a_session_has_a_short_name_and_no_call_is_remembered(
+    served: Served, stranger: Stranger
+) -> None:
+    new_voter = served.handler("new_voter")
+    body = {"data": [], "fn_index": new_voter._id, "session_hash": "x" * 100_000}
+    answer = stranger.post("queue/join", body)
+    assert answer.status_code == 422 and "100 characters" in answer.text
+    assert stranger.call("new_voter")
+    assert not served.page._queue.event_analytics
+
+
 class Said:
     def __init__(self, output: str) -> None:
         self.output = output
