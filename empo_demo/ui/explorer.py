@@ -229,4 +229,4 @@ def _columns(texts: list[str], say: Texts) -> str:
         told = Told("", texts[0]) if place else None
         cells += pane(side, text, "", say, told=told, letter=FRACTIONS[strength])
     label = escape(say("explore.dial"))
-    return f'<div class="strip" role="group" aria-label="{label}">{cells}</div>'
+    return f'<div class="strip" tabindex="0" role="group" aria-label="{label}">{cells}</div>'

@@ -62,7 +62,8 @@ def test_a_card_is_a_picture_to_save_and_a_link_that_opens_the_comparison(
     visitor: Any, served: Served, faults: Faults, tmp_path: Any
 ) -> None:
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    served.engine.enqueue("Oh that's good. Are you guys going to have some good?", "W" * 90)
+    replies = ("Oh that's good. Are you guys going to have some good?", "W" * 90)
+    served.engine.enqueue(*replies)
     visitor.locator(".example", has_text="First flat").click()
     expect(visitor.locator(".tag")).to_have_count(0)
     expect(visitor.locator("#vote_b")).to_be_visible()
@@ -81,6 +82,7 @@ def test_a_card_is_a_picture_to_save_and_a_link_that_opens_the_comparison(
     expect(visitor.locator("#card [data-copy]")).to_have_text("Copied")
     address = visitor.evaluate("navigator.clipboard.readText()")
     assert address.startswith(f"{served.url}/?")
+    served.engine.enqueue(*replies)
     visitor.goto(address)
     expect(visitor.locator("#x-message")).to_contain_text("same words")
     faults.forgive(*CUT)
