@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue, Turn
@@ -30,6 +31,7 @@ class Readings:
 
     def __init__(self, arena: Arena, felt: Mapping[str, Feeling]) -> None:
         self._arena, self._felt, self._explained = arena, dict(felt), dict(felt)
+        self._turn = threading.Lock()
         self._read = functools.lru_cache(maxsize=512)(self._read_anew)
         self._judge = functools.lru_cache(maxsize=512)(self._judge_anew)
 
@@ -40,18 +42,25 @@ class Readings:
         costs three to four times as much. What was explained once stays so.
         """
         kept = self._explained if explained else self._felt
-        wanted = [text for text in dict.fromkeys(texts) if text not in kept]
-        read = self._arena.feelings(wanted, explained=explained) if wanted else []
-        found = dict(zip(wanted, read, strict=True))
-        answers = [found.get(text) or kept[text] for text in texts]
-        for text, feeling in found.items():
-            # While the SEM loads, VADER answers in its place; such values are not kept.
-            if feeling.source == "sem":
-                kept[text] = self._felt[text] = feeling
-        for store in (self._felt, self._explained):
-            while len(store) > REMEMBERED:
-                store.pop(next(iter(store)), None)
-        return answers
+        known: dict[str, Any] = {text: kept.get(text) for text in texts}
+        wanted = [text for text, feeling in known.items() if feeling is None]
+        if wanted:
+            read = self._arena.feelings(wanted, explained=explained)
+            found = dict(zip(wanted, read, strict=True))
+            known |= found
+            self._keep(kept, found)
+        return [known[text] for text in texts]
+
+    def _keep(self, kept: dict[str, Feeling], found: Mapping[str, Feeling]) -> None:
+        """Remember what was found, and forget what is oldest."""
+        with self._turn:
+            for text, feeling in found.items():
+                # While the SEM loads, VADER answers in its place; such values are not kept.
+                if feeling.source == "sem":
+                    kept[text] = self._felt[text] = feeling
+            for store in (self._felt, self._explained):
+                while len(store) > REMEMBERED:
+                    del store[next(iter(store))]
 
     def feel(self, replies: Mapping[Side, str], *, explained: bool = False) -> dict[Side, Feeling]:
         """How good each reply sounds; replies without words are left out."""

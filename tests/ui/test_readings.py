@@ -65,3 +65,16 @@ def test_many_texts_push_the_oldest_out_and_are_all_answered(
     assert len(page.feelings(["old", "b", "c", "d", "e"])) == 5
     page.feelings(["old"])
     assert arena.asked[-1] == (("old",), False)
+
+
+def test_a_text_that_is_forgotten_while_others_are_read_is_answered() -> None:
+    """2,000 texts are remembered: other visitors' may push one out in the meantime."""
+    known, new = (Feeling(value, None, None, "sem") for value in (0.1, 0.2))
+
+    class Busy:
+        def feelings(self, texts: Any, **_: Any) -> list[Feeling]:
+            page._felt.clear()
+            return [new] * len(texts)
+
+    page = Readings(cast("Any", Busy()), {"known": known})
+    assert page.feelings(["known", "new"]) == [known, new]
