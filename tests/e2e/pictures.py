@@ -141,7 +141,7 @@ def rare(page: Any, shot: Callable[[str], None]) -> None:
     shot("6-queue-full")
     page.unroute("**/queue/join*")
     page.wait_for_selector(".reveal", state="detached")
-    page.wait_for_selector("#vote_b:visible")
+    page.wait_for_selector("#votebar:not([inert]) #vote_b:visible")
     page.context.set_offline(True)
     page.click("#vote_a")
     page.wait_for_selector("#told")
