@@ -72,8 +72,8 @@ def test_readings_do_not_take_the_places_of_rounds(served: Served, stranger: Str
 def test_the_board_is_made_once_for_all_who_look(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo import recent
     from empo_demo.board import board
+    from empo_demo.ui import recent
 
     made: list[float] = []
     real = board.board
@@ -95,8 +95,8 @@ def test_the_board_is_made_once_for_all_who_look(
 def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo import recent
     from empo_demo.exchange import export
+    from empo_demo.ui import recent
 
     made: list[str] = []
     real = export.rows
