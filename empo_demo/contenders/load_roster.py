@@ -227,8 +227,21 @@ def _replace_base(roster: Roster, own: str, *, keep_aligned: bool) -> tuple[Cont
         is_aligned = aligned is not None and contender.adapter == aligned.adapter and keep_aligned
         if roster.tiny and contender.adapter is not None and not is_aligned:
             continue
-        kept.append(replace(contender, base=own) if contender.base == first.base else contender)
+        if contender.base == first.base:
+            contender = replace(_called(contender, first, own, roster), base=own)
+        kept.append(contender)
     return tuple(kept)
+
+
+def _called(contender: Contender, replaced: Contender, own: str, roster: Roster) -> Contender:
+    """`contender` with the name of `own` in its label, where it had that of the replaced model.
+
+    A folder of the same name holds the same model. The tiny models' labels name none.
+    """
+    model, name = replaced.adapter or replaced.base, Path(own).name
+    if roster.tiny or not replaced.label or Path(model).name.lower() == name.lower():
+        return contender
+    return replace(contender, label=contender.label.replace(replaced.label, name))
 
 
 def _replace_aligned(
@@ -243,7 +256,10 @@ def _replace_aligned(
     change = {"adapter": own} if is_adapter(own) else {"base": own, "adapter": None}
     same = (aligned.base, aligned.adapter)
     originals = {c.id: (c.base, c.adapter) for c in roster.contenders}
-    return tuple(replace(c, **change) if originals[c.id] == same else c for c in contenders)
+    return tuple(
+        replace(_called(c, aligned, own, roster), **change) if originals[c.id] == same else c
+        for c in contenders
+    )
 
 
 def _named(roster: Roster, contender_id: str) -> Contender | None:

@@ -47,6 +47,24 @@ def test_the_small_preset_answers_with_a_folder_in_the_place_of_the_hub_model() 
         assert end.text.strip()
 
 
+def test_a_label_names_the_model_that_is_run(tmp_path: Path) -> None:
+    """Not the one that the preset would have run; a folder of its name may hold the same."""
+    same = tmp_path / "qwen2.5-0.5b-instruct"
+    same.mkdir()
+    labels = {
+        base: [c.label for c in load_roster(Settings(preset="small", base=base)).contenders]
+        for base in (str(ASSETS / "tiny" / "base"), "org/other-1b", str(same))
+    }
+    added = ("", " with HEF", " with two-step HEF")
+    for base, name in zip(labels, ("base", "other-1b", "Qwen2.5 0.5B Instruct"), strict=True):
+        assert labels[base] == [name + words for words in added]
+    tuned = tmp_path / "tuned"
+    tuned.mkdir()
+    (tuned / "adapter_config.json").write_text("{}")
+    own = load_roster(Settings(preset="empo-7b", aligned=str(tuned))).contenders
+    assert {c.label for c in own} >= {"Zephyr 7B SFT", "tuned", "tuned with HEF", "EmPO 7B (SFT)"}
+
+
 def published(path: Path, *replies: str) -> None:
     """A file as the EmPO authors publish it: '~' between fields, the whole prompt in one."""
     lines = ["~Unnamed: 0~chat_templates~gen_targets~prevs~emotions~gens"]
