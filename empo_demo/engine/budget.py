@@ -158,6 +158,8 @@ def make_budget(
                 disk += held
                 scratch = max(scratch, 2.0 * shape.weights * (quantization != "none"))
     shapes = [(copy.shape, _tokens(copy.shape, new_tokens)) for copy in copies]
+    # Each copy has the same share of the KV cache, and a round may be on any of them.
+    shares = PREFIXES * len(shapes)
     return Budget(
         tuple(members),
         tuple(copies),
@@ -166,11 +168,8 @@ def make_budget(
         rounds,
         copies_disk=disk + scratch,
         download=_download(written),
-        kv_round=max((ROWS * s.kv * t for s, t in shapes), default=0.0),
-        # Each copy has the same share of the cache, and the first round may be on any of them.
-        kv_first=PREFIXES
-        * len(shapes)
-        * max((ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
+        kv_round=max((shares * ROWS * s.kv * t for s, t in shapes), default=0.0),
+        kv_first=max((shares * ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
         activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
         host=_host(copies, quantization, device, merging=disk > 0),
     )
