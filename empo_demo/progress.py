@@ -132,8 +132,9 @@ def _amount_lines(title: str, in_bytes: bool) -> Iterator[Report]:
     with _speaking(said):
         yield report
     # By the clock, not by what was printed: on a busy machine the other thread may come late.
-    if time.monotonic() - started >= EVERY and known is not None:
-        print(said(), file=sys.stderr, flush=True)
+    elapsed = time.monotonic() - started
+    if elapsed >= EVERY and known is not None:
+        print(f"{said()}, {elapsed:.0f} s", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_an_amount_that_took_long_ends_with_its_last_line_even_if_no_other_came(
     with progress.amount("Downloading x") as report:
         report(700_000_000, 700_000_000)
     told = capsys.readouterr().err
-    assert told == "Downloading x: 0.70 of 0.70 GB done\n"
+    assert told == "Downloading x: 0.70 of 0.70 GB done, 14 s\n"
     monkeypatch.setattr(progress, "EVERY", 1e6)
     with progress.amount("Downloading x") as report:
         report(1, 1)

@@ -71,10 +71,13 @@ def test_rounds_wait_when_the_cache_is_spent(exact_engine: LocalEngine) -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.extend(engine.stream(short)))
     thread.start()
+    deadline = time.monotonic() + 60
+    while engine.waiting == 0 and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
     thread.join(0.5)
     assert thread.is_alive() and engine.waiting == 1
     running.close()  # type: ignore[attr-defined]
-    thread.join(20)
+    thread.join(60)
     assert isinstance(found[-1], Finished) and engine.waiting == 0
 
 
