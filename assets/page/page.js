@@ -81,6 +81,15 @@ function arenaRelease() {
     .find((one) => one?.offsetParent)?.scrollIntoView({ block: "center" });
 }
 
+// Help that is offered comes into view, once: above the replies it may stand above the screen.
+let arenaNoticed = "";
+document.addEventListener("animationstart", ({ animationName, target }) => {
+  if (animationName !== "noticed" || !target.matches(":first-child")) return;
+  const told = document.querySelector("#thread")?.textContent + target.textContent;
+  if (told !== arenaNoticed) target.scrollIntoView({ block: "nearest" });
+  arenaNoticed = told;
+});
+
 document.addEventListener("keydown", (event) => {
   const at = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey) return;

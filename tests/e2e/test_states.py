@@ -148,12 +148,23 @@ def test_a_german_phone_reads_both_replies_and_votes_with_the_thumb(phone: Any) 
     phone.click("#vote_b")
     expect(phone.locator(".reveal h3")).to_contain_text("Sie haben B gewählt")
     assert phone.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
-    phone.fill("#box textarea", "I want to kill myself tonight.")
-    phone.click("#send")
-    expect(phone.locator(".notice.crisis h3")).to_be_in_viewport()
     phone.click("#language")
     expect(phone.locator(".reveal h3")).to_contain_text("You chose B")
     expect(phone.locator("html")).to_have_attribute("lang", "en")
+
+
+@pytest.mark.parametrize("more", ["", " Call me at +49 30 1234567."])
+def test_help_comes_into_view_on_a_phone(phone: Any, more: str) -> None:
+    """With personal data the text is held back before it is sent; without, it is sent at once."""
+    play(phone)
+    phone.click("#vote_b")
+    expect(phone.locator(".reveal")).to_be_visible()
+    phone.fill("#box textarea", f"I want to kill myself tonight.{more}")
+    phone.click("#send")
+    help_ = phone.locator(".notice.crisis h3")
+    expect(help_).to_be_in_viewport()
+    phone.wait_for_timeout(1500)
+    expect(help_).to_be_in_viewport()
 
 
 def test_two_visitors_at_once_see_their_own_rounds(chromium: Any, served: Served) -> None:
