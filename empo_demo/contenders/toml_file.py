@@ -242,6 +242,8 @@ def _parse(path: Path, text: str) -> _RosterTable:
         return _RosterTable.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}.") from None
+    except RecursionError:
+        raise SettingsError(f"{path} is nested too deep.") from None
     except ValidationError as error:
         raise SettingsError(f"{path}: {_one_line(error)}") from None
 

@@ -107,7 +107,14 @@ def read_map(path: Path) -> dict[str, dict[str, float]]:
         }
     except OSError as error:
         raise SettingsError(f"The label map {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError, ValueError):
+    except (
+        tomllib.TOMLDecodeError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):
         raise SettingsError(
             f"{path} is no label map; it must hold a TOML table [labels] with rows like "
             "anger = { angry = 0.6, furious = 0.4 }."

@@ -177,6 +177,7 @@ THIRD = '\n[[contenders]]\nid = "third"\nbase = "model"\n'
         ("sytem_prompt = 'x'\n" + TWO, "did you mean 'system_prompt'?"),
         ("a = [1\nb = 2\n" + TWO, "is not TOML"),
         ("x = 'y'\nbroken line\n" + TWO, "line 2"),
+        ("a = " + "[" * 20_000, "nested too deep"),
         ("", "'contenders' is missing"),
         ("contenders = 3", "'contenders' holds 3"),
         ("contenders = [3, 4]", "contender 1"),

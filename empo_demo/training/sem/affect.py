@@ -22,11 +22,13 @@ from empo_demo.errors import DataError
 from empo_demo.training.corpus import read_conversations, read_lines
 
 CALIBRATION = 10
-"""One document in so many calibrates."""
+"""One of this many documents is kept for calibration."""
 SHORTEST = 15
 SCALES = (0.18, 0.12)
 """Standard deviations of valence and arousal in EmoBank: in training, targets are divided by them.
 """
+WITHIN = 0.683
+"""How often people's rating lies within one spread: as often as within one standard deviation."""
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -63,8 +65,7 @@ def fit_affect(net: SemNet, examples: Sequence[Rated]) -> tuple[float, float]:
     """Fit `net.affect` on the frozen encoder by ridge regression, then calibrate it.
 
     The head that was trained with the encoder (its targets were divided by `SCALES`) is kept
-    where none reads the calibration sentences better. Returns base and slope of the spread:
-    base + slope · |valence| is one standard deviation.
+    where none reads the calibration sentences better. Returns base and slope of the `spread`.
     """
     train = [example for example in examples if not calibrates(example)]
     kept = [example for example in examples if calibrates(example)]
@@ -84,9 +85,18 @@ def fit_affect(net: SemNet, examples: Sequence[Rated]) -> tuple[float, float]:
         if column == 0:
             left = np.abs(truth - (said * slope + shift))
             size = np.abs(said * slope + shift)
-    grown, base = np.polyfit(size, left, 1)
-    scale = float(np.sqrt((left**2).mean()) / left.mean())
-    return float(base * scale), float(max(0.0, grown) * scale)
+    return spread(size, left)
+
+
+def spread(size: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """Base and slope: 68.3 % of the errors are at most base + slope · |valence| (the `size`).
+
+    A few sentences are far off, so a standard deviation would be too wide for most of them.
+    """
+    grown, base = np.polyfit(size, error, 1)
+    base, grown = max(float(base), 1e-6), max(0.0, float(grown))
+    scale = float(np.quantile(error / (base + grown * size), WITHIN))
+    return base * scale, grown * scale
 
 
 def means(net: SemNet, texts: Sequence[Text], *, exact: bool = False) -> np.ndarray:
@@ -99,16 +109,16 @@ def means(net: SemNet, texts: Sequence[Text], *, exact: bool = False) -> np.ndar
 
 
 def valences(net: SemNet, texts: Sequence[Text]) -> np.ndarray:
-    """(texts,) what the head says."""
+    """(texts,) the valence that the head computes."""
     weight = net.affect.weight[0].detach().numpy()
     return np.asarray(means(net, texts, exact=True) @ weight + net.affect.bias[0].item())
 
 
 def fit_pushes(net: SemNet, texts: Texts, sentences: Sequence[str]) -> float:
-    """Fit `net.push` to foretell, per word, how the valence changes when the word is left out.
+    """Fit `net.push` to predict how the valence changes when a word is left out.
 
-    The word's pieces' states are summed. Returns the correlation on every fifth sentence, which
-    is not fitted on.
+    Its input is the sum of the states of the word's pieces. Every fifth sentence is held out; the
+    correlation on these is returned.
     """
     states, targets, owners = left_out(net, texts, sentences)
     held = owners % 5 == 0
@@ -123,7 +133,10 @@ def fit_pushes(net: SemNet, texts: Texts, sentences: Sequence[str]) -> float:
 def left_out(
     net: SemNet, texts: Texts, sentences: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per word: its pieces' summed states (and their number), the valence it adds, its sentence."""
+    """For each word: the sum of its pieces' states and their number, its effect, its sentence.
+
+    The effect is the valence of the sentence minus that of the sentence without the word.
+    """
     inputs = [texts.turns([sentence]) for sentence in sentences]
     variants, owners, features = [], [], []
     for part, hidden, _ in _hidden(net, inputs, exact=True):
@@ -156,7 +169,7 @@ def _hidden(
     for start in range(0, len(order), 64):
         part = order[start : start + 64]
         ids, mask, segments = collate([texts[i] for i in part])
-        # What a word changes is small: there 16 bits are too coarse.
+        # One word changes little: 16 bits are too coarse for the difference.
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=not exact):
             hidden = net.hidden(ids, mask)
         yield part, hidden, segments

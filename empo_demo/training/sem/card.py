@@ -22,8 +22,9 @@ tags: [empathy, emotion, valence, emotion-cause, epitome, hef]
 One encoder of six layers (width 384, {pieces:,} word pieces) with seven heads: the 32 emotions of
 EmpatheticDialogues, valence and arousal of the last turn, how far each word moves the valence, a
 weight per word for what caused the emotion, and the three EPITOME mechanisms (levels 0 to 2) of a
-response to a context. One forward pass per text. It starts from all-MiniLM-L6-v2 (Apache-2.0),
-which is needed for training only.
+response to a context. One forward pass per text; a later turn of a dialogue is a row more in it,
+since its valence is read from that turn alone. It starts from all-MiniLM-L6-v2 (Apache-2.0), which
+is needed for training only.
 
 For research and non-commercial use: it was trained on EmpatheticDialogues (CC BY-NC 4.0), EmoCause
 (non-commercial, as its texts), EPITOME (non-commercial academic), EmoBank (CC BY-SA 4.0) and

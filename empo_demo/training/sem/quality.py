@@ -106,10 +106,16 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
     order = np.argsort(-rows.probabilities, axis=1)
     first, second = (order[:, k] == rows.labels for k in (0, 1))
     kinds = np.array(
-        [certainty([(EMOTIONS[i], float(row[i])) for i in ranks[:3]]).kind
-         for row, ranks in zip(rows.probabilities, order, strict=True)]
+        [certainty([(EMOTIONS[i], float(row[i])) for i in ranks[:3]], int(likely.sum())).kind
+         for row, ranks, likely in zip(rows.probabilities, order, rows.likely, strict=True)]
     )  # fmt: skip
-    said = {"sure": first, "fairly": first, "torn": first | second, "unsure": first}
+    said = {
+        "sure": first,
+        "fairly": first,
+        "torn": first | second,
+        "unsure": first,
+        "unread": first,
+    }
     found = []
     for kind, right in said.items():
         own = kinds == kind
