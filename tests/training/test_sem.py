@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from empo_demo.dialogue import Turn
 from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
-from empo_demo.training.sem import affect, corpora, quality, tune
+from empo_demo.training.sem import affect, corpora, heads, quality, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
@@ -201,6 +203,27 @@ def test_the_same_seed_gives_the_same_weights(
 def examples_of(data: Path, texts: corpora.Texts) -> list[sem.Example]:
     found = corpora.situations(sem.read_conversations(data, "train"), texts)
     return [tune.Example(e.text, "emotions", e.label) for e in found]
+
+
+def test_every_long_step_shows_its_progress(
+    data: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At full size, minutes passed without a word after the encoder: the heads' steps were silent.
+    titles: list[str] = []
+
+    def noted(items: Sequence[Any], title: str) -> Iterator[Any]:
+        titles.append(title)
+        yield from items
+
+    for module in (corpora, heads, tune):
+        monkeypatch.setattr(module, "progress", noted)
+    train(data, start, tmp_path / "out")
+    for title in (
+        "GoEmotions' comments", "sentiment", "dialogues", "run-0", "contexts and situations",
+        "texts with cause words", "cause words, epochs", "valence", "sentences without a word",
+        "EPITOME, texts", "EPITOME fold 1 of 5, texts",
+    ):  # fmt: skip
+        assert title in titles
 
 
 def test_a_finished_stage_is_not_trained_again(data: Path, start: Path, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from empo_demo.empathy.encoder import SemNet, Text, Texts, collate, last_turn
+from empo_demo.empathy.encoder import SemNet, Text, Texts, last_turn
 from empo_demo.empathy.words import spans
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import read_conversations, read_lines
+from empo_demo.training.sem.corpora import by_length
 
 CALIBRATION = 10
 """One of this many documents is kept for calibration."""
@@ -99,19 +100,21 @@ def spread(size: np.ndarray, error: np.ndarray) -> tuple[float, float]:
     return base * scale, grown * scale
 
 
-def means(net: SemNet, texts: Sequence[Text], *, exact: bool = False) -> np.ndarray:
+def means(
+    net: SemNet, texts: Sequence[Text], title: str = "valence", *, exact: bool = False
+) -> np.ndarray:
     """(texts, dim) mean states of each text's last turn."""
     net.eval()
     found = np.zeros((len(texts), net.affect.in_features))
-    for part, hidden, segments in _hidden(net, texts, exact=exact):
+    for part, hidden, segments in _hidden(net, texts, title, exact=exact):
         found[part] = last_turn(hidden, segments).numpy()
     return found
 
 
-def valences(net: SemNet, texts: Sequence[Text]) -> np.ndarray:
+def valences(net: SemNet, texts: Sequence[Text], title: str) -> np.ndarray:
     """(texts,) the valence that the head computes."""
     weight = net.affect.weight[0].detach().numpy()
-    return np.asarray(means(net, texts, exact=True) @ weight + net.affect.bias[0].item())
+    return np.asarray(means(net, texts, title, exact=True) @ weight + net.affect.bias[0].item())
 
 
 def fit_pushes(net: SemNet, texts: Texts, sentences: Sequence[str]) -> float:
@@ -139,7 +142,7 @@ def left_out(
     """
     inputs = [texts.turns([sentence]) for sentence in sentences]
     variants, owners, features = [], [], []
-    for part, hidden, _ in _hidden(net, inputs, exact=True):
+    for part, hidden, _ in _hidden(net, inputs, "words of sentences", exact=True):
         for row, number in enumerate(part):
             sentence, text = sentences[number], inputs[number]
             for start, end in spans(sentence):
@@ -151,8 +154,8 @@ def left_out(
                     variants.append(texts.turns([sentence[:start] + sentence[end:]]))
                     owners.append(number)
                     features.append([*hidden[row, own].sum(0).tolist(), len(own)])
-    whole = valences(net, inputs)
-    without = valences(net, variants)
+    whole = valences(net, inputs, "whole sentences")
+    without = valences(net, variants, "sentences without a word")
     return np.array(features), whole[owners] - without, np.array(owners)
 
 
@@ -163,12 +166,9 @@ def sentences(data: Path, rated: Sequence[Rated]) -> list[str]:
 
 
 def _hidden(
-    net: SemNet, texts: Sequence[Text], *, exact: bool = False
+    net: SemNet, texts: Sequence[Text], title: str, *, exact: bool = False
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
-    for start in range(0, len(order), 64):
-        part = order[start : start + 64]
-        ids, mask, segments = collate([texts[i] for i in part])
+    for part, ids, mask, segments in by_length(texts, title):
         # One word changes little: 16 bits are too coarse for the difference.
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=not exact):
             hidden = net.hidden(ids, mask)

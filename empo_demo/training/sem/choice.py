@@ -16,8 +16,9 @@ import torch
 from torch.nn import functional as F
 
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
-from empo_demo.empathy.encoder import SemNet, Text, Texts, collate, last_turn, mean
+from empo_demo.empathy.encoder import SemNet, Text, Texts, last_turn, mean
 from empo_demo.training.corpus import Conversation, read_conversations
+from empo_demo.training.sem.corpora import by_length
 from empo_demo.training.sem.folds import FOLDS, fold_of, kept_back
 
 SHARES = (1.0, 0.9, 0.8)
@@ -240,13 +241,10 @@ def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def features(net: SemNet, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean states of all tokens, and of the last turn's, (texts, dim) each, in 32 bits."""
     net.eval()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
     states = torch.zeros(len(texts), net.emotion.in_features)
     recent = torch.zeros_like(states)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(order), 64):
-            part = order[start : start + 64]
-            ids, mask, segments = collate([texts[i] for i in part])
+        for part, ids, mask, segments in by_length(texts, "contexts and situations"):
             hidden = net.hidden(ids, mask)
             states[part] = mean(hidden, mask).float()
             recent[part] = last_turn(hidden, segments).float()

@@ -9,13 +9,17 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from empo_demo.empathy.emotions import EMOTIONS, GROUP_OF, GROUPS, INDEX
-from empo_demo.empathy.encoder import Text, Texts
+from empo_demo.empathy.encoder import Text, Texts, collate
 from empo_demo.empathy.words import is_content
 from empo_demo.errors import DataError
+from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation, file_hash, read_lines
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH = 64
 _EPITOME = ("emotional_reactions", "explorations", "interpretations")
@@ -65,11 +69,11 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: file_hash(folder / name) for name in FILES if (folder / name).is_file()}
 
 
-def contexts(conversations: Iterable[Conversation], texts: Texts) -> list[Emotion]:
+def contexts(conversations: Sequence[Conversation], texts: Texts) -> list[Emotion]:
     """One example per listener turn: all turns before it."""
     return [
         Emotion(texts.turns([turn["content"] for turn in c.turns[:i]]), INDEX[c.emotion])
-        for c in conversations
+        for c in progress(conversations, "dialogues")
         for i, turn in enumerate(c.turns)
         if turn["role"] == "assistant"
     ]
@@ -94,7 +98,8 @@ def go_emotions(folder: Path, texts: Texts) -> tuple[list[tuple[Text, list[float
             raise DataError(f"{where}: text and labels were expected.") from None
     kinds = sorted({label for _, labels in rows for label in labels})
     found = [
-        (texts.turns([text]), [float(kind in labels) for kind in kinds]) for text, labels in rows
+        (texts.turns([text]), [float(kind in labels) for kind in kinds])
+        for text, labels in progress(rows, "GoEmotions' comments")
     ]
     return found, len(kinds)
 
@@ -159,6 +164,19 @@ def batches(examples: Sequence[Any], seed: str, size: int = BATCH) -> Iterator[l
         found += [group[i : i + size] for i in range(0, len(group), size)]
     rng.shuffle(found)
     yield from found
+
+
+def by_length(
+    texts: Sequence[Text], title: str
+) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+    """All texts in batches of similar length: their indices, then what `collate` makes of them.
+
+    Shows its progress as `title`.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+    for start in progress(range(0, len(order), BATCH), title):
+        part = order[start : start + BATCH]
+        yield part, *collate([texts[i] for i in part])
 
 
 def soft_labels(keep: float = 0.88, related: float = 0.07) -> list[list[float]]:

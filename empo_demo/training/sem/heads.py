@@ -29,10 +29,10 @@ RATIONALE = 0.5
 def fit_causes(net: SemNet, causes: Sequence[corpora.CauseExample], *, seed: int) -> None:
     """Fit the cause head on the frozen encoder's last states, which are computed once."""
     net.eval()
-    states = _states([example.text for example in causes], net.hidden)
+    states = _states([example.text for example in causes], net.hidden, "texts with cause words")
     optimizer = torch.optim.AdamW(net.cause.parameters(), CAUSE_RATE)
     net.dropout.train()
-    for epoch in range(CAUSE_EPOCHS):
+    for epoch in progress(range(CAUSE_EPOCHS), "cause words, epochs"):
         for part in _parts(len(causes), f"{seed} causes {epoch}"):
             loss = cause_loss(net, [causes[i] for i in part], _pad([states[i] for i in part]))
             _update(loss, optimizer)
@@ -54,7 +54,7 @@ def fit_levels(
     net.start_grader()
     net.grader.requires_grad_(True)
     net.eval()
-    states = _states([example.text for example in pairs], net.shared)
+    states = _states([example.text for example in pairs], net.shared, f"EPITOME{title}, texts")
     place = {id(pair): i for i, pair in enumerate(pairs)}
     heads = [p for part in (net.rationale, net.pair, net.epitome) for p in part.parameters()]
     groups: list[dict[str, Any]] = [
@@ -129,13 +129,12 @@ def level_weights(pairs: Sequence[corpora.Pair]) -> Tensor:
     return weights / weights.mean(-1, keepdim=True)
 
 
-def _states(texts: Sequence[Text], read: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+def _states(
+    texts: Sequence[Text], read: Callable[[Tensor, Tensor], Tensor], title: str
+) -> list[Tensor]:
     """The result of `read` for each text, (tokens, dim), in 16 bits to save memory."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
-    for start in range(0, len(order), 64):
-        part = order[start : start + 64]
-        ids, mask, _ = collate([texts[i] for i in part])
+    for part, ids, mask, _ in corpora.by_length(texts, title):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             hidden = read(ids, mask)
         for row, i in enumerate(part):
