@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -95,6 +96,7 @@ def tiny_base(
 
     config = fit_base.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
     fit_base.run(data, output, init, config, threads=threads)
+    typer.echo(f"The model is in {output}; `train tiny-check` measures it.", err=True)
 
 
 @train_app.command("tiny-check")
@@ -140,6 +142,7 @@ def sft(
         warmup=warmup, save_steps=save_steps,
     )  # fmt: skip
     training.run(job, data)
+    _say_where(output)
 
 
 @train_app.command("dpo", cls=Command)
@@ -173,6 +176,7 @@ def dpo(
         warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_dpo(job, pairs, loss=loss, beta=beta)
+    _say_where(output)
 
 
 @train_app.command("kto", cls=Command)
@@ -203,6 +207,7 @@ def kto(
         warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
+    _say_where(output)
 
 
 @train_app.command("grid")
@@ -252,6 +257,13 @@ def sem(
     from empo_demo.training.sem import fit as training
 
     training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds)
+    _say_where(output)
+
+
+def _say_where(output: Path) -> None:
+    """Say once where the model and its card are, also if several processes trained it."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"The result is in {output}, its card in {output / 'README.md'}.", err=True)
 
 
 def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     """Like `run_dpo`, with TRL's KTO on rated replies; see `read_rated`."""
     from datasets import Dataset
-    from trl.experimental.kto import KTOConfig, KTOTrainer
+    from trl import KTOConfig, KTOTrainer
 
     from empo_demo.engine.tokenizer import load_tokenizer
 

@@ -91,7 +91,8 @@ def test_sft_is_reproducible_and_leaves_an_adapter_with_its_card(
     data: Path, sft: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "again"
-    terminal("sft", "--data", data, "--base", data / "init", "--out", again, *STEPS)
+    said = terminal("sft", "--data", data, "--base", data / "init", "--out", again, *STEPS)
+    assert said.endswith(f"The result is in {again}, its card in {again / 'README.md'}.\n")
     assert same(sft, again)
     card = (again / "README.md").read_text(encoding="utf8")
     assert re.search(r"SHA-256 `[0-9a-f]{64}`", card) and "learning rate | 0.01" in card

@@ -334,10 +334,20 @@ def test_the_levels_do_not_depend_on_the_padding_beside_them(trained: Path) -> N
 
 
 def test_other_settings_do_not_go_on_with_these_checkpoints(
-    trained: Path, data: Path, start: Path
+    data: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sem, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, start, tmp_path)
     with pytest.raises(DataError, match="seed is 0 there and 1 now"):
-        train(data, start, trained, seed=1)
+        train(data, start, tmp_path, seed=1)
+
+
+def test_a_finished_training_leaves_no_checkpoints(trained: Path) -> None:
+    assert not (trained / "checkpoints").exists()
 
 
 def test_the_emotions_are_cross_validated_over_all_dialogues(trained: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def run(
 ) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card.
 
-    With `folds` the emotions are cross-validated as well, which trains three more encoders.
+    With `folds` the emotions are cross-validated as well, which trains three more encoders. The
+    checkpoints, ten times as big as the model, are removed at the end.
     """
     work = out / "checkpoints"
     settings = {"epochs": epochs, "runs": runs, "seed": seed, "start": start}
@@ -66,6 +68,7 @@ def run(
     figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def finish(
