@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     )
     system_prompt: str | None = Field(None, description="the system prompt of both sides")
     exposure: Exposure = Field("all", description="all, after-vote or randomised")
-    sem: str = Field("embedded", description="the name of a SEM plugin")
+    sem: str = Field("embedded", description="a SEM plugin, or embedded:FOLDER")
     hef_top_k: int = Field(3, ge=1, le=32, description="a number from 1 to 32")
     country: str = Field("international", description="a country code for the crisis notice")
     check_rate: float = Field(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Turn
@@ -78,12 +79,10 @@ def load_plugin(chosen: Settings | str) -> SEM:
 
 
 def embedded(settings: Settings, argument: str) -> SEM:
-    """The SEM in `assets/sem`; takes no argument."""
-    if argument:
-        raise SettingsError(f"EMPO_SEM holds 'embedded:{argument}'; 'embedded' takes no argument.")
+    """The SEM in `assets/sem`, or in the folder `argument`, as `train sem` makes one."""
     from empo_demo.empathy.sem import EmbeddedSEM
 
-    return EmbeddedSEM()
+    return EmbeddedSEM(Path(argument) if argument else None)
 
 
 def read_all(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:

@@ -174,7 +174,7 @@ def test_a_third_party_sem_is_chosen_by_name_and_argument() -> None:
         ("wrong", "none of the 32: blue"),
         ("empty", "is no SEM: it has no name"),
         ("transformers", "transformers:owner/model"),
-        ("embedded:big", "takes no argument"),
+        ("embedded:./nowhere", "The emotion model in nowhere cannot be loaded"),
         ("transformers:./nowhere", "cannot be loaded"),
     ],
 )

@@ -14,8 +14,10 @@ import torch
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.encoder import Text
+from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
+from empo_demo.settings import load_settings
 from empo_demo.training.sem import affect, corpora, heads, quality, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
@@ -160,6 +162,12 @@ def test_one_command_gives_a_sem_that_reads(trained: Path) -> None:
     (row,) = read.emotions([["The neighbour scratched my car."]])
     assert row.sum() == pytest.approx(1, abs=1e-9)
     assert [cause.text for cause in read.causes(["My car was scratched."])[0]]
+
+
+def test_the_app_reads_with_the_sem_that_was_trained(trained: Path) -> None:
+    read = load_sem(load_settings(sem=f"embedded:{trained}")).read([Turn("user", "I was alone.")])
+    assert read.sem == EmbeddedSEM(trained).label != EmbeddedSEM().label
+    assert len(read.emotions) == 32
 
 
 def test_the_card_shows_every_figure_with_its_interval(trained: Path) -> None:

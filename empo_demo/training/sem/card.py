@@ -57,7 +57,7 @@ is left out without it.
 
 ## How it was made
 
-`python -m empo_demo train sem --data DIR --out DIR`
+`python -m empo_demo train sem --data DIR -o DIR`
 
 1. The vocabulary keeps every piece of English, punctuation and symbols.
 2. Sentiment: one pass over GoEmotions' 28 kinds, with two over EmoBank's valence and arousal.
