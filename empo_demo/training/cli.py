@@ -249,6 +249,9 @@ def sem(
     runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 1,
     seed: Seed = 0,
     start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
+    teachers: Annotated[
+        bool, typer.Option(help="Learn from two teachers: as long again, and reads better.")
+    ] = False,
     folds: Annotated[
         bool, typer.Option(help="Cross-validate the emotions: three more encoders to train.")
     ] = True,
@@ -256,7 +259,10 @@ def sem(
     """The small empathetic model: one encoder, seven heads. Resumes after a kill."""
     from empo_demo.training.sem import fit as training
 
-    training.run(data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds)
+    training.run(
+        data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds,
+        teachers=teachers,
+    )  # fmt: skip
     _say_where(output)
 
 

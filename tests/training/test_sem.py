@@ -18,7 +18,7 @@ from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
-from empo_demo.training.sem import affect, corpora, heads, quality, tune
+from empo_demo.training.sem import affect, corpora, heads, quality, teachers, tune
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
@@ -147,8 +147,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(data: Path, start: Path, out: Path, seed: int = 0, folds: bool = False) -> Path:
-    sem.run(data, out, epochs=1, runs=2, seed=seed, start=start, folds=folds)
+def train(
+    data: Path, start: Path, out: Path, seed: int = 0, folds: bool = False, teachers: bool = False
+) -> Path:
+    sem.run(
+        data, out, epochs=1, runs=2, seed=seed, start=start, folds=folds, teachers=teachers
+    )  # fmt: skip
     return out
 
 
@@ -210,7 +214,8 @@ def test_the_same_seed_gives_the_same_weights(
 
 def examples_of(data: Path, texts: corpora.Texts) -> list[sem.Example]:
     found = corpora.situations(sem.read_conversations(data, "train"), texts)
-    return [tune.Example(e.text, "emotions", e.label) for e in found]
+    smooth = corpora.soft_labels()
+    return [tune.Example(e.text, "emotions", smooth[e.label]) for e in found]
 
 
 def test_every_long_step_shows_its_progress(
@@ -291,7 +296,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(start: Path) -> None:
 
 def test_a_folder_without_the_files_is_named(start: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"emobank\.train"):
-        sem.run(tmp_path, tmp_path / "out", epochs=1, runs=2, seed=0, start=start, folds=False)
+        train(tmp_path, start, tmp_path / "out")
 
 
 def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_path: Path) -> None:
@@ -381,6 +386,53 @@ def test_neighbouring_tasks_share_a_fold_and_no_fold_chooses_on_itself() -> None
 def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no encoder"):
         sem.pretrained(tmp_path)
+
+
+def test_a_teacher_reads_only_dialogues_that_it_was_not_trained_on(
+    data: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, texts = sem.pretrained(start)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    seen = sem.read_conversations(data, "train")
+    # The first turns repeat; the situation is each dialogue's own.
+    situations = {tuple(texts.turns([c.situation]).ids): c.conv_id for c in seen}
+    assert len(situations) == len(seen)
+    steps: list[set[str]] = []
+    train_emotions, taught = teachers.train_emotions, teachers._taught
+
+    def note(examples: Sequence[tune.Example]) -> None:
+        own = [tuple(example.text.ids) for example in examples]
+        steps.append({situations[ids] for ids in own if ids in situations})
+
+    def noted_train(net: Any, examples: Sequence[tune.Example], *rest: Any, **also: Any) -> None:
+        note(examples)
+        train_emotions(net, examples, *rest, **also)
+
+    def noted_read(net: Any, examples: Sequence[tune.Example]) -> list[tune.Example]:
+        note(examples)
+        return taught(net, examples)
+
+    monkeypatch.setattr(teachers, "train_emotions", noted_train)
+    monkeypatch.setattr(teachers, "_taught", noted_read)
+    found = teachers.taught_examples(net, texts, seen, [], tmp_path, epochs=1, seed=0, name="run")
+    trained, read, trained_then, read_then = steps
+    everything = {c.conv_id for c in seen}
+    assert trained and read and not trained & read and trained | read == everything
+    assert (trained_then, read_then) == (read, trained)
+    assert len(found) == len(tune.emotion_examples(seen, texts)) == 40
+    for example in found:
+        assert sum(example.target) == pytest.approx(1, abs=1e-5)
+        assert max(example.target) < 0.8
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_command_learns_from_teachers(data: Path, start: Path, tmp_path: Path) -> None:
+    out = train(data, start, tmp_path / "taught", folds=True, teachers=True)
+    assert json.loads((out / "sem.json").read_text())["teachers"] is True
+    assert "| teachers | True |" in (out / "README.md").read_text(encoding="utf8")
+    plain = train(data, start, tmp_path / "plain")
+    one, other = (EmbeddedSEM(folder).emotions([["I was alone."]]) for folder in (out, plain))
+    assert not np.allclose(one, other)
 
 
 def test_related_emotions_share_the_smoothing() -> None:

@@ -63,6 +63,8 @@ is left out without it.
 2. Sentiment: one pass over GoEmotions' 28 kinds, with two over EmoBank's valence and arousal.
 3. Emotions: every listener turn's context and the situation texts of ED-train but a tenth; labels
    smoothed, part of the smoothing towards related emotions; rates fall by layer; EmoBank goes on.
+   With `--teachers` (see the settings below) half of each target is the answer of an encoder that
+   was trained on the other half of the dialogues.
 4. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903) at the
    share with the least calibrated log-loss, and frozen. The emotion head is then fitted anew on
    ED-valid, near the trained one, from the mean state of all tokens and of the last turn's.

@@ -33,12 +33,13 @@ from empo_demo.training.sem.choice import (
 )
 from empo_demo.training.sem.folds import FOLDS, fold_of, outer_fold, tunes
 from empo_demo.training.sem.intervals import Figure
+from empo_demo.training.sem.teachers import taught_examples
 from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions
 
 
 def cross_validate_emotions(
     net: SemNet, origin: State, texts: Texts, data: Path, feeling: Sequence[Example], work: Path,
-    *, epochs: int, seed: int,
+    *, epochs: int, seed: int, teachers: bool,
 ) -> list[Figure]:  # fmt: skip
     """Train, choose and read each fold from the weights that `net` holds; then the figures.
 
@@ -56,8 +57,9 @@ def cross_validate_emotions(
         if own and not kept.is_file():
             rest = [c for c in both if outer_fold(c.conv_id) != fold]
             part = _read_fold(
-                net, origin, texts, rest, own, feeling, work, fold, epochs=epochs, seed=seed
-            )
+                net, origin, texts, rest, own, feeling, work, fold,
+                epochs=epochs, seed=seed, teachers=teachers,
+            )  # fmt: skip
             np.savez_compressed(kept, probabilities=part[0].astype(np.float32), likely=part[1])
             net.load_state_dict(start)
         if own:
@@ -71,11 +73,15 @@ def cross_validate_emotions(
 
 def _read_fold(
     net: SemNet, origin: State, texts: Texts, rest: Sequence[Conversation], own: Sequence[Item],
-    feeling: Sequence[Example], work: Path, fold: int, *, epochs: int, seed: int,
+    feeling: Sequence[Example], work: Path, fold: int, *, epochs: int, seed: int, teachers: bool,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Probabilities and likely labels of the texts `own`, (n, 32) each, learnt from `rest`."""
-    examples = emotion_examples([c for c in rest if not tunes(c.conv_id, fold)], texts)
-    name = f"fold-{fold}"
+    seen, name = [c for c in rest if not tunes(c.conv_id, fold)], f"fold-{fold}"
+    examples = (
+        taught_examples(net, texts, seen, feeling, work, epochs=epochs, seed=seed, name=name)
+        if teachers
+        else emotion_examples(seen, texts)
+    )
     train_emotions(net, examples, feeling, work, epochs=epochs, seed=seed, runs=1, name=name)
     items = items_of([c for c in rest if tunes(c.conv_id, fold)], texts)
     average(net, origin, items)

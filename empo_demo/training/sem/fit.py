@@ -34,19 +34,23 @@ from empo_demo.training.sem.folds import kept_back
 from empo_demo.training.sem.heads import fit_causes, fit_levels
 from empo_demo.training.sem.pretrained import kept_pieces, pretrained, prune
 from empo_demo.training.sem.quality import measure
+from empo_demo.training.sem.teachers import taught_examples
 from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions, train_sentiment
 
 
 def run(
-    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int, folds: bool
-) -> None:
+    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int, folds: bool,
+    teachers: bool,
+) -> None:  # fmt: skip
     """Train all stages into `out`, calibrate, measure, and write the card.
 
-    With `folds` the emotions are cross-validated as well, which trains three more encoders. The
+    With `teachers` two more encoders, each trained on half of the dialogues, say what half of each
+    target is. With `folds` the emotions are cross-validated as well, on three encoders more. The
     checkpoints, ten times as big as the model, are removed at the end.
     """
     work = out / "checkpoints"
-    settings = {"epochs": epochs, "runs": runs, "seed": seed, "start": start}
+    told = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
+    settings = {**told, "start": start}
     claim(work, {**settings, **corpora.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
@@ -59,12 +63,16 @@ def run(
     across = []
     if folds:
         across = cross_validate_emotions(
-            net, origin, texts, data, feeling, work, epochs=passes, seed=seed
-        )
+            net, origin, texts, data, feeling, work,
+            epochs=passes, seed=seed, teachers=teachers,
+        )  # fmt: skip
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
-    examples = emotion_examples(seen, texts)
+    examples = (
+        taught_examples(net, texts, seen, feeling, work, epochs=passes, seed=seed, name="run")
+        if teachers
+        else emotion_examples(seen, texts)
+    )
     train_emotions(net, examples, feeling, work, epochs=passes, seed=seed, runs=runs)
-    told = {"seed": seed, "epochs": epochs, "runs": runs}
     figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)

@@ -33,6 +33,11 @@ def outer_fold(conv_id: str) -> int:
     return _part(conv_id) % FOLDS
 
 
+def half(conv_id: str) -> int:
+    """0 or 1: the half of the dialogues that one of the two teachers is trained on, by blocks."""
+    return _part(conv_id) % 2
+
+
 def tunes(conv_id: str, fold: int) -> bool:
     """Whether the dialogue is kept from training to choose for the outer fold `fold` (1 in 12)."""
     return _part(conv_id) == (fold + 1) % PARTS

@@ -31,7 +31,10 @@ WARMUP, SAVE_EVERY = 150, 300
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text, its task ("emotions", "affect", "sentiment") and the task's target."""
+    """A text, its task ("emotions", "affect", "sentiment") and the task's target.
+
+    The target of "emotions" is a probability for each of the 32.
+    """
 
     text: Text
     task: str
@@ -50,8 +53,10 @@ def train_sentiment(
 
 
 def emotion_examples(conversations: Sequence[Conversation], texts: Texts) -> list[Example]:
-    """All contexts and situations of the conversations."""
-    return [Example(e.text, "emotions", e.label) for e in corpora.emotions(conversations, texts)]
+    """All contexts and situations of the conversations, with smoothed labels."""
+    smooth = corpora.soft_labels()
+    found = corpora.emotions(conversations, texts)
+    return [Example(example.text, "emotions", smooth[example.label]) for example in found]
 
 
 def train_emotions(
@@ -101,12 +106,11 @@ def tune(
     schedule = _linear(optimizer, len(plan), WARMUP)
     state = {"net": net, "optimizer": optimizer, "schedule": schedule, "sentiment": sentiment}
     done = _restore(work, state)
-    smooth = torch.tensor(corpora.soft_labels())
     net.train()
     for step, batch in enumerate(progress(plan, work.name)):
         if step < done:
             continue
-        _step(net, _loss(net, sentiment, batch, smooth), optimizer, schedule)
+        _step(net, _loss(net, sentiment, batch), optimizer, schedule)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == len(plan):
             _checkpoint(work, state, step + 1)
     net.eval()
@@ -116,7 +120,6 @@ def _loss(
     net: SemNet,
     sentiment: torch.nn.Linear | None,
     batch: Sequence[Example],
-    smooth: torch.Tensor,
 ) -> torch.Tensor:
     """The loss of a batch of one task."""
     ids, mask, segments = collate([example.text for example in batch])
@@ -131,10 +134,9 @@ def _loss(
             assert sentiment is not None
             said = sentiment(net.dropout(last_turn(hidden, segments)))
     said = said.float()
-    if task == "emotions":
-        targets = smooth[[example.target for example in batch]]
-        return -(targets * F.log_softmax(said, -1)).sum(-1).mean()
     wanted = torch.tensor([example.target for example in batch])
+    if task == "emotions":
+        return -(wanted * F.log_softmax(said, -1)).sum(-1).mean()
     if task == "affect":
         valence = F.smooth_l1_loss(said[:, 0], wanted[:, 0] / affect.SCALES[0])
         return valence + 0.5 * F.smooth_l1_loss(said[:, 1], wanted[:, 1] / affect.SCALES[1])
