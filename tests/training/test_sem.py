@@ -18,7 +18,15 @@ from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
-from empo_demo.training.sem import affect, corpora, heads, quality, teachers, tune
+from empo_demo.training.sem import (
+    affect,
+    corpora,
+    cross_validate_heads,
+    heads,
+    quality,
+    teachers,
+    tune,
+)
 from empo_demo.training.sem import fit as sem
 from empo_demo.training.sem.card import missed, table
 from empo_demo.training.sem.choice import refit, temperature
@@ -228,13 +236,14 @@ def test_every_long_step_shows_its_progress(
         titles.append(title)
         yield from items
 
-    for module in (corpora, heads, tune):
+    for module in (corpora, cross_validate_heads, heads, tune):
         monkeypatch.setattr(module, "progress", noted)
     train(data, start, tmp_path / "out")
     for title in (
         "GoEmotions' comments", "sentiment", "dialogues", "run-0", "contexts and situations",
         "texts with cause words", "cause words, epochs", "valence", "sentences without a word",
-        "EPITOME, texts", "EPITOME fold 1 of 5, texts",
+        "EPITOME, texts", "EPITOME fold 1 of 5, texts", "cause words, fold 1 of 3",
+        "EPITOME, levels of pairs",
     ):  # fmt: skip
         assert title in titles
 

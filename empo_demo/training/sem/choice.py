@@ -78,9 +78,8 @@ def average(net: SemNet, origin: State, items: Sequence[Item]) -> float:
     losses = {}
     for share in SHARES:
         blend(net, trained, origin, share)
-        states, recent = features(net, [item.text for item in items])
-        logits = net.emotion(states) + net.recent(recent)
-        scaled = logits.detach().double() / temperature(logits.detach(), labels)
+        said = logits(net, [item.text for item in items])
+        scaled = said.double() / temperature(said, labels)
         losses[share] = float(F.cross_entropy(scaled, labels))
     share = min(losses, key=losses.__getitem__)
     blend(net, trained, origin, share)
@@ -236,6 +235,13 @@ def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     grid = np.exp(np.linspace(-1.5, 1.5, 301))
     losses = [float(F.cross_entropy(logits.double() / float(t), labels)) for t in grid]
     return float(grid[int(np.argmin(losses))])
+
+
+def logits(net: SemNet, texts: Sequence[Text]) -> torch.Tensor:
+    """(texts, 32) logits of the emotion head, in 32 bits."""
+    states, recent = features(net, texts)
+    with torch.no_grad():
+        return torch.as_tensor(net.emotion(states) + net.recent(recent))
 
 
 def features(net: SemNet, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,8 +33,8 @@ from empo_demo.training.sem.choice import (
 )
 from empo_demo.training.sem.folds import FOLDS, fold_of, outer_fold, tunes
 from empo_demo.training.sem.intervals import Figure
-from empo_demo.training.sem.teachers import taught_examples
-from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions
+from empo_demo.training.sem.teachers import learn_emotions
+from empo_demo.training.sem.tune import Example
 
 
 def cross_validate_emotions(
@@ -76,13 +76,11 @@ def _read_fold(
     feeling: Sequence[Example], work: Path, fold: int, *, epochs: int, seed: int, teachers: bool,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Probabilities and likely labels of the texts `own`, (n, 32) each, learnt from `rest`."""
-    seen, name = [c for c in rest if not tunes(c.conv_id, fold)], f"fold-{fold}"
-    examples = (
-        taught_examples(net, texts, seen, feeling, work, epochs=epochs, seed=seed, name=name)
-        if teachers
-        else emotion_examples(seen, texts)
-    )
-    train_emotions(net, examples, feeling, work, epochs=epochs, seed=seed, runs=1, name=name)
+    seen = [c for c in rest if not tunes(c.conv_id, fold)]
+    learn_emotions(
+        net, texts, seen, feeling, work, epochs=epochs, seed=seed, runs=1, name=f"fold-{fold}",
+        teachers=teachers,
+    )  # fmt: skip
     items = items_of([c for c in rest if tunes(c.conv_id, fold)], texts)
     average(net, origin, items)
     x = torch.cat(features(net, [item.text for item in items]), 1)

@@ -20,6 +20,7 @@ import torch
 from empo_demo.empathy.causes import most_marks
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
 from empo_demo.empathy.words import is_content
+from empo_demo.progress import progress
 from empo_demo.training.sem import corpora
 from empo_demo.training.sem.folds import FOLDS, fold_of
 from empo_demo.training.sem.heads import fit_causes, fit_levels
@@ -45,7 +46,8 @@ def cross_validate_causes(
     for fold in range(FOLDS):
         fresh = copy.deepcopy(net)
         fit_causes(fresh, [e for e, f in zip(examples, folds, strict=True) if f != fold], seed=seed)
-        for i in np.flatnonzero(folds == fold).tolist():
+        own = np.flatnonzero(folds == fold).tolist()
+        for i in progress(own, f"cause words, fold {fold + 1} of {FOLDS}"):
             logits[i] = word_logits(fresh, examples[i])
     chances: list[list[float]] = [[] for _ in examples]
     for fold in range(FOLDS):
@@ -189,7 +191,7 @@ def predict(net: SemNet, pairs: Sequence[corpora.Pair]) -> list[list[int]]:
     net.eval()
     levels: list[list[int]] = []
     with torch.inference_mode():
-        for start in range(0, len(pairs), 32):
+        for start in progress(range(0, len(pairs), 32), "EPITOME, levels of pairs"):
             ids, mask, segments = collate([pair.text for pair in pairs[start : start + 32]])
             levels += net.levels(net.shared(ids, mask), mask, segments)[0].argmax(-1).tolist()
     return levels

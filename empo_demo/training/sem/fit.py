@@ -34,8 +34,8 @@ from empo_demo.training.sem.folds import kept_back
 from empo_demo.training.sem.heads import fit_causes, fit_levels
 from empo_demo.training.sem.pretrained import kept_pieces, pretrained, prune
 from empo_demo.training.sem.quality import measure
-from empo_demo.training.sem.teachers import taught_examples
-from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions, train_sentiment
+from empo_demo.training.sem.teachers import learn_emotions
+from empo_demo.training.sem.tune import Example, train_sentiment
 
 
 def run(
@@ -50,8 +50,7 @@ def run(
     """
     work = out / "checkpoints"
     told = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
-    settings = {**told, "start": start}
-    claim(work, {**settings, **corpora.hashes(data)})
+    claim(work, {**told, "start": start, **corpora.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
     texts = prune(net, texts, kept_pieces(texts))
@@ -67,12 +66,10 @@ def run(
             epochs=passes, seed=seed, teachers=teachers,
         )  # fmt: skip
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
-    examples = (
-        taught_examples(net, texts, seen, feeling, work, epochs=passes, seed=seed, name="run")
-        if teachers
-        else emotion_examples(seen, texts)
-    )
-    train_emotions(net, examples, feeling, work, epochs=passes, seed=seed, runs=runs)
+    learn_emotions(
+        net, texts, seen, feeling, work, epochs=passes, seed=seed, runs=runs, name="run",
+        teachers=teachers,
+    )  # fmt: skip
     figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)

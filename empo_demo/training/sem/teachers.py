@@ -1,8 +1,8 @@
-"""Targets of the emotions from teachers that did not see the dialogue (distillation, 1503.02531).
+"""Targets of the emotions from teachers that did not see the dialogue (distillation).
 
 A label names one of 32 close emotions; a teacher says how likely each is. An encoder is too sure of
 dialogues that it was trained on, so each teacher is trained on one half of the dialogues and reads
-the other half.
+the other half. Distillation: arXiv 1503.02531.
 """
 
 from __future__ import annotations
@@ -16,13 +16,27 @@ import torch
 
 from empo_demo.empathy.encoder import SemNet, Texts
 from empo_demo.training.corpus import Conversation
-from empo_demo.training.sem.choice import features, temperature
+from empo_demo.training.sem.choice import logits, temperature
 from empo_demo.training.sem.folds import half
 from empo_demo.training.sem.tune import Example, emotion_examples, train_emotions
 
 TAUGHT = 0.5
 """The share of the teacher in a target; the label has the rest."""
 FIRST_SEED = 20
+"""How far the teachers' seeds are from the run's."""
+
+
+def learn_emotions(
+    net: SemNet, texts: Texts, seen: Sequence[Conversation], feeling: Sequence[Example],
+    work: Path, *, epochs: int, seed: int, runs: int, name: str, teachers: bool,
+) -> None:  # fmt: skip
+    """Train `net` on the contexts and situations of `seen`, on request with targets of teachers."""
+    examples = (
+        taught_examples(net, texts, seen, feeling, work, epochs=epochs, seed=seed, name=name)
+        if teachers
+        else emotion_examples(seen, texts)
+    )
+    train_emotions(net, examples, feeling, work, epochs=epochs, seed=seed, runs=runs, name=name)
 
 
 def taught_examples(
@@ -54,12 +68,10 @@ def taught_examples(
 
 def _taught(net: SemNet, examples: Sequence[Example]) -> list[Example]:
     """The examples with half of each target from what `net` says, calibrated on their labels."""
-    states, recent = features(net, [example.text for example in examples])
-    with torch.no_grad():
-        logits = net.emotion(states) + net.recent(recent)
+    said = logits(net, [example.text for example in examples])
     targets = torch.tensor([example.target for example in examples])
-    said = (logits / temperature(logits, targets.argmax(1))).softmax(1)
-    mixed = (1 - TAUGHT) * targets + TAUGHT * said
+    likely = (said / temperature(said, targets.argmax(1))).softmax(1)
+    mixed = (1 - TAUGHT) * targets + TAUGHT * likely
     return [
         replace(example, target=row) for example, row in zip(examples, mixed.tolist(), strict=True)
     ]
