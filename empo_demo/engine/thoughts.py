@@ -1,0 +1,159 @@
+"""Keeps a thinking model's thoughts out of its reply, while the reply streams.
+
+Models mark their thoughts in many ways: `<think>…</think>` and its like, `[THINK]…[/THINK]`,
+`<|START_THINKING|>…<|END_THINKING|>`, and the channels of GPT-OSS, of which only `final` is a
+reply. A thought may be opened by the prompt, and may never be closed.
+"""
+
+from __future__ import annotations
+
+import re
+
+ALL_THOUGHT = (
+    "The model used up its tokens on thinking; who runs this app can raise max_new_tokens, or "
+    "serve a model that answers without thinking."
+)
+"""What a side fails with whose reply was all thought."""
+_NAME = (
+    r"(?:\w{1,20}[:_])?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|cot"
+    r"|(?:inner|internal)_(?:monologue|thoughts?))"
+)
+_OWN = r"(?:start|begin|end)[_▁](?:of[_▁])?(?:think|thinking|thought|reasoning)"
+_BAR = r"[|｜]?"
+_MARK = re.compile(
+    rf"<{_BAR}(?P<word>{_OWN}){_BAR}>"
+    rf"|<{_BAR}(?P<end>/?)(?P<name>{_NAME}){_BAR}>"
+    r"|\[(?P<end2>/?)(?P<name2>(?-i:THINK|THINKING|REASONING))\]"
+    r"|◁(?P<end3>/?)(?P<name3>think)▷"
+    rf"|<{_BAR}(?P<place>(?:think|thinking|thought|reasoning)[_▁](?:start|begin|end)){_BAR}>"
+    r"|(?P<odd><\|inner_(?:prefix|suffix)\|>|<unused9[45]>|<\|channel>|<channel\|>)"
+    r"|<\|(?P<harmony>start|channel|message|end|return|call)\|>"
+    rf"|(?P<wrap></?(?:answer|response|output)>"
+    rf"|<{_BAR}(?:start|begin|end)[_▁](?:of[_▁])?(?:response|solution|answer){_BAR}>)",
+    re.IGNORECASE,
+)
+_ODD = {
+    "<|inner_prefix|>": ("inner", True), "<|inner_suffix|>": ("inner", False),
+    "<unused94>": ("unused", True), "<unused95>": ("unused", False),
+    "<|channel>": ("channel>", True), "<channel|>": ("channel>", False),
+}  # fmt: skip
+"""Marks that do not say what they are: of Apertus, MedGemma and Gemma 4."""
+_HALF = re.compile(r"(?:<[|｜]?/?[\w:▁]{0,40}[|｜]?|\[/?[A-Z]{0,9}|◁/?\w{0,5})\Z")
+"""The end of a text that may be the beginning of a mark."""
+_SPOKEN = {"", "assistant", "final", "response"}
+"""The channels of GPT-OSS that are the reply. `assistant` is a header without a channel."""
+_ANY, _HEADER, _CHANNEL = "any", "header", "channel"
+
+
+class ThoughtFilter:
+    """One reply as a stream: `push` each piece, then `flush`; both return what may be shown.
+
+    `opened`: whether the prompt itself has opened a thought (see `opens_thought`), so that the
+    reply begins inside it. `thought` says whether anything was kept out. `stray` says that a
+    thought was closed which nobody opened: what was shown before it was a thought, so the side
+    must fail, and the model's next replies need `opened`.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        self.thought = opened
+        self.stray = False
+        self._inside = _ANY if opened else ""
+        """The kind of thought that the text is in; "" in the reply."""
+        self._closed = self._said = False
+        self._held = self._header = ""
+
+    def push(self, text: str) -> str:
+        """Take the next piece; return the part of the reply that is now known to be one."""
+        return self._read(text, final=False)
+
+    def flush(self) -> str:
+        """The rest of the reply, when nothing more comes."""
+        return self._read("", final=True)
+
+    def _read(self, text: str, *, final: bool) -> str:
+        text = self._held + text
+        half = None if final else _HALF.search(text)
+        text, self._held = (text[: half.start()], half[0]) if half else (text, "")
+        shown, at = "", 0
+        for mark in _MARK.finditer(text):
+            shown += self._take(text[at : mark.start()]) + self._turn(mark)
+            at = mark.end()
+        return shown + self._take(text[at:])
+
+    def _take(self, text: str) -> str:
+        if self._inside == _HEADER:
+            self._header += text
+        if self._inside:
+            return ""
+        self._said = self._said or bool(text.strip())
+        return text
+
+    def _turn(self, mark: re.Match[str]) -> str:
+        """Follow a mark; return it where it is plain text."""
+        if mark["harmony"]:
+            self._follow_harmony(mark["harmony"].lower())
+        elif mark["wrap"]:
+            if not self._inside and not self.thought and mark["wrap"][1] not in "|｜":
+                return self._take(mark[0])
+        else:
+            name, opens = _meaning(mark)
+            if opens and not self._inside:
+                self._open(name)
+            elif not opens and self._inside in (name, _ANY):
+                self._inside, self._closed = "", True
+            elif not opens and not self._inside:
+                self.thought = True
+                self.stray = self.stray or (self._said and not self._closed)
+        return ""
+
+    def _open(self, kind: str) -> None:
+        self._inside, self.thought, self._header = kind, True, ""
+
+    def _follow_harmony(self, word: str) -> None:
+        """GPT-OSS: <|start|>assistant<|channel|>analysis<|message|>…<|end|>"""
+        if word in ("start", "channel"):
+            if self._inside in ("", _ANY, _HEADER, _CHANNEL):
+                self._open(_HEADER)
+        elif word == "message":
+            if self._inside == _HEADER:
+                channel = (self._header.split() or [""])[0].lower()
+                self._inside = "" if channel in _SPOKEN else _CHANNEL
+                self._closed = True
+        elif self._inside == _CHANNEL:
+            self._inside = _HEADER
+
+
+def spoken(text: str, *, opened: bool = False) -> str:
+    """The reply in the whole `text` of a model, stripped: "" if all of it was thought.
+
+    What stands before a closing mark that nobody opened is a thought, too.
+    """
+    for begins_inside in (opened, True):
+        stream = ThoughtFilter(opened=begins_inside)
+        shown = stream.push(text) + stream.flush()
+        if not stream.stray:
+            break
+    return shown.strip()
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether `prompt`, which ends where the model goes on, ends inside a thought.
+
+    A mark in what people said is broken before it is read, so every mark is the template's.
+    """
+    inside = False
+    for mark in _MARK.finditer(prompt):
+        if not mark["harmony"] and not mark["wrap"]:
+            inside = _meaning(mark)[1]
+    return inside
+
+
+def _meaning(mark: re.Match[str]) -> tuple[str, bool]:
+    """(kind of the thought, whether the mark opens it)."""
+    if mark["odd"]:
+        return _ODD[mark["odd"].lower()]
+    word = (mark["word"] or mark["place"] or "").lower().replace("▁", "_")
+    if word:
+        return "marked", "end" not in word.split("_")
+    name = mark["name"] or mark["name2"] or mark["name3"]
+    return name.lower(), not (mark["end"] or mark["end2"] or mark["end3"])
