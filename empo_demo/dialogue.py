@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,19 @@ SYSTEM_PROMPT = (
     "feel and why, and keep the conversation going."
 )
 """The system prompt of chat models. Both sides of a round always get the same."""
+
+_LINE_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+"""What Word, PowerPoint, PDF files and old systems write for a line break."""
+_SHOWS_NOTHING = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f"
+    # Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt)
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    # Blank in every font, although Unicode lists them as visible: Braille, music, Khitan and
+    # Egyptian blanks, marks of annotations, and the place of a picture that was not pasted.
+    r"\u2800\U0001d159\U00016fe4\U00013441\U00013442\ufff9-\ufffc]*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +113,33 @@ class Dialogue:
         return next((turn for turn in reversed(self.turns) if turn.role == "user"), None)
 
 
-def clean_text(text: str, *, limit: int | None = None) -> str:
-    """Strip `text`; refuse it if it is empty, too long, or contains control characters.
+def is_blank(text: str) -> bool:
+    """Whether `text` shows nothing: it is empty, or holds only characters without a shape."""
+    return _SHOWS_NOTHING.fullmatch(text) is not None
 
-    Line breaks, tabs and format characters (emoji joiners, text direction) are allowed.
+
+def with_plain_breaks(text: str) -> str:
+    """`text` with `\\n` for every line break that Unicode knows."""
+    return _LINE_BREAK.sub("\n", text)
+
+
+def clean_text(text: str, *, limit: int | None = None) -> str:
+    """Strip `text`; refuse it if it is blank, too long, or contains control characters.
+
+    Line breaks of every kind become `\\n`. Tabs and format characters (emoji joiners, text
+    direction) are allowed.
     """
     if not isinstance(text, str):
         raise InvalidInput("A text was expected, but something else was sent.")
-    stripped = text.strip()
-    if not stripped:
+    if is_blank(text):
         raise InvalidInput("The text is empty. Write what happened, in at least one word.")
+    stripped = with_plain_breaks(text).strip()
     if limit is not None and len(stripped) > limit:
         raise InvalidInput(
             f"The text has {len(stripped):,} characters; at most {limit:,} are taken. Shorten it."
         )
     for character in stripped:
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\r\t":
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
             raise InvalidInput(
                 f"The text holds a control character (U+{ord(character):04X}). "
                 "Remove it, or type the text instead of pasting it."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena.rounds import Notice
-from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
+from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text, is_blank
 from empo_demo.errors import InvalidInput, NotAllowed
 from empo_demo.votes import consent as consents
 from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES
@@ -107,7 +107,7 @@ def check_ratings(ratings: Mapping[str, Any] | None, chosen: str) -> dict[str, i
 def check_comment(comment: str) -> str:
     if not isinstance(comment, str):
         raise InvalidInput("The comment must be a text.")
-    return clean_text(comment, limit=MAX_COMMENT) if comment.strip() else ""
+    return "" if is_blank(comment) else clean_text(comment, limit=MAX_COMMENT)
 
 
 def assess(dialogue: Dialogue, country: str) -> Flags:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from empo_demo.dialogue import is_blank, with_plain_breaks
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.store import LEASE, Store
@@ -190,6 +191,10 @@ def _is_dead(name: str) -> bool:
 
 
 def showable(text: str) -> str:
-    """A model's text without control characters and surrogates, which databases refuse."""
-    kept = (c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    return "".join(kept).strip()
+    """A model's text without control characters and surrogates, which databases refuse.
+
+    It is empty where nothing of it can be seen, so that nobody votes on a blank reply.
+    """
+    plain = with_plain_breaks(text)
+    kept = "".join(c for c in plain if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    return "" if is_blank(kept) else kept.strip()
