@@ -8,8 +8,9 @@ large language models. Pure, no network.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 PersonalKind = Literal["email", "link", "phone", "handle", "address"]
 
@@ -117,6 +118,33 @@ def mask_personal(text: str, region: str = "US") -> str:
     for span in reversed(find_personal(text, region)):
         text = text[: span.start] + _MASKS[span.kind] + text[span.end :]
     return text
+
+
+def mask_words(
+    text: str, words: Sequence[Mapping[str, Any]], region: str = "US"
+) -> list[dict[str, Any]]:
+    """`words` of `text` (`start`, `end`, `text`, and more), at their places in the masked text.
+
+    A word inside personal data becomes the mask; of several in one mask the first one stays. What
+    does not lie where it says, as in an imported record, is left out.
+    """
+    spans = find_personal(text, region)
+    masked = mask_personal(text, region)
+
+    def place(at: int) -> int:
+        """Where the boundary `at`, which no span crosses, lies in the masked text."""
+        return at + sum(len(_MASKS[s.kind]) - (s.end - s.start) for s in spans if s.end <= at)
+
+    kept: dict[tuple[int, int], dict[str, Any]] = {}
+    for word in words:
+        start, end = int(word["start"]), int(word["end"])
+        if not 0 <= start < end or text[start:end] != word["text"]:
+            continue
+        hidden = [span for span in spans if span.start < end and start < span.end]
+        low = place(min([start, *(span.start for span in hidden)]))
+        high = place(max([end, *(span.end for span in hidden)]))
+        kept.setdefault((low, high), {**word, "start": low, "end": high, "text": masked[low:high]})
+    return list(kept.values())
 
 
 def _spans(pattern: re.Pattern[str], text: str, kind: PersonalKind) -> list[Span]:

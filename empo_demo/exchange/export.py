@@ -1,4 +1,7 @@
-"""Writes votes to files in one of the `formats`. Votes that are left out are counted by reason."""
+"""Writes votes to files in one of the `formats`. Votes that are left out are counted by reason.
+
+Whoever runs the arena exports every vote. What everybody may download waits as long as a push.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from typing import Any
 from sqlalchemy import select
 
 from empo_demo.errors import DataError, InvalidInput
+from empo_demo.exchange.data_set import WAIT
 from empo_demo.exchange.formats import FORMATS, TABLE, rows_of
+from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import (
     NO_LABEL,
     NO_PREFERENCE,
     OTHER_STRATEGY,
+    TOO_YOUNG,
     left_out_line,
     mixed_strategies,
     reason_left_out,
@@ -45,36 +51,51 @@ class Report:
 
 
 def export_file(url: str, form: str, output: Path, *, mixed: bool = False) -> Report:
-    """Write the votes of the database at `url` to `output`; see `FORMATS`.
+    """Write the votes of the database at `url` to `output`; see `write_export`."""
+    store = Store.open(url, create=False)
+    try:
+        return write_export(store, form, output, mixed=mixed)
+    finally:
+        store.close()
 
-    `mixed` keeps pairs whose sides differ in strategy. The file is written completely or not at
-    all. Raises `InvalidInput` for an unknown format, `DataError` if it cannot be written.
+
+def write_export(
+    store: Store, form: str, output: Path, *, mixed: bool = False, public: bool = False
+) -> Report:
+    """Write the votes of the store to `output`; see `FORMATS` and `rows`.
+
+    The file is written completely or not at all. Raises `InvalidInput` for an unknown format,
+    `DataError` if it cannot be written.
     """
     if form not in FORMATS:
         raise InvalidInput(f"There is no format {form!r}; there are: {', '.join(FORMATS)}.")
-    store = Store.open(url, create=False)
     report = Report()
     part = output.with_name(f"{output.name}.part")
     try:
-        _write(part, form, rows(store, form, report, mixed=mixed))
+        _write(part, form, rows(store, form, report, mixed=mixed, public=public))
         part.replace(output)
     except OSError as error:
         raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        store.close()
     return report
 
 
 def rows(
-    store: Store, form: str, report: Report, *, mixed: bool = False
+    store: Store, form: str, report: Report, *, mixed: bool = False, public: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a format, oldest vote first, and count them in `report`."""
+    """Yield the rows of a format, oldest vote first, and count them in `report`.
+
+    `mixed` keeps pairs whose sides differ in strategy. `public` leaves out the votes that may not
+    be published yet: a visitor has `WAIT` to withdraw a vote before anybody sees it.
+    """
     for round_ in voted_rounds(store):
         report.votes += 1
         reason = reason_left_out(round_)
         made: list[dict[str, Any]] = []
+        if reason is None and public and _too_young(round_):
+            reason = TOO_YOUNG
         if reason is None and form in ("trl", "kto") and mixed_strategies(round_) and not mixed:
             reason = OTHER_STRATEGY
         if reason is None:
@@ -84,6 +105,10 @@ def rows(
             report.left_out[reason] += 1
         report.rows += len(made)
         yield from made
+
+
+def _too_young(round_: Round) -> bool:
+    return round_.vote is None or round_.vote.created_at >= now() - WAIT
 
 
 def voted_rounds(store: Store) -> Iterator[Round]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from typing import Any
 
+from empo_demo.dialogue import Dialogue
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies
@@ -97,17 +98,36 @@ def _table(round_: Round) -> list[dict[str, Any]]:
 
 
 def _record(round_: Round) -> list[dict[str, Any]]:
-    """All columns, as `votes import` reads them. Texts are masked."""
+    """All columns, as `votes import` reads them. Texts are masked, and what was read in them."""
     from empo_demo.votes.record import record_of
 
     record = record_of(round_)
-    for turn in record["round"]["dialogue"]:
-        turn["content"] = _mask(str(turn["content"]))
-    for reply in record["replies"]:
-        for key in ("text", "guidance", "thought"):
-            reply[key] = _mask(reply[key]) if reply[key] else reply[key]
-    record["vote"]["comment"] = _mask(record["vote"]["comment"])
+    own, vote = record["round"], record["vote"]
+    said = str(own["dialogue"][-1]["content"])
+    own["dialogue"] = [{**turn, "content": _mask(str(turn["content"]))} for turn in own["dialogue"]]
+    own["reading"] = _masked_reading(own["reading"], said)
+    for row, keys in (
+        (own, ("example", "sem_error", "void_reason")),
+        (vote, ("comment",)),
+        *((reply, ("text", "guidance", "thought", "error")) for reply in record["replies"]),
+    ):
+        row.update({key: _mask(row[key]) for key in keys if row[key]})
+    if own["dialogue"] != round_.dialogue:
+        # The digest of the whole dialogue would let a short masked part be guessed and checked.
+        chosen = next(reply for reply in record["replies"] if reply["side"] == vote["chosen"])
+        masked = Dialogue.from_messages(own["dialogue"]).plus("assistant", chosen["text"] or "…")
+        vote["continued"] = masked.digest
     return [record]
+
+
+def _masked_reading(reading: dict[str, Any] | None, said: str) -> dict[str, Any] | None:
+    """The SEM's reading of `said`: its words are masked like the text that they lie in."""
+    from empo_demo.empathy.personal import mask_words
+
+    if reading is None:
+        return None
+    lists = {key: reading[key] for key in ("causes", "valence_words") if reading.get(key)}
+    return reading | {key: mask_words(said, words) for key, words in lists.items()}
 
 
 TABLE: dict[str, type] = {

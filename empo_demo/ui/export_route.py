@@ -1,6 +1,7 @@
 """Downloads of exports. Each request makes a new one, and no file is left.
 
-A file that the page had prepared would outlive "Delete my data"; here nothing does.
+A file that the page had prepared would outlive "Delete my data"; here nothing does. A vote is in
+no download before it may be published.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from empo_demo.ui.visitors import address_of
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
+    from empo_demo.votes.store import Store
 
 ENDINGS = {"trl": "jsonl", "kto": "jsonl", "csv": "csv"}
 PER_ADDRESS = 2
@@ -48,7 +50,7 @@ def route(arena: Arena) -> Route:
         asked[address] += 1
         try:
             async with turn:
-                file = await run_in_threadpool(_written, arena.settings.database, form)
+                file = await run_in_threadpool(_written, arena.store, form)
         except ArenaError as error:
             return JSONResponse({"detail": error.public}, 503)
         finally:
@@ -69,11 +71,15 @@ def route(arena: Arena) -> Route:
     return Route("/export/{form}", export)
 
 
-def _written(url: str, form: str) -> BinaryIO:
-    """Write the export and return it as an open file that is already deleted."""
-    from empo_demo.exchange.export import export_file
+def _written(store: Store, form: str) -> BinaryIO:
+    """Write the export and return it as an open file that is already deleted.
+
+    It reads through the app's own connection: a second one could not open a database that is held
+    exclusively, as on a network file system.
+    """
+    from empo_demo.exchange.export import write_export
 
     with tempfile.TemporaryDirectory(prefix="empo-") as folder:
         path = Path(folder) / form
-        export_file(url, form, path)
+        write_export(store, form, path, public=True)
         return path.open("rb")

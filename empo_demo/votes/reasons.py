@@ -21,6 +21,7 @@ NO_PREFERENCE = "no preference (tie or both bad)"
 NO_LABEL = "no label (about equal)"
 ONE_CONTENDER = "both sides by one contender"
 OTHER_STRATEGY = "sides of different strategies"
+TOO_YOUNG = "younger than 24 hours"
 
 
 def reason_left_out(round_: Round) -> str | None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import httpx
+from sqlalchemy import update
 
+from empo_demo.votes.keeping import now
+from empo_demo.votes.models import Vote
 from tests.attacks.conftest import TEXT, Served, Stranger
 
 
 def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> None:
     voter = stranger.call("new_voter")
     stranger.call("vote", voter, stranger.answered(voter), "a", {}, "")
+    for form in ("trl", "kto", "csv"):
+        young = httpx.get(f"{served.url}/export/{form}")
+        assert young.status_code == 200 and TEXT not in young.text, "a day must pass first"
+    with served.arena.store.database.write() as session:
+        session.execute(update(Vote).values(created_at=now() - timedelta(hours=25)))
     (make,) = [
         fn for fn in served.page.fns.values()
         if any(getattr(one, "choices", None) and "TRL" in str(one.choices) for one in fn.inputs)

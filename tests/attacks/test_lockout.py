@@ -100,7 +100,7 @@ def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
 
     made: list[str] = []
     real = export.rows
-    monkeypatch.setattr(export, "rows", lambda *v: (made.append(v[1]), real(*v))[1])
+    monkeypatch.setattr(export, "rows", lambda *v, **m: (made.append(v[1]), real(*v, **m))[1])
     monkeypatch.setattr(recent, "cost", time.monotonic)
     monkeypatch.setattr(recent, "SHARE", 1e-6)
     places = {

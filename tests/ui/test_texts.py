@@ -24,7 +24,7 @@ from empo_demo.ui.session import Session
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.models import Round
-from empo_demo.votes.reasons import REASONS
+from empo_demo.votes.reasons import REASONS, TOO_YOUNG
 from tests.ui.test_handlers import handlers_of, merged
 
 GERMAN = texts_of("de")
@@ -103,7 +103,7 @@ def test_every_notice_and_reason_is_translated() -> None:
             assert GERMAN.own(text) != text, text
     assert "eine E-Mail-Adresse und eine Telefonnummer" in GERMAN.own(notices[-1].text)
     assert "112 in Deutschland" in GERMAN.own(notices[2].text)
-    assert all(GERMAN.own(reason) != reason for reason in REASONS)
+    assert all(GERMAN.own(reason) != reason for reason in (*REASONS, TOO_YOUNG))
 
 
 @pytest.mark.parametrize("votes", [1, 2, 60])
