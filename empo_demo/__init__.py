@@ -19,7 +19,7 @@ Imports point downwards only: a room knows the rooms below it and none above it.
     engine/      text in, two streams out: loading, batching, LoRA per row, remote and recorded
     votes/       stored rounds and votes: tables, store, migrations, limits, backup
     metrics/     pure functions over texts and numbers
-    dialogue, errors, settings, progress, files, terminal, processor, fingerprint
+    dialogue, errors, settings, progress, files, csv_table, terminal, processor, fingerprint
                  what every room may know
 
 Beside the rooms, `cli` puts the rooms' commands together; each room has its own in `cli.py`.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,33 +16,43 @@ from empo_demo.errors import DataError
 MAX_LINE = 4 * 2**20
 """The most bytes of a line that is read as JSON. Our own records are far shorter."""
 MAX_DEPTH = 64
+_MARK = b"\xef\xbb\xbf"
+"""The byte-order mark of UTF-8, which Windows programs put before a text."""
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, with or without a byte-order mark; `DataError` if it is none."""
+    """The text of a file, gzipped or not: UTF-8, or UTF-16 as Excel's "Unicode text" has it.
+
+    A byte-order mark is left out. Raises a `DataError` if the file is not text.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text file (UTF-8 was expected).") from None
+        raw = unzipped(path.read_bytes())
+        text = _decoded(raw)
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} is not a UTF-8 text file (nor one that gzip made of it): line {line} holds "
+            f'the byte 0x{error.object[error.start]:02X}. Save it as UTF-8; in Excel: "CSV UTF-8".'
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} is not a UTF-8 text file: {error}.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if "\0" in text:
+        raise DataError(f"{path} is not a UTF-8 text file (nor one that gzip made of it).")
+    return text
 
 
-def csv_rows(
-    text: str, path: Path, delimiters: str = ",;\t"
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(line, row) of a CSV text with a header, split at the commonest delimiter of the header.
-
-    A row that is too short has None in its last columns. Raises a `DataError` that names `path`.
-    """
-    csv.field_size_limit(MAX_LINE)
-    delimiter = max(delimiters, key=text.split("\n", 1)[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+def _decoded(raw: bytes) -> str:
+    """The text of bytes. UTF-16 without a mark is known by the NUL beside an ASCII character."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16")
+    if len(raw) > 1 and (raw[0] == 0) != (raw[1] == 0):
+        return raw.decode("utf-16-le" if raw[1] == 0 else "utf-16-be")
+    return raw.decode("utf-8-sig")
 
 
 def unzipped(raw: bytes) -> bytes:
@@ -64,40 +74,112 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON ({error.msg})") from None
-    _check(value)
+        _check(value)
+    except (ValueError, RecursionError) as error:
+        raise _plain(error) from None
     return value
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (number, value) of each line that is not empty; a bad line gives a `ValueError`.
+def _plain(error: ValueError | RecursionError) -> ValueError:
+    """What Python says of a JSON text that it cannot read, in plain words."""
+    if isinstance(error, RecursionError):
+        return ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(error, UnicodeDecodeError):
+        return ValueError("it is not UTF-8 text")
+    if isinstance(error, json.JSONDecodeError):
+        return ValueError(f"it is not JSON ({error.msg})")
+    return error
 
-    Raises `DataError` if the file cannot be read at all.
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line, value) of each line that is not empty; a bad line gives a `ValueError`.
+
+    A file that is one list gives its elements, each with the line where it begins. A gzipped file
+    is read, too. Raises `DataError` if the file cannot be read at all.
     """
     try:
         with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE):
-                number += 1
-                whole = line.endswith(b"\n") or len(line) < MAX_LINE
-                while not whole and not file.readline(MAX_LINE).endswith(b"\n"):
-                    whole = file.peek(1) == b""
-                if len(line) >= MAX_LINE:
-                    yield number, ValueError(f"it is longer than {MAX_LINE:,} bytes")
-                elif line.strip():
-                    yield number, _parsed(line)
+            if _is_plain_jsonl(file.peek(1)):
+                yield from _lines_of(file)
+                return
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    yield from json_rows(read_text(path))
 
 
-def _parsed(line: bytes) -> Any:
+def json_rows(text: str) -> Iterator[tuple[int, Any]]:
+    """Like `json_lines`, of a whole text."""
+    lines = text.split("\n")
+    begun = [line for line in lines if line.strip()]
+    if begun and begun[0].lstrip().startswith("[") and _is_one_list(begun):
+        yield from _elements(text)
+        return
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _parsed(line)
+
+
+def _is_plain_jsonl(head: bytes) -> bool:
+    """Whether a file that begins so can be read line by line: it is UTF-8 and not one list."""
+    packed = head[:2] in (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:2]
+    return not packed and head.removeprefix(_MARK).lstrip()[:1] != b"["
+
+
+def _lines_of(file: io.BufferedReader) -> Iterator[tuple[int, Any]]:
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        whole = line.endswith(b"\n") or len(line) < MAX_LINE
+        while not whole and not file.readline(MAX_LINE).endswith(b"\n"):
+            whole = file.peek(1) == b""
+        if len(line) >= MAX_LINE:
+            yield number, ValueError(f"it is longer than {MAX_LINE:,} bytes")
+        elif line.strip():
+            yield number, _parsed(line.removeprefix(_MARK))
+
+
+def _is_one_list(lines: list[str]) -> bool:
+    """Whether the text is one list, and not a list on each line."""
+    return len(lines) == 1 or isinstance(_parsed(lines[0]), ValueError)
+
+
+def _elements(text: str) -> Iterator[tuple[int, Any]]:
+    """(line, element) of the list that `text` is. What follows a fault is not read."""
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    place = _after_space(text, text.index("[") + 1)
+    line = 1 + text.count("\n", 0, place)
+    ended = text[place : place + 1] == "]"
+    if ended:
+        place = _after_space(text, place + 1)
+    while not ended:
+        begun = place
+        try:
+            value, place = decoder.raw_decode(text, begun)
+            _check(value)
+        except (ValueError, RecursionError) as error:
+            yield line, _plain(error)
+            return
+        yield line, value
+        place = _after_space(text, place)
+        mark = text[place : place + 1]
+        if mark not in (",", "]"):
+            yield line, ValueError("the list is not closed after it")
+            return
+        ended = mark == "]"
+        place = _after_space(text, place + 1)
+        line += text.count("\n", begun, place)
+    if place < len(text):
+        yield line, ValueError("something stands after the end of the list")
+
+
+def _after_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def _parsed(line: str | bytes) -> Any:
     try:
-        return parse_json(line.removeprefix(b"\xef\xbb\xbf"))
+        return parse_json(line)
     except ValueError as error:
         return error
 

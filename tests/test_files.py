@@ -111,7 +111,7 @@ def test_lines_go_on_after_a_bad_one(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="no text file"):
+    with pytest.raises(DataError, match="not a UTF-8 text file"):
         read_text(tmp_path / "x")
     with pytest.raises(DataError, match="cannot be read"):
         list(json_lines(tmp_path / "absent"))

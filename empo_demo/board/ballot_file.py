@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from empo_demo.board.ballots import Ballot, Counted, ballot_of_round, reason_not_ranked
+from empo_demo.csv_table import decimal, read_table, trimmed, truth
 from empo_demo.errors import DataError
-from empo_demo.files import csv_rows, json_lines, parse_json, read_text
+from empo_demo.files import json_rows, parse_json, read_text
 from empo_demo.votes.reasons import ONE_CONTENDER
 from empo_demo.votes.record import Record
 from empo_demo.votes.verdicts import VERDICTS
@@ -23,6 +23,15 @@ SCHEMA = (
     "ratings (JSON: a_natural: 80, …)."
 )
 """The files that `--input` accepts."""
+_PLAIN = (
+    "round", "voter", "a", "b", "verdict", "len_a", "len_b", "time", "exposure", "ratings",
+)  # fmt: skip
+"""The columns of a plain table; the first five are needed."""
+_EXPORTED = (
+    "round_id", "voter", "a_contender", "b_contender", "verdict", "time", "show_chips",
+    "show_plots", "ratings", "a_text", "b_text",
+)  # fmt: skip
+"""The columns that are read of `votes export --format csv`; the first five are needed."""
 
 
 def read_ballots(path: Path) -> Counted:
@@ -56,10 +65,16 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         return
     text = read_text(path)
     if text.lstrip()[:1] in ("{", "[", ""):
-        yield from json_lines(path)
+        yield from json_rows(text)
         return
-    for number, row in csv_rows(text, path):
-        yield number, {key: value for key, value in row.items() if value != ""}
+    table = read_table(text, path, (*_PLAIN, *_EXPORTED))
+    exported = "a_contender" in table.columns
+    if missing := table.lacks((_EXPORTED if exported else _PLAIN)[:5]):
+        raise DataError(f"{path}: {', '.join(missing)} is missing; {table.described()}. {SCHEMA}")
+    for number, row in table.rows(short=True):
+        cells = {name: trimmed(cell) for name, cell in row.items()}
+        cells["verdict"] = cells.get("verdict", "").lower()
+        yield number, {name: cell for name, cell in cells.items() if cell}
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -88,7 +103,7 @@ def _ballot_or_reason(row: Any) -> Ballot | str:
 
 def _from_table(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `votes export --format csv` or `parquet`, with the columns of a ballot."""
-    shown = [name for name in ("chips", "plots") if str(row.get(f"show_{name}")) == "True"]
+    shown = [name for name in ("chips", "plots") if truth(str(row.get(f"show_{name}") or ""))]
     return {
         "round": row.get("round_id"), "voter": row.get("voter"), "verdict": row.get("verdict"),
         "a": row.get("a_contender"), "b": row.get("b_contender"), "time": row.get("time"),
@@ -135,8 +150,10 @@ def _length(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
-    with suppress(ValueError):
-        value = float(value) if isinstance(value, str) else value
+    try:
+        value = decimal(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; a length of 0 or more is expected.") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
         raise ValueError(f"{name} is {value!r}; a length of 0 or more is expected.")
     return float(value)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from empo_demo.board.ballot_file import read_ballots
 from empo_demo.board.ratings import DIMENSIONS, Rating, of_ballots
+from empo_demo.csv_table import Table, decimal, read_table, trimmed, truth
 from empo_demo.errors import DataError
-from empo_demo.files import csv_rows, read_text
+from empo_demo.files import read_text
 
 NEEDED = ("annotator", "sample_index", "model")
+EXPECTED = "Dim1..Dim5, annotator, sample_index and model are expected."
 
 
 def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
@@ -21,48 +23,54 @@ def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
     The paper's CSV has the columns Dim1..Dim5, annotator, sample_index and model. A `DataError`
     names the line.
     """
-    try:
-        text = read_text(path)
-    except DataError:
-        text = ""  # it may be Parquet
-    header = text.split("\n", 1)[0]
-    is_json = header.lstrip().startswith(("{", "["))
-    if not is_json and any(column in header for column in ("annotator", *DIMENSIONS)):
-        return list(_paper(text, path)), Counter()
+    table = _papers_table(path)
+    if table is not None:
+        return list(_paper(table)), Counter()
     counted = read_ballots(path)
     return of_ballots(counted.ballots), counted.left_out
 
 
-def _paper(text: str, path: Path) -> Iterator[Rating]:
-    for number, row in csv_rows(text, path, ",;~\t"):
-        where = f"{path}:{number}"
-        present = [dimension for dimension in DIMENSIONS if dimension in row]
-        missing = [column for column in NEEDED if not row.get(column)]
+def _papers_table(path: Path) -> Table | None:
+    """The table in a file with a column that only the paper's has; None for any other file."""
+    try:
+        text = read_text(path)
+        if text.lstrip()[:1] in ("{", "[", ""):
+            return None
+        table = read_table(text, path, (*NEEDED, *DIMENSIONS))
+    except DataError:
+        return None  # It may be Parquet, or `read_ballots` says what is wrong with it.
+    return table if {"annotator", *DIMENSIONS} & set(table.columns) else None
+
+
+def _paper(table: Table) -> Iterator[Rating]:
+    present = [dimension for dimension in DIMENSIONS if dimension in table.columns]
+    for number, row in table.rows(short=True):
+        where = f"{table.path}:{number}"
+        rater, item, contender = (trimmed(row.get(column, "")) for column in NEEDED)
+        missing = [column for column in NEEDED if not trimmed(row.get(column, ""))]
         missing += [] if present else ["Dim1..Dim5"]
         if missing:
-            raise DataError(
-                f"{where}: {', '.join(missing)} is missing; Dim1..Dim5, annotator, sample_index "
-                "and model are expected."
-            )
-        rater, item, contender = (str(row[column]) for column in NEEDED)
+            raise DataError(f"{where}: {', '.join(missing)} is missing; {EXPECTED}")
         for dimension in present:
-            value = _number(row[dimension], dimension, where)
+            value = _number(trimmed(row.get(dimension, "")), dimension, where)
             if value is not None:
                 yield Rating(contender, rater, item, DIMENSIONS[dimension], value)
 
 
-def _number(text: str | None, dimension: str, where: str) -> float | None:
-    if text is None or not text.strip():
+def _number(cell: str, dimension: str, where: str) -> float | None:
+    """The rating in a cell; None if it is empty. The checkbox may hold words, as true or yes."""
+    if not cell:
         return None
-    words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
-    try:
-        value = words.get(text.strip().lower())
-        value = float(text) if value is None else value
-    except ValueError:
-        value = math.nan
     highest = 1 if dimension == "Dim5" else 100
+    try:
+        value = decimal(cell)
+    except ValueError:
+        try:
+            value = float(truth(cell))
+        except ValueError:
+            value = math.nan
     if not 0 <= value <= highest:
         raise DataError(
-            f"{where}: {dimension} holds {text!r}; a number from 0 to {highest} is expected."
+            f"{where}: {dimension} holds {cell!r}; a number from 0 to {highest} is expected."
         )
     return value

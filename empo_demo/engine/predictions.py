@@ -6,23 +6,29 @@ is an error that names its line. Repeated contexts and empty replies are counted
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from empo_demo.csv_table import decimal, read_table, trimmed
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json, unzipped
+from empo_demo.files import json_rows, read_text
 from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS
 
 COLUMNS = ("gens", "gen_targets", "prevs")
 """The columns that EmPO's CSV must have: reply, human's reply, last user turn."""
-SEPARATORS = (",", "~")
 FIELDS = ("context", "reference", "response")
 """The keys that a line of our JSONL must have."""
+_LEVEL_COLUMNS = {
+    prefix: {mechanism: f"{prefix}_{mechanism.upper()}_scores" for mechanism in MECHANISMS}
+    for prefix in ("pred", "gt")
+}
+_KNOWN = (
+    *COLUMNS, "emotions", "chat_templates",
+    *(name for names in _LEVEL_COLUMNS.values() for name in names.values()),
+)  # fmt: skip
 _TURN = re.compile(r"<\|(user|assistant)\|>\n(.*?)</s>", re.DOTALL)
 LevelsOf = dict[str, int]
 """EPITOME levels 0-2 by mechanism: er, ex, ip."""
@@ -74,29 +80,11 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read either format, gzipped or not. Raises `DataError` in one line."""
     text = read_text(path)
-    lines = text.lstrip("\ufeff \r\n\t")
-    try:
-        rows = tuple(_jsonl(path, text) if lines.startswith("{") else _csv(path, text))
-    except csv.Error as error:
-        raise DataError(f"{path} is not a readable CSV file: {error}.") from None
+    is_json = text.lstrip()[:1] in ("{", "[")
+    rows = tuple(_jsonl(path, text) if is_json else _csv(path, text))
     if not rows:
         raise DataError(f"{path} holds no row of predictions.")
     return Predictions(stem(path), path, rows)
-
-
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a file, gzipped or not. Raises `DataError` if it is not text."""
-    try:
-        text = unzipped(path.read_bytes()).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.") from None
-    except ValueError:
-        text = "\0"
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if "\0" in text:
-        raise DataError(f"{path} is not a UTF-8 text file (nor one that gzip made of it).")
-    return text
 
 
 def stem(path: Path) -> str:
@@ -108,33 +96,14 @@ def stem(path: Path) -> str:
 
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
-    csv.field_size_limit(10**8)
-    separator = _separator(path, text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(cells for cells in reader if cells)
-    for cells in reader:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise DataError(
-                f"{path}, line {reader.line_num}: the row has {len(cells)} fields, "
-                f"the header has {len(header)}."
-            )
-        yield _csv_row(path, reader.line_num, dict(zip(header, cells, strict=True)))
-
-
-def _separator(path: Path, text: str) -> str:
-    """The separator that gives the most of the needed columns. Raises if one is missing."""
-    head = next(iter(text.lstrip("\r\n").splitlines()), "")
-    found = {mark: set(next(csv.reader([head], delimiter=mark), [])) for mark in SEPARATORS}
-    best = max(SEPARATORS, key=lambda mark: len(found[mark] & set(COLUMNS)))
-    missing = [name for name in COLUMNS if name not in found[best]]
-    if missing:
+    table = read_table(text, path, _KNOWN)
+    if missing := table.lacks(COLUMNS):
         raise DataError(
-            f"{path} has no column {', '.join(missing)}. Expected is EmPO's CSV with the columns "
-            f"{', '.join(COLUMNS)} (separated by ',' or '~'), or JSONL with {', '.join(FIELDS)}."
+            f"{path} has no column {', '.join(missing)}: {table.described()}. Expected is EmPO's "
+            f"CSV with the columns {', '.join(COLUMNS)}, or JSONL with {', '.join(FIELDS)}."
         )
-    return best
+    for line, cells in table.rows():
+        yield _csv_row(path, line, cells)
 
 
 def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
@@ -143,7 +112,7 @@ def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
         user=cells["prevs"],
         reference=cells["gen_targets"],
         response=cells["gens"],
-        emotion=cells.get("emotions") or None,
+        emotion=trimmed(cells.get("emotions", "")) or None,
         generated_levels=_levels(path, line, cells, "pred"),
         reference_levels=_levels(path, line, cells, "gt"),
     )
@@ -164,13 +133,15 @@ def _whole_dialogue(cells: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _levels(path: Path, line: int, cells: Mapping[str, str], prefix: str) -> LevelsOf | None:
-    names = {mechanism: f"{prefix}_{mechanism.upper()}_scores" for mechanism in MECHANISMS}
+    names = _LEVEL_COLUMNS[prefix]
     if any(name not in cells for name in names.values()):
         return None
     levels = {}
     for mechanism, name in names.items():
         try:
-            levels[mechanism] = LEVELS[[float(level) for level in LEVELS].index(float(cells[name]))]
+            levels[mechanism] = LEVELS[
+                [float(level) for level in LEVELS].index(decimal(cells[name]))
+            ]
         except ValueError:
             raise DataError(
                 f"{path}, line {line}: {name} is {cells[name]!r}; a level is 0, 1 or 2."
@@ -179,16 +150,13 @@ def _levels(path: Path, line: int, cells: Mapping[str, str], prefix: str) -> Lev
 
 
 def _jsonl(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _json_row(f"{path}, line {number}", line)
+    for number, record in json_rows(text):
+        yield _json_row(f"{path}, line {number}", record)
 
 
-def _json_row(where: str, line: str) -> Row:
-    try:
-        record = parse_json(line)
-    except ValueError:
-        raise DataError(f"{where}: this is not a complete JSON object.") from None
+def _json_row(where: str, record: Any) -> Row:
+    if isinstance(record, ValueError):
+        raise DataError(f"{where}: this is not a complete JSON object.")
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON object was expected.")
     missing = [name for name in FIELDS if name not in record]

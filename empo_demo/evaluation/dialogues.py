@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.predictions import read_text
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, read_text
 
 
 @dataclass(frozen=True, slots=True)

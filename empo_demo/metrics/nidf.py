@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json, unzipped
+from empo_demo.files import parse_json, read_text
 from empo_demo.metrics.tokens import tokens
 
 UNKNOWN = 1.0
@@ -55,7 +55,7 @@ def nidf(text: str, table: Mapping[str, float]) -> float | None:
 def read_counts(path: Path) -> Counter[str]:
     """Counts from a table (token, tab, count) or from dialogues (JSONL, `utterances`); .gz too."""
     counts: Counter[str] = Counter()
-    lines = _lines(path)
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
     if lines and lines[0].lstrip().startswith("{"):
         return utterance_counts(_utterances(path, lines))
     for number, line in enumerate(lines, start=1):
@@ -73,13 +73,6 @@ def write_counts(counts: Mapping[str, int], path: Path) -> None:
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     text = "".join(f"{token}\t{count}\n" for token, count in rows)
     path.write_bytes(gzip.compress(text.encode("utf8"), mtime=0))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return unzipped(path.read_bytes()).decode().split("\n")[:-1]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as text: {error}.") from None
 
 
 def _utterances(path: Path, lines: Iterable[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from empo_demo.dialogue import Message
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json, unzipped
+from empo_demo.files import json_rows, read_text
 
 Split = Literal["train", "valid"]
 GENERAL = "general_dialogues.jsonl.gz"
@@ -64,23 +64,18 @@ def read_general(folder: Path) -> Iterator[tuple[str, list[Message]]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of each line of a JSONL file, gzipped or not."""
-    try:
-        text = unzipped(path.read_bytes()).decode("utf8")
-    except FileNotFoundError:
+    """(place, object) of each line of a JSONL file, or of each element of a list; gzipped or not.
+
+    Raises a `DataError` that names the line of a fault.
+    """
+    if not path.exists():
         raise DataError(
             f"There is no {path.name} in {path.parent}; give the folder of the data with --data."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+        )
+    for number, row in json_rows(read_text(path)):
         where = f"{path}, line {number}"
-        try:
-            row = parse_json(line)
-        except ValueError:
-            raise DataError(f"{where}: this is not a complete JSON object.") from None
+        if isinstance(row, ValueError):
+            raise DataError(f"{where}: this is not a complete JSON object.")
         if not isinstance(row, dict):
             raise DataError(f"{where}: a JSON object was expected.")
         yield where, row

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
-from empo_demo.engine.predictions import read_text
 from empo_demo.errors import DataError
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, read_text
 
 if TYPE_CHECKING:
     import numpy as np
