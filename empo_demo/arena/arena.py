@@ -31,7 +31,7 @@ from empo_demo.arena.rounds import (
 from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Engine, Event
-from empo_demo.errors import NotAllowed, StorageError
+from empo_demo.errors import NotAllowed, SettingsError, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import Round
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from empo_demo.votes.stats import Stats
 
 log = logging.getLogger(__name__)
+OTHER_MODELS = "The models have changed since it was opened."
 
 
 class Arena(Playground):
@@ -287,16 +288,25 @@ class Arena(Playground):
             if engine is None:
                 self.store.void(token, round_.id, "It was stopped before the models had loaded.")
                 return
-            description = engine.describe()
-            if not self.store.claim(token, round_.id, owner(), description):
-                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
+            try:
+                jobs = jobs_of(round_, self.roster)
+            except SettingsError:
+                # The error names the contender, and nobody may read that before the vote.
+                log.warning("Round %s: its contender is not in the roster", round_.id)
+                self.store.void(token, round_.id, OTHER_MODELS)
+                raise NotAllowed(
+                    f"This round cannot be answered: {OTHER_MODELS} Press Retry."
+                ) from None
             stream = RoundStream(
                 engine,
-                jobs_of(round_, self.roster),
+                jobs,
                 live,
                 save=self._rounds.save,
                 screen=guards.screen,
             )
+            # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
+            if not self.store.claim(token, round_.id, owner(), engine.describe()):
+                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
             yield from stream.events()
         finally:
             self._rounds.remove(live)

@@ -2,7 +2,7 @@
 
 A streaming round has an owner and a lease that a heartbeat renews. So another replica, or this app
 after kill -9, can tell a running stream from an abandoned one. If the outcome of a stream cannot be
-stored, it is kept and stored later.
+stored, it is kept, and the heartbeat stores it when the database is back.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from empo_demo.votes.store import LEASE, Store
 
 log = logging.getLogger(__name__)
 _SENTENCE = re.compile(r"\w[^.!?…。！？]*[.!?…。！？]")
+BEAT, RETRY = LEASE.total_seconds() / 3, 5.0
+"""Seconds between two heartbeats, and between two tries to store an outcome."""
 _BOOT = secrets.token_hex(8)
 ABANDONED = "The app was restarted while the replies were being written."
 
@@ -155,13 +157,18 @@ class LiveRounds:
             self.stop(round_id)
 
     def sweep(self) -> int:
-        """Make void the rounds of processes that have died; return their number."""
+        """Make void the rounds of processes that have died; return their number.
+
+        Outcomes that are not stored yet come first: the lease of their rounds may have ended.
+        """
+        self._store_outcomes()
         dead = [name for name in self._store.streaming_owners() if _is_dead(name)]
         return self._store.void_abandoned(dead, ABANDONED)
 
     def _beat(self) -> None:
+        """Renew the leases and store what is unsaved, until nothing streams. No error ends it."""
         pause = threading.Event()
-        while not pause.wait(LEASE.total_seconds() / 3):
+        while not pause.wait(min(BEAT, RETRY) if self._unsaved else BEAT):
             with self._lock:
                 rounds = list({*self._live, *self._unsaved})
                 if not rounds:
@@ -169,8 +176,25 @@ class LiveRounds:
                     return
             try:
                 self._store.renew(rounds, owner())
+                self._store_outcomes()
             except StorageError as error:
-                log.warning("Leases were not renewed: %s", error)
+                log.warning("Leases were not renewed, or replies not stored: %s", error)
+            except Exception:
+                log.exception("A heartbeat failed")
+
+    def _store_outcomes(self) -> None:
+        """Store the outcomes that could not be stored earlier, also of visitors who have left.
+
+        One that fails again does not keep the others back; the last failure is raised.
+        """
+        failed: StorageError | None = None
+        for round_id in list(self._unsaved):
+            try:
+                self.flush(round_id)
+            except StorageError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
 
 def _is_dead(name: str) -> bool:
