@@ -52,8 +52,6 @@ def build(arena: Arena, session: gr.BrowserState, badge: gr.HTML, labels: Labels
     _wire(parts, handlers)
     if recorded:
         _wire_recorded(parts, handlers)
-    else:
-        parts.new.click(handlers.new, [parts.session], parts.all(), **_PRIVATE)
     return handlers
 
 
@@ -218,8 +216,13 @@ def _wire(p: Parts, h: Handlers) -> None:
         p.retry.click(again, [p.session], outputs, **stream),
         p.keep.click(h.keep, [p.session], outputs, **_PRIVATE),
     )
+    release = {"js": RELEASE, "api_visibility": "private"}
     for event in rounds:
-        event.then(None, None, None, js=RELEASE, api_visibility="private")
+        event.then(None, None, None, **release)
+    if not h.recorded_replies:
+        # Without `cancels`, a round that is being written would come back over the new page.
+        new = p.new.click(h.new, [p.session], outputs, cancels=list(rounds), **_PRIVATE)
+        new.then(None, None, None, **release)
     p.share.click(h.share, [p.session], outputs, **_PRIVATE)
     votes = {**_PRIVATE, "concurrency_id": VOTES}
     p.stop.click(h.stop, [p.session], outputs, **votes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -88,9 +89,14 @@ class Arrivals:
         return changes
 
     def new(self, stored: Any) -> Changes:
-        """Start again with an empty dialogue."""
-        session = replace(self._session(stored), round="", example="", draft=())
-        return {**self._blank(session), self.parts.session: session.store(), self.parts.box: ""}
+        """Start again with an empty dialogue. A round that is being answered is stopped."""
+        p, old = self.parts, self._session(stored)
+        session = replace(old, round="", example="", draft=())
+        with suppress(ArenaError):  # the page must come anew whatever became of the old round
+            self.arena.stop(old.voter, old.round)
+        changes = self._blank(session)
+        changes[p.box] = {**_update(changes[p.box]), "value": ""}
+        return {**changes, p.session: session.store()}
 
     def list_recorded(self) -> Any:
         """List the recorded dialogues, each by the start of its last turn."""
