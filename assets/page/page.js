@@ -2,9 +2,10 @@
 // Gradio does the rest. The words come from assets/texts, in the page's head.
 const arenaWords = JSON.parse(document.getElementById("arena-words").textContent);
 
-function arenaSay(key, seconds) {
-  const own = arenaWords[document.documentElement.lang] || arenaWords[navigator.language.slice(0, 2)];
-  return (own || arenaWords.en)[key].replace("{n}", seconds);
+function arenaSay(key, values) {
+  const page = document.documentElement.lang, browser = navigator.language.slice(0, 2);
+  const language = [page, browser, "en"].find((one) => arenaWords[one]);
+  return arenaWords[language][key].replace(/{(\w+)}/g, (_, name) => values[name].toLocaleString(language));
 }
 
 function arenaTell(key, seconds) {
@@ -19,8 +20,27 @@ function arenaTell(key, seconds) {
     line.className = "message state";
     line.setAttribute("role", "status");
   }
-  line.textContent = arenaSay(key, seconds);
+  line.textContent = arenaSay(key, { n: seconds });
   place.after(line);
+}
+
+// How full a box is, from three quarters on. Nothing is cut: what is too long is told.
+function arenaCount(id, text, most) {
+  const box = document.getElementById(id);
+  if (!box) return;
+  const n = [...(text || "").trim()].length, place = box.closest(".writing") || box;
+  let line = document.getElementById(`${id}-counted`);
+  if (n < 0.75 * most) return line?.remove();
+  if (!line) {
+    line = document.createElement("p");
+    line.id = `${id}-counted`;
+    place.after(line);
+    box.querySelector("textarea").setAttribute("aria-describedby", line.id);
+  }
+  line.className = n > most ? "counted over" : "counted";
+  // Only the limit is read aloud, not each letter on the way to it.
+  line.setAttribute("role", n < most ? "none" : "status");
+  line.textContent = arenaSay(n < most ? "count" : n > most ? "over" : "full", { n, most, over: n - most });
 }
 
 // A full queue answers 503, and a lost server not at all: what was asked is asked again.
@@ -31,7 +51,7 @@ window.fetch = async (input, options) => {
     // Gradio's own question whether the server is back; its note about that is in English only.
     return fetchOnce(input, options).catch((error) => {
       arenaTell("lost", 2);
-      for (const note of document.querySelectorAll(".toast-text")) note.textContent = arenaSay("lost", 2);
+      for (const note of document.querySelectorAll(".toast-text")) note.textContent = arenaSay("lost", { n: 2 });
       for (const title of document.querySelectorAll(".toast-title")) title.textContent = "";
       throw error;
     });
@@ -73,12 +93,21 @@ function arenaHold(...values) {
   document.getElementById("votebar")?.setAttribute("inert", "");
   return values;
 }
+// An empty text is no text: the cursor goes to where it is written.
+function arenaSend(text, ...values) {
+  if (!String(text || "").trim()) document.querySelector("#box textarea")?.focus();
+  return arenaHold(text, ...values);
+}
 function arenaRelease() {
   document.getElementById("votebar")?.removeAttribute("inert");
   // A text that was not sent stays in the box: bring into view why, and the help that is offered.
   const unsent = document.querySelector("#box textarea")?.value ? ["notices", "message"] : [];
-  ["consent", ...unsent].map((id) => document.getElementById(id))
-    .find((one) => one?.offsetParent)?.scrollIntoView({ block: "center" });
+  const why = ["consent", ...unsent].map((id) => document.getElementById(id))
+    .find((one) => one?.offsetParent);
+  if (why) why.scrollIntoView({ block: "center" });
+  else if (document.activeElement?.matches("#box textarea")) {
+    document.activeElement.scrollIntoView({ block: "nearest" });
+  }
 }
 
 // Help that is offered comes into view, once: above the replies it may stand above the screen.

@@ -148,7 +148,7 @@ def before_sending(text: str, country: str) -> tuple[Notice, ...]:
     """The notices for `text` before it is sent: only if it contains personal data."""
     from empo_demo.empathy import safety
 
-    found = safety.assess(clean_text(text), country)
+    found = safety.assess(clean_text(text, limit=MAX_TEXT), country)
     return _notices(found, country) if found.personal else ()
 
 

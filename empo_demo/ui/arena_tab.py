@@ -14,9 +14,9 @@ from empo_demo.ui.handlers import Handlers
 from empo_demo.ui.lanes import ROUNDS, VOTES
 from empo_demo.ui.parts import Labels, Parts
 from empo_demo.ui.texts import Texts, texts_of
-from empo_demo.ui.theme import HOLD, RELEASE
+from empo_demo.ui.theme import HOLD, RELEASE, SEND, count
 from empo_demo.ui.visitors import visitor_of
-from empo_demo.votes.models import RATINGS
+from empo_demo.votes.models import MAX_COMMENT, RATINGS
 from empo_demo.votes.verdicts import KINDS
 
 PICK = """
@@ -120,8 +120,9 @@ def _rating(labels: Labels) -> dict[str, Any]:
             )
             for name in RATINGS
         )
-        comment = gr.Textbox(label=_SAY("rate.comment"), lines=2, max_length=2000)
+        comment = gr.Textbox(label=_SAY("rate.comment"), lines=2, elem_id="comment")
         save = gr.Button(_SAY("rate.save"), elem_id="rate_save")
+    count(comment, MAX_COMMENT)
     labels.add(fold, "rate.title", "label")
     labels.add(comment, "rate.comment", "label")
     labels.add(save, "rate.save")
@@ -147,8 +148,7 @@ def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
     with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
         box = gr.Textbox(
             placeholder=_SAY("box"), label=_SAY("box"), show_label=False, container=False,
-            lines=1, max_lines=8, max_length=MAX_TEXT, scale=8, elem_id="box",
-            autofocus=False, interactive=True,
+            lines=1, max_lines=8, scale=8, elem_id="box", autofocus=False, interactive=True,
         )  # fmt: skip
         send = gr.Button(_SAY("send"), variant="primary", scale=1, min_width=80, elem_id="send")
     with gr.Column(visible=recorded, elem_classes="recorded"):
@@ -167,6 +167,7 @@ def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
             min_width=80,
             elem_id="new",
         )
+    count(box, MAX_TEXT)
     labels.add(box, "box", "placeholder")
     labels.add(box, "box", "label")
     labels.add(pick, "pick", "label")
@@ -187,6 +188,7 @@ def _wire(p: Parts, h: Handlers) -> None:
         "trigger_mode": "once",
         "js": HOLD,
     }
+    sent = {**stream, "js": SEND}
 
     def send(text: str, stored: Any, request: gr.Request) -> Any:
         yield from h.send(text, stored, visitor_of(request))
@@ -208,7 +210,7 @@ def _wire(p: Parts, h: Handlers) -> None:
         yield from h.next(stored, visitor_of(request))
 
     rounds = (
-        gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **stream),
+        gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **sent),
         p.agree.click(agree, [p.box, p.session], outputs, **stream),
         p.refuse.click(refuse, [p.box, p.session], outputs, **stream),
         p.examples.select(choose, [p.session], outputs, **stream),

@@ -19,6 +19,7 @@ from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import say_of
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.theme import count
 from empo_demo.ui.visitors import address_of
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -94,7 +95,7 @@ def _form(arena: Arena, labels: Labels) -> Form:
     labels.add(fold, "explore.decoding", "label")
     text = gr.Textbox(
         placeholder=_SAY("box"), label=_SAY("box"), value=examples()[2].text, show_label=False,
-        container=False, lines=1, max_lines=6, max_length=MAX_TEXT, scale=8, elem_id="x-text",
+        container=False, lines=1, max_lines=6, scale=8, elem_id="x-text",
         interactive=True, render=False,
     )  # fmt: skip
     return Form(
@@ -112,6 +113,7 @@ def _buttons(text: gr.Textbox, labels: Labels) -> tuple[gr.Button, gr.Button, gr
         stop = gr.Button(_SAY("stop"), min_width=70, elem_id="x-stop")
     for on in ("placeholder", "label"):
         labels.add(text, "box", on)
+    count(text, MAX_TEXT)
     for button, key in ((run, "explore.run"), (steps, "explore.strip"), (stop, "stop")):
         labels.add(button, key)
     return run, steps, stop

@@ -87,13 +87,13 @@ class Handlers(Arrivals):
         """Open a round on the visitor's text and show both replies as they are written."""
         p, session = self.parts, self._session(stored)
         say = texts_of(session.language)
-        if not session.consent:
-            yield {p.consent: gr.update(visible=True), p.keep: gr.update(visible=False)}
-            return
         try:
             warnings = guards.before_sending(text, self.arena.settings.country)
         except Exception as error:
             yield self.show(session).told(error)
+            return
+        if not session.consent:
+            yield {p.consent: gr.update(visible=True), p.keep: gr.update(visible=False)}
             return
         if warnings and session.warned != _mark(text):
             yield {

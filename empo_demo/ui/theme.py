@@ -17,14 +17,17 @@ LOOK = ASSETS / "page"
 """The folder that the page is allowed to fetch from."""
 MARK = '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
 
-IN_BROWSER = ("busy", "lost")
+IN_BROWSER = ("busy", "lost", "count", "full", "over")
 """The sentences that the browser says by itself; keys in `assets/texts` after `browser.`."""
 
 
 def head() -> str:
     """What stands in the page's head: its style, its script, and the words of the script."""
     words = {
-        language: {key: texts_of(language)(f"browser.{key}", n="{n}") for key in IN_BROWSER}
+        language: {
+            key: texts_of(language)(f"browser.{key}", n="{n}", most="{most}", over="{over}")
+            for key in IN_BROWSER
+        }
         for language in LANGUAGES
     }
     known = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
@@ -36,10 +39,21 @@ def head() -> str:
 """
 
 
+SEND = "(...values) => window.arenaSend(...values)"
 HOLD = "(...values) => window.arenaHold(...values)"
 RELEASE = "() => window.arenaRelease()"
+COUNT = "(text) => window.arenaCount({box!r}, text, {most})"
 TOGGLE = "() => { document.body.classList.toggle('dark'); }"
 LANGUAGE = "(session) => { document.documentElement.lang = session.language || 'en'; }"
+
+
+def count(box: gr.Textbox, most: int) -> None:
+    """Say under `box` how full it is, while somebody writes. The browser itself cuts nothing.
+
+    A `max_length` would cut a text that is pasted, and nobody would see it.
+    """
+    script = COUNT.format(box=box.elem_id, most=most)
+    box.change(None, [box], None, js=script, api_visibility="private")
 
 
 def theme() -> gr.themes.Base:
