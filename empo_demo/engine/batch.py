@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from empo_demo.engine.attention import use_cached_attention
-from empo_demo.engine.chat import encode_chat
+from empo_demo.engine.chat import read_chat
 from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.forward import ForwardPasses, few_threads
 from empo_demo.engine.kv_cache import Prefixes
@@ -58,11 +58,13 @@ class Batch:
     def prepare(self, request: Request, dropped: int = 0) -> Row:
         """A row for `request`. Its prompt leaves out the first `dropped` exchanges."""
         weights = self.weights
+        prompt = read_chat(weights.tokenizer, request.messages, dropped)
+        stops = (*request.decoding.stop, *weights.stops)
         return Row(
             request=request,
             adapter=weights.adapters[request.contender],
-            prompt=encode_chat(weights.tokenizer, request.messages, dropped),
-            text=Detokenizer(weights.tokenizer, (*request.decoding.stop, *weights.stops)),
+            prompt=prompt.ids,
+            text=Detokenizer(weights.tokenizer, stops, opened=prompt.opened),
             dropped=dropped,
         )
 

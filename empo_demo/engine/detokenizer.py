@@ -1,9 +1,11 @@
-"""Token ids to text, step by step: never half a character, never part of a stop string."""
+"""Token ids to a reply, step by step: no half character, no part of a stop string, no thought."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from empo_demo.engine.thoughts import ThoughtFilter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -12,9 +14,20 @@ _REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
-    """The growing text of one reply. `text` is what has been released so far."""
+    """The growing text of one reply. `text` is what has been released so far.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+    `opened` says that the prompt ends inside a thought, so the reply begins with one. End tokens
+    must not be pushed: every token is text, also a special one.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: Sequence[str] = (),
+        *,
+        opened: bool = False,
+    ) -> None:
+        self.thoughts = ThoughtFilter(opened=opened)
         self._tokenizer, self._stop = tokenizer, tuple(s for s in stop if s)
         self._ids: list[int] = []
         self._start = self._read = 0
@@ -42,7 +55,8 @@ class Detokenizer:
     def _release(self, new: str, *, final: bool) -> str:
         if self.stopped:
             return ""
-        ready = self._held + new
+        # A stop string in a thought ends nothing.
+        ready = self._held + self.thoughts.push(new) + (self.thoughts.flush() if final else "")
         if not self.text:
             ready = ready.lstrip()
         cut = min((i for i in (ready.find(s) for s in self._stop) if i >= 0), default=-1)
@@ -65,6 +79,6 @@ class Detokenizer:
     def _decode(self, ids: list[int]) -> str:
         return str(
             self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from empo_demo.engine.detokenizer import Detokenizer
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, FinishReason, Request
+from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,9 @@ class Row:
             return
         self.produced.append(token)
         self._say(self.text.push(token))
-        if self.text.stopped:
+        if self.text.thoughts.stray:
+            self.fail(UNMARKED)
+        elif self.text.stopped:
             self.finish("stop")
         elif len(self.produced) >= self.request.decoding.max_new_tokens:
             self.finish("length")
@@ -67,6 +70,12 @@ class Row:
         if self.done:
             return
         self._say(self.text.flush())
+        if self.text.thoughts.stray:
+            self.fail(UNMARKED)
+            return
+        if self.text.thoughts.thought and not self.text.text.strip():
+            self.fail(ALL_THOUGHT)
+            return
         self.done = True
         elapsed = (time.perf_counter() - self.started) * 1000
         count = len(self.produced)

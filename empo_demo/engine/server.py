@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.chat import defuse, fold_system
+from empo_demo.engine.chat_template import fold_system
+from empo_demo.engine.control_tokens import defuse
 from empo_demo.engine.event_stream import event_stream, first_bytes, json_body
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
 from empo_demo.errors import EngineError, first_line

@@ -14,6 +14,11 @@ ALL_THOUGHT = (
     "serve a model that answers without thinking."
 )
 """What a side fails with whose reply was all thought."""
+UNMARKED = (
+    "The model's thoughts came without a mark at their beginning, so they cannot be told from its "
+    "reply; who runs this app can save a chat template that opens them, or switch thinking off."
+)
+"""What a side fails with that closed a thought which nobody had opened."""
 _NAME = (
     r"(?:\w{1,20}[:_])?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|cot"
     r"|(?:inner|internal)_(?:monologue|thoughts?))"
@@ -134,6 +139,15 @@ def spoken(text: str, *, opened: bool = False) -> str:
         if not stream.stray:
             break
     return shown.strip()
+
+
+def is_mark(token: str, *, channels: bool) -> bool:
+    """Whether `token` marks a thought, and so ends no reply.
+
+    `channels`: whether the model writes in the channels of GPT-OSS, so that `<|end|>` ends one.
+    """
+    mark = _MARK.fullmatch(token)
+    return mark is not None and (channels or not mark["harmony"])
 
 
 def opens_thought(prompt: str) -> bool:

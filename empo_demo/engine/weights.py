@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from empo_demo.engine.adapters import check_vocabulary
-from empo_demo.engine.chat import opening_tags
+from empo_demo.engine.chat_template import template_of
 from empo_demo.engine.shapes import context_of
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def weights_of(
     config = model.generation_config
     ends = config.eos_token_id if config is not None else None
     listed = ends if isinstance(ends, list) else [ends]
-    # A role tag or a padding token ends the reply like the end-of-sequence token.
-    every = {*listed, tokenizer.eos_token_id, *tokenizer.all_special_ids}
+    template = template_of(tokenizer)
+    # A role tag or a tag for padding ends the reply like the end-of-sequence token.
+    every = {*listed, tokenizer.eos_token_id, *template.ends}
     context = context_of(model.config)
     if getattr(model.config, "layer_types", None) is None:
         # Within the window, sliding attention equals plain attention.
@@ -94,7 +95,7 @@ def weights_of(
         ends=frozenset(int(token) for token in every if token is not None),
         context=context,
         trained=min(context, int(tokenizer.model_max_length)),
-        stops=opening_tags(tokenizer),
+        stops=template.stops,
         hybrid=getattr(model.config, "layer_types", None) is not None,
         threads=1 if small else 0,
     )

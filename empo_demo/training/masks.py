@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.chat import defuse
+from empo_demo.engine.chat_template import template_of
 from empo_demo.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def assistant_tokens(
 
     Raises `DataError` if the template does not append turn by turn.
     """
-    safe = [{**m, "content": defuse(m["content"], tokenizer.all_special_tokens)} for m in messages]
+    template = template_of(tokenizer)
+    safe = [{**m, "content": template.safe(tokenizer, m["content"])} for m in messages]
     whole = _render(tokenizer, safe)
     spans = []
     for i, message in enumerate(safe):

@@ -9,12 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from empo_demo.engine.chat import (
-    defuse,
-    dropped_exchanges,
-    encode_chat,
-    opening_tags,
-)
+from empo_demo.engine.chat import dropped_exchanges, encode_chat
+from empo_demo.engine.chat_template import template_of
+from empo_demo.engine.control_tokens import defuse
 from empo_demo.engine.tokenizer import load_tokenizer
 
 ZEPHYR = (
@@ -108,7 +105,7 @@ def test_the_oldest_exchanges_go_first_and_the_system_message_stays(tokenizer: A
 
 
 def test_only_a_plain_text_tag_is_a_stop_string(tokenizer: Any, zephyr: Any) -> None:
-    assert opening_tags(zephyr) == ()  # the tiny tokenizer knows <|user|> as a token
+    assert template_of(zephyr).stops == ()  # the tiny tokenizer knows <|user|> as a token
     zephyr.chat_template = ZEPHYR.replace("'<|'", "'<#'").replace("'|>", "'#>")
-    assert opening_tags(zephyr) == ("<#user#>",)
-    assert opening_tags(tokenizer) == ()
+    assert template_of(zephyr).stops == ("<#user#>",)
+    assert template_of(tokenizer).stops == ()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from empo_demo.engine.thoughts import ThoughtFilter, opens_thought, spoken
+from empo_demo.engine.detokenizer import Detokenizer
+from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+from empo_demo.engine.row import Row
+from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED, ThoughtFilter, opens_thought, spoken
+from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.settings import ASSETS
 
 WHOLE = [
     "<think>\nThe user is sad.\n</think>\n\nI am sorry.",
@@ -111,3 +118,48 @@ def test_a_closing_mark_that_nobody_opened_says_that_thoughts_were_shown() -> No
 )
 def test_the_template_itself_may_open_a_thought(prompt: str, inside: bool) -> None:
     assert opens_thought(prompt) is inside
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """The tiny base's, with the marks of thoughts as tokens: special ones, and others."""
+    tokenizer: Any = load_tokenizer(str(ASSETS / "tiny" / "base"))
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)
+    return tokenizer
+
+
+def answered(tokenizer: Any, text: str, *stop: str, opened: bool = False) -> tuple[Row, str]:
+    """A row that the model answers with `text`, and what is shown of it."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    decoding = Decoding(max_new_tokens=len(ids), stop=stop)
+    detokenizer = Detokenizer(tokenizer, stop, opened=opened)
+    row = Row(Request("a", "x", (), decoding), None, [], detokenizer)
+    for token in ids:
+        if not row.done:
+            row.take(token, frozenset())
+    return row, "".join(getattr(event, "text", "") for event in row.out[:-1])
+
+
+@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
+def test_a_local_reply_is_without_its_thoughts(tokenizer: Any, marks: tuple[str, str]) -> None:
+    row, shown = answered(tokenizer, f"{marks[0]}\nstop. sad.\n{marks[1]}\n\nI am sorry.", "stop")
+    end = row.out[-1]
+    assert isinstance(end, Finished) and end.text == shown == "I am sorry."
+    assert end.reason == "length" and end.tokens > 8
+
+
+def test_a_stop_string_still_ends_the_reply_after_a_thought(tokenizer: Any) -> None:
+    row, shown = answered(tokenizer, "<think>stop</think>I am sorry. stop it", "stop")
+    assert shown == "I am sorry. " and row.out[-1].reason == "stop"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("text", "opened"), [("<think>I wonder", False), ("I wonder", True)])
+def test_a_local_reply_that_is_all_thought_says_so(tokenizer: Any, text: str, opened: bool) -> None:
+    row, shown = answered(tokenizer, text, opened=opened)
+    assert row.out[-1] == Failed("a", ALL_THOUGHT) and shown == ""
+
+
+def test_a_thought_that_was_shown_fails_the_side(tokenizer: Any) -> None:
+    row, _ = answered(tokenizer, "The user is sad.</think>I am sorry.")
+    assert row.out[-1] == Failed("a", UNMARKED)

@@ -1,0 +1,69 @@
+"""The engine with templates and tokenizers as people bring them: right, or refused at load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from empo_demo.contenders.roster import Contender
+from empo_demo.engine.loading import Loader
+from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.protocol import Decoding, Finished, Request
+from empo_demo.errors import EngineError
+from empo_demo.settings import ASSETS
+
+JOY = "I got the job today, I am so happy!"
+PARTS = (
+    "{% for m in messages %}{{ '<|'+m['role']+'|>' }}{% for p in m['content'] %}"
+    "{% if p['type']=='text' %}{{ p['text'] }}{% endif %}{% endfor %}{{ '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+DEMANDING = (
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('first message must be system') }}"
+    "{% endif %}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '</s>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def reply_of(folder: Path, system: str = "") -> str:
+    """The greedy reply in fp32."""
+    loader = Loader("cpu", "none")
+    loader.dtype = "float32"
+    engine = LocalEngine(loader.load([Contender("x", str(folder))]), {}, max_rounds=1)
+    messages = ({"role": "user", "content": JOY},)
+    if system:
+        messages = ({"role": "system", "content": system}, *messages)
+    *_, end = engine.stream([Request("a", "x", messages, Decoding(0.0, 1.0, 1.0, 16))])
+    assert isinstance(end, Finished)
+    return end.text
+
+
+@pytest.mark.parametrize("token", ["!", "?"])
+def test_a_padding_token_that_is_a_word_ends_no_reply(
+    token: str, changed: Callable[..., Path]
+) -> None:
+    expected = reply_of(ASSETS / "tiny" / "base")
+    assert token in expected
+    assert reply_of(changed(pad_token=token)) == expected
+
+
+def test_a_template_for_parts_is_answered_as_the_same_one_for_texts(
+    changed: Callable[..., Path],
+) -> None:
+    assert reply_of(changed(PARTS), "Be warm.") == reply_of(ASSETS / "tiny" / "base", "Be warm.")
+
+
+def test_a_template_that_demands_a_system_text_is_served(changed: Callable[..., Path]) -> None:
+    folder = changed(DEMANDING)
+    assert reply_of(folder, "Be warm.") == reply_of(ASSETS / "tiny" / "base", "Be warm.")
+    assert reply_of(folder)
+
+
+def test_a_template_that_raises_is_refused_when_the_model_is_loaded(
+    changed: Callable[..., Path],
+) -> None:
+    folder = changed("{{ raise_exception('only tools are taken') }}")
+    with pytest.raises(EngineError, match=r"only tools are taken; save a template"):
+        reply_of(folder)
