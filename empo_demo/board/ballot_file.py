@@ -24,13 +24,31 @@ SCHEMA = (
 )
 """The files that `--input` accepts."""
 _PLAIN = (
-    "round", "voter", "a", "b", "verdict", "len_a", "len_b", "time", "exposure", "ratings",
-)  # fmt: skip
+    "round",
+    "voter",
+    "a",
+    "b",
+    "verdict",
+    "len_a",
+    "len_b",
+    "time",
+    "exposure",
+    "ratings",
+)
 """The columns of a plain table; the first five are needed."""
 _EXPORTED = (
-    "round_id", "voter", "a_contender", "b_contender", "verdict", "time", "show_chips",
-    "show_plots", "ratings", "a_text", "b_text",
-)  # fmt: skip
+    "round_id",
+    "voter",
+    "a_contender",
+    "b_contender",
+    "verdict",
+    "time",
+    "show_chips",
+    "show_plots",
+    "ratings",
+    "a_text",
+    "b_text",
+)
 """The columns that are read of `votes export --format csv`; the first five are needed."""
 
 

@@ -26,9 +26,11 @@ _LEVEL_COLUMNS = {
     for prefix in ("pred", "gt")
 }
 _KNOWN = (
-    *COLUMNS, "emotions", "chat_templates",
+    *COLUMNS,
+    "emotions",
+    "chat_templates",
     *(name for names in _LEVEL_COLUMNS.values() for name in names.values()),
-)  # fmt: skip
+)
 _TURN = re.compile(r"<\|(user|assistant)\|>\n(.*?)</s>", re.DOTALL)
 LevelsOf = dict[str, int]
 """EPITOME levels 0-2 by mechanism: er, ex, ip."""

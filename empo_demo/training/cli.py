@@ -39,6 +39,9 @@ Steps = Annotated[
 ]
 Warmup = Annotated[float, typer.Option(min=0, help="Warm-up: steps, or a share below 1.")]
 SaveSteps = Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")]
+Length = Annotated[
+    int, typer.Option(min=16, help="Most tokens of a prompt with its reply; the rest is cut off.")
+]
 Micro = Annotated[int, typer.Option(help="Examples per forward pass.")]
 
 
@@ -129,6 +132,7 @@ def sft(
     steps: Steps = 0,
     warmup: Warmup = 0.1,
     save_steps: SaveSteps = 50,
+    length: Length = 256,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -139,7 +143,7 @@ def sft(
     job = Job(
         base, output, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
         rank=rank, alpha=2 * rank, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps,
+        warmup=warmup, save_steps=save_steps, length=length,
     )  # fmt: skip
     training.run(job, data)
     _say_where(output)
@@ -163,6 +167,7 @@ def dpo(
     steps: Steps = 0,
     warmup: Warmup = 0.1,
     save_steps: SaveSteps = 50,
+    length: Length = 256,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -173,7 +178,7 @@ def dpo(
     job = Job(
         base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
         micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
+        warmup=warmup, save_steps=save_steps, length=length, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_dpo(job, pairs, loss=loss, beta=beta)
     _say_where(output)
@@ -194,6 +199,7 @@ def kto(
     steps: Steps = 0,
     warmup: Warmup = 0.1,
     save_steps: SaveSteps = 50,
+    length: Length = 256,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -204,7 +210,7 @@ def kto(
     job = Job(
         base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
         micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps, **_shape(rank, adapter),
+        warmup=warmup, save_steps=save_steps, length=length, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
     _say_where(output)

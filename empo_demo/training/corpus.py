@@ -81,6 +81,11 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
+def plain_commas(text: str) -> str:
+    """`text` with commas in place of `_comma_`, which EmpatheticDialogues' CSV has for them."""
+    return text.replace("_comma_", ",")
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, for model and data cards."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,20 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.errors import InvalidInput
-from empo_demo.training.corpus import file_hash, read_lines
+from empo_demo.training.corpus import file_hash
 from empo_demo.training.model_card import write_card
-from empo_demo.training.recipe import (
-    Job,
-    as_the_adapter,
-    load_adapted,
-    new_adapter,
-    read_rows,
-    sample,
-)
+from empo_demo.training.pair_file import fitting, read_pairs, read_rated
+from empo_demo.training.recipe import Job, as_the_adapter, load_adapted, new_adapter, sample
 from empo_demo.training.train import train
-
-PAIR = ("prompt", "chosen", "rejected")
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
@@ -30,16 +23,16 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from empo_demo.engine.tokenizer import load_tokenizer
-
     job = as_the_adapter(job)
     types, weights = parse_losses(loss)
-    data = Dataset.from_list(sample(read_rows(pairs, PAIR), job))
+    drawn = sample(read_pairs(pairs), job)
+    tokenizer = load_tokenizer(job.base)
+    data = Dataset.from_list(fitting(drawn, tokenizer, job.length, pairs))
     trainer = DPOTrainer(
         model=load_adapted(job),
         args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.arguments()),
         train_dataset=data,
-        processing_class=load_tokenizer(job.base),
+        processing_class=tokenizer,
         peft_config=None if job.adapter else new_adapter(job),
     )
     try:
@@ -58,34 +51,19 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
-    from empo_demo.engine.tokenizer import load_tokenizer
-
     job = as_the_adapter(job)
-    data = Dataset.from_list(sample(read_rated(rows), job))
+    drawn = sample(read_rated(rows), job)
+    tokenizer = load_tokenizer(job.base)
+    data = Dataset.from_list(fitting(drawn, tokenizer, job.length, rows))
     trainer = KTOTrainer(
         model=load_adapted(job),
         args=KTOConfig(beta=beta, **job.arguments()),
         train_dataset=data,
-        processing_class=load_tokenizer(job.base),
+        processing_class=tokenizer,
         peft_config=None if job.adapter else new_adapter(job),
     )
     metrics = train(trainer, job, {"method": "kto", "beta": beta, "data": file_hash(rows)})
     _card(job, rows, "KTO", metrics, {"beta": beta})
-
-
-def read_rated(path: Path) -> list[dict[str, Any]]:
-    """Rows of prompt, completion and label. A pair becomes two rows: chosen and rejected.
-
-    Raises `DataError` for a file with other rows.
-    """
-    _, first = next(read_lines(path), ("", {}))
-    if "chosen" not in first:
-        return read_rows(path, ("prompt", "completion", "label"))
-    return [
-        {"prompt": row["prompt"], "completion": row[kind], "label": kind == "chosen"}
-        for row in read_rows(path, PAIR)
-        for kind in ("chosen", "rejected")
-    ]
 
 
 def parse_losses(text: str) -> tuple[list[str], list[float]]:

@@ -18,7 +18,7 @@ from empo_demo.dialogue import Message
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.progress import progress
-from empo_demo.training.recipe import read_rows
+from empo_demo.training import pair_file
 
 if TYPE_CHECKING:
     from empo_demo.engine.protocol import Engine
@@ -168,7 +168,7 @@ def _shown(one: Cell) -> str:
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    return read_rows(path, ("conv_id", "prompt", "chosen", "rejected"))
+    return pair_file.read_pairs(path, also=("conv_id",))
 
 
 def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from empo_demo.errors import DataError, EngineError
 from empo_demo.files import parse_json, read_text
 from empo_demo.processor import fast_bfloat16
-from empo_demo.training.corpus import read_lines
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -169,16 +168,3 @@ def sample(rows: Sequence[Row], job: Job) -> list[Row]:
     if job.examples is None or job.examples >= len(rows):
         return list(rows)
     return random.Random(job.seed).sample(rows, job.examples)
-
-
-def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a JSONL file with only `columns`. The error names a missing one and its line."""
-    rows = []
-    for where, row in read_lines(path):
-        missing = [column for column in columns if column not in row]
-        if missing:
-            raise DataError(f"{where}: {', '.join(missing)} is missing; this is no such pair.")
-        rows.append({column: row[column] for column in columns})
-    if not rows:
-        raise DataError(f"{path} holds no rows; nothing can be trained on it.")
-    return rows

@@ -73,7 +73,7 @@ WAYS: dict[str, Callable[[Rows], bytes]] = {
     "everything quoted": lambda rows: "".join(
         ";".join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n" for row in rows
     ).encode("utf-8-sig"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -134,8 +134,10 @@ def test_levels_with_decimal_commas_are_levels(tmp_path: Path) -> None:
     rows = [[*PREDICTIONS[0], *names], [*PREDICTIONS[1], *["1,0", "2", "0,0"] * 2]]
     (tmp_path / "x.csv").write_text(written(rows, ";"), encoding="utf8")
     assert read_predictions(tmp_path / "x.csv").rows[0].generated_levels == {
-        "er": 1, "ex": 2, "ip": 0,
-    }  # fmt: skip
+        "er": 1,
+        "ex": 2,
+        "ip": 0,
+    }
 
 
 @pytest.mark.parametrize("word", ["True", "TRUE", "WAHR", "1", "vrai"])
@@ -143,10 +145,19 @@ def test_an_exported_table_that_excel_saved_again_keeps_what_was_shown(
     tmp_path: Path, word: str
 ) -> None:
     rows = [
-        ["round_id", "voter", "a_contender", "b_contender", "verdict", "show_chips", "show_plots",
-         "a_text", "b_text"],
+        [
+            "round_id",
+            "voter",
+            "a_contender",
+            "b_contender",
+            "verdict",
+            "show_chips",
+            "show_plots",
+            "a_text",
+            "b_text",
+        ],
         ["r", "v", "x", "y", "a", word, "FALSCH", "one two", "three"],
-    ]  # fmt: skip
+    ]
     (tmp_path / "x.csv").write_bytes(written(rows, ";", "\r\n").encode("utf-8-sig"))
     (ballot,) = read_ballots(tmp_path / "x.csv").ballots
     assert (ballot.exposure, ballot.len_a, ballot.len_b) == ("chips", 2.0, 1.0)
@@ -155,25 +166,29 @@ def test_an_exported_table_that_excel_saved_again_keeps_what_was_shown(
 
 FAULTS: dict[str, tuple[bytes, str]] = {
     "no such column": (
-        b"a;b;c\n1;2;3\n", "round, voter, verdict is missing; .*by semicolons, names a, b, c",
+        b"a;b;c\n1;2;3\n",
+        "round, voter, verdict is missing; .*by semicolons, names a, b, c",
     ),
     "a column twice": (written([[*VOTES[0], "a "], [*VOTES[1], "z"]]).encode(), "column a twice"),
     "a quote that never closes": (
-        written(VOTES).encode() + b'r3,"v3,x,y,a\nr4,v,x,y,a\n', "line 4: .*not closed",
+        written(VOTES).encode() + b'r3,"v3,x,y,a\nr4,v,x,y,a\n',
+        "line 4: .*not closed",
     ),
     "quotes within a cell": (
-        written(VOTES).encode() + b'r3,"v"3,x,y,a\n', "line 4: .*twice",
+        written(VOTES).encode() + b'r3,"v"3,x,y,a\n',
+        "line 4: .*twice",
     ),
     "a row that is too long": (written([*VOTES, [*VOTES[1], "more"]]).encode(), "line 4: .* 6 "),
     "a decimal comma between commas": (
-        written([[*VOTES[0], "len_a"]]).encode() + b"r,v,x,y,a,12,5\n", "line 2: .* 7 fields",
+        written([[*VOTES[0], "len_a"]]).encode() + b"r,v,x,y,a,12,5\n",
+        "line 2: .* 7 fields",
     ),
     "Windows-1252": ("round;voter;a;b;verdict\nr;Jürgen;x;y;a\n".encode("cp1252"), "CSV UTF-8"),
     "a workbook": (b"PK\x03\x04\x14\x00\x06\x00", "not a UTF-8 text file"),
     "half of a UTF-16 character": (b"\xff\xfea\x00b", "not a UTF-8 text file"),
     "only sep=": (b"sep=;\n", "has no column"),
     "a verdict that is none": (written([*VOTES, ["r", "v", "x", "y", "c"]]).encode(), ":4: verd"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)

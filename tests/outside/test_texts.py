@@ -12,20 +12,35 @@ from empo_demo.dialogue import Dialogue, Turn, clean_text, is_blank
 from empo_demo.errors import InvalidInput
 
 BREAKS = {
-    "U+000B of Word": "\v", "U+000C of a PDF": "\f", "U+0085": "\x85", "U+2028": "\u2028",
-    "U+2029": "\u2029", "CR LF": "\r\n", "CR": "\r",
-}  # fmt: skip
+    "U+000B of Word": "\v",
+    "U+000C of a PDF": "\f",
+    "U+0085": "\x85",
+    "U+2028": "\u2028",
+    "U+2029": "\u2029",
+    "CR LF": "\r\n",
+    "CR": "\r",
+}
 BLANK = {
-    "zero-width spaces": "\u200b\u200c\u200d\ufeff", "word joiner": "\u2060", "soft hyphen": "\xad",
-    "Hangul fillers": "\u115f\u1160\u3164\uffa0", "Braille blank": "\u2800",
-    "variation selectors": "\ufe0e\ufe0f\U000e0100\u180b", "tags": "\U000e0001\U000e0041\U000e007f",
-    "marks of direction": "\u200e\u200f\u061c\u202a\u202e\u2066\u2069", "joiner": "\u034f",
-    "Khmer vowels that are not shown": "\u17b4\u17b5", "invisible operators": "\u2061\u2062\u2063",
-    "spaces": "\xa0\u2003\u3000\u1680\u202f", "annotation marks": "\ufff9\ufffb",
-    "a picture that was not pasted": "\ufffc", "shorthand": "\U0001bca0",
-    "music": "\U0001d159\U0001d173", "Khitan filler": "\U00016fe4", "Egyptian blank": "\U00013441",
+    "zero-width spaces": "\u200b\u200c\u200d\ufeff",
+    "word joiner": "\u2060",
+    "soft hyphen": "\xad",
+    "Hangul fillers": "\u115f\u1160\u3164\uffa0",
+    "Braille blank": "\u2800",
+    "variation selectors": "\ufe0e\ufe0f\U000e0100\u180b",
+    "tags": "\U000e0001\U000e0041\U000e007f",
+    "marks of direction": "\u200e\u200f\u061c\u202a\u202e\u2066\u2069",
+    "joiner": "\u034f",
+    "Khmer vowels that are not shown": "\u17b4\u17b5",
+    "invisible operators": "\u2061\u2062\u2063",
+    "spaces": "\xa0\u2003\u3000\u1680\u202f",
+    "annotation marks": "\ufff9\ufffb",
+    "a picture that was not pasted": "\ufffc",
+    "shorthand": "\U0001bca0",
+    "music": "\U0001d159\U0001d173",
+    "Khitan filler": "\U00016fe4",
+    "Egyptian blank": "\U00013441",
     "some of all, in lines": " \u2800\n\u200b\u2028\ufe0f\v\t",
-}  # fmt: skip
+}
 SHOWN = ("a", "❤️", "👨‍👩‍👧", "नमस्ते", "می‌خواهم", "한", "⠁", "5\ufe0f\u20e3", "…", "\u200fشكرا", "؁")
 
 

@@ -454,12 +454,14 @@ def test_kto_takes_pairs_apart_and_rated_replies_as_they_are(tmp_path: Path) -> 
     from empo_demo.training.dpo import read_rated
 
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"prompt": [], "chosen": ["y"], "rejected": ["n"], "x": 1}))
+    user = [{"role": "user", "content": "u"}]
+    yes, no = ([{"role": "assistant", "content": text}] for text in ("y", "n"))
+    file.write_text(json.dumps({"prompt": user, "chosen": yes, "rejected": no, "x": 1}))
     assert read_rated(file) == [
-        {"prompt": [], "completion": ["y"], "label": True},
-        {"prompt": [], "completion": ["n"], "label": False},
+        {"prompt": user, "completion": yes, "label": True},
+        {"prompt": user, "completion": no, "label": False},
     ]
-    file.write_text(json.dumps({"prompt": [], "completion": ["y"], "label": False}))
+    file.write_text(json.dumps({"prompt": user, "completion": yes, "label": False}))
     assert read_rated(file)[0]["label"] is False
     file.write_text(json.dumps({"prompt": []}))
     with pytest.raises(DataError, match="completion, label is missing"):
