@@ -66,7 +66,7 @@ class Arena(Playground):
         super().__init__(settings, roster, store, engine, sem)
         self._rounds = LiveRounds(store)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
-        self._janitor = Janitor(store)
+        Janitor(store).start()
         abandoned, erased = self._rounds.sweep(), store.purge()
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
@@ -104,11 +104,12 @@ class Arena(Playground):
         self._rounds.forget({round_.id})
         self.store.erase_round(voter, round_.id)
 
-    def delete_my_data(self, voter: str) -> int:
-        """Erase all rounds and votes of the voter; return the number of rounds."""
+    def delete_my_data(self, voter: str, *, address: str | None = None) -> int:
+        """Erase all rounds and votes of the voter, and the hashes of the address they come from;
+        return the number of rounds."""
         token = guards.check_token(voter)
         self._rounds.forget({round_.id for round_ in self.store.rounds_of(token)})
-        return self.store.erase_voter(token)
+        return self.store.erase_voter(token, address)
 
     def end_visit(self, voter: str) -> int:
         """Erase the rounds of a visitor who gave no consent; return their number."""
@@ -275,8 +276,6 @@ class Arena(Playground):
         stored.parent, stored.retry_of = parent, retry_of
         self.store.add_round(stored)
         log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
-        if consent is None:
-            self._janitor.schedule()
         return opened
 
     def _perform(self, token: str, round_: Round) -> Iterator[Event]:

@@ -21,6 +21,7 @@ from empo_demo.ui.parts import Labels
 from empo_demo.ui.recent import Recent
 from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.visitors import address_of
 
 if TYPE_CHECKING:
     from empo_demo.exchange.export import Report
@@ -78,8 +79,12 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
     )
     show.click(lambda stored: own(arena, stored), [session], [mine], **_PRIVATE)
     mine.select(withdrawn, [session], [mine, erased], concurrency_id=VOTES, **_PRIVATE)
+
+    def deleted(stored: Any, yes: bool, request: gr.Request) -> dict[Any, Any]:
+        return delete(arena, stored, yes, mine, erased, session, address_of(request))
+
     erase.click(
-        lambda stored, yes: delete(arena, stored, yes, mine, erased, session),
+        deleted,
         [session, sure],
         [mine, erased, session],
         concurrency_id=VOTES,
@@ -208,7 +213,13 @@ def withdraw(arena: Arena, stored: Any, round_id: Any, mine: Any, erased: Any) -
 
 
 def delete(
-    arena: Arena, stored: Any, sure: bool, mine: Any, erased: Any, session: Any
+    arena: Arena,
+    stored: Any,
+    sure: bool,
+    mine: Any,
+    erased: Any,
+    session: Any,
+    address: str | None = None,
 ) -> dict[Any, Any]:
     """Erase what this browser's token wrote, and give the browser a new token."""
     before = Session.read(stored)
@@ -216,7 +227,7 @@ def delete(
     if not sure:
         return {erased: highlights.message(say("data.tick"), error=True)}
     try:
-        count = arena.delete_my_data(before.voter)
+        count = arena.delete_my_data(before.voter, address=address)
     except ArenaError as error:
         return {erased: highlights.told(error, say)}
     return {

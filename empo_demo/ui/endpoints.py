@@ -151,9 +151,9 @@ def _own_endpoints(arena: Arena) -> None:
         return "withdrawn"
 
     @plainly
-    def delete_my_data(voter: str) -> int:
+    def delete_my_data(voter: str, request: gr.Request | None = None) -> int:
         """Erase all rounds and votes of the token; answers how many rounds."""
-        return arena.delete_my_data(voter)
+        return arena.delete_my_data(voter, address=address_of(request))
 
     @plainly
     def end_visit(voter: str) -> int:

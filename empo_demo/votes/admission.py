@@ -1,6 +1,7 @@
 """Limits on rounds per voter and per address, shared by all replicas.
 
-Addresses are stored only as a keyed hash, and not longer than the window of the limit.
+Addresses are stored only as a keyed hash, for at most an hour. When a voter deletes their data, the
+hashes go at once; what they counted stays in memory, so that deleting does not reset a limit.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,6 +24,10 @@ from empo_demo.errors import NotAllowed
 from empo_demo.votes.database import Database
 from empo_demo.votes.keeping import now, voter_id
 from empo_demo.votes.models import Limit, Secret, Voter
+from empo_demo.votes.scrub import mark
+
+KINDS = ("address", "explore")
+"""What is counted of an address: its rounds, and its comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,9 @@ class Admission:
     database: Database
     limit: RateLimit
     _secret: bytes | None
+    _memory: threading.Lock
+    _forgotten: dict[str, list[datetime]]
+    """The times of erased rows by their keys, never on a disk and not longer than the window."""
 
     def secret(self) -> bytes:
         """The key of the hashes: EMPO_SECRET, or one made once and shared by all replicas."""
@@ -81,6 +90,29 @@ class Admission:
             with self.database.write() as session:
                 self._count(session, key, count, now(), "comparisons")
 
+    def forget_addresses(self, token: str, address: str | None) -> None:
+        """Erase the hashed addresses of a voter's rounds, and those of the address at hand.
+
+        Both rows of a round have one time: no other sign ties an address to a voter.
+        """
+        keys = [self._address_key(address, kind) for kind in KINDS] if address else []
+        own = select(Limit.at).where(Limit.key == f"v:{voter_id(token)}")
+        theirs = (Limit.key.like("a:%"), or_(Limit.key.in_(keys), Limit.at.in_(own)))
+        with self.database.write() as session:
+            found = session.execute(
+                delete(Limit).where(*theirs).returning(Limit.key, Limit.at)
+            ).tuples()
+            erased = list(found)
+            mark(session)
+        since = now() - self.limit.window
+        with self._memory:
+            for key in list(self._forgotten):
+                self._forgotten[key] = [at for at in self._forgotten[key] if at > since]
+                if not self._forgotten[key]:
+                    del self._forgotten[key]
+            for key, at in erased:
+                self._forgotten.setdefault(key, []).append(at)
+
     def _count(
         self, session: Session, key: str, count: int, at: datetime, what: str = "rounds"
     ) -> None:
@@ -89,7 +121,10 @@ class Admission:
             # Without this lock, two replicas that count at once would both admit one too many.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
         session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
-        recent = session.scalars(select(Limit.at).where(Limit.key == key).order_by(Limit.at)).all()
+        stored = session.scalars(select(Limit.at).where(Limit.key == key)).all()
+        with self._memory:
+            forgotten = [at for at in self._forgotten.get(key, ()) if at > since]
+        recent = sorted([*stored, *forgotten])
         if len(recent) >= count:
             wait = (recent[len(recent) - count] - since).total_seconds()
             minutes = int(self.limit.window.total_seconds() // 60)

@@ -1,6 +1,7 @@
 """Backups of a running system: one SQLite file, also if the votes are in PostgreSQL.
 
-A backup has the whole content of one moment.
+A backup has the content of one moment, without what may not be kept: rounds without consent, and
+the counts of addresses.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def backup(store: Store, path: Path) -> int:
             _copy_sqlite(store.database, part)
         else:
             _copy_rows(store.database, part)
+        _leave_out(part)
         votes = check_file(part)
         part.replace(path)
     except OSError as error:
@@ -74,6 +76,16 @@ def _copy(source: Connection, sink: Connection) -> None:
         found = source.execution_options(yield_per=_BATCH).execute(select(table)).mappings()
         for part in found.partitions(_BATCH):
             sink.execute(insert(table), [dict(row) for row in part])
+
+
+def _leave_out(part: Path) -> None:
+    """Erase what may not outlive its hour, with every trace of it."""
+    with closing(sqlite3.connect(part, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("DELETE FROM rounds WHERE ephemeral")
+        connection.execute("DELETE FROM voters WHERE id NOT IN (SELECT voter FROM rounds)")
+        connection.execute("DELETE FROM limits")
+        connection.execute("VACUUM")
 
 
 def check_file(path: Path) -> int:

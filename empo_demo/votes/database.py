@@ -7,6 +7,7 @@ migrates its schema up.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -40,6 +41,7 @@ class Database:
         self._single = self.sqlite and (self.path is None or self._exclusive)
         self._lock = threading.RLock()
         self._inode: int | None = None
+        self.closed = threading.Event()
         if self.path is not None:
             self._check_place(self.path, create)
         self.engine = self._engine()
@@ -47,6 +49,7 @@ class Database:
         self._prepare()
 
     def close(self) -> None:
+        self.closed.set()
         self.engine.dispose()
 
     @property
@@ -76,10 +79,18 @@ class Database:
                 yield session
 
     @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """SQLite's own connection, in no transaction, while no thread of this process writes."""
+        with self._lock, self._plain_errors():
+            self._check_file()
+            with self.engine.connect() as connection:
+                yield connection.connection.driver_connection
+
+    @contextmanager
     def _plain_errors(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise self._explained(str(getattr(error, "orig", None) or error)) from error
 
     def _explained(self, reason: str) -> StorageError:
@@ -141,7 +152,8 @@ class Database:
             connection.isolation_level = None  # only SQLAlchemy begins and commits
             if exclusive:
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute(f"PRAGMA journal_mode={'DELETE' if exclusive else 'WAL'}")
+            # An exclusive connection keeps its journal, so DELETE would leave erased text there.
+            connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if exclusive else 'WAL'}")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
             connection.execute("PRAGMA secure_delete=ON")

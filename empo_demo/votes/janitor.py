@@ -1,37 +1,53 @@
-"""Erases rounds without consent in time, also when no visitor comes any more."""
+"""Erases in time what may not stay, also when no visitor comes any more, and scrubs the files.
+
+It looks every few seconds, so that nothing depends on who started what when: rounds opened minutes
+apart, a restart, a database that was away, and erasures of other processes are all the same to it.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
 
 from empo_demo.errors import StorageError
-from empo_demo.votes.keeping import EPHEMERAL_LIFE
+from empo_demo.votes.scrub import is_marked, scrub
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
+EVERY_SECONDS = 20.0
 
 
 class Janitor:
-    """One timer over one store. It runs only while there are rounds to erase."""
+    """One thread over one store, until the store is closed or forgotten. No error ends it."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._timer: threading.Timer | None = None
+        # A reference would keep the store, and this thread, for ever.
+        self._store = weakref.ref(store)
+        self._closed = store.database.closed
 
-    def schedule(self) -> None:
-        """Start the timer: it erases rounds as soon as the newest one is old enough."""
-        if self._timer is not None and self._timer.is_alive():
-            return
-        self._timer = threading.Timer(EPHEMERAL_LIFE.total_seconds() + 60, self._erase)
-        self._timer.daemon = True
-        self._timer.start()
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        thread.start()
+        return thread
 
-    def _erase(self) -> None:
-        try:
-            self._store.purge()
-        except StorageError as error:
-            log.warning("Rounds without consent were not erased: %s", error)
-        self._timer = None
-        if self._store.has_ephemeral():
-            self.schedule()
+    def _run(self) -> None:
+        while not self._closed.wait(EVERY_SECONDS):
+            store = self._store()
+            if store is None:
+                return
+            try:
+                clean(store)
+            except StorageError as error:
+                log.warning("What may not stay was not erased yet: %s", error)
+            except Exception:
+                log.exception("What may not stay was not erased yet")
+            del store
+
+
+def clean(store: Store) -> None:
+    """Erase what is due, and overwrite what was erased."""
+    if store.is_due():
+        log.info("Rounds without consent erased: %d", store.purge())
+    if is_marked(store.database) and not scrub(store.database):
+        log.info("The files still hold what was erased, as somebody reads them; tried again soon")

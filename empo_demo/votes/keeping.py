@@ -1,7 +1,7 @@
 """Erases and hides: withdrawal, visits without consent, hidden rounds.
 
-A withdrawn round leaves a tombstone, which is only its id. Erased rows are overwritten on disk
-(SQLite's `secure_delete`), and not only unlinked.
+A withdrawn round leaves a tombstone, which is only its id. Whoever erases marks the database, so
+that its files are scrubbed of it within a minute (`scrub`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
 
 from empo_demo.errors import NotFound
 from empo_demo.votes.database import Database
 from empo_demo.votes.models import Limit, Round, Tombstone, Voter
+from empo_demo.votes.scrub import mark
 
 EPHEMERAL_LIFE = timedelta(hours=1)
+"""What is stored without consent, and hashed addresses, are nowhere longer than this."""
+DUE, ERASED = timedelta(minutes=55), timedelta(minutes=50)
+"""At the first age the janitor begins, and erases all that has the second, and so not too often."""
 
 
 def voter_id(token: str) -> str:
@@ -38,6 +42,11 @@ def changed(result: Any) -> int:
     return int(result.rowcount) if isinstance(result, CursorResult) else 0
 
 
+def may_be_shown() -> ColumnElement[bool]:
+    """No round without consent that should be erased: while the database was away, nobody could."""
+    return or_(Round.ephemeral.is_(False), Round.created_at > now() - EPHEMERAL_LIFE)
+
+
 class Keeping:
     """The part of the store that erases. `database` belongs to the store."""
 
@@ -54,6 +63,7 @@ class Keeping:
         with self.database.write() as session:
             known = set(session.scalars(select(Tombstone.round_id)))
             session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
+            mark(session)
             at = now()
             for name in round_ids - known:
                 session.add(Tombstone(round_id=name, at=at, published=False))
@@ -91,6 +101,7 @@ class Keeping:
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
             session.execute(delete(Round).where(Round.voter == voter))
             session.execute(delete(Voter).where(Voter.id == voter))
+            mark(session)
             return len(found)
 
     def erase_round(self, token: str, round_id: str) -> bool:
@@ -109,19 +120,33 @@ class Keeping:
                 published = pushed_at is not None
                 session.add(Tombstone(round_id=round_id, at=now(), published=published))
             session.execute(delete(Round).where(*own))
+            mark(session)
             return True
 
     def purge(self, *, token: str | None = None) -> int:
-        """Erase rounds without consent: all of the voter `token`, else those older than an hour."""
-        before = now() - EPHEMERAL_LIFE
+        """Erase rounds without consent: all of the voter `token`, else those near an hour's age.
+
+        Hashed addresses, and voters without a round, go with the latter.
+        """
+        before = now() - ERASED
         stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
         idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
         with self.database.write() as session:
             gone = session.execute(delete(Round).where(stale, Round.ephemeral.is_(True)))
-            session.execute(delete(Limit).where(Limit.at < before))
+            limits = session.execute(delete(Limit).where(Limit.at < before))
             rounds = select(Round.id).where(Round.voter == Voter.id).exists()
-            session.execute(delete(Voter).where(idle, ~rounds))
+            voters = session.execute(delete(Voter).where(idle, ~rounds))
+            if changed(gone) or changed(limits) or changed(voters):
+                mark(session)
             return changed(gone)
+
+    def is_due(self) -> bool:
+        """Whether something must be erased now, so that nothing outlives `EPHEMERAL_LIFE`."""
+        before = now() - DUE
+        stale = select(Round.id).where(Round.ephemeral.is_(True), Round.created_at < before)
+        counted = select(Limit.id).where(Limit.at < before)
+        with self.database.read() as session:
+            return any(session.scalar(query.limit(1)) is not None for query in (stale, counted))
 
     def has_ephemeral(self) -> bool:
         """Whether there are rounds without consent that must still be erased."""

@@ -8,6 +8,7 @@ the SHA-256 of their token. This module knows no contenders, pages or models.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,14 @@ from empo_demo.errors import NotAllowed, NotFound
 from empo_demo.votes.admission import Admission, RateLimit
 from empo_demo.votes.database import Database
 from empo_demo.votes.filesystem import lost_on_restart
-from empo_demo.votes.keeping import EPHEMERAL_LIFE, Keeping, changed, now, voter_id
+from empo_demo.votes.keeping import (
+    EPHEMERAL_LIFE,
+    Keeping,
+    changed,
+    may_be_shown,
+    now,
+    voter_id,
+)
 from empo_demo.votes.models import Reply, Round, Vote
 from empo_demo.votes.verdicts import DECISIVE
 
@@ -59,6 +67,7 @@ class Store(Admission, Keeping):
         self.database = database
         self.limit = limit or RateLimit()
         self._secret = secret.encode() if secret else None
+        self._forgotten, self._memory = {}, threading.Lock()
         if database.path and lost_on_restart(database.path) and not push_target:
             database.warnings.append(
                 f"{database.path} is on this Space's ephemeral disk: a restart erases all votes. "
@@ -92,6 +101,11 @@ class Store(Admission, Keeping):
     def close(self) -> None:
         self.database.close()
 
+    def erase_voter(self, token: str, address: str | None = None) -> int:
+        """Erase everything of a voter, with the hashed addresses; return the number of rounds."""
+        self.forget_addresses(token, address)
+        return super().erase_voter(token)
+
     # Opening --------------------------------------------------------------------------------
 
     def add_round(self, round_: Round) -> None:
@@ -107,7 +121,9 @@ class Store(Admission, Keeping):
             return self._own(session, token, round_id)
 
     def _own(self, session: Session, token: str, round_id: str, *, lock: bool = False) -> Round:
-        query = select(Round).where(Round.id == round_id, Round.voter == voter_id(token))
+        query = select(Round).where(
+            Round.id == round_id, Round.voter == voter_id(token), may_be_shown()
+        )
         found = session.scalars(query.with_for_update() if lock else query).one_or_none()
         if found is None:
             raise NotFound(NO_ROUND)
@@ -115,7 +131,7 @@ class Store(Admission, Keeping):
 
     def latest_of(self, token: str) -> Round | None:
         """The voter's newest round."""
-        query = select(Round).where(Round.voter == voter_id(token))
+        query = select(Round).where(Round.voter == voter_id(token), may_be_shown())
         query = query.order_by(Round.created_at.desc()).limit(1)
         with self.database.read() as session:
             return session.scalars(query).one_or_none()
@@ -123,7 +139,8 @@ class Store(Admission, Keeping):
     def rounds_of(self, token: str) -> list[Round]:
         """All of the voter's rounds, oldest first, with restored ones."""
         self.adopt(token)
-        query = select(Round).where(Round.voter == voter_id(token)).order_by(Round.created_at)
+        query = select(Round).where(Round.voter == voter_id(token), may_be_shown())
+        query = query.order_by(Round.created_at)
         with self.database.read() as session:
             return list(session.scalars(query))
 
@@ -132,7 +149,7 @@ class Store(Admission, Keeping):
         query = (
             select(Round.id)
             .join(Vote)
-            .where(Vote.continued == continued, Round.voter == voter_id(token))
+            .where(Vote.continued == continued, Round.voter == voter_id(token), may_be_shown())
             .order_by(Round.created_at.desc())
         )
         with self.database.read() as session:
@@ -253,11 +270,12 @@ class Store(Admission, Keeping):
             found.vote.comment = comment or found.vote.comment
 
     def contender_counts(self) -> dict[str, int]:
-        """The number of decisive votes of each contender."""
+        """The number of decisive votes of each contender. A vote without consent is not used."""
         query = (
             select(Reply.contender, func.count())
             .join(Vote, Vote.round_id == Reply.round_id)
-            .where(Vote.verdict.in_(DECISIVE))
+            .join(Round, Round.id == Reply.round_id)
+            .where(Vote.verdict.in_(DECISIVE), Round.ephemeral.is_(False))
             .group_by(Reply.contender)
         )
         with self.database.read() as session:

@@ -227,7 +227,7 @@ def test_without_reliable_locks_the_journal_is_plain_and_everyone_is_warned(
     for round_id in rounds_ready(arena, voter, 2):
         arena.vote(voter, round_id, "a")
     with arena.store.database.read() as session:
-        assert session.execute(text("PRAGMA journal_mode")).scalar() == "delete"
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "truncate"
         assert session.execute(text("PRAGMA locking_mode")).scalar() == "exclusive"
     assert "reliable locks" in arena.stats().warnings[0]
     arena.store.close()
