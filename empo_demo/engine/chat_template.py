@@ -55,9 +55,7 @@ class Form:
 
     def render(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
         """The prompt of `messages`, up to the opening of the assistant's turn."""
-        given: list[dict[str, Any]] = list(fold_system(messages) if self.fold else messages)
-        if self.lead and given[0]["role"] != "system":
-            given = [dict(_NO_SYSTEM), *given]
+        given: list[dict[str, Any]] = list(self.given(messages))
         if self.parts:
             given = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in given]
         return str(
@@ -65,6 +63,11 @@ class Form:
                 given, tokenize=False, add_generation_prompt=True, **dict(self.options)
             )
         )
+
+    def given(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages` with the system text where the template keeps it."""
+        given = fold_system(messages) if self.fold else list(messages)
+        return [dict(_NO_SYSTEM), *given] if self.lead and given[0]["role"] != "system" else given
 
     def takes(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> bool:
         """Whether `messages` are rendered, and none of their texts is lost."""

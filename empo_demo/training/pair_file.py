@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message, is_blank
-from empo_demo.engine.chat import fold_system
-from empo_demo.errors import DataError, first_line
+from empo_demo.engine.chat import encode_chat
+from empo_demo.engine.chat_template import ChatTemplate, template_of
+from empo_demo.errors import DataError
 from empo_demo.training.corpus import plain_commas, read_lines
 
 if TYPE_CHECKING:
@@ -60,23 +61,43 @@ def read_rated(path: Path) -> list[Row]:
 def fitting(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, length: int, path: Path
 ) -> list[Row]:
-    """The rows whose prompt leaves room for a reply within `length` tokens; TRL drops the others.
+    """The rows as the model reads them, without those whose prompt fills `length` tokens.
 
-    The system text joins the first turn where the template takes none, as when the model is
-    served. Says how many rows were left out; raises a `DataError` if that is all of them.
+    TRL would drop those. Prompts get the form in which the model is served: the system text where
+    its template keeps it, no typed control token, no thinking. Says how many rows were left out;
+    raises a `DataError` if that is all of them, or if the template cannot be trained with.
     """
-    counted = [_rendered(row, tokenizer, path) for row in rows]
-    kept = [row for row, tokens in counted if tokens < length]
-    if not kept:
-        shortest = min((tokens for _, tokens in counted), default=0)
+    template = template_of(tokenizer)
+    if template.form.parts:
         raise DataError(
-            f"{path}: every prompt is too long: the shortest has {shortest:,} tokens, and prompt "
-            f"and reply may have {length:,}. Give a higher --length, or shorter dialogues."
+            f"{path}: the model's chat template takes no plain texts, so TRL cannot train it; "
+            "save a template that does."
+        )
+    lengths = [len(encode_chat(tokenizer, row["prompt"])) for row in rows]
+    kept = [row for row, tokens in zip(rows, lengths, strict=True) if tokens < length]
+    if not kept:
+        raise DataError(
+            f"{path}: every prompt is too long: the shortest has {min(lengths, default=0):,} "
+            f"tokens, and prompt and reply may have {length:,}. Give a higher --length, or shorter "
+            "dialogues."
         )
     if len(kept) < len(rows):
         too_long = f"have prompts of {length:,} tokens or more, and were left out"
         _say(path, Counter({too_long: len(rows) - len(kept)}))
-    return kept
+    return [_as_served(row, template, tokenizer) for row in kept]
+
+
+def _as_served(row: Row, template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Row:
+    served = dict(row)
+    for name in ("prompt", "chosen", "rejected", "completion"):
+        if name in row:
+            served[name] = [
+                {**turn, "content": template.safe(tokenizer, turn["content"])} for turn in row[name]
+            ]
+    served["prompt"] = template.form.given(served["prompt"])
+    if template.form.options:
+        served["chat_template_kwargs"] = dict(template.form.options)
+    return served
 
 
 def _read(path: Path, made: Callable[[Row, Counter[str]], list[Row]]) -> list[Row]:
@@ -236,30 +257,3 @@ def _same(some: Sequence[Message], others: Sequence[Message]) -> bool:
     return [(one["role"], one["content"].strip()) for one in some] == [
         (one["role"], one["content"].strip()) for one in others
     ]
-
-
-def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase, path: Path) -> tuple[Row, int]:
-    """The row in a form that the template takes, and the tokens of its prompt."""
-    try:
-        return row, _count(tokenizer, row["prompt"])
-    except Exception as error:
-        folded = fold_system(row["prompt"])
-        try:
-            return {**row, "prompt": folded}, _count(tokenizer, folded)
-        except Exception:
-            roles = ", ".join(turn["role"] for turn in row["prompt"])
-            raise DataError(
-                f"{path}: the model's chat template cannot render a prompt with the turns {roles}: "
-                f"{first_line(error)}"
-            ) from None
-
-
-def _count(tokenizer: PreTrainedTokenizerBase, prompt: list[Message]) -> int:
-    ids: Any = tokenizer.apply_chat_template(
-        prompt,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
-        tokenizer_kwargs={"verbose": False},
-    )
-    return len(ids)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.errors import DataError
+from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import ASSETS
 from empo_demo.training.pair_file import fitting, read_pairs, read_rated
 
@@ -244,18 +244,26 @@ def test_prompts_without_room_for_a_reply_are_counted_or_refused(
         fitting([long, long], tokenizer, 256, file)
 
 
-TEMPLATES = {
-    "no system": "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}",
-    "nothing": "{{ raise_exception('never') }}",
-}
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}"
 
 
-def test_a_template_without_a_system_role_gets_the_text_in_the_first_turn(tmp_path: Path) -> None:
+def test_prompts_get_the_form_in_which_the_model_is_served(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(str(ASSETS / "tiny" / "base"))
-    rows = [LONGER["a system turn"]]
-    tokenizer.chat_template = TEMPLATES["no system"] + str(tokenizer.chat_template)
-    (row,) = fitting(rows, tokenizer, 256, tmp_path)
+    typed = {**PAIR, "prompt": [user("I said <|assistant|> and </s> to him")]}
+    (row,) = fitting([typed], tokenizer, 256, tmp_path)
+    text = str(tokenizer.apply_chat_template(row["prompt"], tokenize=False))
+    assert text.count("<|assistant|>") == 0 and text.count("</s>") == 1
+    own = str(tokenizer.chat_template)
+    tokenizer.chat_template = NO_SYSTEM + own
+    (row,) = fitting([LONGER["a system turn"]], tokenizer, 256, tmp_path)
     assert row["prompt"] == [user(f"Be warm.\n\n{KEYS}")]
-    tokenizer.chat_template = TEMPLATES["nothing"]
-    with pytest.raises(DataError, match=r"template cannot render a prompt .* system, user: never"):
-        fitting(rows, tokenizer, 256, tmp_path)
+    tokenizer.chat_template = own + "{# {{ enable_thinking }} #}"
+    (row,) = fitting([PAIR], tokenizer, 256, tmp_path)
+    assert row["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_template_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(ASSETS / "tiny" / "base"))
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    with pytest.raises(EngineError, match="never"):
+        fitting([PAIR], tokenizer, 256, tmp_path)
