@@ -24,6 +24,7 @@ from empo_demo.arena.rounds import (
     blind_record,
     dialogue_of,
     goes_on_with,
+    may_help,
     own_vote,
     receipt_of,
     view_of,
@@ -147,9 +148,16 @@ class Arena(Playground):
         )  # fmt: skip
 
     def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:
-        """Open the same dialogue again with new seeds and sides. The old round becomes void."""
+        """Open the same dialogue again with new seeds and sides. The old round becomes void.
+
+        Raises `NotAllowed` where trying again cannot help.
+        """
         token = guards.check_token(voter)
         old = self._own(token, round_id)
+        if not may_help(old):
+            raise NotAllowed(
+                "It was tried twice, and the model only thought. Start a new dialogue."
+            )
         self._rounds.stop(old.id)
         self.store.admit(token, address)
         self.store.void(token, old.id, "It was tried again.")

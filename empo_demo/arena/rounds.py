@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from empo_demo.contenders.roster import label_of
 from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
+from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict
 
@@ -133,7 +134,8 @@ class ReplyView:
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A round for a page that was reloaded. `void_reason` says why nobody can vote on it."""
+    """A round for a page that was reloaded. `void_reason` says why nobody can vote on it, and
+    `retry` whether trying again may help."""
 
     round_id: str
     state: State
@@ -145,6 +147,7 @@ class RoundView:
     receipt: Receipt | None = None
     dropped_exchanges: int = 0
     """How many of the dialogue's first exchanges were too long for the models, on both sides."""
+    retry: bool = True
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -157,6 +160,7 @@ class RoundView:
             "void_reason": self.void_reason,
             "receipt": self.receipt.as_json() if self.receipt else None,
             "dropped_exchanges": self.dropped_exchanges,
+            "retry": self.retry,
         }
 
 
@@ -244,7 +248,18 @@ def view_of(
         void_reason=round_.void_reason,
         receipt=receipt_of(round_, labels, created=False) if voted else None,
         dropped_exchanges=round_.dropped_exchanges or 0,
+        retry=may_help(round_),
     )
+
+
+def may_help(round_: Round) -> bool:
+    """Whether trying the round again may help.
+
+    A reply that was all thought may be drawn shorter the next time. If that one was all thought,
+    too, then the model is set up so, and it would be for ever.
+    """
+    reason = round_.void_reason or ""
+    return not (round_.retry_of and any(error in reason for error in (ALL_THOUGHT, UNMARKED)))
 
 
 def own_vote(round_: Round, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.csv_table import decimal, read_table, trimmed
+from empo_demo.engine.thoughts import spoken
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, read_text
 from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS
@@ -113,11 +114,17 @@ def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
         context=_whole_dialogue(cells),
         user=cells["prevs"],
         reference=cells["gen_targets"],
-        response=cells["gens"],
+        response=_reply(cells["gens"]),
         emotion=trimmed(cells.get("emotions", "")) or None,
         generated_levels=_levels(path, line, cells, "pred"),
         reference_levels=_levels(path, line, cells, "gt"),
     )
+
+
+def _reply(text: str) -> str:
+    """`text` without thoughts: some tools record all that a thinking model writes."""
+    reply = spoken(text)
+    return text if reply == text.strip() else reply
 
 
 def _whole_dialogue(cells: Mapping[str, str]) -> tuple[str, ...]:
@@ -172,7 +179,7 @@ def _json_row(where: str, record: Any) -> Row:
         context=context,
         user=user,
         reference=record["reference"],
-        response=record["response"],
+        response=_reply(record["response"]),
         emotion=emotion if isinstance(emotion, str) else None,
     )
 

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
+from empo_demo.engine.control_tokens import defuse
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies
@@ -28,7 +29,7 @@ def _trl(round_: Round) -> list[dict[str, Any]]:
     chosen, rejected = round_.reply(better), round_.reply(_OTHER[better])
     return [
         {
-            "prompt": _messages(round_),
+            "prompt": _prompt(round_),
             "chosen": [_reply(chosen.text)],
             "rejected": [_reply(rejected.text)],
             "chosen_contender": chosen.contender,
@@ -48,7 +49,7 @@ def _kto(round_: Round) -> list[dict[str, Any]]:
     labels = VERDICTS[vote.verdict].labels
     return [
         {
-            "prompt": _messages(round_),
+            "prompt": _prompt(round_),
             "completion": [_reply(round_.reply(side).text)],
             "label": label,
             "contender": round_.reply(side).contender,
@@ -162,6 +163,11 @@ def _facts(round_: Round) -> dict[str, Any]:
         "app_version": round_.app_version,
         "dropped_exchanges": round_.dropped_exchanges,
     }
+
+
+def _prompt(round_: Round) -> list[dict[str, str]]:
+    """The messages as the models read them: whoever trains on them opens no turn that was typed."""
+    return [{**m, "content": defuse(m["content"], ())} for m in _messages(round_)]
 
 
 def _messages(round_: Round) -> list[dict[str, str]]:

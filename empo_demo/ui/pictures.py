@@ -138,7 +138,9 @@ class Pictures:
             p.share: gr.update(visible=voted is not None and not tried),
             p.rate: gr.update(visible=voted is not None and not tried, open=False),
             p.retry: gr.update(
-                visible=not tried and view.state in ("void", "pending", "streaming", "votable")
+                visible=not tried
+                and view.retry
+                and view.state in ("void", "pending", "streaming", "votable")
             ),
             p.box: gr.update(
                 interactive=may_write,
@@ -153,7 +155,8 @@ class Pictures:
             return highlights.message(dropped)
         keys = self.say("state.keys", n=len(KINDS)) if view.state == "votable" else ""
         reason = self.say.own(view.void_reason or "")
-        text = f"{self.say(f'state.{view.state}', reason=reason).strip()} {dropped}".strip()
+        state = view.state if view.retry else "hopeless"
+        text = f"{self.say(f'state.{state}', reason=reason).strip()} {dropped}".strip()
         return highlights.message(text, keys=keys)
 
     def _panes(

@@ -18,6 +18,7 @@ from empo_demo.arena.live import Live
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Finished
+from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.votes.record import Record
@@ -142,6 +143,26 @@ def test_a_side_that_fails_makes_the_round_void_and_retry_mends_it(
     assert again.dialogue.turns[-1].content == TEXT
     list(arena.stream(voter, again.round_id))
     assert arena.find(voter, again.round_id).state == "votable"
+
+
+@pytest.mark.parametrize("error", [ALL_THOUGHT, UNMARKED])
+def test_a_reply_that_is_all_thought_is_not_tried_for_ever(
+    error: str, arena: Arena, engine: Any
+) -> None:
+    voter = arena.new_voter()
+    engine.enqueue("Fine.", RuntimeError(error))
+    round_id = answered(arena, voter)
+    view = arena.find(voter, round_id)
+    assert view.state == "void" and error in (view.void_reason or "") and view.retry
+    engine.enqueue(RuntimeError(error), "Fine.")
+    again = arena.retry(voter, round_id).round_id
+    list(arena.stream(voter, again))
+    assert not arena.find(voter, again).as_json()["retry"]
+    with pytest.raises(NotAllowed, match="Start a new dialogue"):
+        arena.retry(voter, again)
+    engine.enqueue(RuntimeError("The model broke off with an error; try again."), "Fine.")
+    list(arena.stream(voter, other := arena.open_round(voter, Dialogue(), TEXT).round_id))
+    assert arena.find(voter, arena.retry(voter, other).round_id).retry
 
 
 def test_an_empty_reply_makes_the_round_void(arena: Arena, engine: Any) -> None:

@@ -98,6 +98,17 @@ def test_both_sides_are_typed_out_at_one_pace(
     assert 0.2 <= now <= len(long) / 400 + 0.1
 
 
+@pytest.mark.parametrize(
+    "thought", ["<think>\nHm.\n</think>\n\n", "Hm.</think> ", "[THINK]Hm[/THINK]"]
+)
+def test_recorded_thoughts_are_no_part_of_the_reply(thought: str, tmp_path: Path) -> None:
+    prev, human, model = ROWS[0]
+    rows = [(prev, human, thought + model), ("I fell.", "Ouch.", "<think>Only thought")]
+    engine = engine_of(write_csv(tmp_path / "m.csv", rows=rows))
+    assert [d.turns[0].content for d in engine.dialogues()] == [prev]
+    assert texts(list(engine.stream(ask(prev))))["a"] == model
+
+
 def test_another_dialogue_is_refused_in_words_on_both_sides(tmp_path: Path) -> None:
     events = list(engine_of(write_csv(tmp_path / "p.csv")).stream(ask("Something else.")))
     assert [type(event) for event in events] == [Failed, Failed]

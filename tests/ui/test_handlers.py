@@ -18,6 +18,7 @@ from empo_demo.contenders.load_roster import recorded_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.recorded import RecordedEngine
+from empo_demo.engine.thoughts import ALL_THOUGHT
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
@@ -215,6 +216,18 @@ def test_an_error_is_one_line_and_leaves_the_text_where_it_is(
     page = merged(handlers.send(TEXT, visitor(handlers)))
     assert set(page) == {handlers.parts.message}
     assert "The database is not there" in page[handlers.parts.message]
+
+
+def test_retry_is_offered_once_after_a_reply_that_was_all_thought(
+    handlers: Handlers, engine: Any
+) -> None:
+    p = handlers.parts
+    for _ in range(2):
+        engine.enqueue("Fine.", RuntimeError(ALL_THOUGHT))
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    assert page[p.retry]["visible"] and "try it again" in page[p.message]
+    page = merged(handlers.retry(page[p.session]))
+    assert not page[p.retry]["visible"] and "Start a new dialogue" in page[p.message]
 
 
 def test_a_fault_of_ours_tells_no_more_than_that(

@@ -18,6 +18,7 @@ from empo_demo.board.sentences import length_sentence, side_sentence
 from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.evaluation.results import RESULTS, read
 from empo_demo.ui import findings
 from empo_demo.ui.session import Session
@@ -103,7 +104,8 @@ def test_every_notice_and_reason_is_translated() -> None:
             assert GERMAN.own(text) != text, text
     assert "eine E-Mail-Adresse und eine Telefonnummer" in GERMAN.own(notices[-1].text)
     assert "112 in Deutschland" in GERMAN.own(notices[2].text)
-    assert all(GERMAN.own(reason) != reason for reason in (*REASONS, TOO_YOUNG))
+    reasons = (*REASONS, TOO_YOUNG, ALL_THOUGHT, UNMARKED)
+    assert all(GERMAN.own(reason) != reason for reason in reasons)
 
 
 @pytest.mark.parametrize("votes", [1, 2, 60])
