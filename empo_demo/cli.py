@@ -17,10 +17,9 @@ from empo_demo.arena.cli import compare
 from empo_demo.board import cli as board
 from empo_demo.contenders import cli as contenders
 from empo_demo.empathy.cli import analyze
-from empo_demo.errors import ArenaError
 from empo_demo.evaluation import cli as evaluation
 from empo_demo.exchange import cli as exchange
-from empo_demo.terminal import Command, configure_logging, group
+from empo_demo.terminal import Command, configure_logging, group, run
 from empo_demo.training import cli as training
 from empo_demo.training.loop import loop
 from empo_demo.ui.cli import page_app, serve
@@ -39,10 +38,9 @@ board.register(votes_app)
 app.add_typer(votes_app, name="votes", help="Export, import, count, rank and back up votes.")
 app.add_typer(exchange.space_app, name="space", help="Put the arena on a Hugging Face Space.")
 app.add_typer(contenders.app, name="contenders")
-app.add_typer(contenders.adapter_app, name="adapter")
-app.add_typer(training.train_app, name="train", help="Train the models: base, SFT, DPO, SEM.")
+app.add_typer(training.train_app, name="train", help="Train contenders: SFT, DPO, KTO.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
-app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, HEF.")
+app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, word counts.")
 app.add_typer(page_app, name="page", help="Record what the page shows at first.")
 app.command("serve")(serve)
 app.command("compare")(compare)
@@ -82,13 +80,9 @@ def options(
 
 
 def main() -> None:
-    """Run a command; show an `ArenaError` as one line and end with code 2."""
+    """Run a command, after a note on each variable that no setting has."""
     from empo_demo.settings import unknown_variables
 
     for line in unknown_variables():
         print(f"Note: {line}", file=sys.stderr)
-    try:
-        app()
-    except ArenaError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    run(app)

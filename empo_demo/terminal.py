@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from empo_demo.errors import InvalidInput
+from empo_demo.errors import ArenaError, InvalidInput
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
 ForceAdapter = Annotated[
@@ -48,6 +48,15 @@ def group(help: str | None = None) -> typer.Typer:
     return typer.Typer(
         help=help, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
     )
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command; show an `ArenaError` as one line and end with code 2."""
+    try:
+        app()
+    except ArenaError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def named_output(output: Path | None, file: Path | None) -> Path:

@@ -70,6 +70,16 @@ def test_imports_point_downwards() -> None:
     assert not up
 
 
+def test_nothing_in_the_package_imports_the_recipes() -> None:
+    wrong = [
+        module
+        for module, path in MODULES.items()
+        if "recipes" in path.read_text("utf8")
+        and any(name.split(".")[0] == "recipes" for name in imports(path))
+    ]
+    assert not wrong
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     left = {name: set(arrows) - {name} for name, arrows in ARROWS.items()}
     while free := [name for name, arrows in left.items() if not arrows & left.keys()]:

@@ -66,7 +66,6 @@ def test_the_wrong_option_is_named(tmp_path: Path, option: str, value: str) -> N
 FORCED = {
     "compare": ["hello"],
     "evaluate generate": ["--contender", "base", "--data", "d", "-o", "o"],
-    "evaluate hef": [],
     "evaluate retention": ["--contender", "aligned", "--tasks", "{yaml}"],
     "loop": [],
     "contenders prepare": [],

@@ -79,7 +79,7 @@ def load_plugin(chosen: Settings | str) -> SEM:
 
 
 def embedded(settings: Settings, argument: str) -> SEM:
-    """The SEM in `assets/sem`, or in the folder `argument`, as `train sem` makes one."""
+    """The SEM in `assets/sem`, or in the folder `argument`, as `recipes.sem` makes one."""
     from empo_demo.empathy.sem import EmbeddedSEM
 
     return EmbeddedSEM(Path(argument) if argument else None)

@@ -72,53 +72,6 @@ def word_counts(
     typer.echo(f"{len(counts):,} tokens written to {output}.", err=True)
 
 
-@evaluate_app.command()
-def results(
-    predictions: Annotated[
-        list[Path], typer.Option(help="Predictions to summarise, base first; may be repeated.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: the app's own results.")
-    ] = None,
-    encoder: Annotated[str, typer.Option(help="BERTScore's encoder, as for `score`.")] = "auto",
-    retention: Annotated[
-        Path | None, typer.Option(help="What `evaluate retention --json` printed.")
-    ] = None,
-    examples: Annotated[
-        list[Path] | None, typer.Option(help="Predictions over dialogues that may be shown.")
-    ] = None,
-) -> None:
-    """Summarise the shipped models' evaluation, without texts, for the Results tab."""
-    from empo_demo.evaluation.results import RESULTS
-    from empo_demo.evaluation.shipped import write
-
-    write(
-        predictions,
-        output or RESULTS,
-        encoder=encoder,
-        kept=retention,
-        examples=examples or [],
-    )
-
-
-@evaluate_app.command()
-def shipped(
-    data: Annotated[Path, typer.Option(help="EmpatheticDialogues' validation split (JSONL).")],
-    work: Annotated[Path, typer.Option(help="Folder of the replies; it is continued.")],
-    contender: Annotated[
-        list[str] | None, typer.Option(help="Base first, aligned last; may be repeated.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=20, help="Only the first N dialogues.")] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of all replies.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
-) -> None:
-    """Rebuild assets/results.json: generate, retention, measure; no text of the data in it."""
-    from empo_demo.evaluation.shipped import rebuild
-
-    names = contender or ["base", "aligned"]
-    rebuild(data, work, contenders=names, limit=limit, seed=seed, batch=batch)
-
-
 def score(
     predictions: Annotated[
         list[Path], typer.Option(help="EmPO's CSV or our JSONL, .gz too; may be repeated.")
@@ -141,7 +94,8 @@ def score(
 def report(
     file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The HTML page to write.")
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; default: the app's."),
     ] = None,
     predictions: Annotated[
         list[Path] | None, typer.Option(help="Predictions to report; default: the app's own.")
@@ -151,51 +105,22 @@ def report(
     retention: Annotated[
         Path | None, typer.Option(help="What `evaluate retention --json` printed.")
     ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="The app's own results as tables: results.md.")
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write all figures as one JSON object instead.")
     ] = False,
 ) -> None:
-    """Write the evaluation as one page that opens without a network."""
-    if markdown:
-        from empo_demo.evaluation.markdown import MARKDOWN
-        from empo_demo.evaluation.markdown import write as write_markdown
+    """Write an evaluation as tables in Markdown. Without options: the shipped `results.md`."""
+    from empo_demo.evaluation.report import MARKDOWN, run, write_shipped
 
-        write_markdown(output or file or MARKDOWN)
+    output = output or file
+    if not predictions and retention is None and not as_json:
+        write_shipped(output or MARKDOWN)
         return
-    from empo_demo.evaluation.report import run
-
-    output = named_output(output, file)
-    run(output, predictions or [], metrics=metrics, encoder=encoder, retention=retention)
-
-
-@evaluate_app.command("hef")
-def hef(
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the dialogue files; default: ../shared/data.")
-    ] = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Dialogues, drawn by the seed.")] = 1000,
-    contender: Annotated[
-        list[str] | None, typer.Option(help="Contenders without guidance; default: all such.")
-    ] = None,
-    work: Annotated[Path, typer.Option(help="Answers so far; an existing file is continued.")] = (
-        Path("hef-answers.jsonl")
-    ),
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the figures to this file.")
-    ] = None,
-    two_step: Annotated[
-        str | None, typer.Option(help="Also measure the two-step mode of this contender.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample and of all replies.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Dialogues answered together.")] = 16,
-    as_json: AsJson = False,
-    force_adapter: ForceAdapter = False,
-) -> None:
-    """Does the SEM's guidance help? None, SEM's reading, true emotion, shuffled; paired."""
-    from empo_demo.evaluation.hef.command import run
-
     run(
-        n=n, data=data, contenders=contender or [], work=work, output=output,
-        two_step_of=two_step, seed=seed, batch=batch, as_json=as_json,
-        force_adapter=force_adapter,
-    )  # fmt: skip
+        named_output(output, None),
+        predictions or [],
+        metrics=metrics,
+        encoder=encoder,
+        retention=retention,
+        as_json=as_json,
+    )

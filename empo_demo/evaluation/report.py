@@ -1,41 +1,63 @@
-"""`report`: the evaluation as one HTML page that opens without a network.
+"""`report`: an evaluation as tables in Markdown; the shipped one is `assets/results.md`.
 
-Plotly is included once. The template escapes every text of a dialogue or a file name.
+The shipped evaluation comes from `assets/results.json`. The figures of studies that take hours
+(HEF, reward accuracy, the loop) are in `assets/studies.json`, each with the command that measures
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.measure import LINES
 from empo_demo.evaluation.metric import Line
 from empo_demo.evaluation.results import (
-    HUMAN,
     RESULTS,
-    SHUFFLED,
     ResultsData,
     evaluate,
     read,
     read_retention,
-    results,
     with_votes,
 )
 from empo_demo.evaluation.retention import plus_minus
 from empo_demo.evaluation.score import count_steps, metric_names
 from empo_demo.evaluation.score_tables import look_up, number, paired_cells
 from empo_demo.evaluation.tools import Tools
+from empo_demo.files import parse_json, read_text
+from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
 from empo_demo.progress import steps
 from empo_demo.settings import ASSETS, load_settings
 
-__all__ = ["RESULTS", "ResultsData", "figures", "page", "paper_table", "results", "run"]
+STUDIES = ASSETS / "studies.json"
+MARKDOWN = RESULTS.with_suffix(".md")
+PAIRED = ("second − first", "metric", "n", "difference", "95 %", "d", "p (Holm)")
+PARITY = (
+    ("BERTScore", "`bertscore_minilm`: the SEM's encoder", "`bertscore`",
+     f"`--encoder {PAPER_MODEL}:{PAPER_LAYER}`; taken by itself where the Hub answers"),
+    ("NIDF", "`nidf_own_counts`: our counts of EmpatheticDialogues", "`nidf`",
+     "`--nidf-corpus` with the paper's counts or dialogues"),
+    ("valence, arousal, dominance", "`vad`: VADER, valence only", "`vad`, with NRC-VAD",
+     "`EMPO_NRC_VAD=PATH`"),
+    ("diff-EPITOME", "`diff_epitome`: the SEM's levels", "`diff_epitome`, with stored levels",
+     "a file with `pred_*_scores` and `gt_*_scores`, as EmPO's"),
+    ("distinct-n, words", "the paper's", "the same", "none"),
+)  # fmt: skip
+"""Which options of `score` give the figures as the paper computes them."""
+RETAINED = ("task", "metric", "n", "base", "aligned", "difference")
 
-TEMPLATE = ASSETS / "report.html"
+
+AGREEMENT = ("metric", "better", "n", "voters", "picks the winner", "Kendall's tau")
+
+
+def write_shipped(output: Path) -> None:
+    """Write the shipped evaluation and the studies. Raises `DataError` if it cannot be written."""
+    _write(output, page(read(RESULTS), read_studies()))
 
 
 def run(
@@ -45,8 +67,9 @@ def run(
     metrics: str,
     encoder: str,
     retention: Path | None = None,
+    as_json: bool = False,
 ) -> None:
-    """The command: measure `predictions` (or use the shipped results), add votes, write."""
+    """Measure `predictions` (or take the shipped results), add the votes, and write."""
     from rich.console import Console
 
     console = Console(stderr=True, markup=False)
@@ -62,41 +85,104 @@ def run(
         data = replace(data, retention=read_retention(retention))
     with console.status("Measuring the votes…"):
         data = with_votes(data, settings)
-    try:
-        output.write_text(page(data), encoding="utf8")
-    except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
-    for line in data.notices:
-        console.print(f"Note: {line}", highlight=False, soft_wrap=True)
+    text = json.dumps(asdict(data), ensure_ascii=False, allow_nan=False) if as_json else page(data)
+    _write(output, text)
     console.print(f"Written to {output}.", highlight=False)
 
 
-def page(data: ResultsData) -> str:
-    """The whole page. A browser loads nothing else for it."""
-    from jinja2 import Environment
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
+def _write(output: Path, text: str) -> None:
+    try:
+        output.write_text(text, encoding="utf8")
+    except OSError as error:
+        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
 
-    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf8"))
-    drawn = [
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            config={"displaylogo": False},
-            div_id=f"figure-{place}",
-        )
-        for place, figure in enumerate(figures(data), start=1)
+
+def read_studies(path: Path = STUDIES) -> list[dict[str, Any]]:
+    """The studies: `title`, `command`, `text` (before), `columns`, `rows` and `reading` (after)."""
+    try:
+        found = parse_json(read_text(path))
+        for study in found:
+            assert all(len(row) == len(study["columns"]) for row in study["rows"])
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise DataError(f"{path} is not a file of studies: {error}.") from None
+    return list(found)
+
+
+def page(data: ResultsData, studies: Sequence[dict[str, Any]] = ()) -> str:
+    """The whole page as Markdown."""
+    return "\n".join((*_evaluation(data), *(line for one in studies for line in _study(one))))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown. Bars and markup inside cells are escaped."""
+    return [
+        f"| {' | '.join(_cell(cell) for cell in row)} |"
+        if row is not None
+        else "|" + "---|" * len(columns)
+        for row in (columns, None, *rows)
     ]
-    return template.render(
-        data=data,
-        columns=list(data.systems),
-        baselines=(HUMAN, SHUFFLED),
-        table=paper_table(data),
-        paired=[(f"{e['b']} − {e['a']}", paired_cells(e)) for e in data.paired],
-        agreement=[_agreement_cells(row) for row in data.agreement],
-        retention=[retention_cells(row) for row in data.retention.get("tasks", [])],
-        figures=drawn,
-        plotly=get_plotlyjs(),
-    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "&#124;").replace("<", "&lt;")
+
+
+def _evaluation(data: ResultsData) -> Iterator[str]:
+    yield "# Measurements"
+    yield ""
+    yield "Written by `python -m empo_demo report` from `results.json` and"
+    yield "`studies.json`; do not edit it by hand. In brackets: 95 % intervals."
+    yield ""
+    yield "## The embedded models"
+    yield ""
+    yield "EmpatheticDialogues' validation split, of which no text is in any training; made on"
+    yield f"{data.made} by `python -m recipes.studies shipped --data DATA --work WORK`."
+    yield "No dialogue had to be shortened: the longest prompt takes 300 of 1,024 tokens."
+    yield ""
+    yield from table(("", *data.systems), paper_table(data))
+    yield ""
+    yield "## Paired differences"
+    yield ""
+    yield "Row by row; p by sign flips, corrected by Holm over the metrics of each pair."
+    yield ""
+    yield from table(PAIRED, [(f"{e['b']} − {e['a']}", *paired_cells(e)) for e in data.paired])
+    yield ""
+    if data.retention:
+        yield "## What the aligned model still knows"
+        yield ""
+        yield "`python -m empo_demo evaluate retention`, on everyday questions of our own."
+        yield ""
+        yield from table(RETAINED, [retention_cells(row) for row in data.retention["tasks"]])
+        yield ""
+    if data.agreement:
+        yield "## Which measure picks the winner of a vote"
+        yield ""
+        yield from table(AGREEMENT, [_agreement_cells(row) for row in data.agreement])
+        yield ""
+    for notice in data.notices:
+        yield f"{notice}"
+        yield ""
+    yield "## Which options give the paper's figures"
+    yield ""
+    yield "Without them, `score` uses what needs no download, and its keys say so."
+    yield ""
+    yield from table(("figure", "key without options", "the paper's key", "options"), PARITY)
+    yield ""
+
+
+def _study(study: dict[str, Any]) -> Iterator[str]:
+    yield f"## {study['title']}"
+    yield ""
+    yield "```bash"
+    yield study["command"]
+    yield "```"
+    yield ""
+    yield study["text"]
+    yield ""
+    yield from table(study["columns"], study["rows"])
+    yield ""
+    yield study["reading"]
+    yield ""
 
 
 def paper_table(data: ResultsData) -> list[list[str]]:

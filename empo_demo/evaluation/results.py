@@ -23,7 +23,7 @@ from empo_demo.files import parse_json
 from empo_demo.settings import ASSETS, Settings
 
 RESULTS = ASSETS / "results.json"
-"""The evaluation of the shipped models, made by `evaluate shipped`."""
+"""The evaluation of the shipped models, made by `python -m recipes.studies shipped`."""
 HUMAN, SHUFFLED = "human reply (ceiling)", "another dialogue's human reply (baseline)"
 BINS, FEW = 20, 6
 EXAMPLES = 8

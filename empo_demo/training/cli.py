@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from empo_demo.terminal import AsJson, Command, OutputFile, OutputFolder, Seed, group
+from empo_demo.terminal import Command, OutputFile, OutputFolder, Seed, group
 
 train_app = group()
 preferences_app = group()
@@ -82,41 +82,6 @@ def build_preferences(
         data, output, split=split, draws=draws, seed=seed, control=control
     )  # fmt: skip
     typer.echo(said, err=True)
-
-
-@train_app.command("tiny-base", cls=Command)
-def tiny_base(
-    data: Data,
-    output: OutputFolder,
-    init: Annotated[Path | None, typer.Option(help="A model to go on from.")] = None,
-    passes: Annotated[float, typer.Option(help="Passes over all dialogues.")] = 2.0,
-    learning_rate: Rate = 2e-3,
-    seed: Seed = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
-) -> None:
-    """The tiny dialogue model, from scratch or from a head start. Resumes after a kill."""
-    from empo_demo.training.tiny import fit_base
-
-    config = fit_base.TinyConfig(passes=passes, learning_rate=learning_rate, seed=seed)
-    fit_base.run(data, output, init, config, threads=threads)
-    typer.echo(f"The model is in {output}; `train tiny-check` measures it.", err=True)
-
-
-@train_app.command("tiny-check")
-def tiny_check(
-    model: Annotated[Path, typer.Option(help="Folder of a model that tiny-base trained.")],
-    data: Data,
-    dialogues: Annotated[int, typer.Option(help="Validation dialogues for perplexity.")] = 1000,
-    replies: Annotated[int, typer.Option(help="Replies to sample.")] = 500,
-    seed: Seed = 0,
-) -> None:
-    """Perplexity on human listener turns, and how soundly sampled replies end. Prints JSON."""
-    import json
-
-    from empo_demo.training.tiny.check_base import run
-
-    found = run(model, data, dialogues=dialogues, replies=replies, seed=seed)
-    typer.echo(json.dumps(found))
 
 
 @train_app.command("sft", cls=Command)
@@ -213,62 +178,6 @@ def kto(
         warmup=warmup, save_steps=save_steps, length=length, **_shape(rank, adapter),
     )  # fmt: skip
     training.run_kto(job, pairs, beta=beta)
-    _say_where(output)
-
-
-@train_app.command("grid")
-def grid(
-    base: Base,
-    reference: Annotated[Path, typer.Option(help="The SFT adapter that all started from.")],
-    adapter: Annotated[list[str], typer.Option(help="NAME=DIR of an aligned adapter; repeat.")],
-    pairs: Annotated[list[str], typer.Option(help="NAME=FILE of held-out pairs; repeat.")],
-    limit: Annotated[int, typer.Option(min=2, help="Dialogues, drawn by the seed.")] = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Reward accuracy on held-out pairs: each adapter on each kind of rejected text."""
-    from empo_demo.training import grid as measured
-
-    cells = measured.run(
-        base, reference, measured.named_paths(adapter, "--adapter"),
-        measured.named_paths(pairs, "--pairs"), limit=limit, seed=seed,
-    )  # fmt: skip
-    typer.echo(measured.as_json(cells) if as_json else measured.as_table(cells))
-
-
-@train_app.command("side-by-side")
-def side_by_side(
-    card: Annotated[Path, typer.Option(help="The model card (README.md) to end with them.")],
-    contender: Annotated[list[str], typer.Option(help="Id of a contender; repeat.")],
-) -> None:
-    """Fresh replies to our own prompts, as they come, into a model card."""
-    from empo_demo.training.side_by_side import write
-
-    write(card, contender)
-
-
-@train_app.command("sem", cls=Command)
-def sem(
-    data: Data,
-    output: OutputFolder,
-    epochs: Annotated[float, typer.Option(help="Passes of each emotion run.")] = 2.0,
-    runs: Annotated[int, typer.Option(help="Emotion runs, whose weights are averaged.")] = 1,
-    seed: Seed = 0,
-    start: Annotated[Path | None, typer.Option(help="Pretrained encoder to start from.")] = None,
-    teachers: Annotated[
-        bool, typer.Option(help="Learn from two teachers: as long again, and reads better.")
-    ] = False,
-    folds: Annotated[
-        bool, typer.Option(help="Cross-validate the emotions: three more encoders to train.")
-    ] = True,
-) -> None:
-    """The small empathetic model: one encoder, seven heads. Resumes after a kill."""
-    from empo_demo.training.sem import fit as training
-
-    training.run(
-        data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds,
-        teachers=teachers,
-    )  # fmt: skip
     _say_where(output)
 
 

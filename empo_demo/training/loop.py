@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from empo_demo.errors import DataError, InvalidInput, SettingsError
-from empo_demo.progress import steps
 from empo_demo.terminal import ForceAdapter
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ LEAST_PAIRS = 10
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of a loop. `simulate` names a taste of `simulate.TASTES`, or is None."""
+    """The settings of a loop."""
 
     database: str
     out: Path = Path("runs/loop")
@@ -44,9 +42,6 @@ class Plan:
     micro: int = 16
     length: int = 160
     seed: int = 0
-    simulate: str | None = None
-    votes: int = 500
-    data: Path | None = None
 
     @property
     def roster(self) -> Path:
@@ -65,13 +60,6 @@ def loop(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-4,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the parent.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    simulate: Annotated[
-        str | None, typer.Option(help="Simulated voters first: question, or random.")
-    ] = None,
-    votes: Annotated[int, typer.Option(help="Simulated votes per round.", min=1)] = 500,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the dialogue files, for simulated voters.")
-    ] = None,
     force_adapter: ForceAdapter = False,
 ) -> None:
     """Votes -> preference pairs -> a new adapter that enters the arena."""
@@ -81,9 +69,8 @@ def loop(
         raise InvalidInput(f"--method is {method!r}; it may be dpo or kto.")
     settings = load_settings(database=database, force_adapter=force_adapter or None)
     plan = Plan(
-        settings.database, output, parent, METHODS[method], epochs, learning_rate, beta, seed=seed,
-        simulate=simulate, votes=votes, data=data,
-    )  # fmt: skip
+        settings.database, output, parent, METHODS[method], epochs, learning_rate, beta, seed=seed
+    )
     for contender in run(settings, plan, rounds):
         typer.echo(contender.id)
     print(f"Serve them: EMPO_PRESET={plan.roster} python app.py", file=sys.stderr)
@@ -93,10 +80,8 @@ def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
     """Run `rounds` rounds; return the new contenders. Each is added to `plan.roster` at once."""
     made: list[Contender] = []
     roster = open_roster(settings, plan)
-    _trainable(roster, plan.parent)
-    for number in range(rounds):
-        if plan.simulate is not None:
-            vote(settings, plan, replace(roster), seed=plan.seed * 1000 + number)
+    trainable(roster, plan.parent)
+    for _ in range(rounds):
         contender = retrain(plan, roster)
         made.append(contender)
         plan = replace(plan, parent=contender.id)
@@ -114,50 +99,13 @@ def open_roster(settings: Settings, plan: Plan) -> Roster:
     return load_roster(settings.model_copy(update={"preset": str(plan.roster)}))
 
 
-def vote(settings: Settings, plan: Plan, roster: Roster, *, seed: int) -> dict[str, int]:
-    """Let simulated voters cast `plan.votes` votes through the arena; return their verdicts."""
-    from empo_demo.arena.arena import Arena
-    from empo_demo.engine.loading import load_engine
-    from empo_demo.training.simulate import cast_votes
-    from empo_demo.votes.store import Store
-
-    texts = first_turns(plan, "train")
-    served = settings.model_copy(update={"database": plan.database, "seed": seed})
-    store = Store.open(plan.database)
-    engine = load_engine(served, roster)
-    try:
-        arena = Arena(served, roster, store, engine=engine)
-        title = f"votes ({plan.simulate})"
-        with steps(plan.votes) as begin:
-            begin(title, 0)
-            counts = cast_votes(
-                arena, texts, taste=plan.simulate or "", votes=plan.votes, seed=seed,
-                at_once=served.max_concurrent_rounds or 4, progress=partial(begin, title),
-            )  # fmt: skip
-    finally:
-        getattr(engine, "close", lambda: None)()
-        store.close()
-    print(f"Verdicts: {dict(counts)}", file=sys.stderr)
-    return dict(counts)
-
-
-def first_turns(plan: Plan, split: Literal["train", "valid"]) -> list[str]:
-    """The first turns of people in the dialogues of a split. The splits never mix."""
-    from empo_demo.training.corpus import read_conversations
-
-    if plan.data is None:
-        raise InvalidInput("Simulated voters need something to say: give --data FOLDER.")
-    texts = [one.turns[0]["content"] for one in read_conversations(plan.data, split)]
-    return [text for text in texts if 3 <= len(text.split()) <= 20]
-
-
 def retrain(plan: Plan, roster: Roster) -> Contender:
     """Export the votes, train from the parent's adapter, add the contender to the file."""
     from empo_demo.contenders.roster import Contender
     from empo_demo.contenders.toml_file import add_contender
     from empo_demo.training.corpus import file_hash
 
-    parent = _trainable(roster, plan.parent)
+    parent = trainable(roster, plan.parent)
     name = _next_name(roster, plan.parent)
     folder = plan.out / name
     pairs = folder / "pairs.jsonl"
@@ -210,7 +158,7 @@ def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
         run_kto(job, pairs, beta=plan.beta)
 
 
-def _trainable(roster: Roster, name: str) -> Contender:
+def trainable(roster: Roster, name: str) -> Contender:
     parent = roster[name]
     if parent.adapter is None or not Path(parent.adapter).is_dir():
         raise SettingsError(

@@ -28,7 +28,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from empo_demo.training.tiny.start_model import SPECIAL, TEMPLATE
+    from recipes.tiny.start_model import SPECIAL, TEMPLATE
 
     folder = tmp_path_factory.mktemp("tiny")
     bpe = Tokenizer(models.BPE())

@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from empo_demo.training.tiny.start_model import start_tokenizer
+    from recipes.tiny.start_model import start_tokenizer
 
     folder = write_data(tmp_path_factory.mktemp("data"))
     tokenizer = start_tokenizer(folder, None)

@@ -16,7 +16,8 @@ from empo_demo.board.ballots import ballots_of_database
 from empo_demo.errors import ArenaError, DataError, InvalidInput
 from empo_demo.settings import Settings, load_settings
 from empo_demo.training import loop
-from empo_demo.training.simulate import TASTES, asks, shift
+from recipes.studies import simulate
+from recipes.studies.simulate import TASTES, Voters, asks, run_loop, shift
 
 WORDS = ["why", "?", "oh", "no", "sad", "what", "happened", "i", "see", "."]
 WORDS += [f"word{number}" for number in range(90)]
@@ -102,10 +103,9 @@ def test_votes_become_a_contender_beside_its_parent(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, plan = prepared(models, tmp_path)
-    plan = loop.replace(plan, simulate="random", votes=30)
     texts = ["i see why", "oh no what happened", "sad"]
-    monkeypatch.setattr(loop, "first_turns", lambda plan, split: texts)
-    made = loop.run(settings, plan, rounds=2)
+    monkeypatch.setattr(simulate, "first_turns", lambda data, split: texts)
+    made = run_loop(settings, plan, Voters("random", 30, tmp_path), rounds=2)
     roster = loop.open_roster(settings, plan)
     assert [one.id for one in made] == ["aligned-v2", "aligned-v3"]
     assert [one.id for one in roster.contenders] == ["base", "aligned", "aligned-v2", "aligned-v3"]
@@ -132,10 +132,10 @@ def test_in_a_pipe_the_votes_say_lines(
     from empo_demo import progress
 
     settings, plan = prepared(models, tmp_path)
-    plan = loop.replace(plan, simulate="random", votes=30)
     monkeypatch.setattr(progress, "EVERY", 0.02)
-    monkeypatch.setattr(loop, "first_turns", lambda plan, split: ["i see", "oh no"])
-    loop.vote(settings, plan, loop.open_roster(settings, plan), seed=0)
+    monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see", "oh no"])
+    voters = Voters("random", 30, tmp_path)
+    simulate.vote(settings, plan, voters, loop.open_roster(settings, plan), seed=0)
     *lines, verdicts = capsys.readouterr().err.splitlines()
     assert lines and verdicts.startswith("Verdicts: ")
     for line in lines:
@@ -146,8 +146,8 @@ def test_the_same_votes_are_not_trained_on_twice(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, plan = prepared(models, tmp_path)
-    monkeypatch.setattr(loop, "first_turns", lambda plan, split: ["i see", "oh no"])
-    loop.run(settings, loop.replace(plan, simulate="random", votes=20))
+    monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see", "oh no"])
+    run_loop(settings, plan, Voters("random", 20, tmp_path))
     with pytest.raises(DataError, match="aligned-v2"):
         loop.run(settings, plan)
 
@@ -169,7 +169,12 @@ def test_a_parent_without_an_adapter_is_refused(models: Path, tmp_path: Path) ->
         loop.run(settings, loop.replace(plan, parent="nobody"))
 
 
-def test_simulated_voters_need_dialogues(models: Path, tmp_path: Path) -> None:
+def test_simulated_voters_need_dialogues_and_a_known_taste(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, plan = prepared(models, tmp_path)
-    with pytest.raises(InvalidInput, match="--data"):
-        loop.run(settings, loop.replace(plan, simulate="question"))
+    with pytest.raises(DataError, match="--data"):
+        run_loop(settings, plan, Voters("question", 5, tmp_path))
+    monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see"])
+    with pytest.raises(InvalidInput, match="no taste 'sweet'"):
+        run_loop(settings, plan, Voters("sweet", 5, tmp_path))

@@ -16,7 +16,7 @@ from empo_demo.errors import DataError, InvalidInput
 from empo_demo.training import build as building
 from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.preferences import CONTROLS, build
-from empo_demo.training.sem.folds import fold_of
+from recipes.sem.folds import fold_of
 
 
 def conversation(number: int, emotion: str, turns: int) -> Conversation:

@@ -104,7 +104,7 @@ def test_the_arena_loads_the_adapters_as_they_are(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
     from empo_demo.training.dpo import run_dpo
-    from empo_demo.training.grid import _engine
+    from recipes.studies.grid import _engine
 
     run_dpo(job(data, tmp_path, adapter=sft), pairs)
     engine: Any = _engine(str(data / "init"), {"sft": sft, "aligned": tmp_path})

@@ -1,5 +1,0 @@
-"""How the embedded dialogue model is trained from nothing, and checked: `train tiny-base`.
-
-Dialogue corpora come in. A Llama-shaped folder like `assets/tiny/base` goes out, with figures of
-perplexity and soundness. This room must never read a test split.
-"""

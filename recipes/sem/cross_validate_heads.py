@@ -1,0 +1,239 @@
+"""Figures of the heads that are fitted on data which has no other split: cause words and EPITOME.
+
+The shipped heads are fitted on all of that data, so each fold is read by heads that were fitted
+anew on the other folds, on the frozen encoder, which never saw any of it. Whatever is chosen (the
+scale of the weights of words) is chosen on the other folds as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from empo_demo.empathy.causes import most_marks
+from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
+from empo_demo.empathy.words import is_content
+from empo_demo.progress import progress
+from recipes.sem import corpora
+from recipes.sem.folds import FOLDS, fold_of
+from recipes.sem.heads import fit_causes, fit_levels
+from recipes.sem.intervals import Figure, figure, interval
+
+PUBLISHED = {"er": (0.79, 0.74), "ip": (0.84, 0.67), "ex": (0.92, 0.73)}
+"""Accuracy and macro-F1 of the RoBERTa bi-encoder, second-hand."""
+AIMS = {"er": (0.74, 0.69), "ip": (0.79, 0.62), "ex": (0.87, 0.70)}
+SEEKER_FOLDS = 5
+MARKED = 0.5
+"""A word is marked where a person would mark it with at least this probability."""
+
+
+def cross_validate_causes(
+    net: SemNet, examples: Sequence[corpora.CauseExample], *, seed: int
+) -> tuple[tuple[float, float], list[Figure]]:
+    """Scale and shift that make the logit of a word's weight a probability, and the figures.
+
+    The scale of the shipped head comes from all folds' held-out words.
+    """
+    folds = np.array([fold_of(example.conv_id) for example in examples])
+    logits: list[list[float]] = [[] for _ in examples]
+    for fold in range(FOLDS):
+        fresh = copy.deepcopy(net)
+        fit_causes(fresh, [e for e, f in zip(examples, folds, strict=True) if f != fold], seed=seed)
+        own = np.flatnonzero(folds == fold).tolist()
+        for i in progress(own, f"cause words, fold {fold + 1} of {FOLDS}"):
+            logits[i] = word_logits(fresh, examples[i])
+    chances: list[list[float]] = [[] for _ in examples]
+    for fold in range(FOLDS):
+        scale, shift = calibrated(examples, logits, folds != fold)
+        for i in np.flatnonzero(folds == fold).tolist():
+            chances[i] = [1 / (1 + float(np.exp(-scale * x - shift))) for x in logits[i]]
+    every = np.ones(len(examples), dtype=bool)
+    return calibrated(examples, logits, every), _cause_figures(examples, chances)
+
+
+def word_logits(net: SemNet, example: corpora.CauseExample) -> list[float]:
+    """The highest logit of each word's pieces; far below 0 where it has none."""
+    ids, mask, _ = collate([example.text])
+    net.eval()
+    with torch.inference_mode():
+        pieces = net.causes(net.hidden(ids, mask))[0].tolist()
+    found = [-20.0] * len(example.words)
+    for segment, logit in zip(example.text.segments, pieces, strict=True):
+        if segment:
+            found[segment - 1] = max(found[segment - 1], logit)
+    return found
+
+
+def calibrated(
+    examples: Sequence[corpora.CauseExample],
+    logits: Sequence[Sequence[float]],
+    which: np.ndarray,
+) -> tuple[float, float]:
+    """Scale and shift of a logistic regression of "a person marked it" on content words' logits."""
+    rows = [
+        (logit, float(word in examples[i].causes))
+        for i in np.flatnonzero(which).tolist()
+        for word, logit in enumerate(logits[i])
+        if is_content(examples[i].words[word])
+    ]
+    if len({marked for _, marked in rows}) < 2:
+        return 1.0, 0.0
+    x, y = (np.array(column) for column in zip(*rows, strict=True))
+    design = np.stack([x, np.ones_like(x)], 1)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-(design @ weights)))
+        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-6 * np.eye(2)
+        weights = weights + np.linalg.solve(curve, design.T @ (y - chance))
+    return float(max(weights[0], 1e-3)), float(weights[1])
+
+
+def marks(words: Sequence[str], chances: Sequence[float]) -> list[int]:
+    """The words that would be marked: as `EmbeddedSEM` chooses them."""
+    content = [i for i, word in enumerate(words) if is_content(word)]
+    best = sorted(content, key=lambda i: -chances[i])[: most_marks(len(words))]
+    return [i for i in best if chances[i] >= MARKED] or best[:1]
+
+
+def _cause_figures(
+    examples: Sequence[corpora.CauseExample], chances: Sequence[Sequence[float]]
+) -> list[Figure]:
+    """EmoCause's top-k recall; then how many words are marked, and how many of them correctly."""
+    groups = [example.conv_id for example in examples]
+    found: list[Figure] = []
+    # A function word is a cause only where nothing else is.
+    scores = [
+        [c if is_content(w) else 0.01 * c for w, c in zip(e.words, row, strict=True)]
+        for e, row in zip(examples, chances, strict=True)
+    ]
+    for k, needed in ((1, 23.6), (3, 56.9), (5, 76.8)):
+        hits = np.array(corpora.recall(examples, scores, k)) * 100
+        best = float(np.mean(corpora.ceiling(examples, k))) * 100
+        random = float(np.mean(corpora.chance(examples, k))) * 100
+        low, high = interval(groups, lambda i, h=hits: float(h[i].mean()))
+        found.append(
+            figure(f"causes, top-{k} recall %", hits.mean(), len(examples), low, high,
+                   baseline=random, ceiling=best, target=(needed, needed))
+        )  # fmt: skip
+    chosen = [marks(e.words, row) for e, row in zip(examples, chances, strict=True)]
+    right = [[i in e.causes for i in own] for e, own in zip(examples, chosen, strict=True)]
+    sure = [
+        [i in e.causes for i in own if row[i] >= MARKED]
+        for e, own, row in zip(examples, chosen, chances, strict=True)
+    ]
+    wanted = np.array([len(e.causes) for e in examples], dtype=float)
+    content = [[i for i, w in enumerate(e.words) if is_content(w)] for e in examples]
+    base = sum(len(e.causes.intersection(c)) for e, c in zip(examples, content, strict=True))
+    share = base / max(1, sum(map(len, content)))
+    for name, lists, under, baseline, target in (
+        ("marks of at least 50 %, precision", sure, None, share, (0.5, 0.5)),
+        ("all marks, precision", right, None, share, None),
+        ("all marks, recall", right, wanted, None, None),
+    ):
+        hits = np.array([sum(row) for row in lists], dtype=float)
+        whole = np.array([len(row) for row in lists], dtype=float) if under is None else under
+        ratio = partial(_ratio, hits, whole)
+        low, high = interval(groups, ratio)
+        found.append(
+            figure(f"causes, {name}", ratio(np.arange(len(examples))), int(whole.sum()), low, high,
+                   baseline=baseline, ceiling=1.0, target=target)
+        )  # fmt: skip
+    counts = np.array([len(own) for own in chosen], dtype=float)
+    low, high = interval(groups, lambda i: float(counts[i].mean()))
+    found.append(
+        figure("causes, marks per situation", counts.mean(), len(examples), low, high,
+               baseline=float(np.mean([len(c) for c in content])), ceiling=float(wanted.mean()))
+    )  # fmt: skip
+    return found
+
+
+def _ratio(hits: np.ndarray, whole: np.ndarray, indices: np.ndarray) -> float:
+    return float(hits[indices].sum() / max(1.0, whole[indices].sum()))
+
+
+def fold_of_seeker(seeker: str) -> int:
+    """The fold, 0 to 4, of all pairs of one seeker post."""
+    return int(hashlib.sha256(seeker.encode()).hexdigest(), 16) % SEEKER_FOLDS
+
+
+def cross_validate_levels(
+    net: SemNet, pairs: Sequence[corpora.Pair], work: Path, *, seed: int
+) -> list[Figure]:
+    """Figures of the five folds, each fitted on the other four; the encoder saw no pair.
+
+    A fold's levels are kept in `work` and not made again.
+    """
+    folds = np.array([fold_of_seeker(pair.seeker) for pair in pairs])
+    said = np.zeros((len(pairs), len(MECHANISMS)), dtype=int)
+    work.mkdir(parents=True, exist_ok=True)
+    for fold in range(SEEKER_FOLDS):
+        own = np.flatnonzero(folds == fold).tolist()
+        kept = work / f"epitome-{fold}.json"
+        if own and not kept.is_file():
+            fresh = copy.deepcopy(net)
+            others = [pairs[i] for i in np.flatnonzero(folds != fold).tolist()]
+            fit_levels(fresh, others, seed=seed, title=f" fold {fold + 1} of {SEEKER_FOLDS}")
+            kept.write_text(json.dumps(predict(fresh, [pairs[i] for i in own])), encoding="utf8")
+        if own:
+            said[own] = json.loads(kept.read_text(encoding="utf8"))
+    return level_figures(pairs, said)
+
+
+def predict(net: SemNet, pairs: Sequence[corpora.Pair]) -> list[list[int]]:
+    """The most probable level of each mechanism, for each pair."""
+    net.eval()
+    levels: list[list[int]] = []
+    with torch.inference_mode():
+        for start in progress(range(0, len(pairs), 32), "EPITOME, levels of pairs"):
+            ids, mask, segments = collate([pair.text for pair in pairs[start : start + 32]])
+            levels += net.levels(net.shared(ids, mask), mask, segments)[0].argmax(-1).tolist()
+    return levels
+
+
+def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figure]:
+    """Accuracy and macro-F1 of each mechanism beside the majority level's; level 1's own F1."""
+    groups = [pair.seeker for pair in pairs]
+    truth = np.array([pair.levels for pair in pairs])
+    found = []
+    scores: tuple[Callable[[np.ndarray, np.ndarray], float], ...] = (accuracy, macro_f1)
+    for column, name in enumerate(MECHANISMS):
+        given, own = truth[:, column], said[:, column]
+        usual = np.full_like(given, np.bincount(given, minlength=3).argmax())
+        for score, needed, published in zip(scores, AIMS[name], PUBLISHED[name], strict=True):
+            low, high = interval(groups, lambda i, g=given, s=own, f=score: f(g[i], s[i]))
+            title = f"EPITOME {name.upper()}, {score.__name__.replace('_', '-')}"
+            title += f" (level 1: {int((given == 1).sum())} pairs)"
+            found.append(
+                figure(title, score(given, own), len(pairs), low, high,
+                       baseline=score(given, usual), ceiling=1.0, target=(needed, published))
+            )  # fmt: skip
+        # The rare level has its own score: the two above can look good even if it is never given.
+        low, high = interval(groups, lambda i, g=given, s=own: level_f1(g[i], s[i], 1))
+        found.append(
+            figure(f"EPITOME {name.upper()}, F1 of level 1", level_f1(given, own, 1),
+                   int((given == 1).sum()), low, high, baseline=level_f1(given, usual, 1),
+                   ceiling=1.0)
+        )  # fmt: skip
+    return found
+
+
+def accuracy(truth: np.ndarray, said: np.ndarray) -> float:
+    return float((truth == said).mean())
+
+
+def macro_f1(truth: np.ndarray, said: np.ndarray) -> float:
+    """The mean F1 of the levels that occur in `truth`."""
+    return float(np.mean([level_f1(truth, said, level) for level in np.unique(truth)]))
+
+
+def level_f1(truth: np.ndarray, said: np.ndarray, level: int) -> float:
+    """The F1 of one level; 0 where it is neither true nor given."""
+    both = ((truth == level) & (said == level)).sum()
+    return float(2 * both / max(1, (truth == level).sum() + (said == level).sum()))

@@ -1,0 +1,1 @@
+"""Studies of the shipped models: HEF, reward accuracy, simulated votes, side by side."""

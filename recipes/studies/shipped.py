@@ -1,0 +1,85 @@
+"""Makes `assets/results.json`, the evaluation that is shipped with the app, by one command.
+
+It contains figures, histograms and replies to our own dialogues, but no text of a data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from empo_demo.engine.predictions import read_predictions
+from empo_demo.evaluation import generate, report, retention
+from empo_demo.evaluation.harness import Harness
+from empo_demo.evaluation.measure import METRICS
+from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
+from empo_demo.evaluation.score import count_steps
+from empo_demo.evaluation.tools import Tools
+from empo_demo.progress import steps
+from empo_demo.settings import ASSETS, load_settings
+
+EXAMPLE_DIALOGUES = ASSETS / "examples.json"
+EVERYDAY = ASSETS / "retention" / "everyday.yaml"
+WITHOUT_REFERENCE = ("length", "vad", "nidf", "emotion")
+"""The metrics that need no human reply."""
+
+
+def rebuild(
+    data: Path, work: Path, *, contenders: Sequence[str], limit: int, seed: int = 0, batch: int = 16
+) -> None:
+    """Make `RESULTS` again: generate (or continue what is in `work`), retention, measure, write.
+
+    The first contender is the base. The last one is the aligned contender of the retention.
+    """
+    from rich.console import Console
+
+    (work / "examples").mkdir(parents=True, exist_ok=True)
+    for name in contenders:
+        generate.run(name, data, work / f"{name}.jsonl", limit=limit, seed=seed, batch=batch)
+        own = work / "examples" / f"{name}.jsonl"
+        generate.run(name, EXAMPLE_DIALOGUES, own, limit=None, seed=seed, batch=batch)
+    harness = Harness([str(EVERYDAY)], limit=None, shots=None, batch=16)
+    kept = work / "retention.json"
+    record = retention.evaluate(contenders[-1], harness, Console(stderr=True, markup=False))
+    kept.write_text(json.dumps(record, allow_nan=False), encoding="utf8")
+    write(
+        [work / f"{name}.jsonl" for name in contenders],
+        RESULTS,
+        kept=kept,
+        examples=[work / "examples" / f"{name}.jsonl" for name in contenders],
+    )
+
+
+def write(
+    predictions: Sequence[Path],
+    output: Path,
+    *,
+    encoder: str = "auto",
+    kept: Path | None = None,
+    examples: Sequence[Path] = (),
+) -> None:
+    """Measure the files and store the figures, without texts.
+
+    `examples` are predictions for our own dialogues, whose texts may be shipped.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False)
+    tools = Tools(load_settings(), encoder_name=encoder)
+    files = [read_predictions(path) for path in predictions]
+    with steps(count_steps(files, METRICS)) as begin:
+        data = evaluate(files, list(METRICS), tools, begin)
+    shown = []
+    if examples:
+        own = [read_predictions(path) for path in examples]
+        with steps(count_steps(own, WITHOUT_REFERENCE)) as begin:
+            shown = evaluate(own, WITHOUT_REFERENCE, tools, begin).examples
+    retained = read_retention(kept) if kept is not None else {}
+    record = asdict(replace(data, examples=shown, retention=retained))
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+    output.write_text(text + "\n", encoding="utf8")
+    console.print(f"Written to {output}.", highlight=False)
+    if output == RESULTS:
+        report.write_shipped(report.MARKDOWN)
