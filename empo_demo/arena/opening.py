@@ -38,7 +38,6 @@ class Draw:
     seeds: dict[Side, int]
     show: Exposure
     check_side: Side | None
-    on_tie: Side
 
 
 def draw_round(
@@ -53,14 +52,15 @@ def draw_round(
     rng = random.Random(seed)
     first, second = roster.draw(rng, counts)
     seeds: dict[Side, int] = {"a": rng.getrandbits(31), "b": rng.getrandbits(31)}
-    on_tie: Side = "a" if rng.random() < 0.5 else "b"
+    # Kept, so that a stored seed still gives the same round: earlier versions drew a side here.
+    rng.random()
     chips, plots = rng.random() < 0.5, rng.random() < 0.5
     if exposure != "randomised":
         chips = plots = exposure == "all"
     check: Side | None = None
     if rng.random() < check_rate:
         check = "a" if rng.random() < 0.5 else "b"
-    return Draw(seed, {"a": first, "b": second}, seeds, Exposure(chips, plots), check, on_tie)
+    return Draw(seed, {"a": first, "b": second}, seeds, Exposure(chips, plots), check)
 
 
 def compose(

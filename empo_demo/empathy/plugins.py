@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from empo_demo.empathy.sem import SEM
 
 GROUP = "empo_demo.sem"
-BUILT_IN = {
-    "embedded": "empo_demo.empathy.plugins:embedded",
-    "transformers": "empo_demo.empathy.pipeline_sem:from_settings",
-}
+BUILT_IN = {"embedded": "empo_demo.empathy.plugins:embedded"}
 """Known also when the app runs from a folder without package metadata."""
 
 Factory = Callable[[Settings, str], "SEM"]

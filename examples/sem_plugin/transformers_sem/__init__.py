@@ -17,12 +17,12 @@ from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.words import is_content, spans
 from empo_demo.errors import SettingsError
-from empo_demo.settings import ASSETS, Settings
+from empo_demo.settings import Settings
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Cause, Reading
 
-GO_EMOTIONS = ASSETS / "sem-maps" / "go_emotions.toml"
+GO_EMOTIONS = Path(__file__).with_name("go_emotions.toml")
 MOST_OCCLUDED = 16
 """How many words are left out in turn to find causes, with one forward pass each, within 2 s."""
 LabelMap = Mapping[str, Mapping[str, float]]
