@@ -30,7 +30,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EMPO_", extra="forbid", env_ignore_empty=True)
 
-    preset: str = Field("tiny", description="tiny, small, empo-7b, empo-recorded, or a TOML file")
+    preset: str = Field("tiny", description="tiny, empo-7b, empo-recorded, or a TOML file")
     base: str | None = Field(None, description="base model: a folder or a Hub id")
     aligned: str | None = Field(None, description="aligned model: an adapter or a model")
     quantization: Quantization | None = Field(None, description="nf4, int8 or none")

@@ -19,7 +19,6 @@ RECORDED = "empo-recorded"
 """The preset whose files are in the folder that EMPO_ENGINE names."""
 PRESETS: dict[str, Path] = {
     "tiny": ASSETS / "contenders" / "tiny.toml",
-    "small": ASSETS / "contenders" / "small.toml",
     "empo-7b": ASSETS / "contenders" / "empo-7b.toml",
     RECORDED: ASSETS / "contenders" / "empo-recorded.toml",
 }

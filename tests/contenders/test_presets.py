@@ -26,15 +26,41 @@ BASE = "preds_dlrxxx_zephyr-7b-sft-full_epi.txt"
 READING = Reading(tuple((e, 1 / 32) for e in EMOTIONS), (), "s@1", 1.0)
 
 
-def test_the_small_preset_is_one_model_with_three_strategies() -> None:
-    roster = load_roster(Settings(preset="small"))
-    assert len({c.base for c in roster.contenders}) == 1 and not roster.tiny
-    assert {c.strategy for c in roster.contenders} == {"plain", "hef", "hef-two-step"}
+SMALL = """
+name = "small"
+quantization = "none"
+[decoding]
+max_new_tokens = 120
+[[contenders]]
+id = "base"
+label = "Qwen2.5 0.5B Instruct"
+base = "Qwen/Qwen2.5-0.5B-Instruct"
+[[contenders]]
+id = "base+HEF"
+label = "Qwen2.5 0.5B Instruct with HEF"
+base = "Qwen/Qwen2.5-0.5B-Instruct"
+strategy = "hef"
+[[contenders]]
+id = "base+HEF2"
+label = "Qwen2.5 0.5B Instruct with two-step HEF"
+base = "Qwen/Qwen2.5-0.5B-Instruct"
+strategy = "hef-two-step"
+"""
 
 
-def test_the_small_preset_answers_with_a_folder_in_the_place_of_the_hub_model() -> None:
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """A file of contenders: an instruct model of the Hub with three strategies."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf8")
+    return str(path)
+
+
+def test_a_file_of_contenders_answers_with_a_folder_in_the_place_of_the_hub_model(
+    small: str,
+) -> None:
     """The embedded model stands for the small one: this machine has no Hub."""
-    settings = Settings(preset="small", base=str(ASSETS / "tiny" / "base"), device="cpu")
+    settings = Settings(preset=small, base=str(ASSETS / "tiny" / "base"), device="cpu")
     roster = load_roster(settings)
     assert {c.base for c in roster.contenders} == {str(ASSETS / "tiny" / "base")}
     engine = load_engine(settings, roster)
@@ -47,12 +73,12 @@ def test_the_small_preset_answers_with_a_folder_in_the_place_of_the_hub_model() 
         assert end.text.strip()
 
 
-def test_a_label_names_the_model_that_is_run(tmp_path: Path) -> None:
+def test_a_label_names_the_model_that_is_run(tmp_path: Path, small: str) -> None:
     """Not the one that the preset would have run; a folder of its name may hold the same."""
     same = tmp_path / "qwen2.5-0.5b-instruct"
     same.mkdir()
     labels = {
-        base: [c.label for c in load_roster(Settings(preset="small", base=base)).contenders]
+        base: [c.label for c in load_roster(Settings(preset=small, base=base)).contenders]
         for base in (str(ASSETS / "tiny" / "base"), "org/other-1b", str(same))
     }
     added = ("", " with HEF", " with two-step HEF")
