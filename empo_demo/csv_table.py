@@ -32,14 +32,15 @@ class Table:
     """A CSV text with a header, as yet unread but for its columns' names.
 
     `columns` has the header's names, trimmed; one that is `known` is spelt as there, whatever its
-    capitals. An unnamed column is "". `start` is the line of the header, counted from 1.
+    capitals. An unnamed column is "". `text` begins at or before the header, at the line `start`,
+    counted from 1.
     """
 
     path: Path
     columns: tuple[str, ...]
     separator: str
     start: int
-    _text: str = field(repr=False)
+    text: str = field(repr=False)
     _spaced: bool = field(repr=False)
 
     def lacks(self, columns: Iterable[str]) -> list[str]:
@@ -59,9 +60,7 @@ class Table:
         missing at a row's end are left out of it.
         """
         header = True
-        for line, cells in _records(
-            self.path, self._text, self.start, self.separator, self._spaced
-        ):
+        for line, cells in _records(self.path, self.text, self.start, self.separator, self._spaced):
             if header:
                 header = False
                 continue

@@ -13,6 +13,7 @@ from typing import Any
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.files import parse_json, read_text
+from empo_demo.training.empathetic_csv import plain_commas, read_published
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,15 @@ class Items:
 def read_items(path: Path, limit: int | None = None) -> Items:
     """Read at most `limit` items from JSONL with conv_id and utterances, gzipped or not.
 
-    Also accepts a JSON list of {title, emotion, turns}, such as the app's example dialogues. In
-    those every dialogue ends with the user, so nothing is dropped and there is no reference.
+    Also accepts EmpatheticDialogues' own CSV, and a JSON list of {title, emotion, turns}, such as
+    the app's example dialogues. In those every dialogue ends with the user, so nothing is dropped
+    and there is no reference.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
         return Items(tuple(_examples(path, text)[:limit]), ())
+    if ".csv" in path.suffixes:
+        return _published(path, text, limit)
     items: dict[str, Item] = {}
     skipped = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -57,6 +61,27 @@ def read_items(path: Path, limit: int | None = None) -> Items:
     if not items:
         raise DataError(f"{path} holds no dialogue with a listener's turn.")
     return Items(tuple(items.values()), tuple(skipped))
+
+
+def _published(path: Path, text: str, limit: int | None) -> Items:
+    """The items of EmpatheticDialogues' own CSV."""
+    reading = read_published(text, path)
+    skipped = [f"{path}: {reading.left_out()}."] if reading.left_out() else []
+    items: list[Item] = []
+    for one in reading.dialogues:
+        if limit is not None and len(items) >= limit:
+            break
+        turns: list[dict[str, Any]] = [
+            {"role": ("user", "assistant")[i % 2], "content": said}
+            for i, said in enumerate(one.texts)
+        ]
+        try:
+            items.append(_item(one.conv_id, turns, one.emotion))
+        except InvalidInput as error:
+            skipped.append(f"{path} ({one.conv_id}): {error}")
+    if not items:
+        raise DataError(f"{path} holds no dialogue with a listener's turn.")
+    return Items(tuple(items), tuple(skipped))
 
 
 def _examples(path: Path, text: str) -> list[Item]:
@@ -86,6 +111,12 @@ def _record(where: str, line: str) -> tuple[str, list[dict[str, Any]], str | Non
         ) from None
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise DataError(f"{where}: utterances must be a list of {{role, content}}.")
+    turns = [
+        {**turn, "content": plain_commas(turn["content"])}
+        if isinstance(turn.get("content"), str)
+        else turn
+        for turn in turns
+    ]
     emotion = record.get("emotion")
     return conv_id, turns, emotion if isinstance(emotion, str) else None
 
