@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +35,6 @@ def deploy(
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a variable of the Space.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
-    ] = False,
 ) -> None:
     """Put this checkout on a Hugging Face Space and wait until it runs; prints its address."""
     from empo_demo.errors import SettingsError
@@ -47,15 +45,11 @@ def deploy(
     if wrong:
         raise SettingsError(f"--set holds {wrong[0]!r}; it may hold NAME=VALUE.")
     variables = {name: value for name, _, value in pairs}
-    wanted = space.plan(
+    typer.echo(f"Uploading to the Space {to}, then waiting until it runs…", err=True)
+    address = space.deploy(
         to, hardware=hardware, dataset=dataset, private=private, variables=variables
     )
-    for line in wanted.lines():
-        typer.echo(line, err=True)
-    if dry_run:
-        return
-    address = space.deploy(wanted)
-    if space.lacks_token(wanted):
+    if dataset and not os.environ.get(space.TOKEN):
         typer.echo(
             f"The Space needs a secret HF_TOKEN that may write to {dataset}: set it at "
             f"{address}/settings, or in {space.TOKEN} here and deploy again.",
