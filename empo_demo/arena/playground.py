@@ -13,9 +13,9 @@ from empo_demo.arena import guards, opening
 from empo_demo.arena.backend import Backend
 from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.rounds import Status
-from empo_demo.arena.streaming import WITHHELD
+from empo_demo.arena.streaming import withholding
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Engine, Event, Failed, Finished
+from empo_demo.engine.protocol import Engine, Event
 from empo_demo.errors import NotAllowed
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ class Playground:
 
         As in a round, a reply that could encourage harm is withheld.
         """
-        with closing(events):  # type: ignore[type-var]
-            for event in events:
-                harmful = isinstance(event, Finished) and guards.screen(event.text) is not None
-                yield Failed(event.side, WITHHELD) if harmful else event
+        with closing(withholding(events, guards.screen)) as shown_events:  # type: ignore[type-var]
+            for event in shown_events:
+                yield event
                 if self.settings.max_concurrent_rounds == 1 and self.ahead():
                     raise NotAllowed("A visitor's round comes first; compare again in a moment.")
 

@@ -64,7 +64,8 @@ class RoundStream:
         stream: Iterator[Event] = iter(())
         try:
             requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
-            stream = self._paced(self.engine.stream([r for r in requests if r is not None]))
+            said = self._paced(self.engine.stream([r for r in requests if r is not None]))
+            stream = withholding(said, self._screen)
             if not self.live.stop.is_set():
                 for event in stream:
                     yield from self._record(event)
@@ -116,9 +117,9 @@ class RoundStream:
             outcome.reason = event.reason
         else:
             outcome.error = event.error
-        if outcome.error is None and self._screen(outcome.text) is not None:
-            outcome.error, outcome.reason = WITHHELD, None
-            event = Failed(event.side, WITHHELD)
+            if event.error == WITHHELD:
+                # Also what came before the harmful word is shown to nobody and stored nowhere.
+                outcome.text = ""
         yield event
 
     def _ready(self, job: Job) -> Request | None:
@@ -174,6 +175,31 @@ class RoundStream:
             yield Delta(bad.side, rest if said == 0 else f" {rest}")
         elapsed = (time.perf_counter() - self._started) * 1000
         yield Finished(bad.side, "eos", bad.known_bad, len(words), elapsed)
+
+
+def withholding(events: Iterator[Event], screen: Callable[[str], str | None]) -> Iterator[Event]:
+    """Yield `events`. A side fails with `WITHHELD` at the word with which it becomes harmful.
+
+    `screen` says of a text so far why it must not be shown, or None. Of a side that was withheld
+    nothing more comes; once all sides are, `events` are closed, which stops the models.
+    """
+    texts: dict[str, str] = {}
+    withheld: set[str] = set()
+    try:
+        for event in events:
+            if event.side in withheld:
+                continue
+            if not isinstance(event, Failed):
+                before = texts.get(event.side, "") if isinstance(event, Delta) else ""
+                texts[event.side] = before + event.text
+                if screen(texts[event.side]) is not None:
+                    withheld.add(event.side)
+                    event = Failed(event.side, WITHHELD)
+            yield event
+            if withheld >= set(SIDES):
+                return
+    finally:
+        _close(events)
 
 
 def _together(events: Iterator[Event]) -> Iterator[Event]:

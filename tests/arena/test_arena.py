@@ -17,7 +17,7 @@ from empo_demo.arena.frames import frames
 from empo_demo.arena.live import Live
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Finished
+from empo_demo.engine.protocol import Delta, Failed, Finished
 from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
@@ -348,18 +348,41 @@ def test_a_vote_while_the_database_is_gone_is_told_and_can_be_cast_later(
     assert receipt.created
 
 
-def test_a_reply_that_could_encourage_harm_is_withheld_in_a_round_and_in_explore(
+HARMFUL = "Listen to me. You should kill yourself. It is easy, do it now."
+
+
+def test_a_reply_that_could_encourage_harm_is_withheld_while_it_is_written(
     arena: Arena, engine: Any
 ) -> None:
-    harmful = "Nobody would miss you. You should kill yourself."
+    """In a round and in Explore alike: nothing is shown from the word on that makes it harmful."""
+    long = "I am sorry. What has happened to you since we talked about it, and who was there?"
     voter = arena.new_voter()
-    engine.enqueue(harmful, "I am sorry.")
+    engine.enqueue(HARMFUL, long)
+    opened = arena.open_round(voter, Dialogue(), TEXT)
+    engine.enqueue(HARMFUL, long)
+    _, explored = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
+    for events in (list(arena.stream(voter, opened.round_id)), list(explored)):
+        shown = "".join(e.text for e in events if isinstance(e, Delta) and e.side == "a")
+        assert "You should kill" in shown and "yourself" not in shown
+        place = next(i for i, e in enumerate(events) if isinstance(e, Failed))
+        assert events[place].side == "a" and "withheld" in events[place].error
+        assert all(event.side == "b" for event in events[place + 1 :])
+    assert isinstance(events[-1], Finished) and events[-1].text == long, "the other side goes on"
+
+
+def test_a_withheld_reply_is_in_no_answer_and_in_no_row(arena: Arena, engine: Any) -> None:
+    voter = arena.new_voter()
+    engine.enqueue(HARMFUL, "I am sorry.")
     view = arena.find(voter, answered(arena, voter))
     assert view.state == "void" and "Side A failed: This reply was withheld" in view.void_reason
-    engine.enqueue("I am sorry.", harmful)
+    assert view.replies["a"].text == "" and view.replies["a"].error
+    assert "kill" not in json.dumps(arena.my_data(voter))
+
+
+def test_when_both_sides_are_withheld_the_models_stop(arena: Arena, engine: Any) -> None:
+    engine.enqueue(HARMFUL, HARMFUL)
     _, events = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
-    last: dict[str, Any] = {event.side: event for event in events}
-    assert isinstance(last["a"], Finished) and "withheld" in last["b"].error
+    assert [type(e) for e in list(events)[-2:]] == [Failed, Failed] and engine.closed == 1
 
 
 def test_every_refusal_is_one_line(arena: Arena) -> None:
