@@ -132,8 +132,10 @@ class Arena(Playground):
         """Check the text, read it, draw the contenders and store the round. Nothing is generated.
 
         `consent` is the version of the current text. Without it the round is erased after the
-        visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits.
+        visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits, and
+        before all of these `HelpFirst` if the dialogue says that someone is in crisis.
         """
+        self.heed([*guards.said_by_user(dialogue), text])
         token = guards.check_token(voter)
         full = guards.check_dialogue(dialogue, text)
         agreed = guards.check_consent(consent)
@@ -153,7 +155,8 @@ class Arena(Playground):
         Raises `NotAllowed` where trying again cannot help.
         """
         token = guards.check_token(voter)
-        old = self._own(token, round_id)
+        old = self._answerable(token, round_id)
+        self.heed(guards.said_by_user(dialogue_of(old)))
         if not may_help(old):
             raise NotAllowed(
                 "It was tried twice, and the model only thought. Start a new dialogue."
@@ -172,7 +175,7 @@ class Arena(Playground):
         Closing the iterator stops the models and keeps the text so far. A round that was answered
         before yields its stored replies. Raises `NotAllowed` for a void or running round.
         """
-        round_ = self._own(guards.check_token(voter), round_id)
+        round_ = self._answerable(guards.check_token(voter), round_id)
         if round_.state == "streaming" and self._rounds.get(round_.id) is None:
             self._rounds.sweep()
             round_ = self._own(voter, round_id)
@@ -204,6 +207,7 @@ class Arena(Playground):
         wanted = guards.check_round_id(round_id)
 
         def fill(round_: Round) -> CastVote:
+            self._refuse_flagged(round_)
             chosen = goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
             kept = guards.check_ratings(ratings, chosen)
@@ -238,7 +242,7 @@ class Arena(Playground):
 
     def find(self, voter: str, round_id: str) -> RoundView:
         """The round, in any state, for a page that was reloaded."""
-        round_ = self._own(guards.check_token(voter), round_id)
+        round_ = self._answerable(guards.check_token(voter), round_id)
         live = self._rounds.get(round_.id)
         return view_of(round_, self._labels(), live.texts() if live else None)
 
@@ -259,6 +263,16 @@ class Arena(Playground):
         round_id = guards.check_round_id(round_id)
         self._rounds.flush(round_id)
         return self.store.round_of(token, round_id)
+
+    def _answerable(self, token: str, round_id: str) -> Round:
+        round_ = self._own(token, round_id)
+        self._refuse_flagged(round_)
+        return round_
+
+    def _refuse_flagged(self, round_: Round) -> None:
+        """Earlier versions opened rounds on crisis language; these are neither shown nor played."""
+        if round_.crisis:
+            raise guards.help_first(self.settings.country)
 
     def _labels(self) -> dict[str, str]:
         return {contender.id: contender.label for contender in self.roster.contenders}

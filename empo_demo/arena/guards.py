@@ -6,7 +6,7 @@ Each check raises an `ArenaError` that says what was wrong and what is expected.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,28 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
 _ROUND = re.compile(r"[0-9a-f]{32}\Z")
 MAX_REPLY = 8_000
+_MOST_READ = 4 * MAX_TEXT
+"""The characters of a text that are searched for a crisis, if it is longer than may be sent."""
+
+
+class HelpFirst(NotAllowed):
+    """Someone may be in crisis: nobody answers, reads or stores the text; `notice` says who helps.
+
+    The message holds the lines of the notice, for clients that show only messages.
+    """
+
+    def __init__(self, notice: Notice) -> None:
+        lines = "; ".join(f"{label} ({address})" for label, address in notice.links)
+        super().__init__(f"{notice.title}. {notice.text} {lines}.")
+        self.notice = notice
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What the safety checks found in the user turns. `notices` concern only the last one."""
+    """What the safety checks found in the user turns. `notices` concern only the last one.
+
+    `crisis` is what the patterns alone found; a round is refused by `check_crisis`.
+    """
 
     crisis: bool = False
     personal: bool = False
@@ -110,15 +127,41 @@ def check_comment(comment: str) -> str:
     return "" if is_blank(comment) else clean_text(comment, limit=MAX_COMMENT)
 
 
-def assess(dialogue: Dialogue, country: str) -> Flags:
-    """Look for crisis language, personal data, identity questions and other languages.
+def said_by_user(dialogue: Dialogue) -> list[str]:
+    """The user's turns."""
+    return [turn.content for turn in dialogue.turns if turn.role == "user"]
 
-    Flags concern all user turns. Notices concern only the newest turn, so that each comes once.
+
+def check_crisis(texts: Sequence[object], country: str) -> None:
+    """Raise `HelpFirst` with the help of `country` if one of `texts` speaks of a crisis.
+
+    What is no text is left to the other checks.
     """
     from empo_demo.empathy import safety
 
-    users = [turn.content for turn in dialogue.turns if turn.role == "user"]
-    found = [safety.assess(text, country) for text in users]
+    said = [text[:_MOST_READ] for text in texts if isinstance(text, str)]
+    kinds = safety.crisis_in(said)
+    if kinds:
+        raise help_first(country, kinds)
+
+
+def help_first(country: str, kinds: Sequence[str] = ()) -> HelpFirst:
+    """The refusal with the help of `country`."""
+    from empo_demo.empathy import safety
+
+    found = safety.crisis_notice(country, kinds)
+    return HelpFirst(Notice(found.kind, found.title, found.text, found.links))
+
+
+def assess(dialogue: Dialogue, country: str) -> Flags:
+    """Look for crisis language, personal data, identity questions and other languages.
+
+    Flags concern all user turns. Notices concern only the newest turn, so that each comes once;
+    crisis language has none here, because such a text opens no round.
+    """
+    from empo_demo.empathy import safety
+
+    found = [safety.assess(text, country) for text in said_by_user(dialogue)]
     if not found:
         return Flags()
     newest = found[-1]
@@ -127,16 +170,14 @@ def assess(dialogue: Dialogue, country: str) -> Flags:
         personal=any(one.personal for one in found),
         identity=any(one.identity for one in found),
         english=newest.english,
-        notices=_notices(newest, country),
+        notices=_notices(newest),
     )
 
 
-def _notices(found: Assessment, country: str) -> tuple[Notice, ...]:
+def _notices(found: Assessment) -> tuple[Notice, ...]:
     from empo_demo.empathy import safety
 
     notices = []
-    if found.crisis:
-        notices.append(safety.crisis_notice(country, found.crisis))
     if found.personal:
         notices.append(safety.personal_notice(found.personal))
     if not found.english:
@@ -149,7 +190,7 @@ def before_sending(text: str, country: str) -> tuple[Notice, ...]:
     from empo_demo.empathy import safety
 
     found = safety.assess(clean_text(text, limit=MAX_TEXT), country)
-    return _notices(found, country) if found.personal else ()
+    return _notices(found) if found.personal else ()
 
 
 def screen(reply: str) -> str | None:

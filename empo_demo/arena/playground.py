@@ -79,8 +79,9 @@ class Playground:
         """Stream a comparison, which is neither blind nor stored; return who is on which side.
 
         It counts against the limits of the address. Without the SEM, `Shown` says that a guided
-        side has no guidance.
+        side has no guidance. Raises `HelpFirst` if the dialogue says that someone is in crisis.
         """
+        self.heed(guards.said_by_user(comparison.dialogue))
         comparison.checked(self.roster)
         engine, sem = self.engine(), self._backend.sem()
         self.store.admit_explore(address)
@@ -103,10 +104,21 @@ class Playground:
         """How many rounds are in the engine's queue."""
         return int(getattr(self._backend.engine(patience=0.0), "waiting", 0))
 
+    def heed(self, texts: Sequence[object]) -> None:
+        """Raise `HelpFirst` if one of a user's `texts` says that someone is in crisis.
+
+        It comes before every other check, limit and question, and stores nothing.
+        """
+        guards.check_crisis(texts, self.settings.country)
+
     def analyze(self, dialogue: Dialogue | str) -> Reading:
-        """The SEM's reading of the last user turn (or of a bare text). Nothing is stored."""
+        """The SEM's reading of the last user turn (or of a bare text). Nothing is stored.
+
+        Raises `HelpFirst` if the dialogue says that someone is in crisis.
+        """
         if isinstance(dialogue, str):
             dialogue = guards.check_dialogue(Dialogue(), dialogue)
+        self.heed(guards.said_by_user(dialogue))
         sem = self._backend.sem()
         if sem is None:
             raise NotAllowed("The emotion model is not available; the arena works without it.")

@@ -25,6 +25,7 @@ __all__ = [
     "Span",
     "assess",
     "countries",
+    "crisis_in",
     "crisis_notice",
     "english_notice",
     "mask_personal",
@@ -65,11 +66,18 @@ class SafetyNotice:
 def assess(text: str, country: str = "international") -> Assessment:
     """Check one text of a visitor. `country` only helps to read national phone numbers."""
     return Assessment(
-        crisis=cast("tuple[CrisisKind, ...]", load_patterns("crisis", "idioms").sections_in(text)),
+        crisis=crisis_in([text]),
         personal=find_personal(text, _region(country)),
         identity=bool(load_patterns("identity").sections_in(text)),
         english=is_english(text),
     )
+
+
+def crisis_in(texts: Iterable[str]) -> tuple[CrisisKind, ...]:
+    """The kinds of crisis that any of `texts` speaks of. It depends on no other check here."""
+    patterns = load_patterns("crisis", "idioms")
+    found = {kind for text in texts for kind in patterns.sections_in(text)}
+    return cast("tuple[CrisisKind, ...]", tuple(k for k in patterns.sections if k in found))
 
 
 def screen_reply(text: str) -> str | None:
@@ -135,7 +143,8 @@ def _words(place: dict[str, Any]) -> str:
     return (
         "What you wrote sounds serious, and the models here cannot help with it. If you or someone "
         f"else is in danger now, call {emergency}. To talk to a person, in confidence, use one of "
-        "the lines below. You can still read the replies and go on when you like."
+        "the lines below. No model answers this text, and it was not stored. If it was not meant "
+        "that way, say it in other words."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.guards import HelpFirst
 from empo_demo.errors import ArenaError
 from empo_demo.ui import highlights
 from empo_demo.ui.parts import Labels, Parts
@@ -49,6 +50,9 @@ class Arrivals:
             if session.round:
                 view = self.arena.find(session.voter, session.round)
                 changes |= self.show(session).settled(session, view)
+        except HelpFirst as error:
+            session = replace(session, round="")
+            changes |= self.show(session).help(error)
         except ArenaError:
             session = replace(session, round="")
         if self.recorded_replies:

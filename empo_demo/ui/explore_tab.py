@@ -165,7 +165,7 @@ def _wire(
             [form.dial_left.release, form.dial_right.release], play, knobs, outputs,
             trigger_mode="always_last", **options,
         ),
-        steps.click(row, knobs, [explorer.strip, said], trigger_mode="once", **options),
+        steps.click(row, knobs, outputs, trigger_mode="once", **options),
         tab.select(first, [seen, *knobs], [seen, *outputs], **options),
         opened.click(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
     ]  # fmt: skip

@@ -83,7 +83,7 @@ class Explorer:
     link: gr.HTML
 
     def outputs(self) -> list[Any]:
-        return [*self.panes, self.said, self.link]
+        return [*self.panes, self.strip, self.said, self.link]
 
     def play(
         self, values: Any, say: Texts, address: str | None, linked: Linked | None = None
@@ -115,7 +115,7 @@ class Explorer:
                 self.link: self._link(comparison, frame.texts, say),
             }
         except Exception as error:
-            yield {self.said: above + highlights.told(error, say)}
+            yield self._refused(error, above, say)
 
     def row(self, values: Any, say: Texts, address: str | None) -> Iterator[Changes]:
         """The right contender at four strengths of its alignment, with one seed."""
@@ -125,19 +125,19 @@ class Explorer:
             above = self._above(asked, say)
             texts: list[str] = []
             for low, high in (STRENGTHS[:2], STRENGTHS[2:]):
-                told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
-                yield {self.said: above + highlights.message(told)}
                 both = replace(
                     asked, left=asked.right, dial_left=low, dial_right=high, seed_right=None
                 )
                 _, events = self.arena.explore(both, address=address)
+                told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
+                yield {self.said: above + highlights.message(told)}
                 for frame in frames(events):
                     last = frame
                 texts += [_text(last, side, say) for side in SIDES]
                 yield {self.strip: _columns(texts, say)}
             yield {self.said: above}
         except Exception as error:
-            yield {self.said: above + highlights.told(error, say)}
+            yield self._refused(error, above, say)
 
     def restore(self, parameters: Mapping[str, Any], say: Texts) -> tuple[Changes, Linked | None]:
         """The form as the page's address fills it, and the comparison that it asks for."""
@@ -150,21 +150,26 @@ class Explorer:
         return {**self.form.filled(linked.comparison), self.said: ""}, linked
 
     def _above(self, comparison: Comparison, say: Texts) -> str:
-        """Where to find help if the text asks for it, and what a link put before the text.
+        """What a link put before the text.
 
         Without this, whoever makes a link could have a model answer what nobody sees.
         """
-        flags = guards.assess(comparison.dialogue, self.arena.settings.country)
-        shown = highlights.notices([n for n in flags.notices if n.kind == "crisis"], say)
         turns = comparison.dialogue.turns[:-1]
         if not turns:
-            return shown
+            return ""
         unread = [None] * len(turns)
         clear = f'<a class="linkish" href="?">{escape(say("explore.clear"))}</a>'
         return (
-            f'{shown}<section class="card"><p class="quiet">{escape(say("explore.before"))} {clear}'
+            f'<section class="card"><p class="quiet">{escape(say("explore.before"))} {clear}'
             f"</p>{highlights.thread(Dialogue(turns), unread, unread, say)}</section>"
         )
+
+    def _refused(self, error: Exception, above: str, say: Texts) -> Changes:
+        """An error below what was said before; in a crisis the way to help, alone."""
+        if not isinstance(error, guards.HelpFirst):
+            return {self.said: above + highlights.told(error, say)}
+        empty: Changes = dict.fromkeys((*self.panes, self.strip, self.link), "")
+        return {**empty, self.said: highlights.told(error, say)}
 
     def comparison(self, values: Any) -> Comparison:
         """What the form asks for; `InvalidInput` also where a stranger sent no numbers at all."""

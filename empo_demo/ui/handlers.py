@@ -88,12 +88,15 @@ class Handlers(Arrivals):
         p, session = self.parts, self._session(stored)
         say = texts_of(session.language)
         try:
+            # Whoever needs help gets it before any question, that for consent too.
+            self.arena.heed([text])
             warnings = guards.before_sending(text, self.arena.settings.country)
         except Exception as error:
             yield self.show(session).told(error)
             return
         if not session.consent:
-            yield {p.consent: gr.update(visible=True), p.keep: gr.update(visible=False)}
+            hidden = gr.update(visible=False)
+            yield {p.consent: gr.update(visible=True), p.keep: hidden, p.notices: ""}
             return
         if warnings and session.warned != _mark(text):
             yield {

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from empo_demo.arena.guards import HelpFirst
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF, GROUPS
 from empo_demo.errors import ArenaError
@@ -231,7 +232,12 @@ def message(text: str, *, error: bool = False, keys: str = "") -> str:
 
 
 def told(error: Exception, say: Texts = ENGLISH) -> str:
-    """Return an error as one line. An error that is no `ArenaError` gets a general sentence."""
+    """Return an error as one line, or as the card of help in a crisis.
+
+    An error that is no `ArenaError` gets a general sentence.
+    """
+    if isinstance(error, HelpFirst):
+        return notices([error.notice], say)
     if isinstance(error, ArenaError):
         return message(say.own(error.public), error=True)
     log.error("A handler failed", exc_info=error)

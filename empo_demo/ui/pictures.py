@@ -44,8 +44,24 @@ class Pictures:
         self.recorded = arena.roster.recorded
 
     def told(self, error: Exception) -> Changes:
-        """Show an error as one line."""
+        """Show an error as one line; in a crisis the way to help, alone."""
+        if isinstance(error, guards.HelpFirst):
+            return self.help(error)
         return {self.parts.message: highlights.told(error, self.say)}
+
+    def help(self, error: guards.HelpFirst) -> Changes:
+        """Show where help is, and nothing of a round beside it. The text stays in the box."""
+        p = self.parts
+        return {
+            **self.bare(),
+            p.notices: highlights.told(error, self.say),
+            p.examples: "",
+            p.steps: "",
+            p.thread: "",
+            p.heard: "",
+            p.plots: "",
+            p.pair: gr.update(visible=False),
+        }
 
     # The states of a round ----------------------------------------------------------------------
 
@@ -120,7 +136,6 @@ class Pictures:
             **self.bare(),
             p.session: session.store(),
             p.steps: highlights.steps(step, say, rehearsal=tried is not None),
-            # Help stays beside the replies, on a reloaded page too.
             p.notices: highlights.notices(
                 guards.assess(view.dialogue, self.arena.settings.country).notices, say
             ),

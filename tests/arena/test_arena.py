@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
@@ -21,6 +22,7 @@ from empo_demo.engine.protocol import Delta, Failed, Finished
 from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
+from empo_demo.votes.models import Round
 from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 
@@ -307,16 +309,13 @@ def test_delete_my_data_leaves_nothing(arena: Arena) -> None:
     assert arena.my_votes(voter) == [] and len(arena.my_votes(other)) == 1
 
 
-def test_crisis_language_brings_help_before_any_reply_and_is_never_exported(
+def test_a_vote_on_crisis_language_of_an_earlier_version_is_never_exported(
     arena: Arena, tmp_path: Path
 ) -> None:
     voter = arena.new_voter()
-    text = "I do not want to live any more and I have the pills here."
-    opened = arena.open_round(voter, Dialogue(), text, consent=agreed(arena))
-    (notice,) = [n for n in opened.notices if n.kind == "crisis"]
-    assert notice.links
-    list(arena.stream(voter, opened.round_id))
-    arena.vote(voter, opened.round_id, "b")
+    arena.vote(voter, answered(arena, voter), "b")
+    with arena.store.database.write() as session:
+        session.execute(update(Round).values(crisis=True))
     report = export_file(arena.settings.database, "trl", tmp_path / "pairs.jsonl")
     assert report.rows == 0 and report.left_out["crisis language"] == 1
 

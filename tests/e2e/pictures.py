@@ -135,6 +135,7 @@ def rare(page: Any, shot: Callable[[str], None]) -> None:
     page.click("#send")
     page.wait_for_selector(".notice.crisis")
     shot("6-crisis")
+    page.click("#new")
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, body="{}"))
     page.locator(".example").nth(1).click()
     page.wait_for_selector("#told")

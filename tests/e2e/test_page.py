@@ -144,11 +144,37 @@ def test_a_side_that_fails_says_so_and_can_be_tried_again(visitor: Any, served: 
     expect(visitor.locator("#vote_a")).to_be_visible()
 
 
-def test_help_is_offered_before_a_reply_to_crisis_language_and_stays(visitor: Any) -> None:
-    send(visitor, "I want to kill myself tonight.")
+def test_help_is_alone_after_crisis_language(visitor: Any, served: Served) -> None:
+    send(visitor)
+    voted(visitor)
+    asked = len(served.engine.requests)
+    visitor.fill("#box textarea", "I want to kill myself tonight.")
+    visitor.click("#send")
     expect(visitor.locator(".notice.crisis a").first).to_be_visible()
+    for part in ("pane_a", "votebar", "reveal", "plots", "heard", "thread", "examples", "consent"):
+        expect(visitor.locator(f"#{part}")).to_be_hidden()
+    assert len(served.engine.requests) == asked
+    visitor.fill("#box textarea", "It was a long day, that is all.")
+    visitor.click("#send")
     expect(visitor.locator("#vote_a")).to_be_visible()
-    expect(visitor.locator(".notice.crisis a").first).to_be_visible()
+    expect(visitor.locator(".notice.crisis")).to_be_hidden()
+
+
+def test_a_client_in_a_crisis_gets_the_lines_and_no_round(served: Served) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(served.url, verbose=False)
+    voter = client.predict(api_name="/new_voter")
+    asked = len(served.engine.requests)
+    for call in (
+        {"voter": voter, "dialogue": [], "text": "I want to die.", "api_name": "/open_round"},
+        {"text": "I want to die.", "api_name": "/analyze"},
+    ):
+        with pytest.raises(AppError, match=r"findahelpline\.com"):
+            client.predict(**call)
+    assert client.predict(voter, api_name="/my_data") == []
+    assert len(served.engine.requests) == asked
 
 
 def test_a_phone_shows_no_horizontal_bar(visit: Any) -> None:

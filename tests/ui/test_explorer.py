@@ -87,12 +87,22 @@ def test_what_a_link_put_before_the_text_is_seen_and_can_be_left(
     assert last(explorer.play(values_of(explorer, compared()), SAY, None), explorer.said) == ""
 
 
-def test_help_stands_above_a_comparison_of_crisis_language(explorer: Explorer) -> None:
-    sent = replace(compared(), dialogue=Dialogue().plus("user", "I want to kill myself."))
+@pytest.mark.parametrize("earlier", [False, True])
+def test_help_is_alone_where_a_comparison_is_of_crisis_language(
+    explorer: Explorer, engine: Any, earlier: bool
+) -> None:
+    dialogue = Dialogue().plus("user", "I want to kill myself.")
+    if earlier:
+        dialogue = dialogue.plus("assistant", "Oh.").plus("user", "It rains.")
+    values = values_of(explorer, replace(compared(), dialogue=dialogue))
+    empty = (*explorer.panes, explorer.strip, explorer.link)
     for frames in (explorer.play, explorer.row):
-        shown = [frame[explorer.said] for frame in frames(values_of(explorer, sent), SAY, None)
-                 if explorer.said in frame]  # fmt: skip
-        assert shown and all("You do not have to go through this alone" in one for one in shown)
+        (frame,) = frames(values, SAY, None)
+        assert "You do not have to go through this alone" in frame[explorer.said]
+        assert "kill myself" not in frame[explorer.said]
+        assert all(frame[part] == "" for part in empty), "what was there before is gone"
+        assert set(frame) <= set(explorer.outputs())
+    assert engine.requests == []
 
 
 def test_a_page_without_a_link_and_one_with_a_broken_link_play_nothing(explorer: Explorer) -> None:

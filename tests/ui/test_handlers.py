@@ -166,9 +166,50 @@ def test_personal_data_is_pointed_out_before_it_is_sent(handlers: Handlers) -> N
     assert PHONE not in shown(first[p.session]), "the browser keeps a mark, not the text"
 
 
-def test_help_comes_with_the_first_press_whatever_else_is_in_the_text(handlers: Handlers) -> None:
-    page = merged(handlers.send(f"I want to kill myself. {PHONE}", visitor(handlers)))
-    assert "notice crisis" in page[handlers.parts.notices]
+CRISIS = "I want to kill myself."
+
+
+def alone(page: dict[Any, Any], p: Any) -> bool:
+    """Whether the page shows the card of help, and nothing of a round or a question beside it."""
+    markup = (p.steps, p.thread, p.message, p.reveal, p.card, p.heard, p.plots, p.examples)
+    hidden = (p.pair, p.votes, p.next, p.keep, p.share, p.consent, p.rate, p.stop, p.retry)
+    return (
+        page[p.notices].count("<section") == 1
+        and "notice crisis" in page[p.notices]
+        and all(page[part] == "" for part in markup)
+        and all(page[part]["visible"] is False for part in hidden)
+        and page[p.box]["interactive"]
+        and "value" not in page[p.box]
+    )
+
+
+@pytest.mark.parametrize("text", [CRISIS, f"{CRISIS} {PHONE}"])
+@pytest.mark.parametrize("consent", [True, False])
+def test_help_is_alone_on_the_page_and_comes_before_every_question(
+    handlers: Handlers, engine: Any, text: str, consent: bool
+) -> None:
+    p = handlers.parts
+    session = visitor(handlers)
+    if not consent:
+        session["consent"] = ""
+    page = handlers.restore(session) | merged(handlers.send(text, session))
+    assert alone(page, p)
+    assert engine.requests == [] and handlers.arena.stats().rounds == {}
+    assert "kill" not in shown(page[p.session]), "the browser keeps nothing of it"
+
+
+def test_help_takes_the_place_of_an_earlier_round_and_the_dialogue_can_go_on(
+    handlers: Handlers,
+) -> None:
+    p = handlers.parts
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    page |= handlers.vote("a", page[p.session])
+    page |= merged(handlers.send(CRISIS, page[p.session]))
+    assert alone(page, p)
+    page |= merged(handlers.send("I was not serious, it was a bad day.", page[p.session]))
+    assert page[p.votes]["visible"] and page[p.notices] == "" and page[p.examples]
+    said = re.sub("<[^>]*>", "", page[p.thread])
+    assert "failed my driving test" in said and "kill" not in said
 
 
 def test_an_imported_reading_with_an_unknown_emotion_breaks_no_page(handlers: Handlers) -> None:
@@ -185,14 +226,17 @@ def test_an_imported_reading_with_an_unknown_emotion_breaks_no_page(handlers: Ha
     assert "<article" in changed[handlers.parts.pane_a]
 
 
-def test_help_stays_while_the_replies_are_read_and_after_a_reload(handlers: Handlers) -> None:
+def test_a_reload_of_a_crisis_that_an_earlier_version_answered_shows_help_alone(
+    handlers: Handlers,
+) -> None:
     p = handlers.parts
-    frames = list(handlers.send("I want to kill myself.", visitor(handlers)))
-    assert "notice crisis" in frames[0][p.notices], "before any reply"
-    assert "notice crisis" in merged(frames)[p.notices]
-    session = merged(frames)[p.session]
-    assert "notice crisis" in handlers.restore(session)[p.notices]
-    assert "notice crisis" in handlers.vote("both_bad", session)[p.notices]
+    session = merged(handlers.send(TEXT, visitor(handlers)))[p.session]
+    with handlers.arena.store.database.write() as database:
+        database.execute(update(Round).values(crisis=True))
+    page = handlers.restore(session)
+    assert alone(page, p) and page[p.session]["round"] == ""
+    for changes in (handlers.vote("a", session), merged(handlers.retry(session))):
+        assert alone(page | changes, p)
 
 
 def test_markup_of_users_and_models_is_text_in_every_part(handlers: Handlers, engine: Any) -> None:

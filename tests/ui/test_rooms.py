@@ -123,9 +123,12 @@ def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engi
 
 @pytest.mark.parametrize("text", ["I want to kill myself.", "Call me at +44 20 7946 0958."])
 def test_what_an_export_holds_back_gets_no_card(arena: Arena, text: str) -> None:
+    """An earlier version may have stored what would open no round now."""
     voter = arena.new_voter()
-    opened = arena.open_round(voter, empty(), text)
+    opened = arena.open_round(voter, empty(), "My cat ran away.")
     list(arena.stream(voter, opened.round_id))
     arena.vote(voter, opened.round_id, "a")
+    with arena.store.database.write() as session:
+        session.execute(update(Round).values(dialogue=empty().plus("user", text).messages()))
     with pytest.raises(NotAllowed, match="No card"):
         share_card.share_card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
