@@ -35,7 +35,9 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
     which needs torch, or that no server of EMPO_ENGINE has. Raises `SettingsError`, one line,
     if the roster cannot open a round.
     """
-    roster = _recorded(settings) or read_roster(_preset_path(settings.preset))
+    roster = _recorded(settings) or read_roster(
+        _preset_path(settings.preset), served=_is_served(settings)
+    )
     _check_recording(roster, settings)
     roster = _with_own_models(roster, settings)
     roster = replace(
@@ -50,6 +52,11 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
     check_contenders(roster.contenders, where=f"The roster {roster.name!r}")
     revised = tuple(replace(c, revision=revision(c, roster)) for c in roster.contenders)
     return replace(roster, contenders=revised)
+
+
+def _is_served(settings: Settings) -> bool:
+    """Whether EMPO_ENGINE names servers."""
+    return "://" in settings.engine
 
 
 def _quantization(settings: Settings, roster: Roster) -> Quantization:
@@ -150,7 +157,7 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
     server, and without the models' configurations. The tiny models fit everywhere.
     """
     optional = [c for c in roster.contenders if c.optional]
-    if "://" in settings.engine and optional:
+    if _is_served(settings) and optional:
         return _with_what_is_served(roster, settings)
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
         return roster
@@ -201,10 +208,12 @@ def _with_own_models(roster: Roster, settings: Settings) -> Roster:
         return roster
     contenders = roster.contenders
     if settings.base is not None:
-        own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE")
+        own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE", served=_is_served(settings))
         contenders = _replace_base(roster, own, keep_aligned=settings.aligned is not None)
     if settings.aligned is not None:
-        own = resolve_model(settings.aligned, Path.cwd(), "EMPO_ALIGNED")
+        own = resolve_model(
+            settings.aligned, Path.cwd(), "EMPO_ALIGNED", served=_is_served(settings)
+        )
         contenders = _replace_aligned(roster, contenders, own)
     if not roster.tiny or settings.base is None:
         return replace(roster, contenders=contenders)

@@ -41,7 +41,9 @@ class _DecodingTable(BaseModel):
 class _ContenderTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    id: str = Field(pattern=r"^[\w.+@-]{1,64}$", description="up to 64 letters, digits, + . _ - @")
+    id: str = Field(
+        pattern=r"^[\w.+@:-]{1,64}$", description="up to 64 letters, digits, + . _ - @ :"
+    )
     base: str = Field("", description="a folder or a Hub id")
     adapter: str | None = Field(None, min_length=1, description="a folder or a Hub id")
     strategy: str = Field("plain", description=" or ".join(STRATEGIES))
@@ -76,8 +78,8 @@ class _RosterTable(BaseModel):
     contenders: list[_ContenderTable] = Field(description="[[contenders]] tables")
 
 
-def read_roster(path: Path, *, files: Path | None = None) -> Roster:
-    """The roster in the file at `path`, without revisions.
+def read_roster(path: Path, *, files: Path | None = None, served: bool = False) -> Roster:
+    """The roster in the file at `path`, without revisions; `served` as in `resolve_model`.
 
     Predictions are in the folder `files`, by default beside `path`. A contender marked `optional`
     is left out if its adapter or its predictions do not exist.
@@ -86,7 +88,7 @@ def read_roster(path: Path, *, files: Path | None = None) -> Roster:
     folder = path.resolve().parent
     contenders = []
     for row in table.contenders:
-        contender = _contender(row, folder, path, files or folder)
+        contender = _contender(row, folder, path, files or folder, served=served)
         if contender is not None:
             contenders.append(contender)
     check_contenders(contenders, where=str(path))
@@ -162,11 +164,16 @@ def contender_toml(contender: Contender, folder: Path) -> str:
     return "[[contenders]]\n" + _table(values)
 
 
-def resolve_model(model: str, folder: Path, where: str) -> str:
-    """An existing folder as an absolute path, or an unchanged Hub id; else `SettingsError`."""
+def resolve_model(model: str, folder: Path, where: str, *, served: bool = False) -> str:
+    """An existing folder as an absolute path, or an unchanged Hub id; else `SettingsError`.
+
+    If a server has the models (`served`), it may call them as it likes: `gemma3:latest`.
+    """
     path = folder / Path(model).expanduser()
     if path.is_dir():
         return str(path.resolve())
+    if served and model.strip():
+        return model
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise SettingsError(
             f"{where} names the model {model!r}, but there is no such folder; "
@@ -183,6 +190,8 @@ def is_adapter(model: str) -> bool:
     """
     if Path(model).is_dir():
         return (Path(model) / "adapter_config.json").is_file()
+    if not _HUB_ID.fullmatch(model):
+        return False  # a name that only a server knows
     from huggingface_hub import file_exists, try_to_load_from_cache
 
     cached = [isinstance(try_to_load_from_cache(model, name), str) for name in
@@ -206,7 +215,9 @@ def write_file(path: Path, text: str) -> None:
         raise SettingsError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
-def _contender(row: _ContenderTable, folder: Path, path: Path, files: Path) -> Contender | None:
+def _contender(
+    row: _ContenderTable, folder: Path, path: Path, files: Path, *, served: bool
+) -> Contender | None:
     where = f"{path}, contender {row.id!r},"
     if not row.base and not row.predictions:
         raise SettingsError(f"{where} has no base; give a folder or a Hub id.")
@@ -219,12 +230,13 @@ def _contender(row: _ContenderTable, folder: Path, path: Path, files: Path) -> C
             raise SettingsError(f"{where} names the predictions {file}, but there is no such file.")
         contender = replace(contender, predictions=str(file.resolve()))
     if row.base:
-        contender = replace(contender, base=resolve_model(row.base, folder, where))
+        contender = replace(contender, base=resolve_model(row.base, folder, where, served=served))
     if row.adapter:
         on_hub = "/" in row.adapter and _HUB_ID.fullmatch(row.adapter)
         if row.optional and not (folder / row.adapter).is_dir() and not on_hub:
             return None
-        contender = replace(contender, adapter=resolve_model(row.adapter, folder, where))
+        adapter = resolve_model(row.adapter, folder, where, served=served)
+        contender = replace(contender, adapter=adapter)
     return contender
 
 
