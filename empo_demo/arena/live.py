@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,14 @@ class Live:
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
     first_words_at: datetime | None = None
+    cut: Callable[[], None] | None = None
+    """Ends the engine's stream from another thread, where the engine can do that."""
+
+    def interrupt(self) -> None:
+        """Stop the round, also while the engine says nothing."""
+        self.stop.set()
+        if self.cut is not None:
+            self.cut()
 
     @property
     def dropped(self) -> int:
@@ -127,7 +136,7 @@ class LiveRounds:
         """Stop this round's stream, if it streams here."""
         live = self._live.get(round_id)
         if live is not None:
-            live.stop.set()
+            live.interrupt()
 
     def save(self, live: Live) -> None:
         """Store the outcome of a stream. On a `StorageError`, keep it for `flush` and raise."""

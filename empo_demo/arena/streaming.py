@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from empo_demo.arena.jobs import Job
 from empo_demo.arena.live import Live, Outcome
@@ -64,7 +64,7 @@ class RoundStream:
         stream: Iterator[Event] = iter(())
         try:
             requests = [self._ready(job) for job in self.jobs.values() if job.request is not None]
-            said = self._paced(self.engine.stream([r for r in requests if r is not None]))
+            said = self._paced(self._stream([r for r in requests if r is not None]))
             stream = withholding(said, self._screen)
             if not self.live.stop.is_set():
                 for event in stream:
@@ -79,6 +79,13 @@ class RoundStream:
         if not self.live.stop.is_set() and not self._withheld():
             yield from self._end_all("The model ended without an answer.")
         yield from self._end_all(None)
+
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        stream = self.engine.stream(requests)
+        self.live.cut = getattr(stream, "cut", None)
+        if self.live.stop.is_set() and self.live.cut is not None:
+            self.live.cut()  # it was stopped before there was something to cut
+        return stream
 
     def _withheld(self) -> bool:
         return any(outcome.error == WITHHELD for outcome in self.live.outcomes.values())
@@ -146,7 +153,7 @@ class RoundStream:
             request.side, request.contender, tuple(messages), THINKING, request.seed,
             request.adapter_scale,
         )  # fmt: skip
-        stream = self.engine.stream([think])
+        stream = self._stream([think])
         try:
             for event in stream:
                 if self.live.stop.is_set():
@@ -170,7 +177,7 @@ class RoundStream:
             if isinstance(event, Delta) and said < len(words):
                 yield Delta(bad.side, words[said] if said == 0 else f" {words[said]}")
                 said += 1
-        if said < len(words):
+        if said < len(words) and not self.live.stop.is_set():
             rest = " ".join(words[said:])
             yield Delta(bad.side, rest if said == 0 else f" {rest}")
         elapsed = (time.perf_counter() - self._started) * 1000

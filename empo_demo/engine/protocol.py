@@ -7,7 +7,8 @@ fails, it gets a `Failed` event, and the other side goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -122,3 +123,23 @@ class Engine(Protocol):
     def describe(self) -> dict[str, str]:
         """What is served and how (device, quantisation, plan), for the page and the log."""
         ...
+
+
+class Interruptible(Iterator[Event]):
+    """The events of a stream that another thread may end while its reader waits for the next one.
+
+    A generator cannot be closed while it runs, and a silent server may let it run for a minute.
+    """
+
+    def __init__(self, events: Iterator[Event], cut: Callable[[], None]) -> None:
+        self._events = events
+        self.cut = cut
+        """End the stream at once, from any thread: its reader gets no more events."""
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def close(self) -> None:
+        self.cut()
+        with suppress(ValueError):  # another thread is reading, and ends now
+            self._events.close()  # type: ignore[attr-defined]

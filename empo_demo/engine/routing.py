@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.pace import Pacer
-from empo_demo.engine.protocol import Engine, Event, Request
+from empo_demo.engine.protocol import Engine, Event, Interruptible, Request
 from empo_demo.errors import EngineError
 
 
@@ -71,7 +72,14 @@ class RoutingEngine:
         streams = [self.engine_of(g[0].contender).stream(g) for g in groups.values()]
         if len(streams) == 1:
             return streams[0]
-        return _in_pace(streams, Pacer(request.side for request in requests))
+        events = _in_pace(streams, Pacer(request.side for request in requests))
+        return Interruptible(events, partial(_cut, streams))
+
+
+def _cut(streams: Sequence[Iterator[Event]]) -> None:
+    for stream in streams:
+        if isinstance(stream, Interruptible):
+            stream.cut()
 
 
 def _in_pace(streams: list[Iterator[Event]], pacer: Pacer) -> Iterator[Event]:
