@@ -8,18 +8,17 @@ word, the next one answers. Closing the stream closes the responses, which makes
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
+from empo_demo.engine.model_names import names_of
 from empo_demo.engine.pace import Pacer
-from empo_demo.engine.protocol import Delta, Event, Failed, Request, Source
+from empo_demo.engine.protocol import Delta, Event, Failed, Interruptible, Request, Source
 from empo_demo.engine.sampling import check_decoding
-from empo_demo.engine.server import CHECK, ModelServer, Unavailable, names_of
+from empo_demo.engine.server import Busy, ModelServer, Unavailable
+from empo_demo.engine.transport import CHECK, Line
 from empo_demo.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -27,6 +26,8 @@ READ = 60.0
 """Seconds to wait for the next piece of a reply."""
 LOOK = 15.0
 """Seconds between two health checks of several servers."""
+MOST_PAUSE = 20.0
+"""The most seconds that a reply waits for busy servers, all in all."""
 
 
 class RemoteEngine:
@@ -35,18 +36,13 @@ class RemoteEngine:
     def __init__(
         self, urls: str, contenders: Sequence[Source], *, read: float = READ, look: float = LOOK
     ) -> None:
-        import httpx
-
-        key = os.environ.get("OPENAI_API_KEY")
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(read, connect=CHECK),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            # Each reply has its own connection, so that it can be cut alone.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
-        self._servers = [ModelServer(u, self._client) for u in urls.split(",") if u.strip()]
-        self._read, self._look = read, look
-        self._open_streams: set[_Stop] = set()
+        self._servers = [
+            ModelServer(url, contenders, read=read) for url in urls.split(",") if url.strip()
+        ]
+        self._patience = (read + CHECK) * len(self._servers) + MOST_PAUSE
+        self._look = look
+        self._looking = Line()
+        self._streams: set[_Replies] = set()
         self._closed = threading.Event()
         self._contenders = {c.id: c for c in contenders}
         self._first_look()
@@ -62,8 +58,8 @@ class RemoteEngine:
         if away:
             notes["do not answer"] = ", ".join(away)
         notes["replies in company"] = "may differ from alone by rounding"
-        if not all(server.penalty for server in self._servers):
-            notes["repetition penalty"] = "not supported by the server; left out"
+        for name in dict.fromkeys(name for server in self._servers for name in server.left_out):
+            notes[name.replace("_", " ")] = "not supported by the server; left out"
         return notes
 
     def serves(self, contender: Source) -> bool:
@@ -78,9 +74,9 @@ class RemoteEngine:
     def close(self) -> None:
         """End all requests at once, also those to a silent server."""
         self._closed.set()
-        for stop in tuple(self._open_streams):
-            stop.set()
-        self._client.close()
+        self._looking.cut()
+        for replies in tuple(self._streams):
+            replies.fail("The reply was stopped.")
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Yield the events of all `requests` at one pace; close to make the server stop."""
@@ -91,58 +87,71 @@ class RemoteEngine:
                 raise EngineError(
                     f"The contender {request.contender!r} is not loaded; there are: {known}."
                 )
-        return self._stream(requests)
+        replies = _Replies(requests)
+        return Interruptible(self._stream(replies), replies.cut)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        arrived: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        stop = _Stop()
-        self._open_streams.add(stop)
-        pacer = Pacer(request.side for request in requests)
-        patience = (self._read + CHECK) * len(self._servers)
-        for request in requests:
+    def _stream(self, replies: _Replies) -> Iterator[Event]:
+        self._streams.add(replies)
+        for request in replies.requests:
             threading.Thread(
-                target=self._run, args=(request, arrived, stop), name="remote", daemon=True
+                target=self._run, args=(request, replies), name="remote", daemon=True
             ).start()
         try:
-            while not pacer.done:
-                try:
-                    pacer.feed(arrived.get(timeout=patience))
-                except queue.Empty:
-                    pacer.fail_open("The model server stopped answering; try again.")
-                yield from pacer.release()
+            yield from replies.events(self._patience)
         finally:
-            stop.set()
-            self._open_streams.discard(stop)
+            replies.cut()
+            self._streams.discard(replies)
 
-    def _run(self, request: Request, arrived: queue.SimpleQueue[Event], stop: _Stop) -> None:
+    def _run(self, request: Request, replies: _Replies) -> None:
         """Run one side from its request to its end. Every error becomes a `Failed`."""
-        failure = "No model server answers at present; try again in a minute."
-        contender, said = self._contenders[request.contender], False
         try:
+            contender = self._contenders[request.contender]
             if contender.adapter and request.adapter_scale != 1.0:
                 raise EngineError("A model server cannot turn the alignment dial; set it to 1.")
-            for server, model in self._able(contender):
-                try:
-                    for event in server.reply(request, model, stop.connected):
-                        if stop.is_set():
-                            raise EngineError("The reply was stopped.")
-                        said = said or isinstance(event, Delta)
-                        arrived.put(event)
-                    return
-                except Unavailable as error:
-                    failure = str(error)
-                    if stop.is_set():
-                        break
-                    log.warning("%s: %s", server.url, error)
-                    server.healthy = len(self._servers) == 1
-                    if said:
-                        break
+            left = MOST_PAUSE
+            while (pause := self._try_each(request, contender, replies, left)) is not None:
+                left -= pause
+                if replies.line.wait(pause):
+                    raise EngineError("The reply was stopped.")
         except EngineError as error:
-            failure = str(error)
+            replies.put(Failed(request.side, str(error)))
         except Exception:
             log.exception("A reply could not be read")
-            failure = "The model server's answer could not be read."
-        arrived.put(Failed(request.side, failure))
+            replies.put(Failed(request.side, "The model server's answer could not be read."))
+
+    def _try_each(
+        self, request: Request, contender: Source, replies: _Replies, left: float
+    ) -> float | None:
+        """Let the best server answer; another one if it fails before its first word.
+
+        Returns None when one has answered, or for how long to wait for a busy one, at most `left`
+        seconds. Raises the last server's error.
+        """
+        failure: EngineError = EngineError(
+            "No model server answers at present; try again in a minute."
+        )
+        pauses = []
+        for server, model in self._able(contender):
+            said = False
+            try:
+                for event in server.reply(request, model, replies.line):
+                    said = said or isinstance(event, Delta)
+                    replies.put(event)
+                return None
+            except Unavailable as error:
+                failure = error
+                if replies.line.is_cut:
+                    break
+                log.warning("%s: %s", server.url, error)
+                if isinstance(error, Busy):
+                    pauses.append(max(error.seconds, 0.5))
+                else:
+                    server.healthy = len(self._servers) == 1
+                if said:
+                    raise
+        if not pauses or min(pauses) > left:
+            raise failure
+        return min(pauses)
 
     def _able(self, contender: Source) -> list[tuple[ModelServer, str]]:
         """The servers that have the contender, with its name there, the best server first."""
@@ -155,7 +164,7 @@ class RemoteEngine:
         failures: list[EngineError] = []
         for server in self._servers:
             try:
-                server.look()
+                server.look(self._looking)
             except EngineError as error:
                 failures.append(error)
         for contender in self._contenders.values():
@@ -177,43 +186,42 @@ class RemoteEngine:
         while not self._closed.wait(self._look):
             for server in self._servers:
                 was = server.healthy
-                with suppress(EngineError, RuntimeError):  # RuntimeError: closed meanwhile
-                    server.look()
+                with suppress(EngineError):
+                    server.look(self._looking)
                 if server.healthy != was and not self._closed.is_set():
                     log.warning("%s %s", server.url, "is back" if server.healthy else "is away")
 
 
-class _Stop:
-    """Ends the requests of one stream at once, also those that wait for a silent server.
+class _Replies:
+    """What the threads of one stream share: the line to the servers, and what has arrived."""
 
-    Closing a response does not wake the thread that reads it; shutting its socket down does.
-    """
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests, self.line = tuple(requests), Line()
+        self._arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._sockets: list[socket.socket] = []
+    def put(self, event: Event) -> None:
+        self._arrived.put(event)
 
-    def is_set(self) -> bool:
-        return self._stopped
+    def events(self, patience: float) -> Iterator[Event]:
+        """The events of all sides at one pace, until all have ended or the stream is cut."""
+        pacer = Pacer(request.side for request in self.requests)
+        while not pacer.done:
+            try:
+                event = self._arrived.get(timeout=patience)
+                if event is None:
+                    return
+                pacer.feed(event)
+            except queue.Empty:
+                pacer.fail_open("The model server stopped answering; try again.")
+            yield from pacer.release()
 
-    def set(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for line in self._sockets:
-                _shut(line)
+    def cut(self) -> None:
+        """Free the reader first, so that it does not get the failures of the cut line."""
+        self._arrived.put(None)
+        self.line.cut()
 
-    def connected(self, _event: str, info: dict[str, Any]) -> None:
-        """httpx's trace of a request. The events of a new connection carry its network stream."""
-        find = getattr(info.get("return_value"), "get_extra_info", None)
-        if find is not None:
-            line = find("socket")
-            with self._lock:
-                self._sockets.append(line)
-                if self._stopped:
-                    _shut(line)
-
-
-def _shut(line: socket.socket) -> None:
-    with suppress(OSError):  # it ended by itself
-        line.shutdown(socket.SHUT_RDWR)
+    def fail(self, error: str) -> None:
+        """Cut the line; the sides that are still open fail with `error`."""
+        for request in self.requests:
+            self._arrived.put(Failed(request.side, error))
+        self.line.cut()

@@ -1,242 +1,357 @@
 """One OpenAI-compatible server: what it serves, whether it answers, and its replies as events.
 
-This module knows the HTTP of the protocol, but not that sides wait for each other. `Unavailable` is
-raised if another server may do better, a plain `EngineError` if every server would fail.
+The `openai` library speaks the protocol, over our own transport. This module does not know that
+sides wait for each other. `Unavailable` is raised if another server may do better, a plain
+`EngineError` if every server would fail.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
+import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
 
-from empo_demo.engine.chat_template import fold_system
-from empo_demo.engine.control_tokens import defuse
-from empo_demo.engine.event_stream import event_stream, first_bytes, json_body
+import httpx2
+import openai
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+
+from empo_demo.engine.manners import DECODING, Manner, is_too_long
+from empo_demo.engine.model_names import is_same, served_name
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
+from empo_demo.engine.thoughts import ALL_THOUGHT, ThoughtFilter
+from empo_demo.engine.transport import CHECK, Ended, Line
 from empo_demo.errors import EngineError, first_line
 
-if TYPE_CHECKING:
-    import httpx
-
 log = logging.getLogger(__name__)
-CHECK = 5.0
-"""Seconds to wait for a connection, and for the list of models."""
 _NOT_OPENAI = (
     "The model server sent something that is no OpenAI-style stream; check that EMPO_ENGINE names "
     "a server that streams /v1/chat/completions."
 )
 _NO_SERVER = "What answers at {0} is no OpenAI-compatible server; correct EMPO_ENGINE."
-_ENDLESS = "The model server did not end its reply where it should; try again."
-_MOST_MODELS = 4 * 2**20
-"""The most bytes of a list of models."""
+_BROKE_OFF = "The model server broke off in mid-reply; try again."
+_ERROR = "The model server broke off with an error; try again."
 _MOST_TEXT = 40_000
 """The most characters of a reply; no longer text can be stored."""
 _TRY = "try again, or tell who runs this app: the log has the server's words."
-Trace = Callable[[str, dict[str, Any]], None]
+_ENDS: dict[str, FinishReason] = {
+    "stop": "eos", "eos": "eos", "eos_token": "eos", "end_turn": "eos", "complete": "eos",
+    "stop_sequence": "stop", "length": "length", "max_tokens": "length", "model_length": "length",
+}  # fmt: skip
+"""Our reason for a server's. OpenAI's `stop` is an end token or a stop string."""
+
+
+_ASIDE = ("reasoning_content", "reasoning", "thinking")
+"""Where servers that tell thoughts from the reply put the thoughts."""
 
 
 class Unavailable(EngineError):
     """The server did not answer, or its answer is unusable. Another server may do better."""
 
 
-class ModelServer:
-    """The server at `url` (with or without its `/v1`), asked through `client`."""
+class Busy(Unavailable):
+    """The server asks to be asked again in `seconds`."""
 
-    def __init__(self, url: str, client: httpx.Client) -> None:
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class ModelServer:
+    """The server at `url` (with or without its `/v1`), which may have some of `contenders`.
+
+    `read` is how many seconds it may be silent.
+    """
+
+    def __init__(self, url: str, contenders: Sequence[Source], *, read: float) -> None:
         root = url.strip().rstrip("/")
         self.url = root if root.endswith("/v1") else f"{root}/v1"
         self.models: list[str] = []
         self.healthy = True
         self.busy = 0
-        self.penalty = True
-        self._client = client
+        self._contenders = contenders
+        self._timeout = httpx2.Timeout(read, connect=CHECK)
+        self._manners: defaultdict[str, Manner] = defaultdict(Manner)
+        self._key = os.environ.get("OPENAI_API_KEY")
+        self._headers: Any = {} if self._key else {"Authorization": openai.omit}
 
-    def look(self) -> None:
+    @property
+    def left_out(self) -> list[str]:
+        """The fields of the decoding that the server does not take for some of its models."""
+        left_out = {name for manner in self._manners.values() for name in manner.left_out}
+        return [name for name in DECODING if name in left_out]
+
+    def look(self, line: Line) -> None:
         """Read the list of models. Without one, the server is unhealthy and this raises."""
-        import httpx
-
         self.healthy = False
         try:
-            with self._client.stream("GET", f"{self.url}/models", timeout=CHECK) as answer:
-                answer.raise_for_status()
-                listed = json_body(answer, most=_MOST_MODELS, seconds=CHECK)
-            self.models = [str(model["id"]) for model in listed["data"]]
-        except httpx.HTTPStatusError as error:
+            models = self._client(line).with_options(timeout=CHECK).models
+            answer = models.with_raw_response.list(extra_headers=self._headers)
+            listed = json.loads(answer.content)
+            rows = listed if isinstance(listed, list) else listed["data"]
+            self.models = [str(model["id"]) for model in rows]
+        except openai.APIStatusError as error:
             raise EngineError(
-                f"The server at {self.url} answered {error.response.status_code} to /models; "
+                f"The server at {self.url} answered {error.status_code} to /models; "
                 "EMPO_ENGINE must be the URL of an OpenAI-compatible server "
                 "(its key goes into OPENAI_API_KEY)."
             ) from None
-        except httpx.TimeoutException:
+        except openai.APITimeoutError:
             raise EngineError(
                 f"The server at {self.url} did not answer to /models within {CHECK:.0f} s; wait "
                 "until it has loaded its model, or restart it."
             ) from None
-        except httpx.DecodingError:
-            raise EngineError(_NO_SERVER.format(self.url)) from None
-        except httpx.HTTPError:
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.DecodingError):
+                raise EngineError(_NO_SERVER.format(self.url)) from None
             raise EngineError(
                 f"No server answers at {self.url}; start it, or correct EMPO_ENGINE."
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise EngineError(_NO_SERVER.format(self.url)) from None
         self.healthy = True
 
     def model_of(self, contender: Source) -> str | None:
         """The server's name for a contender's weights; None if it does not have them."""
-        return next((name for name in names_of(contender) if name in self.models), None)
+        return served_name(contender, self.models)
 
-    def reply(self, request: Request, model: str, trace: Trace) -> Iterator[Event]:
-        """Yield `Delta`s and a `Finished`. `trace` gets the connection, so that it can be cut."""
-        import httpx
-
+    def reply(self, request: Request, model: str, line: Line) -> Iterator[Event]:
+        """Yield `Delta`s and a `Finished`. Cutting the line ends the reply with an error."""
         self.busy += 1
         try:
-            yield from self._reply(request, model, trace)
-        except httpx.TimeoutException:
+            with self._open(request, model, line) as stream:
+                yield from self._read(request, model, stream)
+        except openai.APITimeoutError:
             raise Unavailable("The model server did not answer in time; try again.") from None
-        except (ValueError, httpx.DecodingError) as error:
-            self._note(f"sent no OpenAI-style stream: {first_line(error)}")
-            raise Unavailable(_NOT_OPENAI) from None
-        except httpx.RemoteProtocolError:
-            raise Unavailable("The model server broke off in mid-reply; try again.") from None
-        except httpx.HTTPError:
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.DecodingError):
+                raise self._not_openai(error.__cause__) from None
+            if isinstance(error.__cause__, httpx2.RemoteProtocolError):
+                raise Unavailable(_BROKE_OFF) from None
             raise Unavailable("The model server cannot be reached; try again.") from None
+        except openai.APIError as error:
+            self._note(f"broke off: {json.dumps(error.body)}")
+            raise Unavailable(_ERROR) from None
+        except (ValueError, RecursionError) as error:
+            raise self._not_openai(error) from None
         finally:
             self.busy -= 1
 
-    def _reply(self, request: Request, model: str, trace: Trace) -> Iterator[Event]:
-        started = time.perf_counter()
-        text, pieces, reason = "", 0, ""
-        with closing(self._open(request, model, trace)) as response:
-            for chunk in event_stream(response):
-                if chunk.get("error"):
-                    self._note(f"broke off: {json.dumps(chunk['error'])}")
-                    raise Unavailable("The model server broke off with an error; try again.")
-                self._check_model(model, chunk.get("model"))
-                piece, reason = _content(chunk, reason)
-                piece = piece if text else piece.lstrip()
-                if piece:
-                    text, pieces = text + piece, pieces + 1
-                    yield Delta(request.side, piece)
-                if len(text) > _MOST_TEXT:
-                    raise Unavailable(_ENDLESS)
-                pieces = _tokens(chunk) or pieces
-        if not reason:
-            raise Unavailable("The model server broke off in mid-reply; try again.")
-        elapsed = (time.perf_counter() - started) * 1000
-        yield Finished(request.side, _reason(reason, request), text, pieces, elapsed)
+    def _client(self, line: Line) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=self.url,
+            api_key=self._key or "none",
+            max_retries=0,
+            timeout=self._timeout,
+            http_client=httpx2.Client(transport=line, headers={"Accept-Encoding": "identity"}),
+        )
 
-    def _check_model(self, asked: str, said: object) -> None:
+    def _open(self, request: Request, model: str, line: Line) -> openai.Stream[ChatCompletionChunk]:
+        """The stream of a reply. What the server refuses is left out, one thing after another."""
+        completions, manner = self._client(line).chat.completions, self._manners[model]
+        while True:
+            messages: Any = manner.messages(request)
+            fields = manner.fields(request)
+            try:
+                return completions.create(
+                    model=model,
+                    messages=messages,
+                    stream=True,
+                    extra_body=fields,
+                    extra_headers=self._headers,
+                )
+            except openai.APIStatusError as error:
+                words, status = error.response.text, error.status_code
+                system = messages[0]["role"] == "system"
+                if (
+                    status not in (400, 422, 500)
+                    or is_too_long(words)
+                    or not manner.simplify(fields, words, system=system)
+                ):
+                    raise self._refusal(error) from None
+
+    def _refusal(self, error: openai.APIStatusError) -> EngineError:
+        """What a refusal means. Its words may name a model, so only the log gets them."""
+        status, words = error.status_code, error.response.text
+        self._note(f"answered {status}: {words}")
+        if status in (400, 413, 422) and is_too_long(words):
+            return EngineError(
+                "The dialogue is too long for the model on the server; shorten the message or the "
+                "reply."
+            )
+        if status in (400, 422):
+            return EngineError(f"The model server refused the request; {_TRY}")
+        message = f"The model server answered with an error ({status}); {_TRY}"
+        pause = _pause(error.response.headers.get("retry-after", ""))
+        if status in (429, 503) and pause is not None:
+            return Busy(message, pause)
+        kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
+        return kind(message)
+
+    def _read(
+        self, request: Request, model: str, stream: openai.Stream[ChatCompletionChunk]
+    ) -> Iterator[Event]:
+        started = time.perf_counter()
+        said = _Said(opened=self._manners[model].opened)
+        try:
+            for chunk in stream:
+                if not isinstance(chunk, ChatCompletionChunk):
+                    raise ValueError("an event holds something else than a JSON object")
+                self._check_model(model, chunk.model)
+                piece = said.push(chunk)
+                if piece:
+                    yield Delta(request.side, piece)
+                if len(said.text) > _MOST_TEXT:
+                    raise Unavailable(
+                        "The model server did not end its reply where it should; try again."
+                    )
+                self._check_thoughts(model, said)
+        except Ended:
+            if not said.chunks:
+                raise ValueError("there is no event in it") from None
+            if not said.reason:
+                raise Unavailable(_BROKE_OFF) from None
+        piece = said.flush()
+        reason = self._end(said, model)
+        if piece:
+            yield Delta(request.side, piece)
+        if reason == "eos" and said.reason == "stop" and request.decoding.stop:
+            reason = "stop"
+        elapsed = (time.perf_counter() - started) * 1000
+        yield Finished(request.side, reason, said.text, said.tokens or said.pieces, elapsed)
+
+    def _end(self, said: _Said, model: str) -> FinishReason:
+        """Why a reply ended; an error if it is no whole reply."""
+        named = said.reason.casefold()
+        if not named and not said.text.strip("\ufffd"):
+            if said.odd:
+                raise ValueError("it holds no text, and something odd")
+            raise Unavailable(_BROKE_OFF)
+        if named == "content_filter":
+            raise EngineError("The model server's filter cut the reply off; try again.")
+        tools = named in ("tool_calls", "function_call") and said.text
+        if named and not tools and named not in _ENDS:
+            self._note(f"ended its reply with {said.reason!r}")
+            raise Unavailable(_ERROR)
+        if said.all_thought:
+            self._manners[model].opened = False
+            raise EngineError(ALL_THOUGHT)
+        return _ENDS.get(named, "eos")
+
+    def _check_thoughts(self, model: str, said: _Said) -> None:
+        """Raise if the text so far was a thought that the model's template had opened."""
+        if said.stray:
+            self._manners[model].opened = True
+            raise EngineError("The model thought aloud; try again, its thoughts are now left out.")
+
+    def _check_model(self, asked: str, answered: object) -> None:
         """Raise if another model answers: its reply would count for the wrong contender."""
-        if not isinstance(said, str) or said in ("", asked):
+        if not isinstance(answered, str) or not answered:
             return
-        alike = said.startswith(asked) or PurePosixPath(said).name == PurePosixPath(asked).name
-        if said in self.models or not alike:
+        taken = {self.model_of(contender) for contender in self._contenders}
+        if not is_same(asked, answered, self.models, {name for name in taken if name}):
             # The names stay in the log: a visitor must not learn which model a side is.
-            log.error("%s: %r was asked, %r answered", self.url, asked, said)
+            log.error("%s: %r was asked, %r answered", self.url, asked, answered)
             raise Unavailable(
                 "Another model than the one asked for answered; serve each contender's weights "
                 "under a name of its own (the log has the names)."
             )
 
-    def _open(self, request: Request, model: str, trace: Trace) -> httpx.Response:
-        """The streaming response. A server that supports less than vLLM gets a simpler request."""
-        body = self._body(request, model, request.messages)
-        response = self._ask(body, trace)
-        if response.status_code in (400, 422):
-            simpler = self._simpler(request, body, first_bytes(response))
-            response = self._ask(simpler, trace)
-        if response.status_code != 200:
-            status = response.status_code
-            self._note(f"answered {status}: {first_bytes(response)}")
-            kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
-            raise kind(f"The model server answered with an error ({status}); {_TRY}")
-        return response
-
-    def _simpler(self, request: Request, body: dict[str, Any], complaint: str) -> dict[str, Any]:
-        """`body` without the part that the server refuses. Raises if it refuses something else."""
-        # OpenAI's own interface has no repetition penalty, and some templates no system role.
-        if "repetition_penalty" in complaint and "repetition_penalty" in body:
-            self.penalty = False
-            return self._body(request, body["model"], request.messages)
-        if "system" in complaint.lower() and request.messages[0]["role"] == "system":
-            return self._body(request, body["model"], fold_system(request.messages))
-        self._note(f"refused: {complaint}")
-        if "context length" in complaint.lower() or "max_tokens" in complaint:
-            raise EngineError(
-                "The dialogue is too long for the model on the server; shorten the message or the "
-                "reply."
-            )
-        raise EngineError(f"The model server refused the request; {_TRY}")
+    def _not_openai(self, error: BaseException) -> Unavailable:
+        self._note(f"sent no OpenAI-style stream: {first_line(error)}")
+        return Unavailable(_NOT_OPENAI)
 
     def _note(self, words: str) -> None:
         """Log what a server says. It may name a model, so no visitor of a blind round reads it."""
-        log.error("%s %s", self.url, _short(words))
-
-    def _ask(self, body: dict[str, Any], trace: Trace) -> httpx.Response:
-        url = f"{self.url}/chat/completions"
-        asked = self._client.build_request("POST", url, json=body, extensions={"trace": trace})
-        return self._client.send(asked, stream=True)
-
-    def _body(
-        self, request: Request, model: str, messages: Sequence[dict[str, str]]
-    ) -> dict[str, Any]:
-        decoding = request.decoding
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": [{**m, "content": defuse(m["content"], ())} for m in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
-            "max_tokens": decoding.max_new_tokens,
-            "seed": request.seed % 2**31,
-        }
-        if decoding.stop:
-            body["stop"] = list(decoding.stop)
-        if self.penalty:
-            # Even 1.0 is sent: without it, vLLM takes the value of the model's generation config.
-            body["repetition_penalty"] = decoding.repetition_penalty
-        return body
+        log.error("%s %s", self.url, " ".join(words.split())[:500])
 
 
-def names_of(contender: Source) -> list[str]:
-    """The names that a server may have for a contender's weights."""
-    source = contender.adapter or contender.base
-    return [source, PurePosixPath(source).name, contender.id]
+class _Said:
+    """What the chunks of one reply have said so far, without thoughts and NULs.
+
+    `tokens` is the server's count (0 if it gave none), `pieces` that of the chunks with text, and
+    `reason` why the reply ended ("" while it has not). `odd`: some part could not be read.
+    """
+
+    def __init__(self, *, opened: bool) -> None:
+        self.text, self.reason, self.chunks, self.pieces, self.tokens = "", "", 0, 0, 0
+        self.odd = False
+        self._thoughts = ThoughtFilter(opened=opened)
+        self._silent = False
+        # A chunk may end between the two halves of a character, which JSON writes as two escapes.
+        self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    @property
+    def all_thought(self) -> bool:
+        return not self.text.strip() and (self._silent or self._thoughts.thought)
+
+    @property
+    def stray(self) -> bool:
+        return self._thoughts.stray
+
+    def push(self, chunk: ChatCompletionChunk) -> str:
+        """Take a chunk and return what it adds to the reply; a `ValueError` if it is none."""
+        added = ""
+        try:
+            for choice in chunk.choices or ():
+                delta: Any = choice.delta
+                if delta:
+                    parts = _parts(delta.content)
+                    added += "".join(part["text"] for part in parts if part["type"] == "text")
+                    thinks = any(part["type"] != "text" for part in parts)
+                    aside = any(getattr(delta, name, None) for name in _ASIDE)
+                    self._silent = self._silent or thinks or aside
+                self.reason = str(choice.finish_reason or self.reason)
+        except (AttributeError, TypeError, KeyError):
+            raise ValueError("its choices have another form") from None
+        self.chunks += 1
+        self.pieces += bool(added)
+        usage = chunk.usage
+        self.odd = self.odd or not isinstance(usage, CompletionUsage | None)
+        count = getattr(usage, "completion_tokens", None)
+        if type(count) is int and 0 < count < 10**7:
+            self.tokens = count
+        return self._add(self._thoughts.push(self._join(added, final=False)))
+
+    def flush(self) -> str:
+        """What is left when nothing more comes."""
+        rest = self._thoughts.push(self._join("", final=True))
+        return self._add(rest + self._thoughts.flush())
+
+    def _join(self, text: str, *, final: bool) -> str:
+        whole = self._halves.decode(text.encode("utf-16-le", "surrogatepass"), final)
+        self.odd = self.odd or "\ufffd" in whole
+        return whole.replace("\0", "")
+
+    def _add(self, text: str) -> str:
+        text = text if self.text else text.lstrip()
+        self.text += text
+        return text
 
 
-def _content(chunk: dict[str, Any], reason: str) -> tuple[str, str]:
-    """The text that a chunk adds, and why the reply ended ("" if it has not)."""
-    text = ""
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """The content of a chunk as parts: most servers send a text, some a list of parts."""
+    if isinstance(content, list):
+        return [{"type": "text", **part} for part in content]
+    if content is None or isinstance(content, str):
+        return [{"type": "text", "text": content or ""}]
+    raise TypeError
+
+
+def _pause(retry_after: str) -> float | None:
+    """The seconds of a `Retry-After` header, which is a number or a date; None if it is neither."""
     try:
-        for choice in chunk.get("choices") or ():
-            text += (choice.get("delta") or {}).get("content") or ""
-            reason = str(choice.get("finish_reason") or reason)
-    except (AttributeError, TypeError):
-        raise ValueError("its choices have another form") from None
-    return text, reason
-
-
-def _tokens(chunk: dict[str, Any]) -> int | None:
-    """The number of tokens of the whole reply, if the chunk tells it."""
-    usage = chunk.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return count if type(count) is int and 0 <= count < 10**7 else None
-
-
-def _reason(reason: str, request: Request) -> FinishReason:
-    """Our reason for OpenAI's reason. OpenAI's `stop` is an end token or a stop string."""
-    if reason == "length":
-        return "length"
-    return "stop" if request.decoding.stop else "eos"
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:500]
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, OverflowError, OSError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
