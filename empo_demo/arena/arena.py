@@ -205,13 +205,14 @@ class Arena(Playground):
         verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
         guards.check_ratings(ratings, "a")
         wanted = guards.check_round_id(round_id)
+        noticed = self._noticed_in(comment)
 
         def fill(round_: Round) -> CastVote:
             self._refuse_flagged(round_)
             chosen = goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
             kept = guards.check_ratings(ratings, chosen)
-            return CastVote(verdict, chosen, goes_on.digest, dict(kept), comment)
+            return CastVote(verdict, chosen, goes_on.digest, dict(kept), comment, **noticed)
 
         try:
             self._rounds.flush(wanted)
@@ -228,9 +229,8 @@ class Arena(Playground):
         token, comment = guards.check_token(voter), guards.check_comment(comment)
         round_ = self._own(token, round_id)
         chosen = round_.vote.chosen if round_.vote else "a"
-        self.store.set_ratings(
-            token, round_.id, dict(guards.check_ratings(ratings, chosen)), comment
-        )
+        kept = dict(guards.check_ratings(ratings, chosen))
+        self.store.set_ratings(token, round_.id, kept, comment, **self._noticed_in(comment))
 
     def go_on(self, voter: str, round_id: str) -> Dialogue:
         """The dialogue with the chosen reply, after the vote. It is the same at every call."""
@@ -273,6 +273,16 @@ class Arena(Playground):
         """Earlier versions opened rounds on crisis language; these are neither shown nor played."""
         if round_.crisis:
             raise guards.help_first(self.settings.country)
+
+    def _noticed_in(self, comment: str) -> dict[str, bool]:
+        """What in a comment keeps its round from being published, as in a text."""
+        if not comment:
+            return {}
+        from empo_demo.empathy import safety
+
+        found = safety.assess(comment, self.settings.country)
+        crisis = found.crisis or safety.crisis_in([comment])
+        return {"crisis": bool(crisis), "personal": bool(found.personal)}
 
     def _labels(self) -> dict[str, str]:
         return {contender.id: contender.label for contender in self.roster.contenders}

@@ -24,6 +24,8 @@ from empo_demo.ui.visitors import address_of
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")
+STATE_SECONDS = 50 * 60
+"""How long the server remembers the turns that a link put before the text."""
 PLAY_LINK = """() => {
   if (!new URLSearchParams(location.search).has('dialogue')) return;
   let left = 600;
@@ -98,8 +100,9 @@ def _form(arena: Arena, labels: Labels) -> Form:
         container=False, lines=1, max_lines=6, scale=8, elem_id="x-text",
         interactive=True, render=False,
     )  # fmt: skip
+    before = gr.State([], time_to_live=STATE_SECONDS)
     return Form(
-        gr.State([]), text, left, right, dial_left, dial_right, seed, seed_right, temperature,
+        before, text, left, right, dial_left, dial_right, seed, seed_right, temperature,
         top_p, penalty, tokens,
     )  # fmt: skip
 
@@ -130,7 +133,7 @@ def _wire(
     run, steps, stop = buttons
     form, said, outputs = explorer.form, explorer.said, explorer.outputs()
     knobs = [session, *form.all()]
-    seen, asked = gr.State(False), gr.State(None)
+    seen, asked = gr.State(False), gr.State(None, time_to_live=STATE_SECONDS)
     # A hidden button, because Gradio tells the page twice of each change of a `State`.
     opened = gr.Button(visible="hidden", elem_id="x-opened")
 

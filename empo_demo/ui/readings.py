@@ -1,4 +1,4 @@
-"""What the SEM reads in the texts of the page. Each text is read once and remembered.
+"""What the SEM reads in the texts of the page. Each text is read once and remembered for a while.
 
 If the SEM fails, the page shows less, and the round goes on.
 """
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 REMEMBERED = 2000
 """Texts whose feeling is kept."""
+MOST_SECONDS = 50 * 60
+"""How long any text is remembered: one without consent may not stay for more than an hour."""
 
 
 class Readings:
@@ -31,9 +33,26 @@ class Readings:
 
     def __init__(self, arena: Arena, felt: Mapping[str, Feeling]) -> None:
         self._arena, self._felt, self._explained = arena, dict(felt), dict(felt)
+        self._known = dict(felt)
         self._turn = threading.Lock()
+        self._forgets: threading.Timer | None = None
         self._read = functools.lru_cache(maxsize=512)(self._read_anew)
         self._judge = functools.lru_cache(maxsize=512)(self._judge_anew)
+
+    def forget(self) -> None:
+        """Forget every text of a visitor."""
+        with self._turn:
+            self._felt, self._explained = dict(self._known), dict(self._known)
+            self._forgets = None
+        self._read.cache_clear()
+        self._judge.cache_clear()
+
+    def _forget_later(self) -> None:
+        with self._turn:
+            if self._forgets is None:
+                self._forgets = threading.Timer(MOST_SECONDS, self.forget)
+                self._forgets.daemon = True
+                self._forgets.start()
 
     def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
         """How good each text sounds.
@@ -41,6 +60,7 @@ class Readings:
         `explained` measures what each word adds, for a turn and replies that are finished, since it
         costs three to four times as much. What was explained once stays so.
         """
+        self._forget_later()
         kept = self._explained if explained else self._felt
         known: dict[str, Any] = {text: kept.get(text) for text in texts}
         wanted = [text for text, feeling in known.items() if feeling is None]
@@ -70,6 +90,7 @@ class Readings:
 
     def reading(self, turns: Sequence[Turn]) -> Reading | None:
         """The emotion and the cause words of the last of `turns`, a user's."""
+        self._forget_later()
         try:
             return self._read(tuple(turns))
         except ArenaError:
@@ -80,6 +101,7 @@ class Readings:
 
     def levels(self, context: str, replies: Mapping[Side, str]) -> dict[Side, Epitome]:
         """EPITOME's levels of both replies; empty where no SEM gives them."""
+        self._forget_later()
         try:
             found = self._judge(context, tuple(replies.values()))
         except LookupError:

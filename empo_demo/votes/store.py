@@ -44,13 +44,18 @@ LEASE = timedelta(seconds=90)
 
 @dataclass(frozen=True, slots=True)
 class CastVote:
-    """A vote to store. `chosen` is used if the verdict itself names no side."""
+    """A vote to store. `chosen` is used if the verdict itself names no side.
+
+    `crisis` and `personal` say what was noticed in the comment; its round is then not published.
+    """
 
     verdict: str
     chosen: str
     continued: str
     ratings: dict[str, Any] | None = None
     comment: str = ""
+    crisis: bool = False
+    personal: bool = False
 
 
 class Store(Admission, Keeping):
@@ -252,6 +257,10 @@ class Store(Admission, Keeping):
             ready = found.ready_at or at
             shown = (at - (found.first_words_at or ready)).total_seconds()
             found.state = "voted"
+            found.crisis, found.personal = (
+                found.crisis or cast.crisis,
+                found.personal or cast.personal,
+            )
             found.vote = Vote(
                 receipt=new_receipt(), verdict=cast.verdict, chosen=cast.chosen, created_at=at,
                 seconds=(at - ready).total_seconds(), seconds_shown=shown,
@@ -260,14 +269,27 @@ class Store(Admission, Keeping):
             )  # fmt: skip
             return found, True
 
-    def set_ratings(self, token: str, round_id: str, ratings: dict[str, Any], comment: str) -> None:
-        """Add ratings and a comment to a vote. Later values replace earlier ones."""
+    def set_ratings(
+        self,
+        token: str,
+        round_id: str,
+        ratings: dict[str, Any],
+        comment: str,
+        *,
+        crisis: bool = False,
+        personal: bool = False,
+    ) -> None:
+        """Add ratings and a comment to a vote. Later values replace earlier ones.
+
+        What was noticed in a comment stays noticed (see `CastVote`), whatever replaces it.
+        """
         with self.database.write() as session:
             found = self._own(session, token, round_id, lock=True)
             if found.vote is None:
                 raise NotAllowed("Rate a round after its vote: choose one of the buttons first.")
             found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
             found.vote.comment = comment or found.vote.comment
+            found.crisis, found.personal = found.crisis or crisis, found.personal or personal
 
     def contender_counts(self) -> dict[str, int]:
         """The number of decisive votes of each contender. A vote without consent is not used."""

@@ -69,12 +69,29 @@ def test_answers_that_nobody_fetches_are_kept_in_bounded_memory(
     while served.page._queue.event_ids_to_events and time.monotonic() < deadline:
         time.sleep(0.05)
     kept = sum(
-        unread.size_of(getattr(message[1], "output", None))
+        unread.size_of(getattr(message[-1], "output", None))
         for queue in served.page._queue.pending_messages_per_session.values()
         for message in queue._queue
     )
     assert kept <= 100_000, f"{kept:,} characters wait for nobody"
     assert len(stranger.call("my_data", known)) == 10, "who fetches is answered"
+
+
+def test_an_answer_that_nobody_fetched_is_gone_within_the_hour(
+    served: Served, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold a text without consent, and who calls chooses the session's name."""
+    monkeypatch.setattr(unread, "MOST_SECONDS", 1.0)
+    voter, messages = stranger.call("new_voter"), served.page._queue.pending_messages_per_session
+    handler = served.handler("open_round")
+    body = {"data": [voter, [], TEXT, ""], "fn_index": handler._id, "session_hash": "left"}
+    stranger.post("queue/join", body).raise_for_status()
+    deadline = time.monotonic() + 30
+    while "left" in messages and time.monotonic() < deadline:
+        time.sleep(0.1)
+    answer = httpx.get(f"{stranger.url}/gradio_api/queue/data?session_hash=left", timeout=60)
+    assert TEXT not in answer.text and "Not Found" in answer.text
+    stranger.call("end_visit", voter)
 
 
 def test_what_is_read_counts_no_more() -> None:

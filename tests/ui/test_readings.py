@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -65,6 +66,19 @@ def test_many_texts_push_the_oldest_out_and_are_all_answered(
     assert len(page.feelings(["old", "b", "c", "d", "e"])) == 5
     page.feelings(["old"])
     assert arena.asked[-1] == (("old",), False)
+
+
+def test_no_text_is_remembered_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "MOST_SECONDS", 0.2)
+    known = Feeling(0.1, None, None, "sem")
+    page = Readings(cast("Any", Arena()), {"recorded": known})
+    page.feelings(["a visitor's"], explained=True)
+    assert "a visitor's" in page._felt
+    time.sleep(0.6)
+    assert page._felt == page._explained == {"recorded": known}
+    page.feelings(["another"])
+    time.sleep(0.6)
+    assert page._felt == {"recorded": known}, "and again"
 
 
 def test_a_text_that_is_forgotten_while_others_are_read_is_answered() -> None:
