@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
+
 from empo_demo.dialogue import Message
 from empo_demo.engine.control_tokens import Headers, defuse, is_tag
 from empo_demo.engine.thoughts import is_mark
@@ -35,10 +38,11 @@ _HELP = (
     "server (EMPO_ENGINE)"
 )
 _SWITCH = re.compile(
-    r"(?<![\w.'\"])(?:(?:enable|use|with|is|do)_)?(?:thinking|think|reasoning)(?:_enabled|_on)?\b"
+    r"(?:(?:enable|use|with|is|do)_)?(?:thinking|think|reasoning)(?:_enabled|_on)?"
 )
-_BUDGET = re.compile(r"(?<![\w.'\"])(?:thinking|reasoning)_budget\b")
-_EFFORT = re.compile(r"(?<![\w.'\"])(?:thinking|reasoning)_effort\b")
+_BUDGET = re.compile(r"(thinking|reasoning)_budget")
+_EFFORT = re.compile(r"(thinking|reasoning)_effort")
+_LOOPS = ("jinja2.ext.loopcontrols",)
 _LEAST = ("none", "no_think", "minimal", "low")
 """The words for the least effort, the least first; a template names those that it knows."""
 
@@ -148,9 +152,12 @@ def _trial(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         raise _refusal(tokenizer, first_line(error)) from None
     form = _keeping_form(tokenizer, source)
     frames = _frames(tokenizer, form)
-    if frames and not all(frame.strip() for frame in frames[-3:-1]):
+    if not all(frame.strip() for frame in frames[-3:-1]):
         raise _refusal(tokenizer, "it writes nothing between the turns")
     tokens = _control_tokens(tokenizer, source, frames)
+    for frame in frames[-3:-1]:
+        if defuse(frame, tokens) == frame and not Headers.between([frame], list(tokens)).patterns:
+            raise _refusal(tokenizer, f"a typed {frame.strip()!r} would open a turn in it")
     headers = Headers.between(frames, list(tokens))
     # Marks of thoughts and channels are no ends: the reply goes on after them.
     channels = "<|channel|>" in tokens
@@ -216,24 +223,28 @@ def _leading(tokenizer: PreTrainedTokenizerBase, form: Form) -> Form:
 
 def _without_thinking(source: str) -> dict[str, Any]:
     """The options by which this template asks for no thinking, or for the least."""
-    options: dict[str, Any] = dict.fromkeys(_SWITCH.findall(source), False)
-    options |= dict.fromkeys(_BUDGET.findall(source), 0)
+    plain = re.sub(r"{%-?\s*(?:end)?generation\s*-?%}", "", source)  # transformers' own tag
+    try:
+        names = sorted(find_undeclared_variables(Environment(extensions=_LOOPS).parse(plain)))
+    except TemplateError:
+        return {}  # it cannot be rendered either, which says why
     least = next((word for word in _LEAST if re.search(rf"['\"]{word}['\"]", source)), "low")
-    return options | dict.fromkeys(_EFFORT.findall(source), least)
+    options: dict[str, Any] = {name: False for name in names if _SWITCH.fullmatch(name)}
+    options |= {name: 0 for name in names if _BUDGET.fullmatch(name)}
+    return options | {name: least for name in names if _EFFORT.fullmatch(name)}
 
 
 def _frames(tokenizer: PreTrainedTokenizerBase, form: Form) -> tuple[str, ...]:
-    """What the template writes around the turns; before the first turn only its last line.
+    """What the template writes around the turns.
 
-    The last three are: user to assistant, assistant to user, and the opening of the reply. There
-    is nothing if the template writes the turns in another order.
+    The last three are: user to assistant, assistant to user, and the opening of the reply. Before
+    them come the last line before the system text, and what stands between it and the user's.
+    There is nothing if the template writes the turns in another order.
     """
-    found: list[str] = []
-    for messages in (_LONG[:2], _LONG[1:] if form.takes(tokenizer, _LONG[1:]) else _LONG):
-        around = list(_around(form.render(tokenizer, messages), messages))
-        if around:
-            found += [re.split(r"(?=\n)", around[0])[-1], *around[1:]]
-    return tuple(found)
+    head = list(_around(form.render(tokenizer, _LONG[:2]), _LONG[:2]))
+    found = [re.split(r"(?=\n)", head[0])[-1], head[1]] if head else []
+    turns = _LONG[1:] if form.takes(tokenizer, _LONG[1:]) else _LONG
+    return (*found, *list(_around(form.render(tokenizer, turns), turns))[-3:])
 
 
 def _around(text: str, messages: Sequence[Message]) -> Iterator[str]:
@@ -245,7 +256,7 @@ def _around(text: str, messages: Sequence[Message]) -> Iterator[str]:
 
 def _stops(tokens: Iterable[str], frames: Sequence[str], headers: Headers) -> tuple[str, ...]:
     """The plain text that opens the user's turn: a model that writes it invents that turn."""
-    if len(frames) < 2:
+    if len(frames) < 3:
         return ()
     before = frames[-2]
     for token in tokens:

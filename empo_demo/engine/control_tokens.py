@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_ANGLE = r"[|｜]?/?[\w▁:/.-]{1,40}[|｜]?>"
 _TAGS = re.compile(
-    r"<(?=[|｜]?/?[\w▁:/.-]{1,40}[|｜]?>)"
+    rf"<(?={_ANGLE})"
     r"|<(?=</?SYS>)"
     r"|\[(?=[|｜][^\s\[\]]{1,40}[|｜]\])"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
@@ -23,6 +24,7 @@ _TAGS = re.compile(
 """Role and control tags of the common templates. Some tokenizers read them from plain text and
 would take a typed tag for one of the template."""
 _BRACKETS = "<>[]{}()|｜◁▷＜＞《》⟨⟩«»"
+_WORD = re.compile(r"(?<!\S)\S(?=\S)")
 _LINE = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))[\s\u200b-\u200f\u2060\ufeff]*"
 
 
@@ -59,7 +61,8 @@ class Headers:
         found: dict[re.Pattern[str], None] = {}
         starts: dict[str, None] = {}
         longest_first = sorted(tokens, key=len, reverse=True)
-        split = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        # Tags in angle brackets are broken everywhere, whether they are tokens or not.
+        split = re.compile("|".join([*map(re.escape, longest_first), f"<{_ANGLE}"]))
         for frame in frames:
             for i, run in enumerate(split.split(frame)):
                 for j, line in enumerate(run.split("\n")):
@@ -72,9 +75,9 @@ class Headers:
         return cls(tuple(found), tuple(starts))
 
     def broken(self, text: str) -> str:
-        """`text` with a space inside each header."""
+        """`text` with a space inside each word of each header."""
         for pattern in self.patterns:
-            text = pattern.sub(lambda match: f"{match[1]}{match[2][0]} {match[2][1:]}", text)
+            text = pattern.sub(lambda match: match[1] + _WORD.sub(r"\g<0> ", match[2]), text)
         return text
 
 

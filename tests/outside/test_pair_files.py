@@ -257,7 +257,7 @@ def test_prompts_get_the_form_in_which_the_model_is_served(tmp_path: Path) -> No
     tokenizer.chat_template = NO_SYSTEM + own
     (row,) = fitting([LONGER["a system turn"]], tokenizer, 256, tmp_path)
     assert row["prompt"] == [user(f"Be warm.\n\n{KEYS}")]
-    tokenizer.chat_template = own + "{# {{ enable_thinking }} #}"
+    tokenizer.chat_template = own + "{% if enable_thinking is false %}{% endif %}"
     (row,) = fitting([PAIR], tokenizer, 256, tmp_path)
     assert row["chat_template_kwargs"] == {"enable_thinking": False}
 
