@@ -103,7 +103,7 @@ class Admission:
                 delete(Limit).where(*theirs).returning(Limit.key, Limit.at)
             ).tuples()
             erased = list(found)
-            mark(session)
+            mark(session, len(erased))
         since = now() - self.limit.window
         with self._memory:
             for key in list(self._forgotten):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 
 from empo_demo.errors import StorageError
@@ -16,6 +17,9 @@ from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 20.0
+REST = 3
+"""How many times as long as it worked the janitor rests at least: a stranger who deletes again and
+again may not keep a large database busy."""
 
 
 class Janitor:
@@ -32,7 +36,9 @@ class Janitor:
         return thread
 
     def _run(self) -> None:
-        while not self._closed.wait(EVERY_SECONDS):
+        pause = EVERY_SECONDS
+        while not self._closed.wait(pause):
+            began = time.monotonic()
             store = self._store()
             if store is None:
                 return
@@ -43,6 +49,7 @@ class Janitor:
             except Exception:
                 log.exception("What may not stay was not erased yet")
             del store
+            pause = max(EVERY_SECONDS, REST * (time.monotonic() - began))
 
 
 def clean(store: Store) -> None:

@@ -62,8 +62,8 @@ class Keeping:
         """Store tombstones of rounds that were withdrawn elsewhere, so that no import adds them."""
         with self.database.write() as session:
             known = set(session.scalars(select(Tombstone.round_id)))
-            session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
-            mark(session)
+            gone = session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
+            mark(session, changed(gone))
             at = now()
             for name in round_ids - known:
                 session.add(Tombstone(round_id=name, at=at, published=False))
@@ -100,8 +100,7 @@ class Keeping:
                     published = pushed_at is not None
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
             session.execute(delete(Round).where(Round.voter == voter))
-            session.execute(delete(Voter).where(Voter.id == voter))
-            mark(session)
+            mark(session, changed(session.execute(delete(Voter).where(Voter.id == voter))))
             return len(found)
 
     def erase_round(self, token: str, round_id: str) -> bool:
@@ -119,8 +118,7 @@ class Keeping:
             if not ephemeral:
                 published = pushed_at is not None
                 session.add(Tombstone(round_id=round_id, at=now(), published=published))
-            session.execute(delete(Round).where(*own))
-            mark(session)
+            mark(session, changed(session.execute(delete(Round).where(*own))))
             return True
 
     def purge(self, *, token: str | None = None) -> int:
@@ -136,8 +134,7 @@ class Keeping:
             limits = session.execute(delete(Limit).where(Limit.at < before))
             rounds = select(Round.id).where(Round.voter == Voter.id).exists()
             voters = session.execute(delete(Voter).where(idle, ~rounds))
-            if changed(gone) or changed(limits) or changed(voters):
-                mark(session)
+            mark(session, changed(gone) + changed(limits) + changed(voters))
             return changed(gone)
 
     def is_due(self) -> bool:

@@ -20,7 +20,6 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound, StorageError
 from empo_demo.votes import janitor
 from empo_demo.votes.backup import backup
-from empo_demo.votes.database import Database
 from empo_demo.votes.keeping import EPHEMERAL_LIFE, now
 from empo_demo.votes.models import Limit, Round, Voter
 from empo_demo.votes.scrub import is_marked, scrub
@@ -314,13 +313,39 @@ def test_a_row_that_secure_delete_does_not_overwrite_is_overwritten(tmp_path: Pa
     gap = content.rindex(b"\0" * 900) + 400
     content[gap : gap + 6] = b"gaptxt"
     path.write_bytes(content)
-    database = Database(f"sqlite:///{path}")
+    arena = arena_at(f"sqlite:///{path}")
+    database = arena.store.database
     assert b"gaptxt" in path.read_bytes() and not is_marked(database)
-    store = Store(database)
-    store.erase_voter(voter)
+    kept(arena, voter)
+    arena.delete_my_data(voter)
     assert is_marked(database) and scrub(database) and not is_marked(database)
     assert b"gaptxt" not in path.read_bytes()
-    store.close()
+    arena.store.close()
+
+
+def test_who_deletes_nothing_gives_the_janitor_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stranger with fresh tokens could have a large file rebuilt again and again."""
+    arena = arena_at(f"sqlite:///{tmp_path}/votes.sqlite3")
+    kept(arena, arena.new_voter(), address=HOME)
+    for _ in range(3):
+        arena.delete_my_data(arena.new_voter(), address=WORK)
+        arena.end_visit(arena.new_voter())
+    arena.store.purge()
+    assert not is_marked(arena.store.database)
+    worked: list[float] = []
+
+    def slow(store: Store) -> None:
+        worked.append(time.monotonic())
+        time.sleep(0.2)
+
+    monkeypatch.setattr(janitor, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(janitor, "clean", slow)
+    janitor.Janitor(arena.store).start()
+    assert eventually(lambda: len(worked) >= 3)
+    assert worked[2] - worked[1] >= 0.79
+    arena.store.close()
 
 
 def test_a_reader_in_the_way_delays_the_scrubbing_and_does_not_stop_it(
