@@ -48,6 +48,8 @@ _ENDS: dict[str, FinishReason] = {
 """Our reason for a server's. OpenAI's `stop` is an end token or a stop string."""
 
 
+_ERROR_KEYS = {"message", "detail", "error_type", "error_message"}
+"""The keys of an error that is sent as an event of its own."""
 _ASIDE = ("reasoning_content", "reasoning", "thinking")
 """Where servers that tell thoughts from the reply put the thoughts."""
 
@@ -204,6 +206,7 @@ class ModelServer:
             for chunk in stream:
                 if not isinstance(chunk, ChatCompletionChunk):
                     raise ValueError("an event holds something else than a JSON object")
+                self._check_error(chunk)
                 self._check_model(model, chunk.model)
                 piece = said.push(chunk)
                 if piece:
@@ -244,6 +247,14 @@ class ModelServer:
             self._manners[model].opened = False
             raise EngineError(ALL_THOUGHT)
         return _ENDS.get(named, "eos")
+
+    def _check_error(self, chunk: ChatCompletionChunk) -> None:
+        """Raise if a chunk is an error in a form that the library does not know."""
+        unchecked: Any = chunk  # the library does not check what it reads
+        told = unchecked.model_extra or {}
+        if unchecked.object == "error" or (unchecked.choices is None and _ERROR_KEYS & told.keys()):
+            self._note(f"broke off: {json.dumps(told, default=str)}")
+            raise Unavailable(_ERROR)
 
     def _check_thoughts(self, model: str, said: _Said) -> None:
         """Raise if the text so far was a thought that the model's template had opened."""
@@ -304,7 +315,7 @@ class _Said:
                 delta: Any = choice.delta
                 if delta:
                     parts = _parts(delta.content)
-                    added += "".join(part["text"] for part in parts if part["type"] == "text")
+                    added += "".join(p["text"] or "" for p in parts if p["type"] == "text")
                     thinks = any(part["type"] != "text" for part in parts)
                     aside = any(getattr(delta, name, None) for name in _ASIDE)
                     self._silent = self._silent or thinks or aside

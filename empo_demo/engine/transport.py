@@ -80,7 +80,8 @@ class Line(httpx2.BaseTransport):
         if find is not None:
             line = find("socket")
             with self._lock:
-                self._sockets.append(line)
+                still_open = [one for one in self._sockets if one.fileno() >= 0]
+                self._sockets = [*still_open, line]
                 if self.is_cut:
                     _shut(line)
 

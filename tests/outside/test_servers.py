@@ -168,7 +168,8 @@ def test_halves_of_a_character_are_joined(pieces: tuple[str, ...], whole: str) -
 
 def test_content_may_come_in_parts() -> None:
     first = chunk([{"type": "text", "text": "I am "}, {"type": "reference", "ids": [1]}])
-    rest = chunk([{"type": "text", "text": "sor"}, {"text": "ry."}]) + chunk([], "stop")
+    rest = chunk([{"type": "text", "text": "sor"}, {"text": "ry."}, {"text": None}])
+    rest += chunk([], "stop")
     assert text(first + rest + DONE) == "I am sorry."
 
 
@@ -216,7 +217,12 @@ def test_a_reply_that_ended_is_one(said: str, ours: str) -> None:
 
 
 def test_an_error_in_the_stream_fails_the_side() -> None:
-    for fault in ({"error": {"message": "out of memory"}}, {"error": "out of memory"}):
+    for fault in (
+        {"error": {"message": "out of memory"}},
+        {"error": "out of memory", "error_type": "generation"},
+        {"object": "error", "message": "out of memory", "code": 500},
+        {"detail": "out of memory"},
+    ):
         words = chunk("I am so") + b"data: " + json.dumps(fault).encode() + b"\n\n" + DONE
         assert "broke off with an error" in error(words)
 
@@ -584,6 +590,25 @@ def test_without_a_server_openai_is_not_imported() -> None:
         "sys.exit('openai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = StandIn(GOOD)
+    monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    outside = RemoteEngine("http://models.invalid/v1", [Contender("m", "m")])
+    assert isinstance(stream(outside)[-1], Finished) and len(proxy.asked) == 1
+    assert text(GOOD) == "I am sorry." and len(proxy.asked) == 1
+
+
+def test_looking_at_servers_for_days_keeps_no_sockets() -> None:
+    from empo_demo.engine.server import ModelServer
+    from empo_demo.engine.transport import Line
+
+    server, line = ModelServer(StandIn(GOOD).url, (), read=5), Line()
+    for _ in range(5):
+        server.look(line)
+    assert len(line._sockets) == 1
 
 
 def test_without_a_key_no_authorization_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
