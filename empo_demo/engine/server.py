@@ -97,7 +97,7 @@ class ModelServer:
             models = self._client(line).with_options(timeout=CHECK).models
             answer = models.with_raw_response.list(extra_headers=self._headers)
             listed = json.loads(answer.content)
-            rows = listed if isinstance(listed, list) else listed["data"]
+            rows = listed if isinstance(listed, list) else listed["data"] or ()
             self.models = [str(model["id"]) for model in rows]
         except openai.APIStatusError as error:
             raise EngineError(

@@ -23,6 +23,7 @@ from empo_demo.contenders.roster import Contender
 from empo_demo.engine.protocol import Decoding, Delta, Event, Failed, Finished, Request
 from empo_demo.engine.remote import RemoteEngine
 from empo_demo.engine.thoughts import ALL_THOUGHT
+from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 from empo_demo.ui.texts import texts_of
 
@@ -67,8 +68,7 @@ class StandIn:
                     self.wfile.write(data)
 
             def do_GET(self) -> None:
-                listed = [{"id": name} for name in stand_in.models]
-                self.say(200, json.dumps({"data": listed}).encode())
+                self.say(200, stand_in.listed())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -82,6 +82,9 @@ class StandIn:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def listed(self) -> bytes:
+        return json.dumps({"data": [{"id": name} for name in self.models]}).encode()
 
     def engine(self, *contenders: Contender) -> RemoteEngine:
         return RemoteEngine(self.url, contenders or [Contender(id="m", base="m")])
@@ -392,6 +395,23 @@ def test_a_contender_finds_its_name_on_the_server(
     assert engine.describe()["model x"] == found
     assert isinstance(stream(engine, "x")[-1], Finished)
     assert server.asked[0]["model"] == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ('{"object": "list", "data": null}', "serves nothing"),  # Ollama before the first pull
+        ('\ufeff{"data": [{"id": "other", "price": NaN}]}', "serves other"),
+        ('[{"id": "other"}]', "serves other"),  # Together
+    ],
+)
+def test_a_list_of_models_is_read_in_every_form(
+    listed: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = StandIn(GOOD)
+    monkeypatch.setattr(StandIn, "listed", lambda _: listed.encode())
+    with pytest.raises(EngineError, match=f"{told}, but not the contender 'm'"):
+        server.engine()
 
 
 # Waiting for a busy server
