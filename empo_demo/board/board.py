@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.board import agreement, ratings, standing
 from empo_demo.board.ballots import Ballot
-from empo_demo.board.sentences import sentences, span
+from empo_demo.board.sentences import sentences, separation_note, span
 from empo_demo.contenders.roster import label_of
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -102,7 +102,7 @@ def board(
         arms=_arms(ballots, labels),
         lineage=_lineage(roster, ranking),
         agreement=agreed,
-        sentences=sentences(ranking, agreed),
+        sentences=sentences(ranking, agreed, labels),
     )
 
 
@@ -172,11 +172,13 @@ def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
         "preliminary": "preliminary",
         "settled": "",
     }[one.status]
+    if not hidden and one.separation is not None:
+        note = ", ".join(filter(None, [separation_note(one), note]))
     return {
         "contender": label_of(one.id, labels),
         "win rate": "–" if hidden else f"{one.win_rate:.1%}",
         "95 %": "–" if hidden else span(one.win_rate_interval, "{:.1%}"),
-        "strength": "–" if hidden else f"{one.strength:+.2f}",
+        "strength": "–" if hidden or one.separation else f"{one.strength:+.2f}",
         "strength 95 %": "–" if hidden else span(one.strength_interval_bootstrap, "{:+.2f}"),
         "votes": str(one.votes),
         "note": note,

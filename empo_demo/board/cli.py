@@ -14,7 +14,7 @@ from empo_demo.votes.cli import Database, database_url
 
 if TYPE_CHECKING:
     from empo_demo.board.ballots import Counted
-    from empo_demo.board.standing import Effect, Ranking
+    from empo_demo.board.standing import Effect, Ranking, Standing
 
 Input = Annotated[
     Path | None,
@@ -123,23 +123,26 @@ def _print(result: Ranking) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from empo_demo.board.sentences import limits
+
     table = Table("contender", "win rate", "95 %", "strength (log odds)", "95 %", "votes", "")
-    for one in result.contenders:
+    for before, one in zip((None, *result.contenders), result.contenders, strict=False):
+        if before is not None and before.group != one.group:
+            table.add_section()
         shown = one.status != "hidden" and one.win_rate is not None
         table.add_row(
             one.id,
             f"{one.win_rate:.1%}" if shown else "–",
             _span(one.win_rate_interval, "{:.1%}") if shown else "–",
-            f"{one.strength:+.2f}" if shown else "–",
+            f"{one.strength:+.2f}" if shown and one.separation is None else "–",
             _span(one.strength_interval_bootstrap, "{:+.2f}") if shown else "–",
             str(one.votes),
-            {"hidden": "fewer than 30 decided votes", "preliminary": "preliminary"}.get(
-                one.status, ""
-            ),
+            _note(one),
         )
     console = Console(markup=False)
     console.print(table)
     lines = [
+        *limits(result, {}),
         _share("Ties", result.ties.rate, result.ties.interval),
         _share("Both bad", result.both_bad.rate, result.both_bad.interval),
         _effect("Being on side A", result.position),
@@ -149,8 +152,19 @@ def _print(result: Ranking) -> None:
     console.print("\n".join(lines), highlight=False)
 
 
+def _note(one: Standing) -> str:
+    from empo_demo.board.sentences import separation_note
+
+    if one.status == "hidden":
+        return "fewer than 30 decided votes"
+    status = "preliminary" if one.status == "preliminary" else ""
+    return ", ".join(filter(None, [separation_note(one), status]))
+
+
 def _span(interval: tuple[float, float] | None, form: str) -> str:
-    return "–" if interval is None else " … ".join(form.format(end) for end in interval)
+    from empo_demo.board.sentences import span
+
+    return span(interval, form, " … ")
 
 
 def _share(name: str, rate: float | None, interval: tuple[float, float] | None) -> str:

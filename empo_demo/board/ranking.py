@@ -7,6 +7,7 @@ Beaver 1977). So strengths are natural-log odds among decided rounds. Both-bad v
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,16 @@ _CHUNK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Rows as arrays. `x` (n × p) has the columns of d; `outcome` is 1 (a), −1 (b) or 0 (tie)."""
+    """Rows as arrays. `x` (n × p) has the columns of d; `outcome` is 1 (a), −1 (b) or 0 (tie).
+
+    `sides` (n × 2) are the places of a and b in `ids`. `groups` has the number of each contender's
+    group, the one with the most votes first: contenders of two groups never met, not even over
+    others. It is −1 for one without a vote that compares.
+    """
 
     ids: tuple[str, ...]
+    groups: tuple[int, ...]
+    sides: npt.NDArray[np.intp]
     basis: Array
     x: Array
     outcome: Array
@@ -48,7 +56,10 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Estimates with their clustered covariance. `strengths` has mean zero, in `design.ids`."""
+    """Estimates with their clustered covariance. `strengths` are in the order of `design.ids`.
+
+    Their mean is zero within each group.
+    """
 
     design: Design
     parameters: Array
@@ -93,8 +104,11 @@ def design_of(
     rows = [ballots[i] for i in kept]
     names = [rows[j].voter if clusters is None else clusters[i] for j, i in enumerate(kept)]
     ids = tuple(sorted({side for ballot in ballots for side in (ballot.a, ballot.b)}))
-    basis = _centred_basis(len(ids))
-    x = _differences(rows, ids) @ basis
+    where = {name: i for i, name in enumerate(ids)}
+    sides = np.array([(where[row.a], where[row.b]) for row in rows], dtype=np.intp).reshape(-1, 2)
+    groups = _groups(sides, len(ids))
+    basis = _centred_basis(groups)
+    x = _differences(sides, len(ids)) @ basis
     at_side = at_length = None
     lengths = _log_lengths(rows)
     if position and _adds(x, np.ones(len(rows))):
@@ -104,7 +118,8 @@ def design_of(
     outcome = np.array([VERDICTS[row.verdict].outcome for row in rows], dtype=np.float64)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     members = np.array([numbers[name] for name in names], dtype=np.intp)
-    return Design(ids, basis, x, outcome, members, at_side, at_length, bool((outcome == 0).any()))
+    ties = bool((outcome == 0).any())
+    return Design(ids, groups, sides, basis, x, outcome, members, at_side, at_length, ties)
 
 
 def fit(design: Design, prior: float = PHANTOM) -> Fit:
@@ -141,18 +156,36 @@ def bootstrap(found: Fit, samples: int = 1000, seed: int = 0) -> Array:
     return np.concatenate(results)
 
 
-def _centred_basis(count: int) -> Array:
-    """Orthonormal columns (count × count−1) that span the vectors of mean zero."""
-    left: Array = np.linalg.svd(np.eye(count) - 1.0 / max(1, count))[0]
-    return left[:, : max(0, count - 1)]
+def _groups(sides: npt.NDArray[np.intp], count: int) -> tuple[int, ...]:
+    """Each contender's group, numbered by votes, the most first; −1 without any vote."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(sides)), (sides[:, 0], sides[:, 1])), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    votes = Counter(labels[sides[:, 0]].tolist())
+    numbers = {label: number for number, (label, _) in enumerate(votes.most_common())}
+    return tuple(numbers.get(label, -1) for label in labels.tolist())
 
 
-def _differences(rows: Sequence[Ballot], ids: tuple[str, ...]) -> Array:
-    where = {name: i for i, name in enumerate(ids)}
-    x = np.zeros((len(rows), len(ids)))
-    numbers = np.arange(len(rows))
-    x[numbers, [where[row.a] for row in rows]] = 1.0
-    x[numbers, [where[row.b] for row in rows]] = -1.0
+def _centred_basis(groups: Sequence[int]) -> Array:
+    """Orthonormal columns that span the vectors with mean zero within each group."""
+    columns = [np.zeros((len(groups), 0))]
+    for group in sorted(set(groups) - {-1}):
+        members = np.flatnonzero(np.array(groups) == group)
+        size = len(members)
+        block: Array = np.linalg.svd(np.eye(size) - 1.0 / size)[0][:, : size - 1]
+        spread = np.zeros((len(groups), size - 1))
+        spread[members] = block
+        columns.append(spread)
+    return np.column_stack(columns)
+
+
+def _differences(sides: npt.NDArray[np.intp], count: int) -> Array:
+    x = np.zeros((len(sides), count))
+    numbers = np.arange(len(sides))
+    x[numbers, sides[:, 0]] = 1.0
+    x[numbers, sides[:, 1]] = -1.0
     return x
 
 

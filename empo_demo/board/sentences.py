@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from empo_demo.board import agreement, standing
+from empo_demo.contenders.roster import label_of
 
 
-def sentences(ranking: standing.Ranking, agreed: agreement.Agreement) -> tuple[str, ...]:
+def sentences(
+    ranking: standing.Ranking,
+    agreed: agreement.Agreement,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """All sentences of the Board. `labels` are the contenders' names for people."""
     return (
+        *limits(ranking, labels or {}),
         side_sentence(ranking.position),
         length_sentence(ranking.length),
         _rate_sentence("ended in a tie", ranking.ties),
@@ -19,6 +26,54 @@ def sentences(ranking: standing.Ranking, agreed: agreement.Agreement) -> tuple[s
         f"{_counted(ranking.voters, 'person', 'people')}; every interval counts a person as one, "
         "however often they voted.",
     )
+
+
+def limits(ranking: standing.Ranking, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """What the strengths cannot say: across groups, and of those that won or lost everything."""
+    said = []
+    if len(ranking.groups) > 1:
+        groups = "; ".join(_names((one.id for one in group), labels) for group in ranking.groups)
+        said.append(
+            f"These groups never met: {groups}. Strengths and win rates compare within a group "
+            "only."
+        )
+    sets: dict[tuple[str, ...], standing.Standing] = {}
+    for one in ranking.contenders:
+        if one.separation is not None and one.status != "hidden":
+            sets.setdefault(tuple(sorted((one.id, *one.separation.others))), one)
+    return (*said, *(_separated(one, members, labels) for members, one in sets.items()))
+
+
+def _separated(one: standing.Standing, members: Sequence[str], labels: Mapping[str, str]) -> str:
+    """Why the strengths of the set `members`, to which `one` belongs, have open ends."""
+    assert one.separation is not None
+    kind, names = one.separation.kind, _names(members, labels)
+    if kind == "tied":
+        return f"{names} only tied: how strong it is cannot be said."
+    if kind == "between":
+        return (
+            f"{names} won every vote against some and lost every one against others: the strength "
+            "has no limit."
+        )
+    end = "upper" if kind == "won" else "lower"
+    if len(members) > 1:
+        return f"{names} {kind} every vote against the others: the strengths have no {end} end."
+    limit = span(one.strength_interval_bootstrap or one.strength_interval_sandwich, "{:+.2f}")
+    return f"{names} {kind} every vote: its strength is {limit} log odds, and has no {end} end."
+
+
+def separation_note(one: standing.Standing) -> str:
+    """Why the strength has an open end, in the fewest words; empty if it has none."""
+    if one.separation is None:
+        return ""
+    if one.separation.kind in ("won", "lost"):
+        against = " against the others" if one.separation.others else ""
+        return f"{one.separation.kind} every vote{against}"
+    return {"tied": "only ties", "between": "won or lost every vote"}[one.separation.kind]
+
+
+def _names(ids: Iterable[str], labels: Mapping[str, str]) -> str:
+    return ", ".join(label_of(name, dict(labels)) for name in ids)
 
 
 def side_sentence(effect: standing.Effect | None) -> str:
@@ -61,8 +116,18 @@ def _rate_sentence(what: str, rate: standing.Rate) -> str:
     return f"{rate.rate:.0%} of the votes {what} (95 %: {span(rate.interval, '{:.0%}')})."
 
 
-def span(interval: Sequence[float] | None, form: str) -> str:
-    return "–" if interval is None else " to ".join(form.format(end) for end in interval)
+def span(interval: Sequence[float] | None, form: str, between: str = " to ") -> str:
+    """An interval in words: `at least` or `at most` where one end is infinite."""
+    if interval is None:
+        return "–"
+    low, high = interval
+    if math.isinf(low) and math.isinf(high):
+        return "no limit"
+    if math.isinf(high):
+        return f"at least {form.format(low)}"
+    if math.isinf(low):
+        return f"at most {form.format(high)}"
+    return between.join(form.format(end) for end in interval)
 
 
 def _percent(log_odds: float) -> str:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.ranking import PHANTOM, Array, Design, Fit, bootstrap, design_of, fit
+from empo_demo.board.separation import Separation, separations
 from empo_demo.votes.verdicts import DECISIVE, VERDICTS
 
 Interval = tuple[float, float]
@@ -44,12 +45,17 @@ class Effect:
     interval: Interval
 
     def as_json(self) -> dict[str, Any]:
-        return {"estimate": self.estimate, "interval": list(self.interval)}
+        return {"estimate": self.estimate, "interval": _list(self.interval)}
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One contender. `decided` counts its votes for one of the sides; a tie is half a win."""
+    """One contender. `decided` counts its votes for one of the sides; a tie is half a win.
+
+    An end of a strength's interval that the votes do not limit is infinite (null in JSON), and
+    `separation` says why; then only the weak prior keeps `strength` finite. Strengths compare
+    within a `group` only; it is None for a contender without a vote that compares.
+    """
 
     id: str
     votes: int
@@ -59,6 +65,8 @@ class Standing:
     strength: float | None
     strength_interval_bootstrap: Interval | None
     strength_interval_sandwich: Interval | None
+    group: int | None = None
+    separation: Separation | None = None
 
     @property
     def status(self) -> Status:
@@ -77,6 +85,9 @@ class Standing:
             "votes": self.votes,
             "decided": self.decided,
             "status": self.status,
+            "group": self.group,
+            "separated": self.separation.kind if self.separation else None,
+            "separated_with": list(self.separation.others) if self.separation else [],
         }
 
 
@@ -94,8 +105,17 @@ class Ranking:
     decided: int
     voters: int
 
+    @property
+    def groups(self) -> tuple[tuple[Standing, ...], ...]:
+        """The contenders by group. Those without a vote that compares are left out."""
+        numbers = sorted({one.group for one in self.contenders if one.group is not None})
+        return tuple(
+            tuple(one for one in self.contenders if one.group == number) for number in numbers
+        )
+
     def as_json(self) -> dict[str, Any]:
         return {
+            "groups": [[one.id for one in group] for group in self.groups],
             "contenders": [standing.as_json() for standing in self.contenders],
             "ties": {**self.ties.as_json(), "davidson_nu": self.nu},
             "both_bad": self.both_bad.as_json(),
@@ -110,14 +130,25 @@ class Ranking:
 def rank(
     ballots: Sequence[Ballot], *, samples: int = 1000, seed: int = 0, prior: float = PHANTOM
 ) -> Ranking:
-    """Rank the contenders of `ballots`, the strongest first. No ballots give an empty ranking."""
+    """Rank the contenders of `ballots`, group by group, the strongest of each first.
+
+    No ballots give an empty ranking.
+    """
     design = design_of(ballots)
     found = fit(design, prior) if len(design.outcome) else None
     drawn = bootstrap(found, samples, seed) if found is not None and samples else None
+    open_ends = separations(found) if found else [None] * len(design.ids)
     standings = [
-        _standing(name, number, ballots, found, drawn) for number, name in enumerate(design.ids)
+        _standing(number, ballots, design, found, drawn, open_ends[number])
+        for number in range(len(design.ids))
     ]
-    standings.sort(key=lambda one: (-(one.strength or 0.0), one.id))
+    standings.sort(
+        key=lambda one: (
+            len(design.ids) if one.group is None else one.group,
+            -(one.strength or 0.0),
+            one.id,
+        )
+    )
     return Ranking(
         contenders=tuple(standings),
         ties=_rate([VERDICTS[one.verdict].outcome == 0 for one in ballots], ballots),
@@ -131,7 +162,7 @@ def rank(
     )
 
 
-def clustered_rate(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, Interval]:
+def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, Interval]:
     """Mean of 0/½/1 values and its 95 % interval, which always lies inside [0, 1].
 
     It is Wilson's interval for the effective number of votes: n divided by the design effect (the
@@ -154,8 +185,14 @@ def clustered_rate(values: Sequence[float], clusters: Sequence[str]) -> tuple[fl
 
 
 def _standing(
-    name: str, number: int, ballots: Sequence[Ballot], found: Fit | None, drawn: Array | None
+    number: int,
+    ballots: Sequence[Ballot],
+    design: Design,
+    found: Fit | None,
+    drawn: Array | None,
+    separation: Separation | None,
 ) -> Standing:
+    name = design.ids[number]
     own = [ballot for ballot in ballots if name in (ballot.a, ballot.b)]
     judged = [ballot for ballot in own if VERDICTS[ballot.verdict].outcome is not None]
     wins = [_points(ballot, name) for ballot in judged]
@@ -169,8 +206,14 @@ def _standing(
         sandwich = (strength - _Z * error, strength + _Z * error)
         if drawn is not None:
             boot = _percentiles(_strengths(found.design, drawn)[:, number])
+        if separation is not None:
+            sandwich = separation.interval(strength, sandwich)
+            boot = separation.interval(strength, boot) if boot is not None else None
     decided = sum(ballot.verdict in DECISIVE for ballot in own)
-    return Standing(name, len(own), decided, rate, interval, strength, boot, sandwich)
+    group = design.groups[number] if design.groups[number] >= 0 else None
+    return Standing(
+        name, len(own), decided, rate, interval, strength, boot, sandwich, group, separation
+    )
 
 
 def _points(ballot: Ballot, name: str) -> float:
@@ -187,7 +230,15 @@ def _effect(found: Fit | None, drawn: Array | None, column: int | None) -> Effec
         return None
     estimate, error = found.effect(column) or (0.0, 0.0)
     interval = (estimate - _Z * error, estimate + _Z * error)
-    return Effect(estimate, interval if drawn is None else _percentiles(drawn[:, column]))
+    if drawn is not None:
+        interval = _percentiles(drawn[:, column])
+    outcome = found.design.outcome
+    if column == found.design.position and abs(outcome.sum()) == len(outcome):
+        # One side won every vote, so its effect has no limit on that side.
+        _, (low, _) = clustered_rate([1.0] * len(outcome), found.design.clusters.tolist())
+        least = math.log(low / (1 - low))
+        interval = (least, math.inf) if outcome[0] > 0 else (-math.inf, -least)
+    return Effect(estimate, interval)
 
 
 def _rate(hits: Sequence[bool], ballots: Sequence[Ballot]) -> Rate:
@@ -204,5 +255,8 @@ def _percentiles(values: Array) -> Interval:
     return float(low), float(high)
 
 
-def _list(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
+def _list(interval: Interval | None) -> list[float | None] | None:
+    """An interval for JSON, which has no word for infinity: null at an end without a limit."""
+    if interval is None:
+        return None
+    return [end if math.isfinite(end) else None for end in interval]

@@ -83,9 +83,19 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
 
 
 def standings(found: Board, say: Texts) -> str:
-    """Return one row per contender: its win rate with its interval, and how many votes it lacks."""
-    rows = "".join(_standing(one, found.labels, say) for one in found.ranking.contenders)
-    return f'<ul class="standings">{rows}</ul>'
+    """Return one row per contender: its win rate with its interval, and how many votes it lacks.
+
+    Groups that never met are lists of their own.
+    """
+    groups = found.ranking.groups
+    unmet = [one for one in found.ranking.contenders if one.group is None]
+    lists = []
+    for number, group in enumerate([*groups, unmet], start=1):
+        rows = "".join(_standing(one, found.labels, say) for one in group)
+        title = say("board.group", n=number) if len(groups) > 1 and number <= len(groups) else ""
+        head = f"<h4>{escape(title)}</h4>" if title else ""
+        lists.append(f'{head}<ul class="standings">{rows}</ul>' if rows else "")
+    return "".join(lists)
 
 
 def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
