@@ -12,21 +12,27 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0" * 40
+Break = Literal["before", "after", "error"]
+"""Where a request breaks off: before it is done, after it is done but unanswered, or with a 503."""
 
 
 @dataclass
 class Repository:
-    """The files of one repository, and for a Space what is set on it."""
+    """The files of one repository with its history, and for a Space what is set on it."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    private: bool = False
+    head: str = COMMIT
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The files of each earlier commit that can still be read."""
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     hardware: str | None = None
@@ -49,6 +55,11 @@ class Hub:
     commit: str = COMMIT
     pause: float = 0.0
     """Seconds before each file of a model."""
+    breaks: Callable[[str, str], Break | None] = lambda method, path: None
+    """Says of a request whether it breaks off."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    before_commit: Callable[[], None] = lambda: None
+    """Is called when a commit to a data set has arrived and is not yet done."""
 
     def environment(self) -> dict[str, str]:
         """What sends a process's `huggingface_hub` here."""
@@ -78,8 +89,8 @@ class Hub:
             return 200, {}, {}
         if match := re.fullmatch(r"/(?:(space|dataset)s/)?(.+)\.git/info/lfs/objects/(\w+)", path):
             return self._lfs(json.loads(body), match[3])
-        if match := re.fullmatch(r"/(space|dataset)s/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            return self._file(f"{match[1]}/{match[2]}", match[3])
+        if match := re.fullmatch(r"/(space|dataset)s/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._file(f"{match[1]}/{match[2]}", match[4], revision=match[3])
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             time.sleep(self.pause)
             return self._file(f"model/{match[1]}", match[2], self.commit)
@@ -96,6 +107,7 @@ class Hub:
         if name in self.repositories:
             return 409, {}, {"error": "You already created this repo", "url": url}
         made = self.repositories[name] = Repository({".gitattributes": b"*.safetensors lfs\n"})
+        made.private = asked.get("visibility") == "private"
         made.hardware = asked.get("hardware")
         made.variables = {v["key"]: v["value"] for v in asked.get("variables", ())}
         made.secrets = {v["key"]: v["value"] for v in asked.get("secrets", ())}
@@ -113,12 +125,14 @@ class Hub:
         return 200, {}, {"transfer": "basic", "objects": objects}
 
     def _file(
-        self, name: str, path: str, commit: str | None = None
+        self, name: str, path: str, commit: str | None = None, revision: str = "main"
     ) -> tuple[int, dict[str, str], Any]:
         held = self.repositories.get(name)
-        if held is None or path not in held.files:
+        newest = held is None or revision in ("main", held.head)
+        files = (held.files if newest else held.history.get(revision, {})) if held else {}
+        if path not in files:
             return 404, {"X-Error-Code": "EntryNotFound"}, {"error": "not found"}
-        content = held.files[path]
+        content = files[path]
         digest = hashlib.sha1(content).hexdigest()
         if commit is not None:
             return 200, {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": commit}, content
@@ -142,6 +156,8 @@ class Hub:
             )
         if rest.startswith("super-squash/"):
             held.squashed += 1
+            held.head = _next(held)
+            held.history.clear()
             return 200, {}, {}
         if rest in ("variables", "secrets"):
             kept = held.variables if rest == "variables" else held.secrets
@@ -156,7 +172,10 @@ class Hub:
             {"rfilename": path, "size": len(content), "blobId": _oid(content)}
             for path, content in held.files.items()
         ]
-        return 200, {}, {"id": name.partition("/")[2], "sha": self.commit, "siblings": files}
+        sha = held.head if name.startswith("dataset/") else self.commit
+        return 200, {}, {
+            "id": name.partition("/")[2], "sha": sha, "siblings": files, "private": held.private,
+        }  # fmt: skip
 
     def _runtime(self, held: Repository, rest: str, body: bytes) -> dict[str, Any]:
         if rest == "restart":
@@ -169,9 +188,20 @@ class Hub:
         return {"stage": stage, "hardware": {"current": None, "requested": held.hardware}}
 
     def _commit(self, held: Repository, body: str, name: str) -> tuple[int, dict[str, str], Any]:
+        kind, _, repo = name.partition("/")
+        if kind == "dataset":
+            self.before_commit()
+        with self.turn:
+            return self._committed(held, body, f"{self.url}/{kind}s/{repo}/commit/")
+
+    def _committed(self, held: Repository, body: str, url: str) -> tuple[int, dict[str, str], Any]:
+        before = dict(held.files)
         for line in body.splitlines():
             operation = json.loads(line)
             value = operation["value"]
+            if operation["key"] == "header" and value.get("parentCommit", held.head) != held.head:
+                said = "A commit has happened since. Please refresh and try again."
+                return 412, {}, {"error": said}
             if operation["key"] == "file":
                 content = base64.b64decode(value["content"])
                 if _binary(content):
@@ -181,9 +211,14 @@ class Hub:
                 held.files[value["path"]] = self.objects[value["oid"]]
             elif operation["key"] != "header":
                 held.files.pop(value["path"])
-        kind, _, repo = name.partition("/")
-        url = f"{self.url}/{kind}s/{repo}/commit/{COMMIT}"
-        return 200, {}, {"commitUrl": url, "commitOid": COMMIT}
+        held.history[held.head] = before
+        held.head = _next(held)
+        return 200, {}, {"commitUrl": f"{url}{held.head}", "commitOid": held.head}
+
+
+def _next(held: Repository) -> str:
+    """The name of the commit that follows."""
+    return hashlib.sha1(held.head.encode()).hexdigest()
 
 
 def _binary(content: bytes) -> bool:
@@ -215,12 +250,17 @@ def running() -> Iterator[Hub]:
         def _any(self) -> None:
             body = self._body()
             path = unquote(urlsplit(self.path).path)
-            if hub.down:
-                self.close_connection = True
-                self.connection.close()
+            broken = "before" if hub.down else hub.breaks(self.command, path)
+            if broken == "before":
+                self._break_off()
                 return
             hub.requests.append((self.command, path, body))
-            status, headers, content = hub.answer(self.command, path, body)
+            status, headers, content = (
+                (503, {}, b"{}") if broken == "error" else hub.answer(self.command, path, body)
+            )
+            if broken == "after":
+                self._break_off()
+                return
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -228,6 +268,10 @@ def running() -> Iterator[Hub]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
+
+        def _break_off(self) -> None:
+            self.close_connection = True
+            self.connection.close()
 
         def _body(self) -> bytes:
             if "chunked" not in self.headers.get("Transfer-Encoding", ""):
