@@ -101,9 +101,6 @@ def import_records(
 
 def push(
     repo: Annotated[str | None, typer.Option(help="owner/name; else EMPO_HUB_DATASET.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the files to be pushed are kept.")] = Path(
-        "pushed-votes"
-    ),
     database: Database = None,
 ) -> None:
     """Publish votes older than 24 hours to a data set on the Hub, and take out withdrawn ones."""
@@ -112,7 +109,7 @@ def push(
 
     repo = _repository(repo)
     store = Store.open(database_url(database), create=False)
-    report = hub.Pusher(store, repo, folder).push()
+    report = hub.Pusher(store, repo).push()
     store.close()
     typer.echo(f"{repo}: {report}.", err=True)
 
@@ -127,7 +124,7 @@ def pull(
 
     repo = _repository(repo)
     store = Store.open(database_url(database))
-    report = hub.Pusher(store, repo, Path()).pull()
+    report = hub.Pusher(store, repo).pull()
     store.close()
     _say_imported(repo, report)
 

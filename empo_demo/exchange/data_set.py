@@ -1,140 +1,147 @@
-"""The data set of votes on the Hub: its rows, how withdrawn ones leave it, and how to import it.
+"""A data set on the Hub: its files are read at one commit, and changed from that commit only.
 
-Files under `data/` have one published record per line; of several lines with one `round_id` the
-last one counts. `tombstones.jsonl` names the withdrawn rounds.
+Whoever changes it builds the change from what they read. If another commit came between, the Hub
+refuses the change, and it is built anew from the newest commit. So of two processes that change it
+at once, one sees what the other did. Nothing that is read stays on the disk.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Container, Iterable, Iterator
-from datetime import datetime, timedelta
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import update
+from empo_demo.errors import StorageError
 
-from empo_demo.exchange.import_file import Imported, import_records
-from empo_demo.files import json_lines, parse_json
-from empo_demo.votes.keeping import published_voter
-from empo_demo.votes.models import Tombstone
-from empo_demo.votes.store import Store
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import DatasetInfo
 
-WAIT = timedelta(hours=24)
-FOLDER = "data"
-TOMBSTONES = "tombstones.jsonl"
-_ID = re.compile(r"[0-9a-f]{32}")
-
-
-class Api(Protocol):
-    """The part of `huggingface_hub.HfApi` that is used here."""
-
-    def list_repo_files(self, repo_id: str, *, repo_type: str) -> Iterable[str]: ...
-    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str) -> str: ...
-    def upload_file(
-        self, *, path_or_fileobj: bytes, path_in_repo: str, repo_id: str, repo_type: str
-    ) -> Any: ...
-    def super_squash_history(self, repo_id: str, *, repo_type: str) -> Any: ...
+Result = TypeVar("Result")
+TRIES = 6
+"""How often a change is built anew because another commit came first."""
+CHANGED_MEANWHILE = (409, 412)
+"""The Hub's answers to a commit whose parent is no longer the newest one."""
 
 
-def take_out(store: Store, api: Api, repo: str) -> int:
-    """Remove withdrawn rounds from the data set and squash its history; return their number."""
-    withdrawn = store.tombstones(published=True)
-    if not withdrawn:
-        return 0
-    for name in list(api.list_repo_files(repo, repo_type="dataset")):
-        if name.startswith(f"{FOLDER}/") and name.endswith(".jsonl"):
-            lines = _read(Path(api.hf_hub_download(repo, name, repo_type="dataset")))
-            kept = _without(lines, withdrawn)
-            if kept != lines:
-                _upload(api, repo, name, kept)
-    said = "".join(f"{json.dumps({'round_id': name})}\n" for name in sorted(store.tombstones()))
-    _upload(api, repo, TOMBSTONES, said)
-    api.super_squash_history(repo, repo_type="dataset")
-    with store.database.write() as session:
-        session.execute(
-            update(Tombstone).where(Tombstone.round_id.in_(withdrawn)).values(published=False)
-        )
-    return len(withdrawn)
+class Snapshot:
+    """The files of one commit. A file is downloaded into `folder` when it is first read."""
+
+    def __init__(self, api: HfApi, repo: str, head: str, names: list[str], folder: Path) -> None:
+        self.head, self.names = head, frozenset(names)
+        self._api, self._repo, self._folder = api, repo, folder
+        self._texts: dict[str, str] = {}
+
+    def text(self, name: str) -> str:
+        """The text of a file, "" if there is none. Bytes that are not UTF-8 survive a change."""
+        if name not in self.names:
+            return ""
+        if name not in self._texts:
+            place = self._api.hf_hub_download(
+                self._repo, name, repo_type="dataset", revision=self.head, local_dir=self._folder
+            )
+            self._texts[name] = Path(place).read_bytes().decode("utf8", "surrogateescape")
+        return self._texts[name]
 
 
-def pull(store: Store, api: Api, repo: str) -> Imported:
-    """Import the rounds of the data set that are neither stored nor withdrawn.
+class DataSet:
+    """The repository `repo`, which is made at the first change if it does not exist.
 
-    Its voters are hashes of the stored ones. `Keeping.adopt` gives a returning voter their rounds.
-    Stored rounds are not changed, so a pull may be repeated.
+    With `private` it is made private, and one that everybody can read is refused.
     """
-    names = list(api.list_repo_files(repo, repo_type="dataset"))
 
-    def lines(name: str) -> Iterator[tuple[int, Any]]:
-        return json_lines(Path(api.hf_hub_download(repo, name, repo_type="dataset")))
+    def __init__(self, repo: str, *, private: bool = False) -> None:
+        from huggingface_hub import HfApi
 
-    if TOMBSTONES in names:
-        found = (_id_of(value) for _, value in lines(TOMBSTONES))
-        store.bury({name for name in found if name is not None})
-    rows: dict[str, tuple[str, Any]] = {}
-    for name in sorted(names):
-        if name.startswith(f"{FOLDER}/") and name.endswith(".jsonl"):
-            for number, value in lines(name):
-                place = f"{name}, line {number}"
-                rows[_id_of(value) or place] = (place, _restored(value))
-    return import_records(store, rows.values())
+        self.repo = repo
+        self._api = HfApi()
+        self._private = private
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """The newest commit; its files are gone from the disk at the end."""
+        with tempfile.TemporaryDirectory(prefix="data-set-") as folder:
+            yield self._snapshot(self._info(), Path(folder))
+
+    def change(self, message: str, make: Callable[[Snapshot], Mapping[str, str]]) -> None:
+        """Commit the files that `make` returns as name and new text; "" deletes a file.
+
+        `make` is called again, with a newer snapshot, whenever another commit came first. It must
+        ask the database itself, so that it sees what was withdrawn before that commit.
+        """
+        from huggingface_hub.errors import HfHubHTTPError
+
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with tempfile.TemporaryDirectory(prefix="data-set-") as folder:
+                    there = self._snapshot(self._info(make_it=True), Path(folder))
+                    self._commit(message, there, make(there))
+                return
+            except HfHubHTTPError as error:
+                if error.response.status_code not in CHANGED_MEANWHILE or not tries_left:
+                    raise
+            time.sleep(random.uniform(0.05, 0.5) * (TRIES - tries_left))
+
+    def squash(self, message: str) -> None:
+        """Make the newest commit the only one, so that no earlier state can be read any more."""
+        self._api.super_squash_history(self.repo, repo_type="dataset", commit_message=message)
+
+    def _info(self, *, make_it: bool = False) -> DatasetInfo:
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            found = self._api.dataset_info(self.repo)
+        except RepositoryNotFoundError:
+            if not make_it:
+                raise
+            self._api.create_repo(
+                self.repo, repo_type="dataset", private=self._private or None, exist_ok=True
+            )
+            found = self._api.dataset_info(self.repo)
+        if self._private and found.private is not True:
+            raise StorageError(
+                f"Everybody can read the data set {self.repo}, so no vote is kept there: make it "
+                "private, or name another one."
+            )
+        return found
+
+    def _snapshot(self, info: DatasetInfo, folder: Path) -> Snapshot:
+        names = [file.rfilename for file in info.siblings or ()]
+        return Snapshot(self._api, self.repo, info.sha or "", names, folder)
+
+    def _commit(self, message: str, there: Snapshot, texts: Mapping[str, str]) -> None:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        changed = {name: text for name, text in texts.items() if text != there.text(name)}
+        if not changed:
+            return
+        self._api.create_commit(
+            self.repo,
+            [
+                CommitOperationAdd(name, text.encode("utf8", "surrogateescape"))
+                if text
+                else CommitOperationDelete(name)
+                for name, text in changed.items()
+            ],
+            commit_message=message,
+            repo_type="dataset",
+            parent_commit=there.head or None,
+        )
 
 
-def scrub(store: Store, folder: Path) -> None:
-    """Remove withdrawn rounds from the local files, which would be uploaded again."""
-    withdrawn = store.tombstones()
-    for path in folder.glob("*.jsonl"):
-        lines = _read(path)
-        kept = _without(lines, withdrawn)
-        if kept != lines:
-            path.write_text(kept, encoding="utf8", errors="surrogateescape")
+def plain(act: Callable[[], Result], trouble: str) -> Result:
+    """The result of `act()`. An error of Hub or network becomes one `StorageError`."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
 
-
-def published(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as it is published: the voter is a hash of a hash; there is no owner."""
-    voter = published_voter(record["round"]["voter"])
-    record["round"] |= {"voter": voter, "owner": None, "lease_until": None}
-    return {"round_id": record["round"]["id"], **record}
-
-
-def _restored(value: Any) -> Any:
-    """A published row as a record to import, marked as pushed. A broken row stays as it is."""
     try:
-        record = {key: one for key, one in value.items() if key != "round_id"}
-        voted = datetime.fromisoformat(record["vote"]["created_at"])
-        pushed = (voted + WAIT).isoformat()
-        return {**record, "round": {**record["round"], "pushed_at": pushed}}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return value
-
-
-def _without(lines: str, withdrawn: Container[str]) -> str:
-    """The lines of a file without those of withdrawn rounds. Unknown lines stay."""
-    return "".join(
-        f"{line}\n" for line in lines.split("\n") if line and _round_id(line) not in withdrawn
-    )
-
-
-def _read(path: Path) -> str:
-    """The text of a file. Bytes that are not UTF-8 are written back unchanged later."""
-    return path.read_text(encoding="utf8", errors="surrogateescape")
-
-
-def _round_id(line: str) -> str | None:
-    try:
-        return _id_of(parse_json(line))
-    except ValueError:
-        return None
-
-
-def _id_of(row: Any) -> str | None:
-    """The round of a published row or a tombstone; None if it names none."""
-    found = row.get("round_id") if isinstance(row, dict) else None
-    return found if isinstance(found, str) and _ID.fullmatch(found) else None
-
-
-def _upload(api: Api, repo: str, name: str, text: str) -> None:
-    raw = text.encode(errors="surrogateescape")
-    api.upload_file(path_or_fileobj=raw, path_in_repo=name, repo_id=repo, repo_type="dataset")
+        return act()
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StorageError(
+            f"{trouble} ({first}). Nothing is lost; check the name and HF_TOKEN, and try again."
+        ) from error

@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import select
 
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.exchange.data_set import WAIT
 from empo_demo.exchange.formats import FORMATS, TABLE, rows_of
+from empo_demo.exchange.outbox import WAIT
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import (

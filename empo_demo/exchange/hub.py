@@ -1,31 +1,30 @@
-"""Pushes votes to a data set on the Hub one day after they were cast.
+"""Pushes votes to a data set on the Hub one day after they were cast, and takes out withdrawn ones.
 
-Each process appends to its own file. A round is marked as pushed only after its commit is
-confirmed, so a push that a restart interrupts is repeated. An empty database, as after the restart
-of a Space, is first restored from the data set.
+What a push that broke off has left is repeated by the next one, from any process and any disk:
+where a row stands follows from its round, and the data set itself says what it has. An empty
+database, as after the restart of a Space, is first restored from the data set.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
 from empo_demo.errors import StorageError
-from empo_demo.exchange.data_set import FOLDER, WAIT, published, pull, scrub, take_out
-from empo_demo.exchange.formats import rows_of
-from empo_demo.exchange.import_file import Imported
+from empo_demo.exchange.data_set import DataSet, Snapshot, plain
+from empo_demo.exchange.import_file import Imported, import_records
+from empo_demo.exchange.outbox import WAIT, Outbox
+from empo_demo.exchange.repeat import repeat
+from empo_demo.exchange.vote_rows import add, cut, rows_of, tombstones_of
 from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
-from empo_demo.votes.reasons import reason_left_out
+from empo_demo.votes.models import Round, Tombstone
 from empo_demo.votes.store import Store
 
 if TYPE_CHECKING:
@@ -33,20 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EVERY_MINUTES = 15
-Result = TypeVar("Result")
-
-
-class Future(Protocol):
-    def result(self) -> Any: ...
-
-
-class Scheduler(Protocol):
-    """The part of `huggingface_hub.CommitScheduler` that is used."""
-
-    @property
-    def lock(self) -> Any: ...
-
-    def trigger(self) -> Future: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +45,99 @@ class Pushed:
         return f"{self.published:,} votes published, {self.withdrawn:,} taken out"
 
 
-class Outbox:
-    """The file of this process with votes to push, in a folder that a scheduler uploads."""
+class Pusher:
+    """The pushes of one process to the data set `repo`."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self.folder = folder
-        self.file = folder / f"votes-{uuid.uuid4().hex}.jsonl"
+    def __init__(self, store: Store, repo: str) -> None:
+        self._store, self._repo = store, repo
+        self._outbox = Outbox(store)
+        self._turn = threading.Lock()
+        self._to_restore = store.is_empty()
 
-    def push(self, scheduler: Scheduler) -> int:
-        """Append the votes that are due, wait for the commit, mark them; return their number."""
-        due = self._due()
-        if not due:
-            return 0
-        with scheduler.lock:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf8") as file:
-                for round_ in due:
-                    for row in rows_of("jsonl", round_):
-                        file.write(json.dumps(published(row), ensure_ascii=False) + "\n")
-        scheduler.trigger().result()
-        ids = [round_.id for round_ in due]
-        with self._store.database.write() as session:
-            session.execute(update(Round).where(Round.id.in_(ids)).values(pushed_at=now()))
-        return len(due)
+    def push(self) -> Pushed:
+        """Push once and wait. Raises `StorageError` in plain words if the Hub refuses."""
+        with self._turn:
+            return plain(self._push, f"The votes could not be pushed to {self._repo}")
 
-    def _due(self) -> list[Round]:
-        query = (
-            select(Round)
-            .join(Vote)
-            .where(Round.pushed_at.is_(None), Vote.created_at < now() - WAIT)
-            .order_by(Vote.id)
-            .limit(10_000)
+    def pull(self) -> Imported:
+        """Import the data set. Raises `StorageError` if it cannot be read."""
+        trouble = f"The votes in {self._repo} could not be read"
+        return plain(lambda: pull(self._store, DataSet(self._repo)), trouble)
+
+    def restore(self) -> None:
+        """Import the data set once if the database was empty at the start; retried on failure."""
+        if not self._to_restore:
+            return
+        try:
+            log.info("%s: %s", self._repo, self.pull())
+            self._to_restore = False
+        except StorageError as error:
+            log.warning("%s", error)
+
+    def start(self) -> threading.Thread:
+        """Push every quarter of an hour, and soon after a published vote was withdrawn."""
+        return repeat("pushes", self._restore_and_push, EVERY_MINUTES * 60, self._is_withdrawn)
+
+    def _restore_and_push(self) -> None:
+        self.restore()
+        log.info("%s: %s", self._repo, self.push())
+
+    def _is_withdrawn(self) -> bool:
+        return bool(self._store.tombstones(published=True))
+
+    def _push(self) -> Pushed:
+        data_set = DataSet(self._repo)
+        withdrawn = take_out(self._store, data_set)
+        published = 0
+        while taken := self._outbox.hand_over():
+            try:
+                data_set.change("Publish votes", partial(self._with_rows, taken))
+            except BaseException:
+                self._outbox.end_lease(taken)
+                raise
+            published += self._outbox.confirm(taken)
+        # Whoever withdrew a vote during the push finds it taken out with the push, not later.
+        return Pushed(published, withdrawn + take_out(self._store, data_set))
+
+    def _with_rows(self, taken: list[str], there: Snapshot) -> dict[str, str]:
+        return add(there, self._outbox.rows(taken))
+
+
+def take_out(store: Store, data_set: DataSet) -> int:
+    """Remove withdrawn rounds from the data set and squash its history; return their number.
+
+    A tombstone is settled only after the squash, so that a break before it is repeated.
+    """
+    withdrawn = store.tombstones(published=True)
+    if not withdrawn:
+        return 0
+
+    def without(there: Snapshot) -> dict[str, str]:
+        every = store.tombstones()
+        return cut(there, every, every)
+
+    data_set.change("Take out withdrawn votes", without)
+    data_set.squash("Votes without the withdrawn ones")
+    with store.database.write() as session:
+        session.execute(
+            update(Tombstone).where(Tombstone.round_id.in_(withdrawn)).values(published=False)
         )
-        with self._store.database.read() as session:
-            return [round_ for round_ in session.scalars(query) if reason_left_out(round_) is None]
+    return len(withdrawn)
+
+
+def pull(store: Store, data_set: DataSet) -> Imported:
+    """Import the rounds of the data set that are neither stored nor withdrawn.
+
+    Its voters are hashes of the stored ones. `Keeping.adopt` gives a returning voter their rounds.
+    Stored rounds are not changed, so a pull may be repeated. A withdrawn round that the data set
+    has or names is marked to be taken out: nobody can tell whether its history was squashed.
+    """
+    with data_set.read() as there:
+        buried = set(tombstones_of(there))
+        store.bury(buried)
+        rows = rows_of(there)
+        _mark(store, store.tombstones() & (rows.keys() | buried))
+        return import_records(store, _as_pushed(rows.values()))
 
 
 def last_push(store: Store) -> datetime | None:
@@ -116,94 +159,32 @@ def age_of_push(store: Store, settings: Settings) -> str:
     return f"The last push to {settings.hub_dataset} was {age} ago; votes go there after a day."
 
 
-class Pusher:
-    """The pushes of one process, with one file and one scheduler, made at the first push."""
-
-    def __init__(self, store: Store, repo: str, folder: Path) -> None:
-        self._store, self._repo = store, repo
-        self._outbox = Outbox(store, folder)
-        self._scheduler: Scheduler | None = None
-        self._turn = threading.Lock()
-        self._to_restore = store.is_empty()
-
-    def push(self) -> Pushed:
-        """Push once and wait. Raises `StorageError` in plain words if the Hub refuses."""
-        with self._turn:
-            return _plain(self._push, f"The votes could not be pushed to {self._repo}")
-
-    def pull(self) -> Imported:
-        """Import the data set. Raises `StorageError` if it cannot be read."""
-        from huggingface_hub import HfApi
-
-        return _plain(
-            lambda: pull(self._store, HfApi(), self._repo),
-            f"The votes in {self._repo} could not be read",
-        )
-
-    def restore(self) -> None:
-        """Import the data set once if the database was empty at the start; retried on failure."""
-        if not self._to_restore:
-            return
-        try:
-            log.info("%s: %s", self._repo, self.pull())
-            self._to_restore = False
-        except StorageError as error:
-            log.warning("%s", error)
-
-    def start(self) -> threading.Thread:
-        """Push every quarter of an hour, in a daemon thread. Failures are logged and retried."""
-        thread = threading.Thread(target=self._run, name="pushes", daemon=True)
-        thread.start()
-        return thread
-
-    def _run(self) -> None:
-        pause = threading.Event()
-        while True:
-            self.restore()
-            try:
-                log.info("%s: %s", self._repo, self.push())
-            except StorageError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("A push failed; the next one is in %d minutes", EVERY_MINUTES)
-            pause.wait(EVERY_MINUTES * 60)
-
-    def _push(self) -> Pushed:
-        from huggingface_hub import CommitScheduler, HfApi
-
-        folder = self._outbox.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        scrub(self._store, folder)
-        withdrawn = take_out(self._store, HfApi(), self._repo)
-        if self._scheduler is None:
-            self._scheduler = CommitScheduler(
-                repo_id=self._repo, repo_type="dataset", folder_path=folder, path_in_repo=FOLDER,
-                every=EVERY_MINUTES,
-            )  # fmt: skip
-        return Pushed(self._outbox.push(self._scheduler), withdrawn)
-
-
 def start_pushing(store: Store, settings: Settings) -> Pusher | None:
     """If EMPO_HUB_DATASET is set, restore an empty database and push in the background."""
     if settings.hub_dataset is None:
         return None
-    place = store.database.path
-    folder = (place.parent if place else Path.cwd()) / "pushed-votes"
-    pusher = Pusher(store, settings.hub_dataset, folder)
+    pusher = Pusher(store, settings.hub_dataset)
     pusher.restore()
     pusher.start()
     return pusher
 
 
-def _plain(act: Callable[[], Result], trouble: str) -> Result:
-    """The result of `act()`. An error of Hub or network becomes one `StorageError`."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
+def _mark(store: Store, round_ids: set[str]) -> None:
+    """Mark tombstones whose rounds are in the data set."""
+    if round_ids:
+        with store.database.write() as session:
+            session.execute(
+                update(Tombstone).where(Tombstone.round_id.in_(round_ids)).values(published=True)
+            )
 
-    try:
-        return act()
-    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StorageError(
-            f"{trouble} ({first}). Nothing is lost; check the name and HF_TOKEN, and try again."
-        ) from error
+
+def _as_pushed(rows: Any) -> Iterator[tuple[str, Any]]:
+    """Published rows as records to import, marked as pushed. A broken row stays as it is."""
+    for place, value in rows:
+        try:
+            record = {key: one for key, one in value.items() if key != "round_id"}
+            voted = datetime.fromisoformat(record["vote"]["created_at"])
+            pushed = (voted + WAIT).isoformat()
+            yield place, {**record, "round": {**record["round"], "pushed_at": pushed}}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            yield place, value

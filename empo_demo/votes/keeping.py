@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
+from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotFound
 from empo_demo.votes.database import Database
@@ -21,6 +22,8 @@ EPHEMERAL_LIFE = timedelta(hours=1)
 """What is stored without consent, and hashed addresses, are nowhere longer than this."""
 DUE, ERASED = timedelta(minutes=55), timedelta(minutes=50)
 """At the first age the janitor begins, and erases all that has the second, and so not too often."""
+MAY_BE_PUBLISHED = or_(Round.pushed_at.is_not(None), Round.handed_over_until.is_not(None))
+"""Also of a push that failed here some rows may have arrived."""
 
 
 def voter_id(token: str) -> str:
@@ -47,6 +50,17 @@ def may_be_shown() -> ColumnElement[bool]:
     return or_(Round.ephemeral.is_(False), Round.created_at > now() - EPHEMERAL_LIFE)
 
 
+def _adopt(session: Session, voter: str) -> int:
+    """Give `voter` the rounds that are stored under their published hash."""
+    restored = published_voter(voter)
+    if session.get(Voter, voter) is None:
+        session.add(Voter(id=voter, created_at=now()))
+        session.flush()
+    moved = session.execute(update(Round).where(Round.voter == restored).values(voter=voter))
+    session.execute(delete(Voter).where(Voter.id == restored))
+    return changed(moved)
+
+
 class Keeping:
     """The part of the store that erases. `database` belongs to the store."""
 
@@ -61,29 +75,23 @@ class Keeping:
     def bury(self, round_ids: set[str]) -> None:
         """Store tombstones of rounds that were withdrawn elsewhere, so that no import adds them."""
         with self.database.write() as session:
-            known = set(session.scalars(select(Tombstone.round_id)))
-            gone = session.execute(delete(Round).where(Round.id.in_(round_ids - known)))
+            new = round_ids - set(session.scalars(select(Tombstone.round_id)))
+            there = select(Round.id).where(Round.id.in_(new), MAY_BE_PUBLISHED).with_for_update()
+            published = set(session.scalars(there))
+            gone = session.execute(delete(Round).where(Round.id.in_(new)))
             mark(session, changed(gone))
             at = now()
-            for name in round_ids - known:
-                session.add(Tombstone(round_id=name, at=at, published=False))
+            for name in new:
+                session.add(Tombstone(round_id=name, at=at, published=name in published))
 
     def adopt(self, token: str) -> int:
         """Give a returning voter the rounds restored from a data set; return their number."""
         voter = voter_id(token)
-        restored = published_voter(voter)
         with self.database.read() as session:
-            if session.get(Voter, restored) is None:
+            if session.get(Voter, published_voter(voter)) is None:
                 return 0
         with self.database.write() as session:
-            if session.get(Voter, voter) is None:
-                session.add(Voter(id=voter, created_at=now()))
-                session.flush()
-            moved = session.execute(
-                update(Round).where(Round.voter == restored).values(voter=voter)
-            )
-            session.execute(delete(Voter).where(Voter.id == restored))
-            return changed(moved)
+            return _adopt(session, voter)
 
     def erase_voter(self, token: str) -> int:
         """Erase everything of a voter; return the number of rounds.
@@ -93,11 +101,11 @@ class Keeping:
         self.adopt(token)
         voter, at = voter_id(token), now()
         with self.database.write() as session:
-            query = select(Round.id, Round.pushed_at, Round.ephemeral).where(Round.voter == voter)
-            found = session.execute(query).all()
-            for round_id, pushed_at, ephemeral in found:
+            query = select(Round.id, MAY_BE_PUBLISHED, Round.ephemeral)
+            # A push that takes one of these rounds now waits, so it is marked or not taken.
+            found = session.execute(query.where(Round.voter == voter).with_for_update()).all()
+            for round_id, published, ephemeral in found:
                 if not ephemeral:
-                    published = pushed_at is not None
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
             session.execute(delete(Round).where(Round.voter == voter))
             mark(session, changed(session.execute(delete(Voter).where(Voter.id == voter))))
@@ -111,12 +119,12 @@ class Keeping:
         """
         own = (Round.id == round_id, Round.voter == voter_id(token))
         with self.database.write() as session:
-            found = session.execute(select(Round.pushed_at, Round.ephemeral).where(*own)).first()
+            query = select(MAY_BE_PUBLISHED, Round.ephemeral).where(*own).with_for_update()
+            found = session.execute(query).first()
             if found is None:
                 return False
-            pushed_at, ephemeral = found
+            published, ephemeral = found
             if not ephemeral:
-                published = pushed_at is not None
                 session.add(Tombstone(round_id=round_id, at=now(), published=published))
             mark(session, changed(session.execute(delete(Round).where(*own))))
             return True

@@ -77,7 +77,11 @@ class Voter(Base):
 
 
 class Round(Base):
-    """One dialogue answered by two contenders. `dialogue` ends with the user's new turn."""
+    """One dialogue answered by two contenders. `dialogue` ends with the user's new turn.
+
+    For the data set on the Hub a round waits (`handed_over_until` and `pushed_at` are None), is
+    handed over (it may be there, and until that time one process tries), or is published.
+    """
 
     __tablename__ = "rounds"
     __table_args__ = (
@@ -125,6 +129,7 @@ class Round(Base):
 
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[datetime | None]
+    handed_over_until: Mapped[datetime | None]
     pushed_at: Mapped[datetime | None] = mapped_column(index=True)
 
     replies: Mapped[list[Reply]] = relationship(
@@ -191,7 +196,7 @@ class Limit(Base):
 class Tombstone(Base):
     """A withdrawn round: only its id, so that no import or backup brings it back.
 
-    `published` means that it was pushed and must still be removed from the data set.
+    `published` means that it is or may be in the data set and must still be removed from there.
     """
 
     __tablename__ = "tombstones"

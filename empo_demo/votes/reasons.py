@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from empo_demo.votes.models import Round
+from sqlalchemy import ColumnElement, select
+
+from empo_demo.votes.models import Reply, Round
 from empo_demo.votes.verdicts import VERDICTS, VerdictKind
 
 REASONS = (
@@ -37,6 +39,16 @@ def reason_left_out(round_: Round) -> str | None:
         "a stopped reply": any(reply.reason == "stopped" for reply in round_.replies),
     }
     return next((reason for reason in REASONS if holds[reason]), None)
+
+
+def may_be_used() -> tuple[ColumnElement[bool], ...]:
+    """`reason_left_out(round_) is None` as conditions of a query."""
+    stopped = select(Reply.side).where(Reply.round_id == Round.id, Reply.reason == "stopped")
+    return (
+        Round.ephemeral.is_(False), Round.consent.is_not(None), Round.void_reason.is_(None),
+        Round.hidden_reason.is_(None), Round.crisis.is_(False), Round.personal.is_(False),
+        Round.identity.is_(False), Round.check_side.is_(None), ~stopped.exists(),
+    )  # fmt: skip
 
 
 def left_out_line(counts: Mapping[str, int]) -> str:

@@ -37,6 +37,7 @@ from empo_demo.votes.fields import (
     Slider,
     Text,
 )
+from empo_demo.votes.keeping import now
 from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -129,6 +130,7 @@ class RoundRecord(_Strict):
     hidden_reason: Text | None = None
     owner: Name | None = None
     lease_until: Moment | None = None
+    handed_over_until: Moment | None = None
     pushed_at: Moment | None = None
 
     @model_validator(mode="after")
@@ -226,6 +228,8 @@ class Record(BaseModel):
         if self.vote is not None:
             left = {"round_id"} if vote_id else {"round_id", "id"}
             made.vote = Vote(**self.vote.model_dump(exclude=left))
+            if made.pushed_at is None and made.handed_over_until is None:
+                made.handed_over_until = now()  # it may have been pushed since it was written
         return made
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from empo_demo.votes.models import Reply, Round, Vote
-from empo_demo.votes.reasons import REASONS, passed, reason_left_out
+from empo_demo.votes.reasons import REASONS, may_be_used, passed, reason_left_out
 from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -92,7 +92,7 @@ class PairVotes:
 def pair_votes(store: Store, one: str, other: str) -> PairVotes:
     """The votes between `one` and `other`, on whichever sides they were.
 
-    What the ranking leaves out is left out here (`reasons.reason_left_out`, as a query).
+    What the ranking leaves out is left out here.
     """
     left, right = aliased(Reply), aliased(Reply)
     query = (
@@ -101,11 +101,7 @@ def pair_votes(store: Store, one: str, other: str) -> PairVotes:
         .join(left, (left.round_id == Round.id) & (left.side == "a"))
         .join(right, (right.round_id == Round.id) & (right.side == "b"))
         .where(left.contender.in_((one, other)), right.contender.in_((one, other)))
-        .where(left.contender != right.contender, Round.consent.is_not(None))
-        .where(Round.check_side.is_(None), Round.hidden_reason.is_(None))
-        .where(Round.void_reason.is_(None), ~Round.ephemeral)
-        .where(~Round.crisis, ~Round.personal, ~Round.identity)
-        .where(*(func.coalesce(reply.reason, "") != "stopped" for reply in (left, right)))
+        .where(left.contender != right.contender, *may_be_used())
         .group_by(left.contender, Vote.verdict)
     )
     counts: Counter[str | None] = Counter()

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,14 @@ from typer.testing import CliRunner
 from empo_demo.arena.arena import Arena
 from empo_demo.cli import app as terminal
 from empo_demo.dialogue import Dialogue
-from empo_demo.exchange import data_set
+from empo_demo.exchange import vote_rows
 from empo_demo.exchange.export import export_file
+from empo_demo.exchange.hub import Pusher
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Tombstone
 from empo_demo.votes.store import Store
 from tests.conftest import REPOSITORY
-from tests.hub import Hub, running
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running() as started:
-        yield started
+from tests.hub import Hub, Repository
 
 
 def process(hub: Hub, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -66,25 +60,12 @@ def command(hub: Hub, folder: Path, *arguments: str) -> tuple[int, str]:
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
-class Folder:
-    """A data set as a folder: the calls of the Hub's client that `pull` and `take_out` make."""
-
-    def __init__(self, root: Path, **files: bytes) -> None:
-        self.root = root
-        (root / "data").mkdir(parents=True)
-        for name, content in files.items():
-            (root / "data" / f"{name}.jsonl").write_bytes(content)
-
-    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
-        return [str(p.relative_to(self.root)) for p in self.root.rglob("*") if p.is_file()]
-
-    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str) -> str:
-        return str(self.root / filename)
-
-    def upload_file(self, *, path_or_fileobj: bytes, path_in_repo: str, **_: str) -> None:
-        (self.root / path_in_repo).write_bytes(path_or_fileobj)
-
-    def super_squash_history(self, repo_id: str, *, repo_type: str) -> None: ...
+def publish(hub: Hub, lines: list[bytes], *, tombstones: bytes = b"") -> Repository:
+    """A data set with these lines in one file."""
+    files = {"data/votes.jsonl": b"".join(line + b"\n" for line in lines)}
+    held = Repository(files | ({"tombstones.jsonl": tombstones} if tombstones else {}))
+    hub.repositories["dataset/a/b"] = held
+    return held
 
 
 @pytest.fixture
@@ -98,7 +79,7 @@ def rows(arena: Arena, tmp_path: Path) -> list[bytes]:
     export_file(arena.settings.database, "jsonl", tmp_path / "all.jsonl")
     records = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().split("\n")[:-1]]
     records[0]["replies"][0]["text"] = "Oh\u2028no."
-    published = [json.dumps(data_set.published(one), ensure_ascii=False) for one in records]
+    published = [json.dumps(vote_rows.published(one), ensure_ascii=False) for one in records]
     return [line.encode() for line in published]
 
 
@@ -115,25 +96,23 @@ def poison(row: bytes) -> list[bytes]:
 
 
 def test_poison_in_the_data_set_is_named_and_the_good_votes_are_in(
-    rows: list[bytes], tmp_path: Path
+    hub: Hub, rows: list[bytes], tmp_path: Path
 ) -> None:
     bad = poison(rows[0])
-    api = Folder(tmp_path / "set", votes=b"\n".join([*bad, *rows]))
-    (api.root / "tombstones.jsonl").write_bytes(b'{"round_id": []}\n[[]]\n\xff\n')
+    publish(hub, [*bad, *rows], tombstones=b'{"round_id": []}\n[[]]\n\xff\n')
     store = Store.open(f"sqlite:///{tmp_path}/new.sqlite3")
-    report = data_set.pull(store, api, "a/b")
+    report = Pusher(store, "a/b").pull()
     assert (report.new, len(report.bad)) == (3, len(bad)), report.bad
     assert report.bad[0].startswith("data/votes.jsonl, line 1: it is nested deeper")
     store.close()
 
 
 def test_a_pull_without_one_good_line_ends_with_code_2(
-    rows: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, rows: list[bytes], tmp_path: Path
 ) -> None:
     bad = poison(rows[0])
     for number, (lines, code) in enumerate(((bad, 2), ([*bad, *rows], 0), ([], 0))):
-        api = Folder(tmp_path / f"set-{number}", votes=b"\n".join(lines))
-        monkeypatch.setattr("huggingface_hub.HfApi", lambda api=api: api)
+        publish(hub, lines)
         url = f"sqlite:///{tmp_path}/new-{number}.sqlite3"
         asked = ["votes", "pull", "--repo", "a/b", "--database", url]
         done = CliRunner().invoke(terminal, asked)
@@ -142,22 +121,18 @@ def test_a_pull_without_one_good_line_ends_with_code_2(
 
 
 def test_what_is_withdrawn_is_taken_out_beside_poison_and_nothing_else_changes(
-    rows: list[bytes], tmp_path: Path
+    hub: Hub, rows: list[bytes], tmp_path: Path
 ) -> None:
     lines = [rows[0], *poison(rows[0]), rows[1], rows[2]]
-    api = Folder(tmp_path / "set", votes=b"".join(line + b"\n" for line in lines))
+    held = publish(hub, lines)
     store = Store.open(f"sqlite:///{tmp_path}/new.sqlite3")
     gone = json.loads(rows[1])["round_id"]
     with store.database.write() as session:
         session.add(Tombstone(round_id=gone, at=now(), published=True))
-    assert data_set.take_out(store, api, "a/b") == 1
+    assert Pusher(store, "a/b").push().withdrawn == 1
     kept = [line for line in lines if line != rows[1]]
-    assert (api.root / "data" / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
-    local = tmp_path / "pushed"
-    local.mkdir()
-    (local / "votes.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    data_set.scrub(store, local)
-    assert (local / "votes.jsonl").read_bytes() == b"".join(one + b"\n" for one in kept)
+    assert held.files["data/votes.jsonl"] == b"".join(one + b"\n" for one in kept)
+    assert not held.history
     store.close()
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
-from empo_demo.exchange import data_set, hub
+from empo_demo.exchange import hub
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.backup import backup
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.restore import restore
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
@@ -151,88 +147,6 @@ def test_what_is_no_backup_is_refused_and_nothing_changes(arena: Arena, tmp_path
     with pytest.raises(DataError, match="exists already"):
         backup(arena.store, tmp_path / "text")
     assert len(arena.my_votes(voter)) == 1
-
-
-class Recorder:
-    """Stands where the Hub would: keeps the files of a data set, and can be out of order."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.lock = folder, threading.Lock()
-        self.files: dict[str, bytes] = {}
-        self.down, self.squashed = False, 0
-
-    def trigger(self) -> Any:
-        return self
-
-    def result(self) -> None:
-        if self.down:
-            raise OSError("no network")
-        for path in self.folder.glob("*.jsonl"):
-            self.files[f"data/{path.name}"] = path.read_bytes()
-
-    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
-        return list(self.files)
-
-    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str) -> str:
-        path = self.folder.parent / "download"
-        path.write_bytes(self.files[filename])
-        return str(path)
-
-    def upload_file(
-        self, *, path_or_fileobj: bytes, path_in_repo: str, repo_id: str, repo_type: str
-    ) -> None:
-        self.files[path_in_repo] = path_or_fileobj
-
-    def super_squash_history(self, repo_id: str, *, repo_type: str) -> None:
-        self.squashed += 1
-
-    def rounds(self) -> list[str]:
-        return [
-            json.loads(line)["round_id"]
-            for name, content in self.files.items()
-            if name.startswith("data/")
-            for line in content.decode().splitlines()
-        ]
-
-
-def age(arena: Arena, hours: int) -> None:
-    with arena.store.database.write() as session:
-        session.execute(update(Vote).values(created_at=now() - timedelta(hours=hours)))
-
-
-def test_a_push_waits_a_day_and_is_repeated_until_it_is_confirmed(
-    arena: Arena, tmp_path: Path
-) -> None:
-    voter = arena.new_voter()
-    round_id = cast(arena, voter)
-    recorder = Recorder(tmp_path / "out")
-    assert hub.Outbox(arena.store, recorder.folder).push(recorder) == 0
-    age(arena, 25)
-    recorder.down = True
-    with pytest.raises(OSError, match="no network"):
-        hub.Outbox(arena.store, recorder.folder).push(recorder)
-    recorder.down = False
-    after_restart = hub.Outbox(arena.store, recorder.folder)
-    assert after_restart.push(recorder) == 1 and after_restart.push(recorder) == 0
-    assert set(recorder.rounds()) == {round_id}
-    published = json.loads(next(iter(recorder.files.values())).decode().splitlines()[0])
-    with arena.store.database.read() as session:
-        stored = session.scalars(select(Round)).one()
-    assert voter not in json.dumps(published) and stored.voter not in json.dumps(published)
-
-
-def test_withdrawn_votes_are_taken_out_of_the_data_set(arena: Arena, tmp_path: Path) -> None:
-    voter, other = arena.new_voter(), arena.new_voter()
-    gone, kept = cast(arena, voter), cast(arena, other)
-    age(arena, 25)
-    recorder = Recorder(tmp_path / "out")
-    hub.Outbox(arena.store, recorder.folder).push(recorder)
-    assert set(recorder.rounds()) == {gone, kept}
-    arena.delete_my_data(voter)
-    assert data_set.take_out(arena.store, recorder, "owner/votes") == 1
-    assert recorder.rounds() == [kept] and recorder.squashed == 1
-    assert gone in recorder.files[data_set.TOMBSTONES].decode()
-    assert data_set.take_out(arena.store, recorder, "owner/votes") == 0
 
 
 def test_nothing_is_pushed_unless_a_data_set_is_named(arena: Arena) -> None:

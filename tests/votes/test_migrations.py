@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import make_url
 
 from empo_demo.errors import StorageError
 from empo_demo.votes.database import migrate
 from empo_demo.votes.migrations import HEAD, REVISIONS
-from empo_demo.votes.models import Base
+from empo_demo.votes.models import Base, Round
 from empo_demo.votes.store import Store
 
 VOTER = "INSERT INTO voters (id, created_at) VALUES ('v', '2026-01-02 03:04:05+00:00')"
@@ -57,6 +57,18 @@ def test_every_earlier_schema_keeps_its_votes(url: str, revision: str) -> None:
     from empo_demo.votes.stats import count
 
     assert count(store).votes == {"a": 1} and count(store).exportable == 1
+    store.close()
+
+
+def test_votes_that_an_earlier_version_may_have_pushed_count_as_handed_over(url: str) -> None:
+    """It could not tell whether a push that broke off had arrived, so it did not mark them."""
+    old_database(url, "0003")
+    store = Store.open(url)
+    with store.database.write() as session:
+        (found,) = session.scalars(select(Round))
+        assert found.handed_over_until is not None and found.pushed_at is None
+    store.bury({"r"})
+    assert store.tombstones(published=True) == {"r"}
     store.close()
 
 
