@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from empo_demo.errors import SettingsError
@@ -48,7 +49,14 @@ class Settings(BaseSettings):
         "sqlite:///votes.sqlite3", description="a SQLAlchemy URL (sqlite:///… or postgresql://…)"
     )
     secret: str | None = Field(None, description="the key of the voters' address hashes")
-    hub_dataset: str | None = Field(None, description="the dataset repository for pushed votes")
+    hub_dataset: str | None = Field(
+        None, description="the dataset repository, owner/name, for votes older than a day"
+    )
+    hub_backup: str | None = Field(
+        None,
+        description="another dataset repository, owner/name, that is private: it keeps a copy of "
+        "every consented vote, for a disk that a restart wipes",
+    )
     nrc_vad: Path | None = Field(None, description="the path of your NRC-VAD lexicon file")
     max_concurrent_rounds: int | None = Field(
         None, ge=1, le=256, description="a number from 1 to 256, or auto: as many as pay"
@@ -82,6 +90,15 @@ class Settings(BaseSettings):
     @classmethod
     def _measured(cls, rounds: object) -> object:
         return None if rounds == "auto" else rounds
+
+    @field_validator("hub_backup")
+    @classmethod
+    def _not_where_votes_are_published(cls, repo: str | None, info: ValidationInfo) -> str | None:
+        if repo is None:
+            return None
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or repo == info.data.get("hub_dataset"):
+            raise ValueError("not another repository")
+        return repo
 
     @field_validator("nrc_vad")
     @classmethod

@@ -31,6 +31,9 @@ def deploy(
     dataset: Annotated[
         str | None, typer.Option(help="The data set that the Space pushes its votes to.")
     ] = None,
+    backup: Annotated[
+        str | None, typer.Option(help="A private data set that keeps a copy of every vote.")
+    ] = None,
     variable: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a variable of the Space.")
     ] = None,
@@ -47,11 +50,17 @@ def deploy(
     variables = {name: value for name, _, value in pairs}
     typer.echo(f"Uploading to the Space {to}, then waiting until it runs…", err=True)
     address = space.deploy(
-        to, hardware=hardware, dataset=dataset, private=private, variables=variables
+        to,
+        hardware=hardware,
+        dataset=dataset,
+        backup=backup,
+        private=private,
+        variables=variables,
     )
-    if dataset and not os.environ.get(space.TOKEN):
+    written = " and ".join(filter(None, (dataset, backup)))
+    if written and not os.environ.get(space.TOKEN):
         typer.echo(
-            f"The Space needs a secret HF_TOKEN that may write to {dataset}: set it at "
+            f"The Space needs a secret HF_TOKEN that may write to {written}: set it at "
             f"{address}/settings, or in {space.TOKEN} here and deploy again.",
             err=True,
         )

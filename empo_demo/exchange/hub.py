@@ -19,6 +19,7 @@ from sqlalchemy import func, select, update
 
 from empo_demo.errors import StorageError
 from empo_demo.exchange.data_set import DataSet, Snapshot, plain
+from empo_demo.exchange.hub_backup import Backup
 from empo_demo.exchange.import_file import Imported, import_records
 from empo_demo.exchange.outbox import WAIT, Outbox
 from empo_demo.exchange.repeat import repeat
@@ -160,12 +161,19 @@ def age_of_push(store: Store, settings: Settings) -> str:
 
 
 def start_pushing(store: Store, settings: Settings) -> Pusher | None:
-    """If EMPO_HUB_DATASET is set, restore an empty database and push in the background."""
-    if settings.hub_dataset is None:
-        return None
-    pusher = Pusher(store, settings.hub_dataset)
-    pusher.restore()
-    pusher.start()
+    """Restore an empty database, then push and back up in the background, as far as it is set.
+
+    The data set is read before the backup: it says which of the votes are published.
+    """
+    backup = Backup(store, settings.hub_backup) if settings.hub_backup else None
+    pusher = Pusher(store, settings.hub_dataset) if settings.hub_dataset else None
+    if pusher is not None:
+        pusher.restore()
+    if backup is not None:
+        backup.restore()
+        backup.start()
+    if pusher is not None:
+        pusher.start()
     return pusher
 
 

@@ -67,6 +67,7 @@ def deploy(
     *,
     hardware: str | None = None,
     dataset: str | None = None,
+    backup: str | None = None,
     private: bool = False,
     variables: Mapping[str, str] | None = None,
     root: Path = ROOT,
@@ -80,8 +81,14 @@ def deploy(
     """
     from huggingface_hub import HfApi, SpaceHardware
 
-    named = dict(variables or {}) | ({"EMPO_HUB_DATASET": dataset} if dataset else {})
+    sets = {"EMPO_HUB_DATASET": dataset, "EMPO_HUB_BACKUP": backup}
+    named = {**(variables or {}), **{name: value for name, value in sets.items() if value}}
     check_variables(named)
+    if backup and backup == dataset:
+        raise SettingsError(
+            f"--backup holds {backup!r}, where the votes are published; it must be another data "
+            "set, which stays private."
+        )
     known = [flavor.value for flavor in SpaceHardware]
     if hardware is not None and hardware not in known:
         raise SettingsError(f"--hardware holds {hardware!r}; it may hold {', '.join(known)}.")
@@ -100,8 +107,8 @@ def deploy(
         )
         if flavor:
             api.request_space_hardware(repo, flavor)
-        if dataset:
-            api.create_repo(dataset, repo_type="dataset", private=True, exist_ok=True)
+        for data_set in filter(None, sets.values()):
+            api.create_repo(data_set, repo_type="dataset", private=True, exist_ok=True)
         for name, value in named.items():
             api.add_space_variable(repo, name, value)
         if token := os.environ.get(TOKEN):

@@ -93,6 +93,14 @@ class Keeping:
         with self.database.write() as session:
             return _adopt(session, voter)
 
+    def adopt_restored(self) -> None:
+        """Give all voters that are stored under their own hash their rounds from a data set."""
+        with self.database.write() as session:
+            known = set(session.scalars(select(Voter.id)))
+            for voter in known:
+                if published_voter(voter) in known:
+                    _adopt(session, voter)
+
     def erase_voter(self, token: str) -> int:
         """Erase everything of a voter; return the number of rounds.
 

@@ -76,7 +76,8 @@ class Store(Admission, Keeping):
         if database.path and lost_on_restart(database.path) and not push_target:
             database.warnings.append(
                 f"{database.path} is on this Space's ephemeral disk: a restart erases all votes. "
-                "Set EMPO_DATABASE to a persistent place, or EMPO_HUB_DATASET to push them."
+                "Set EMPO_DATABASE to a persistent place, EMPO_HUB_BACKUP to keep a private copy, "
+                "or EMPO_HUB_DATASET to publish them after a day."
             )
 
     @classmethod
@@ -95,7 +96,7 @@ class Store(Admission, Keeping):
                 settings.rounds_per_address,
                 settings.explores_per_address,
             ),
-            push_target=settings.hub_dataset is not None,
+            push_target=bool(settings.hub_dataset or settings.hub_backup),
         )
 
     @property

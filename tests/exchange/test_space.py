@@ -75,7 +75,8 @@ def body(hub: Hub, path: str) -> Any:
 def test_a_space_is_made_filled_and_started_and_nothing_of_its_own_is_lost(
     hub: Hub, checkout: Path
 ) -> None:
-    zero = ("--hardware", "zero-a10g", "--dataset", "anna/votes", "--set", "EMPO_COUNTRY=de")
+    sets = ("--dataset", "anna/votes", "--backup", "anna/backup")
+    zero = ("--hardware", "zero-a10g", *sets, "--set", "EMPO_COUNTRY=de")
     done = deploy(hub, checkout, *zero, SPACE_TOKEN="hf_narrow")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{hub.url}/spaces/anna/arena"
@@ -89,7 +90,10 @@ def test_a_space_is_made_filled_and_started_and_nothing_of_its_own_is_lost(
     weights = "assets/tiny/model.safetensors"
     assert held.files[weights] == (checkout / weights).read_bytes()
     assert b"\ntorch==2.11.0\ngradio==6.31.0\n" in held.files["requirements.txt"]
-    assert held.variables == {"EMPO_COUNTRY": "de", "EMPO_HUB_DATASET": "anna/votes"}
+    assert held.variables == {
+        "EMPO_COUNTRY": "de", "EMPO_HUB_DATASET": "anna/votes", "EMPO_HUB_BACKUP": "anna/backup",
+    }  # fmt: skip
+    assert hub.repositories["dataset/anna/backup"].private
     assert held.secrets == {"HF_TOKEN": "hf_narrow"} and "hf_narrow" not in done.stderr
     assert held.restarts == 1 and held.polls >= 2 and "dataset/anna/votes" in hub.repositories
     puts = len(hub.paths("PUT"))
@@ -159,6 +163,8 @@ def test_the_requirements_fit_the_hardware() -> None:
 def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, hub: Hub) -> None:
     with pytest.raises(SettingsError, match="it may hold cpu-basic"):
         space.deploy("anna/arena", hardware="toaster")
+    with pytest.raises(SettingsError, match="--backup holds 'anna/votes', where the votes are"):
+        space.deploy("anna/arena", dataset="anna/votes", backup="anna/votes")
     with pytest.raises(SettingsError, match="is not a git checkout"):
         space.deploy("anna/arena", root=tmp_path)
     for name in ("../..", "anna/arena/x", "-a/b"):
