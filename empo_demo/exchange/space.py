@@ -126,7 +126,7 @@ def deploy(
         )
         api.restart_space(repo)
         try:
-            stage: str = api.wait_for_space(repo, timeout=patience, poll_interval=poll).stage.value
+            stage: str = api.wait_for_space(repo, timeout=patience, poll_interval=poll).stage
         except TimeoutError:
             stage = f"not running after {patience / 60:.0f} minutes"
     if stage != "RUNNING":
