@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from empo_demo.dialogue import Message
@@ -31,7 +31,12 @@ _TOO_LONG = re.compile(
     r"|maximum .{0,30}(?:length|tokens)|reduce the length|tokens\W+must be",
     re.IGNORECASE,
 )
-_ROLES = re.compile(r"\bsystem\b|\broles?\b|developer instruction", re.IGNORECASE)
+_ROLES = re.compile(
+    r"\bsystem\b.{0,80}\b(?:role|message|prompt|instruction)"
+    r"|\broles?\b.{0,80}\b(?:system|alternat|support|allow|must|valid|unknown|user)"
+    r"|(?:unknown|invalid|unsupported|only).{0,40}\broles?\b|developer instruction",
+    re.IGNORECASE | re.DOTALL,
+)
 _PLACE = re.compile(r"""["']loc\\?["']: ?[\[(]([^\])]*)""")
 """Where a list of faults says which field each is about. The rest may repeat the whole request."""
 
@@ -45,6 +50,9 @@ class Manner:
     """What the server calls the limit of tokens; OpenAI's newer models want another name."""
     folded: bool = False
     opened: bool = False
+
+    def copy(self) -> Manner:
+        return replace(self, left_out=set(self.left_out))
 
     def fields(self, request: Request) -> dict[str, Any]:
         """All of the request but the model and the messages."""
@@ -74,7 +82,8 @@ class Manner:
         `sent` are the fields of the refused request, `words` the server's. `system` says whether
         the refused messages had a system text.
         """
-        named = " ".join(_PLACE.findall(words)) or words
+        places = " ".join(_PLACE.findall(words))
+        named = places or words
         unwanted = _UNWANTED.search(words) is not None
         found = [
             name
@@ -89,10 +98,10 @@ class Manner:
             return True
         found = [name for name in found if name != "max_completion_tokens"]
         self.left_out.update(found)
-        if not found and system and not self.folded and _ROLES.search(named):
-            self.folded = True
-            return True
-        return bool(found)
+        if found or not system or self.folded:
+            return bool(found)
+        self.folded = "role" in places if places else _ROLES.search(words) is not None
+        return self.folded
 
 
 def is_too_long(words: str) -> bool:

@@ -58,8 +58,8 @@ class RemoteEngine:
         if away:
             notes["do not answer"] = ", ".join(away)
         notes["replies in company"] = "may differ from alone by rounding"
-        for name in dict.fromkeys(name for server in self._servers for name in server.left_out):
-            notes[name.replace("_", " ")] = "not supported by the server; left out"
+        for server in self._servers:
+            notes |= server.describe()
         return notes
 
     def serves(self, contender: Source) -> bool:

@@ -84,11 +84,18 @@ class ModelServer:
         self._key = os.environ.get("OPENAI_API_KEY")
         self._headers: Any = {} if self._key else {"Authorization": openai.omit}
 
-    @property
-    def left_out(self) -> list[str]:
-        """The fields of the decoding that the server does not take for some of its models."""
-        left_out = {name for manner in self._manners.values() for name in manner.left_out}
-        return [name for name in DECODING if name in left_out]
+    def describe(self) -> dict[str, str]:
+        """What the server does not take for some of its models, of what changes the replies."""
+        manners = tuple(self._manners.values())
+        left_out = set[str]().union(*(manner.left_out for manner in manners))
+        notes = {
+            name.replace("_", " "): "not supported by the server; left out"
+            for name in DECODING
+            if name in left_out
+        }
+        if any(manner.folded for manner in manners):
+            notes["system text"] = "put before the first message; the server takes no system role"
+        return notes
 
     def look(self, line: Line) -> None:
         """Read the list of models. Without one, the server is unhealthy and this raises."""
@@ -157,18 +164,21 @@ class ModelServer:
 
     def _open(self, request: Request, model: str, line: Line) -> openai.Stream[ChatCompletionChunk]:
         """The stream of a reply. What the server refuses is left out, one thing after another."""
-        completions, manner = self._client(line).chat.completions, self._manners[model]
+        completions, manner = self._client(line).chat.completions, self._manners[model].copy()
         while True:
             messages: Any = manner.messages(request)
             fields = manner.fields(request)
             try:
-                return completions.create(
+                stream = completions.create(
                     model=model,
                     messages=messages,
                     stream=True,
                     extra_body=fields,
                     extra_headers=self._headers,
                 )
+                # Only what has helped is kept: a refusal may have been misread.
+                self._manners[model] = manner
+                return stream
             except openai.APIStatusError as error:
                 words, status = error.response.text, error.status_code
                 system = messages[0]["role"] == "system"
@@ -216,6 +226,9 @@ class ModelServer:
                         "The model server did not end its reply where it should; try again."
                     )
                 self._check_thoughts(model, said)
+        except openai.APIConnectionError:
+            if not said.reason:  # else it has said all before it was lost
+                raise
         except Ended:
             if not said.chunks:
                 raise ValueError("there is no event in it") from None
@@ -233,6 +246,9 @@ class ModelServer:
     def _end(self, said: _Said, model: str) -> FinishReason:
         """Why a reply ended; an error if it is no whole reply."""
         named = said.reason.casefold()
+        if said.all_thought and (not named or named in _ENDS):
+            self._manners[model].opened = False
+            raise EngineError(ALL_THOUGHT)
         if not named and not said.text.strip("\ufffd"):
             if said.odd:
                 raise ValueError("it holds no text, and something odd")
@@ -243,9 +259,6 @@ class ModelServer:
         if named and not tools and named not in _ENDS:
             self._note(f"ended its reply with {said.reason!r}")
             raise Unavailable(_ERROR)
-        if said.all_thought:
-            self._manners[model].opened = False
-            raise EngineError(ALL_THOUGHT)
         return _ENDS.get(named, "eos")
 
     def _check_error(self, chunk: ChatCompletionChunk) -> None:

@@ -143,6 +143,14 @@ def test_done_ends_a_reply_that_gave_no_reason() -> None:
     assert "broke off" in error(DONE)
 
 
+def test_a_connection_that_is_lost_after_the_end_has_lost_nothing() -> None:
+    def cut(words: bytes) -> Answer:
+        return lambda _: (200, words, {"Content-Length": "99999"})
+
+    assert text(cut(chunk("I am sorry.") + chunk(None, "stop"))) == "I am sorry."
+    assert "broke off" in error(cut(chunk("I am sorry.")))
+
+
 def raw(content: str, reason: str = "null") -> bytes:
     return (
         f'data: {{"model":"m","choices":[{{"delta":{{"content":"{content}"}},'
@@ -278,6 +286,10 @@ TEMPERATURE = (
         [GEMMA],
         [("system", "System role not supported")],
         [("system", "Developer instruction is not enabled for models/gemma-3")],
+        [("system", "Only user and assistant roles are supported!")],
+        [("system", "'system' is not one of ['user', 'assistant'] - 'messages.0.role'")],
+        [("system", '{"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be '
+          "'user' or 'assistant'\"}]}")],
         [("seed", 'Invalid JSON payload received. Unknown name "seed": Cannot find field.')],
         [("repetition_penalty", "Unrecognized request argument supplied: repetition_penalty")],
         [("chat_template_kwargs", "property 'chat_template_kwargs' is unsupported")],
@@ -311,6 +323,30 @@ def test_what_the_decoding_lacks_is_said() -> None:
     notes = engine.describe()
     assert "left out" in notes["temperature"] and "left out" in notes["seed"]
     assert "stream options" not in notes and "repetition penalty" not in notes
+
+
+def test_only_what_has_helped_is_kept() -> None:
+    server = StandIn(lambda _: (400, b"unknown field seed"))
+    engine = server.engine()
+    assert isinstance(stream(engine)[-1], Failed)
+    server.answer = GOOD
+    stream(engine)
+    assert "seed" in server.asked[-1] and "seed" not in engine.describe()
+
+
+def test_a_server_in_trouble_does_not_change_the_prompt() -> None:
+    server = StandIn(lambda _: (500, b"internal system error"))
+    engine = server.engine()
+    assert isinstance(stream(engine)[-1], Failed) and len(server.asked) == 1
+    server.answer = GOOD
+    stream(engine)
+    assert server.asked[-1]["messages"][0]["role"] == "system"
+
+
+def test_that_the_system_text_was_folded_is_said() -> None:
+    engine = refusing(GEMMA).engine()
+    stream(engine)
+    assert "first message" in engine.describe()["system text"]
 
 
 def test_a_server_that_refuses_everything_is_asked_a_few_times_only() -> None:
@@ -561,6 +597,7 @@ def test_thoughts_are_no_part_of_a_reply(words: bytes) -> None:
     [
         chunk("<think>Is she sad? ") + chunk("Perhaps", "length"),
         chunk("<think>Is she sad?</think>\n", "stop"),
+        chunk("<think>Is she sad?"),
         chunk(None, reasoning_content="Is she sad?") + chunk(None, "length"),
     ],
 )
