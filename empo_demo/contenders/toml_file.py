@@ -7,7 +7,6 @@ file, the place in it, and what is allowed there.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
@@ -17,7 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from tomlkit.items import AoT
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.strategies import STRATEGIES
@@ -121,38 +122,46 @@ def check_contenders(contenders: Sequence[Contender], *, where: str) -> None:
 
 
 def add_contender(path: Path, contender: Contender) -> None:
-    """Append `contender` to the file at `path` and keep the rest unchanged.
+    """Append `contender` to the file at `path` and keep the rest unchanged, comments too.
 
     Local models are written relative to the file's folder. The file is replaced in one step, and
     only if the new file is valid. Otherwise `SettingsError` is raised.
     """
     old = _read(path)
-    text = f"{old.rstrip()}\n\n{contender_toml(contender, path.resolve().parent)}"
-    table = _parse(path, text)
-    ids = Counter(row.id for row in table.contenders)
-    if ids[contender.id] > 1:
+    if any(row.id == contender.id for row in _parse(path, old).contenders):
         raise SettingsError(
             f"{path} already lists a contender {contender.id!r}; give the new one another id."
         )
+    document = tomlkit.parse(old)
+    rows: Any = document.setdefault("contenders", tomlkit.aot())
+    values = _values(contender, path.resolve().parent)
+    # A table of its own where the others have one; else one more in the list between brackets.
+    table = tomlkit.table() if isinstance(rows, AoT) else tomlkit.inline_table()
+    table.update(values)
+    if isinstance(rows, AoT) and rows:
+        rows[-1].add(tomlkit.nl())
+    rows.append(table)
+    text = tomlkit.dumps(document)
+    _parse(path, text)
     write_file(path, text)
 
 
 def write_roster(path: Path, roster: Roster) -> None:
     """Write `roster` as a new file, so that `add_contender` can extend a preset."""
     folder = path.resolve().parent
-    head = {
-        name: getattr(roster, name) for name in ("name", "tiny", "system_prompt", "quantization")
-    }
-    tables = [contender_toml(contender, folder) for contender in roster.contenders]
-    parts = [_table(head), "[decoding]\n" + _table(asdict(roster.decoding)), *tables]
-    text = "\n".join(parts)
+    head = ("name", "tiny", "system_prompt", "quantization")
+    document = tomlkit.document()
+    document.update(_known({name: getattr(roster, name) for name in head}))
+    document["decoding"] = _known(asdict(roster.decoding))
+    document["contenders"] = [_values(contender, folder) for contender in roster.contenders]
+    text = tomlkit.dumps(document)
     _parse(path, text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text)
 
 
-def contender_toml(contender: Contender, folder: Path) -> str:
-    """One ``[[contenders]]`` table, with local paths relative to `folder`."""
+def _values(contender: Contender, folder: Path) -> dict[str, Any]:
+    """The keys of a contender that differ from an empty one, with paths relative to `folder`."""
     empty = Contender(id="", base="")
     values = {}
     for name in _ContenderTable.model_fields:
@@ -161,7 +170,11 @@ def contender_toml(contender: Contender, folder: Path) -> str:
             continue
         paths = name in ("base", "adapter", "predictions")
         values[name] = _relative(value, folder) if paths else value
-    return "[[contenders]]\n" + _table(values)
+    return values
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def resolve_model(model: str, folder: Path, where: str, *, served: bool = False) -> str:
@@ -242,7 +255,7 @@ def _contender(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
@@ -287,9 +300,3 @@ def _one_line(error: ValidationError) -> str:
 def _relative(model: str, folder: Path) -> str:
     path = Path(model)
     return os.path.relpath(path, folder) if path.is_absolute() else model
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    """Lines of TOML: for texts, numbers, booleans and lists its notation is that of JSON."""
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
-    return "".join(f"{line}\n" for line in lines).replace("\x7f", "\\u007f")

@@ -259,6 +259,25 @@ def test_an_added_contender_keeps_the_file_and_its_lineage(
     assert list(path.parent.glob(".*.tmp")) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff# ours\n" + TWO,
+        TWO + "\n[decoding]  # ours\ntemperature = 0.5\n",
+        'contenders = [ # ours\n {id = "base", base = "model"},\n'
+        ' {id = "aligned", base = "model", adapter = "adapter"},\n]\n',
+    ],
+)
+def test_a_contender_is_added_to_any_layout_of_the_file(
+    write: Callable[[str], Path], text: str
+) -> None:
+    path = write(text)
+    add_contender(path, Contender("new", "owner/name", label='a "b" \u2028 \x7f'))
+    assert [one.id for one in load(path).contenders] == ["base", "aligned", "new"]
+    assert load(path)["new"].label == 'a "b" \u2028 \x7f'
+    assert "# ours" in path.read_text(encoding="utf8")
+
+
 def test_a_written_roster_reads_back_equal(write: Callable[[str], Path], tmp_path: Path) -> None:
     roster = read_roster(write('system_prompt = "Two\\nlines \\"quoted\\""\n' + TWO))
     write_roster(tmp_path / "elsewhere" / "copy.toml", roster)
