@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 EVERY = 10.0
@@ -44,7 +45,16 @@ def steps(total: int) -> Iterator[Begin]:
 
     At the end the bar disappears, so that an error stands alone.
     """
-    with _bar(total) if sys.stderr.isatty() else _lines(total) as begin:
+    task, begun = _Task("", total=total), False
+
+    def begin(name: str, done: int | None = None) -> None:
+        nonlocal begun
+        if done is None:
+            done = task.done + begun
+        begun = True
+        task.update(done, total, name)
+
+    with _bar(task) if sys.stderr.isatty() else _lines(task):
         yield begin
 
 
@@ -52,34 +62,48 @@ def steps(total: int) -> Iterator[Begin]:
 def amount(title: str, *, in_bytes: bool = True) -> Iterator[Report]:
     """A function that reports how much of one long piece of work is done. The whole may be unknown
     until its first call."""
-    with (
-        _amount_bar(title, in_bytes)
-        if sys.stderr.isatty()
-        else _amount_lines(title, in_bytes) as report
-    ):
-        yield report
+    task = _Task(title, in_bytes=in_bytes)
+    if sys.stderr.isatty():
+        with _bar(task):
+            yield task.update
+        return
+    started = time.monotonic()
+    with _lines(task):
+        yield task.update
+    # By the clock, not by what was printed: on a busy machine the other thread may come late.
+    elapsed = time.monotonic() - started
+    if elapsed >= EVERY and task.total is not None:
+        print(f"{task.line()}, {elapsed:.0f} s", file=sys.stderr, flush=True)
+
+
+@dataclass
+class _Task:
+    """What is done of a whole. `shown` is called after every change."""
+
+    title: str
+    total: int | None = None
+    in_bytes: bool = False
+    done: int = 0
+    shown: Callable[[], None] = lambda: None
+
+    def update(self, done: int, total: int, title: str | None = None) -> None:
+        self.done, self.total = done, total
+        self.title = self.title if title is None else title
+        self.shown()
+
+    def line(self) -> str:
+        """The state in words, for a pipe or a file."""
+        if self.total is None:
+            return f"{self.title}: begun"
+        done, total = (
+            f"{n / 1e9:.2f}" if self.in_bytes else f"{n:,}" for n in (self.done, self.total)
+        )
+        return f"{self.title}: {done} of {total}{' GB' if self.in_bytes else ''} done"
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Begin]:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, before = bar.add_task("…", total=total), -1
-
-        def begin(name: str, done: int | None = None) -> None:
-            nonlocal before
-            before = done = before + 1 if done is None else done
-            bar.update(task, description=escape(name), completed=min(done, total))
-
-        yield begin
-
-
-@contextmanager
-def _amount_bar(title: str, in_bytes: bool) -> Iterator[Report]:
+def _bar(task: _Task) -> Iterator[None]:
+    """Show `task` as a bar of rich with the remaining time."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import (
@@ -91,60 +115,31 @@ def _amount_bar(title: str, in_bytes: bool) -> Iterator[Report]:
         TimeRemainingColumn,
     )
 
-    count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    count = DownloadColumn() if task.in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(title), total=None)
+        row = bar.add_task(escape(task.title) or "…", total=task.total)
 
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def show() -> None:
+            bar.update(
+                row,
+                description=escape(task.title),
+                completed=min(task.done, task.total or 0),
+                total=task.total,
+            )
 
-        yield report
-
-
-@contextmanager
-def _lines(total: int) -> Iterator[Begin]:
-    before, title = -1, ""
-
-    def begin(name: str, done: int | None = None) -> None:
-        nonlocal before, title
-        before, title = before + 1 if done is None else done, name
-
-    with _speaking(lambda: f"{title}: {max(before, 0):,} of {total:,} done"):
-        yield begin
+        task.shown = show
+        yield
 
 
 @contextmanager
-def _amount_lines(title: str, in_bytes: bool) -> Iterator[Report]:
-    known: tuple[int, int] | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal known
-        known = done, total
-
-    def said() -> str:
-        if known is None:
-            return f"{title}: begun"
-        done, total = (f"{n / 1e9:.2f}" if in_bytes else f"{n:,}" for n in known)
-        return f"{title}: {done} of {total}{' GB' if in_bytes else ''} done"
-
-    started = time.monotonic()
-    with _speaking(said):
-        yield report
-    # By the clock, not by what was printed: on a busy machine the other thread may come late.
-    elapsed = time.monotonic() - started
-    if elapsed >= EVERY and known is not None:
-        print(f"{said()}, {elapsed:.0f} s", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _speaking(said: Callable[[], str]) -> Iterator[None]:
-    """Print what `said` returns, with the seconds so far, at most every `EVERY` seconds."""
+def _lines(task: _Task) -> Iterator[None]:
+    """Print the line of `task`, with the seconds so far, at most every `EVERY` seconds."""
     ended, started = threading.Event(), time.monotonic()
 
     def speak() -> None:
         while not ended.wait(EVERY):
-            print(f"{said()}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            print(f"{task.line()}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=speak, name="progress", daemon=True)
     thread.start()

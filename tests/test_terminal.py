@@ -153,6 +153,29 @@ def test_an_amount_that_took_long_ends_with_its_last_line_even_if_no_other_came(
     assert capsys.readouterr().err == "", "what is short says nothing"
 
 
+BARS = """
+from empo_demo.progress import amount, progress
+with amount("Merging [x]") as report:
+    report(250_000_000, 500_000_000)
+for _ in progress(range(4), "scoring"):
+    pass
+"""
+
+
+def test_on_a_terminal_both_kinds_are_bars_that_go_away() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    ran = subprocess.run([sys.executable, "-c", BARS], stderr=theirs, cwd=REPOSITORY, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert ran.returncode == 0
+    assert "Merging [x]" in shown and "250.0/500.0 MB" in shown
+    assert "scoring" in shown and "3/4" in shown and "done" not in shown
+    assert shown.endswith("\x1b[2K"), "the last line is cleared"
+
+
 class Idle:
     """A thread that does nothing."""
 
