@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 import secrets
 import threading
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ class Admission:
         if address:
             key, count = self._address_key(address, "explore"), self.limit.explores_per_address
             with self.database.write() as session:
-                self._count(session, key, count, now(), "comparisons")
+                self._count(session, key, count, now(), "comparison")
 
     def forget_addresses(self, token: str, address: str | None) -> None:
         """Erase the hashed addresses of a voter's rounds, and those of the address at hand.
@@ -114,7 +115,7 @@ class Admission:
                 self._forgotten.setdefault(key, []).append(at)
 
     def _count(
-        self, session: Session, key: str, count: int, at: datetime, what: str = "rounds"
+        self, session: Session, key: str, count: int, at: datetime, what: str = "round"
     ) -> None:
         since = at - self.limit.window
         if not self.database.sqlite:
@@ -128,9 +129,16 @@ class Admission:
         if len(recent) >= count:
             wait = (recent[len(recent) - count] - since).total_seconds()
             minutes = int(self.limit.window.total_seconds() // 60)
+            things = what if count == 1 else f"{what}s"
+            if key.startswith("v:"):
+                raise NotAllowed(
+                    f"You have opened {count} {things} in {minutes} minutes, which is the limit. "
+                    f"Your text is not lost: go on in {_spell(wait)}."
+                )
+            # Others share an address, so one visitor may not have opened all of these.
             raise NotAllowed(
-                f"That were {count} {what} in {minutes} minutes, the most that are taken. "
-                f"Your text is not lost: go on in {_spell(wait)}."
+                f"Your network has opened {count} {things} in {minutes} minutes, which is the "
+                f"limit. Your text is not lost: go on in {_spell(wait)}."
             )
         session.add(Limit(key=key, at=at))
 
@@ -147,5 +155,5 @@ def _network(address: str) -> str:
 
 
 def _spell(seconds: float) -> str:
-    whole = max(1, round(seconds + 0.5))
-    return f"{whole} s" if whole < 120 else f"{whole // 60 + 1} minutes"
+    whole = max(1, math.ceil(seconds))
+    return f"{whole} s" if whole < 120 else f"{math.ceil(whole / 60)} minutes"

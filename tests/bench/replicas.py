@@ -127,7 +127,7 @@ class Visitor:
                     client.predict(self.voter, [], "Hello.", self.consent, api_name="/open_round")
                     let_in += 1
                 except Exception as refusal:
-                    if "the most that are taken" not in str(refusal):
+                    if "which is the limit" not in str(refusal):
                         raise
             return let_in
 

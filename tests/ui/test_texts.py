@@ -163,3 +163,14 @@ def test_consent_is_given_to_the_text_that_was_shown(arena: Arena) -> None:
     assert arena.stats().exportable == 1
     with arena.store.database.read() as read:
         assert read.query(Round).one().consent == german.version
+
+
+def test_the_limit_of_rounds_is_told_in_german() -> None:
+    told = (
+        "You have opened 30 rounds in 10 minutes, which is the limit. "
+        "Your text is not lost: go on in 4 minutes."
+    )
+    assert GERMAN.own(told) == (
+        "Sie haben in 10 Minuten 30 Runden begonnen, das ist die Grenze. "
+        "Ihr Text ist nicht verloren: In 4 Minuten geht es weiter."
+    )
