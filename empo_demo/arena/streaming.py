@@ -68,6 +68,8 @@ class RoundStream:
             stream = withholding(said, self._screen)
             if not self.live.stop.is_set():
                 for event in stream:
+                    if self.live.stop.is_set():
+                        break  # what a stream says once it was cut is no reply
                     yield from self._record(event)
                     if self.live.stop.is_set() or self._withheld():
                         break

@@ -9,6 +9,7 @@ read in one prefill.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ from empo_demo.dialogue import Message
 from empo_demo.engine.batch import Batch
 from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
 from empo_demo.engine.places import FairLock, Places
-from empo_demo.engine.protocol import Event, Request
+from empo_demo.engine.protocol import Event, Interruptible, Request
 from empo_demo.engine.round_rows import RoundRows, prepare_rows
 from empo_demo.engine.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once
 from empo_demo.engine.row import Row
@@ -110,14 +111,23 @@ class LocalEngine:
                 )
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """Yield the events of all `requests` until each has ended; close to stop in one token."""
+        """Yield the events of all `requests` until each has ended; close to stop in one token.
+
+        It can be cut from another thread: in line at once, else in one token.
+        """
         self.check(requests)
-        ticket = object()
-        stream = self._stream(requests, ticket)
+        ticket = threading.Event()
+
+        def cut() -> None:
+            ticket.set()
+            self._places.wake()
+
+        stream = Interruptible(self._stream(requests, ticket), cut)
         self._tickets[stream] = ticket
         return stream
 
-    def _stream(self, requests: Sequence[Request], ticket: object) -> Iterator[Event]:
+    def _stream(self, requests: Sequence[Request], ticket: threading.Event) -> Iterator[Event]:
+        """The events of a round; `ticket` is set when the round is given up."""
         with self._turn:
             current = prepare_rows(requests, self.batch_of)
         if all(row.done for _, row in current.rows):
@@ -130,10 +140,11 @@ class LocalEngine:
             self._running.append(current)
             return True
 
-        self._places.take(ticket, claim)
+        if not self._places.take(ticket, claim, ticket.is_set):
+            return
         try:
             self._joining.append(current)
-            while not current.done:
+            while not current.done and not ticket.is_set():
                 with self._turn:
                     # The step of another thread may have made events for this round.
                     events = current.drain()

@@ -28,23 +28,41 @@ class Places:
         with self._changed:
             return self._line.index(ticket) + 1 if ticket in self._line else 0
 
-    def take(self, ticket: object, claim: Callable[[], bool] = lambda: True) -> None:
+    def take(
+        self,
+        ticket: object,
+        claim: Callable[[], bool] = lambda: True,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Wait for a place. `ticket` can be any object that belongs to the caller.
 
         `claim` is called when it is the ticket's turn, for one ticket at a time. It returns
         whether there is room, and if so it reserves the room. It is called again after each
-        `give_back`.
+        `give_back`. False, and no place taken, if `given_up` says so; it is asked after `wake`.
         """
+        taken = False
+
+        def over() -> bool:
+            nonlocal taken
+            if given_up():
+                return True
+            taken = self._free > 0 and self._line[0] is ticket and claim()
+            return taken
+
         with self._changed:
             self._line.append(ticket)
             try:
-                self._changed.wait_for(
-                    lambda: self._free > 0 and self._line[0] is ticket and claim()
-                )
-                self._free -= 1
+                self._changed.wait_for(over)
+                self._free -= taken
+                return taken
             finally:
                 self._line.remove(ticket)
                 self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let everyone who waits look whether they have given up."""
+        with self._changed:
+            self._changed.notify_all()
 
     def give_back(self) -> None:
         with self._changed:

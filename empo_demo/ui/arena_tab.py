@@ -218,16 +218,19 @@ def _wire(p: Parts, h: Handlers) -> None:
         p.retry.click(again, [p.session], outputs, **stream),
         p.keep.click(h.keep, [p.session], outputs, **_PRIVATE),
     )
+    votes = {**_PRIVATE, "concurrency_id": VOTES}
     release = {"js": RELEASE, "api_visibility": "private"}
     for event in rounds:
         event.then(None, None, None, **release)
     if not h.recorded_replies:
-        # Without `cancels`, a round that is being written would come back over the new page.
-        new = p.new.click(h.new, [p.session], outputs, cancels=list(rounds), **_PRIVATE)
+        # A round that is being written would come back over the new page, so the page leaves it.
+        # This comes first: until it is left, Gradio takes no other Send.
+        p.new.click(None, None, None, cancels=list(rounds), queue=False, api_visibility="private")
+        new = p.new.click(h.new, [p.session], outputs, **votes)
         new.then(None, None, None, **release)
     p.share.click(h.share, [p.session], outputs, **_PRIVATE)
-    votes = {**_PRIVATE, "concurrency_id": VOTES}
-    p.stop.click(h.stop, [p.session], outputs, **votes)
+    stopping = p.stop.click(h.stopping, [p.session], outputs, **votes)
+    stopping.then(h.stop, [p.session], outputs, **votes)
     for button, kind in zip(p.vote, KINDS, strict=True):
         button.click(partial(h.vote, kind.name), [p.session], outputs, trigger_mode="once", **votes)
     p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)

@@ -158,13 +158,22 @@ class Handlers(Arrivals):
             self.arena, self.show(session), replace(session, round=opened.round_id), opened
         )
 
+    def stopping(self, stored: Any) -> Changes:
+        """Say that the round is being stopped.
+
+        This comes before `stop`, whose answer could overwrite what became of the round.
+        """
+        say = texts_of(self._session(stored).language)
+        return {self.parts.message: highlights.message(say("stopping"))}
+
     def stop(self, stored: Any) -> Changes:
+        """Stop the round; its stream shows the rest."""
         session = self._session(stored)
         try:
             self.arena.stop(session.voter, session.round)
         except Exception as error:
             return self.show(session).told(error)
-        return {self.parts.message: highlights.message(texts_of(session.language)("stopping"))}
+        return {self.parts.stop: gr.update(visible=False)}
 
     def vote(self, verdict: str, stored: Any) -> Changes:
         """Cast the vote and show who was who. A vote on the rehearsal is not stored."""

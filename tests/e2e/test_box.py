@@ -19,6 +19,16 @@ LONG = " ".join(f"word{n}." for n in range(300))
 def begin_anew(page: Any) -> None:
     """Press New dialogue, and play a round to its vote."""
     page.click("#new")
+    plays_on(page)
+
+
+def leave(page: Any) -> None:
+    """Press New dialogue while a round is being answered, and wait until the page has left it."""
+    with page.expect_response("**/gradio_api/cancel"):
+        page.click("#new")
+
+
+def plays_on(page: Any) -> None:
     # The first screen's round to rehearse is back.
     expect(page.locator(".tag")).to_be_visible()
     expect(page.locator(BOX)).to_be_enabled()
@@ -44,7 +54,8 @@ def test_new_dialogue_while_they_write_stops_them_and_stays_new(
     served.engine.enqueue(LONG, LONG)
     send(visitor)
     expect(visitor.locator("#pane_a .pane .text")).to_contain_text("word3")
-    begin_anew(visitor)
+    leave(visitor)
+    plays_on(visitor)
     assert served.engine.closed == closed + 1, "the models write for nobody no more"
 
 

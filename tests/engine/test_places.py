@@ -107,6 +107,51 @@ def test_a_round_in_line_knows_its_position_and_starts_when_one_ends(
     assert isinstance(found[0][-1], Finished) and engine.waiting == 0
 
 
+def test_a_round_that_is_cut_in_line_leaves_it_at_once(exact_engine: LocalEngine) -> None:
+    engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
+    running = engine.stream(REQUESTS)
+    next(running)
+    found: dict[str, list[Event]] = {}
+    waiting = {name: engine.stream(REQUESTS) for name in "bc"}
+    threads = [
+        threading.Thread(target=lambda n=name: found.update({n: list(waiting[n])}))  # type: ignore[misc]
+        for name in waiting
+    ]
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        until(lambda number=number: engine.waiting == number)  # type: ignore[misc]
+    waiting["b"].cut()  # type: ignore[attr-defined]
+    threads[0].join(1)
+    assert found == {"b": []}, "it ended at once, and said nothing"
+    assert engine.waiting == 1 and engine.queue_position(waiting["c"]) == 1
+    running.close()  # type: ignore[attr-defined]
+    threads[1].join(60)
+    assert isinstance(found["c"][-1], Finished), "the place of the round that ran is free"
+
+
+def test_a_round_that_is_cut_while_it_runs_gives_its_place_to_the_next(
+    exact_engine: LocalEngine,
+) -> None:
+    engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
+    running = engine.stream(REQUESTS)
+    next(running)
+    running.cut()  # type: ignore[attr-defined]
+    assert not any(isinstance(event, Finished) for event in running)
+    before = engine.stream(REQUESTS)
+    before.cut()  # type: ignore[attr-defined]
+    assert list(before) == [], "also before it was read at all"
+    assert isinstance(list(engine.stream(REQUESTS))[-1], Finished)
+
+
+def test_a_ticket_that_gives_up_as_it_is_served_reserves_nothing() -> None:
+    places, gone = Places(1), threading.Event()
+    gone.set()
+    assert not places.take(
+        "x", claim=lambda: pytest.fail("room was reserved"), given_up=gone.is_set
+    )
+    assert places.waiting == 0 and places.take("y")
+
+
 def test_a_stream_that_was_never_started_takes_no_place(exact_engine: LocalEngine) -> None:
     engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
     engine.stream(REQUESTS).close()  # type: ignore[attr-defined]

@@ -217,6 +217,20 @@ def test_closing_the_engine_leaves_a_silent_server_at_once(words: bytes) -> None
     assert {event.side for event in events if isinstance(event, Failed)} == {"a", "b"}
 
 
+@pytest.mark.parametrize("words", [b"", HEAD.encode(), FIRST_WORDS])
+def test_a_stream_that_is_cut_leaves_a_silent_server_within_a_second(words: bytes) -> None:
+    server = SilentServer(words)
+    stream: Any = RemoteEngine(server.url, CONTENDERS).stream(pair())
+    events: list[Any] = []
+    reader = threading.Thread(target=lambda: events.extend(stream), daemon=True)
+    reader.start()
+    assert all(server.asked.acquire(timeout=PROMPT) for _ in pair())
+    stream.cut()
+    reader.join(1)
+    assert not reader.is_alive(), "whoever reads is free"
+    assert all(server.left.acquire(timeout=PROMPT) for _ in pair())
+
+
 def test_one_side_that_fails_leaves_the_other_alone(server: Server) -> None:
     server.broken = "lora"
     events = list(RemoteEngine(server.url, CONTENDERS).stream(pair()))
