@@ -35,6 +35,7 @@ from empo_demo.ui import (
     lanes,
     results_tab,
 )
+from empo_demo.ui.health import Health
 from empo_demo.ui.middleware import Doors, Guard, PackedPage, on_space
 from empo_demo.ui.parts import Labels
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
@@ -80,7 +81,8 @@ def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: 
     threads = lanes.install(page, arena.settings)
     # uvicorn would believe X-Forwarded-For of 127.0.0.1; the Guard decides whom to believe.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
-    options = {**launch_options(arena.settings, outermost), "max_threads": threads, **more}
+    walls = [*outermost, Middleware(Health, arena=arena)]
+    options = {**launch_options(arena.settings, walls), "max_threads": threads, **more}
     options["app_kwargs"]["routes"].append(export_route.route(arena))
     try:
         page.launch(**options, prevent_thread_lock=True)
