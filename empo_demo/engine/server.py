@@ -7,7 +7,6 @@ sides wait for each other. `Unavailable` is raised if another server may do bett
 
 from __future__ import annotations
 
-import codecs
 import json
 import logging
 import math
@@ -20,13 +19,13 @@ from typing import Any
 
 import httpx2
 import openai
-from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionChunk
 
 from empo_demo.engine.manners import DECODING, Manner, is_too_long
 from empo_demo.engine.model_names import is_same, served_name
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
-from empo_demo.engine.thoughts import ALL_THOUGHT, ThoughtFilter
+from empo_demo.engine.reply_text import ReplyText
+from empo_demo.engine.thoughts import ALL_THOUGHT
 from empo_demo.engine.transport import CHECK, Ended, Line
 from empo_demo.errors import EngineError, first_line
 
@@ -50,8 +49,6 @@ _ENDS: dict[str, FinishReason] = {
 
 _ERROR_KEYS = {"message", "detail", "error_type", "error_message"}
 """The keys of an error that is sent as an event of its own."""
-_ASIDE = ("reasoning_content", "reasoning", "thinking")
-"""Where servers that tell thoughts from the reply put the thoughts."""
 
 
 class Unavailable(EngineError):
@@ -201,17 +198,16 @@ class ModelServer:
         if status in (400, 422):
             return EngineError(f"The model server refused the request; {_TRY}")
         message = f"The model server answered with an error ({status}); {_TRY}"
+        if status < 500 and status not in (404, 408, 429):
+            return EngineError(message)
         pause = _pause(error.response.headers.get("retry-after", ""))
-        if status in (429, 503) and pause is not None:
-            return Busy(message, pause)
-        kind = Unavailable if status >= 500 or status in (404, 408, 429) else EngineError
-        return kind(message)
+        return Unavailable(message) if pause is None else Busy(message, pause)
 
     def _read(
         self, request: Request, model: str, stream: openai.Stream[ChatCompletionChunk]
     ) -> Iterator[Event]:
         started = time.perf_counter()
-        said = _Said(opened=self._manners[model].opened)
+        said = ReplyText(opened=self._manners[model].opened)
         try:
             for chunk in stream:
                 if not isinstance(chunk, ChatCompletionChunk):
@@ -243,7 +239,7 @@ class ModelServer:
         elapsed = (time.perf_counter() - started) * 1000
         yield Finished(request.side, reason, said.text, said.tokens or said.pieces, elapsed)
 
-    def _end(self, said: _Said, model: str) -> FinishReason:
+    def _end(self, said: ReplyText, model: str) -> FinishReason:
         """Why a reply ended; an error if it is no whole reply."""
         named = said.reason.casefold()
         if said.all_thought and (not named or named in _ENDS):
@@ -269,7 +265,7 @@ class ModelServer:
             self._note(f"broke off: {json.dumps(told, default=str)}")
             raise Unavailable(_ERROR)
 
-    def _check_thoughts(self, model: str, said: _Said) -> None:
+    def _check_thoughts(self, model: str, said: ReplyText) -> None:
         """Raise if the text so far was a thought that the model's template had opened."""
         if said.stray:
             self._manners[model].opened = True
@@ -295,78 +291,6 @@ class ModelServer:
     def _note(self, words: str) -> None:
         """Log what a server says. It may name a model, so no visitor of a blind round reads it."""
         log.error("%s %s", self.url, " ".join(words.split())[:500])
-
-
-class _Said:
-    """What the chunks of one reply have said so far, without thoughts and NULs.
-
-    `tokens` is the server's count (0 if it gave none), `pieces` that of the chunks with text, and
-    `reason` why the reply ended ("" while it has not). `odd`: some part could not be read.
-    """
-
-    def __init__(self, *, opened: bool) -> None:
-        self.text, self.reason, self.chunks, self.pieces, self.tokens = "", "", 0, 0, 0
-        self.odd = False
-        self._thoughts = ThoughtFilter(opened=opened)
-        self._silent = False
-        # A chunk may end between the two halves of a character, which JSON writes as two escapes.
-        self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
-
-    @property
-    def all_thought(self) -> bool:
-        return not self.text.strip() and (self._silent or self._thoughts.thought)
-
-    @property
-    def stray(self) -> bool:
-        return self._thoughts.stray
-
-    def push(self, chunk: ChatCompletionChunk) -> str:
-        """Take a chunk and return what it adds to the reply; a `ValueError` if it is none."""
-        added = ""
-        try:
-            for choice in chunk.choices or ():
-                delta: Any = choice.delta
-                if delta:
-                    parts = _parts(delta.content)
-                    added += "".join(p["text"] or "" for p in parts if p["type"] == "text")
-                    thinks = any(part["type"] != "text" for part in parts)
-                    aside = any(getattr(delta, name, None) for name in _ASIDE)
-                    self._silent = self._silent or thinks or aside
-                self.reason = str(choice.finish_reason or self.reason)
-        except (AttributeError, TypeError, KeyError):
-            raise ValueError("its choices have another form") from None
-        self.chunks += 1
-        self.pieces += bool(added)
-        usage = chunk.usage
-        self.odd = self.odd or not isinstance(usage, CompletionUsage | None)
-        count = getattr(usage, "completion_tokens", None)
-        if type(count) is int and 0 < count < 10**7:
-            self.tokens = count
-        return self._add(self._thoughts.push(self._join(added, final=False)))
-
-    def flush(self) -> str:
-        """What is left when nothing more comes."""
-        rest = self._thoughts.push(self._join("", final=True))
-        return self._add(rest + self._thoughts.flush())
-
-    def _join(self, text: str, *, final: bool) -> str:
-        whole = self._halves.decode(text.encode("utf-16-le", "surrogatepass"), final)
-        self.odd = self.odd or "\ufffd" in whole
-        return whole.replace("\0", "")
-
-    def _add(self, text: str) -> str:
-        text = text if self.text else text.lstrip()
-        self.text += text
-        return text
-
-
-def _parts(content: Any) -> list[dict[str, Any]]:
-    """The content of a chunk as parts: most servers send a text, some a list of parts."""
-    if isinstance(content, list):
-        return [{"type": "text", **part} for part in content]
-    if content is None or isinstance(content, str):
-        return [{"type": "text", "text": content or ""}]
-    raise TypeError
 
 
 def _pause(retry_after: str) -> float | None:

@@ -100,14 +100,17 @@ class _Body(httpx2.SyncByteStream):
 
 
 def _events(answer: httpx2.Response) -> Iterator[bytes]:
-    """A stream of events. A reader that has met `[DONE]` never comes to its end."""
-    decode = codecs.getincrementaldecoder("utf8")().decode
+    """A stream of events. A reader that has met `[DONE]` never comes to its end.
+
+    Halves of characters, which are no UTF-8, become escapes of JSON.
+    """
+    decode = codecs.getincrementaldecoder("utf8")("surrogatepass").decode
     size = 0
     for part in answer.iter_bytes():
         size += len(part)
         if size > _MOST_STREAM:
             raise ValueError(f"it is longer than {_MOST_STREAM:,} bytes")
-        yield decode(part).translate(_LEFT_OUT).encode()
+        yield decode(part).translate(_LEFT_OUT).encode("utf8", "backslashreplace")
     yield b"\n\n"  # an empty line completes the last event, which some servers leave out
     raise Ended
 

@@ -155,7 +155,7 @@ def raw(content: str, reason: str = "null") -> bytes:
     return (
         f'data: {{"model":"m","choices":[{{"delta":{{"content":"{content}"}},'
         f'"finish_reason":{reason}}}]}}\n\n'
-    ).encode()
+    ).encode("utf8", "surrogatepass")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,7 @@ def raw(content: str, reason: str = "null") -> bytes:
         (("sorry \\ude22", " oh"), "sorry \ufffd oh"),
         (("sorry ", "\\ud83d"), "sorry \ufffd"),
         (("sorry \\ud83d", "", "\\ude22"), "sorry 😢"),
+        (("sorry \ud83d", "\ude22"), "sorry 😢"),  # as bytes that are no UTF-8
     ],
 )
 def test_halves_of_a_character_are_joined(pieces: tuple[str, ...], whole: str) -> None:
@@ -464,7 +465,7 @@ def busy(times: int, headers: dict[str, str], status: int = 429) -> StandIn:
     return StandIn(answer)
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 529])
 @pytest.mark.parametrize("pause", ["1", "0", "0.2", None])
 def test_a_busy_server_is_asked_again_when_it_says(status: int, pause: str | None) -> None:
     after = formatdate(time.time() + 1, usegmt=True) if pause is None else pause
