@@ -37,10 +37,11 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 KEPT: dict[str, str] = {}
 TEXT = "I failed my driving test again."
 HOME = "203.0.113.7"
-CONSENT, README = consent.TEXT, (REPOSITORY / "README.md").read_text(encoding="utf8")
+CONSENT = consent.TEXT
+README = " ".join((REPOSITORY / "README.md").read_text(encoding="utf8").split())
 CLAIMS = (
-    "not blind, not\nstored.",
-    "**Data**: what is stored about you.",
+    "not blind, not stored.",
+    "**Data**: what is stored about you",
     "Blindness protects honest voters only",
     "Attention checks, limits and clustered intervals protect the board.",
     "hostile files, servers, pages and floods refused",
@@ -325,14 +326,14 @@ def test_without_consent_all_works_nothing_is_used_and_all_goes_within_the_hour(
 # The README's claims ----------------------------------------------------------------------------
 
 
-@keeps("not blind, not\nstored.")
+@keeps("not blind, not stored.")
 def test_a_comparison_in_explore_is_not_stored(arena: Arena) -> None:
     before = everything(arena.store)
     list(arena.explore(Comparison(Dialogue().plus("user", TEXT)))[1])
     assert everything(arena.store) == before
 
 
-@keeps("**Data**: what is stored about you.")
+@keeps("**Data**: what is stored about you")
 def test_a_visitor_is_shown_every_column_that_is_stored_of_their_rounds(arena: Arena) -> None:
     voter = arena.new_voter()
     cast(arena, voter)

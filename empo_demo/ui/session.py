@@ -14,6 +14,7 @@ import gradio as gr
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import InvalidInput
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
+from empo_demo.votes import consent as consents
 
 STORAGE_KEY = "empo-arena"
 STORAGE_SECRET = "empo-arena-browser-state-1"
@@ -36,7 +37,10 @@ class Session:
 
     @classmethod
     def read(cls, stored: Any) -> Session:
-        """From what the browser sent; anything odd counts as a new visit."""
+        """From what the browser sent; anything odd counts as a new visit.
+
+        A consent to an earlier text is none: the visitor is asked again, once.
+        """
         if not isinstance(stored, Mapping):
             return cls()
         texts = {
@@ -44,6 +48,8 @@ class Session:
             for name in ("voter", "consent", "round", "example", "warned", "language")
             if isinstance(stored.get(name), str)
         }
+        if texts.get("consent", REFUSED) not in (REFUSED, *consents.VERSIONS):
+            texts["consent"] = ""
         draft = stored.get("draft")
         session = cls(**texts)
         try:

@@ -17,10 +17,11 @@ such details or signs of a crisis are noticed are never published.
 Your browser holds a random token that ties your votes together. That makes them pseudonymous, \
 not anonymous. Your network address is kept as a keyed hash only, for at most an hour, to limit \
 abuse. If you log in with a Hub account and agree, your user name is stored too.
-Votes are kept without a time limit until you delete them: "Delete my data" removes them from \
-the database at once. Votes are published 24 hours after they were cast at the earliest; for one \
-that was already published, a tombstone is published, the row is taken out and the data set's \
-history is squashed. Copies that others made cannot be called back.
+Votes are kept without a time limit until you delete them: "Delete all my data" removes them \
+from the database at once, and from its private backup as soon as that can be reached. Votes are \
+published 24 hours after they were cast at the earliest; for one that was already published, a \
+tombstone is published, the row is taken out and the data set's history is squashed. Copies that \
+others made cannot be called back.
 If you do not agree, you can use the arena all the same: nothing is published or used, and what \
 you wrote is erased an hour after your last round at the latest."""
 
@@ -37,10 +38,10 @@ anonym. Ihre Netzadresse wird nur als verschlüsselte Prüfsumme und höchstens 
 aufbewahrt, um Missbrauch zu begrenzen. Wenn Sie sich mit einem Hub-Konto anmelden und zustimmen, \
 wird auch Ihr Benutzername gespeichert.
 Stimmen werden ohne Frist aufbewahrt, bis Sie sie löschen: „Alle meine Daten löschen“ entfernt sie \
-sofort aus der Datenbank. Veröffentlicht werden Stimmen frühestens 24 Stunden nach ihrer Abgabe; \
-für eine, die schon veröffentlicht war, wird ein Löschvermerk veröffentlicht, die Zeile entfernt \
-und der Verlauf des Datensatzes zusammengefasst. Kopien, die andere gemacht haben, lassen sich \
-nicht zurückholen.
+sofort aus der Datenbank, und aus deren privater Sicherung, sobald diese erreichbar ist. \
+Veröffentlicht werden Stimmen frühestens 24 Stunden nach ihrer Abgabe; für eine, die schon \
+veröffentlicht war, wird ein Löschvermerk veröffentlicht, die Zeile entfernt und der Verlauf des \
+Datensatzes zusammengefasst. Kopien, die andere gemacht haben, lassen sich nicht zurückholen.
 Wenn Sie nicht zustimmen, können Sie die Arena trotzdem benutzen: Nichts wird veröffentlicht oder \
 verwendet, und was Sie geschrieben haben, wird spätestens eine Stunde nach Ihrer letzten Runde \
 gelöscht."""

@@ -21,9 +21,11 @@ from empo_demo.errors import DataError, NotFound
 from empo_demo.files import parse_json
 from empo_demo.votes.backup import check_file
 from empo_demo.votes.database import Database
+from empo_demo.votes.keeping import changed
 from empo_demo.votes.models import Base, Moment, Reply, Round, Secret, Tombstone, Vote, Voter
 from empo_demo.votes.reasons import not_stored
 from empo_demo.votes.record import Part, Record, TombstoneRecord, VoterRecord, check
+from empo_demo.votes.scrub import mark
 from empo_demo.votes.store import Store
 
 _BATCH = 500
@@ -78,7 +80,7 @@ def _replace_all(database: Database, source: sqlite3.Connection, path: Path) -> 
     with database.write() as sink:
         withdrawn = set(sink.scalars(select(Tombstone.round_id)))
         for table in (Vote, Reply, Round, Voter, Secret):
-            sink.execute(delete(table))
+            mark(sink, changed(sink.execute(delete(table))))
         for row in _rows(source, Secret):
             if isinstance(row["name"], str) and isinstance(row["value"], str):
                 sink.add(Secret(name=row["name"], value=row["value"]))

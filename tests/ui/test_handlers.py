@@ -106,6 +106,18 @@ def test_nothing_is_sent_before_consent_is_given_or_refused(
     assert handlers.arena.stats().exportable == 1
 
 
+def test_who_agreed_to_an_earlier_text_is_asked_again_once(handlers: Handlers) -> None:
+    p, stored = handlers.parts, {**visitor(handlers), "consent": "0" * 64}
+    asked = merged(handlers.send(TEXT, stored))
+    assert asked[p.consent]["visible"] and p.box not in asked
+    agreed = merged(handlers.agree(TEXT, stored))
+    assert not agreed[p.consent]["visible"] and agreed[p.votes]["visible"]
+    (record,) = handlers.arena.my_data(stored["voter"])
+    assert record["round"]["consent"] == handlers.arena.consent_text().version
+    refused = {**visitor(handlers), "consent": "refused"}
+    assert merged(handlers.send(TEXT, refused))[p.votes]["visible"], "a refusal stays one"
+
+
 def test_an_example_plays_without_consent_and_is_not_kept(handlers: Handlers) -> None:
     p = handlers.parts
     page = merged(handlers.choose(4, {}))
