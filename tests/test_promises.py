@@ -23,8 +23,10 @@ from empo_demo.arena.comparison import Comparison
 from empo_demo.board.ballots import Ballot, ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.dialogue import Dialogue
-from empo_demo.errors import NotAllowed
+from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.exchange.export import export_file, write_export
+from empo_demo.exchange.hub import Pusher
+from empo_demo.exchange.hub_backup import Backup
 from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
 from empo_demo.votes import consent, janitor
@@ -32,7 +34,11 @@ from empo_demo.votes.models import Base, Limit, Reply, Round, Vote, Voter
 from empo_demo.votes.store import RateLimit, Store
 from tests.attacks.conftest import Refused, Served, Stranger, serve
 from tests.conftest import REPOSITORY, ROSTER, ScriptedEngine, ScriptedSEM
+from tests.exchange import conftest as exchange
+from tests.exchange.conftest import readable, rows
+from tests.hub import Hub
 
+hub = exchange.hub
 Test = TypeVar("Test", bound=Callable[..., Any])
 KEPT: dict[str, str] = {}
 TEXT = "I failed my driving test again."
@@ -281,6 +287,50 @@ def test_nobody_sees_a_vote_for_a_day(served: Served, stranger: Stranger) -> Non
     assert said in httpx.get(f"{served.url}/export/csv").text
     stranger.call("delete_my_data", voter)
     assert said not in httpx.get(f"{served.url}/export/csv").text
+
+
+@keeps(
+    "Votes are published 24 hours after they were cast at the earliest; for one that was already"
+)
+def test_a_published_vote_leaves_the_data_set_with_its_history_and_a_tombstone(
+    arena: Arena, hub: Hub
+) -> None:
+    voter, pusher = arena.new_voter(), Pusher(arena.store, "anna/votes")
+    gone, kept = cast(arena, voter), cast(arena, arena.new_voter(), "It rained all day.")
+    later(arena.store, hours=23.9)
+    assert pusher.push().published == 0 and not hub.repositories
+    later(arena.store, hours=0.2)
+    assert pusher.push().published == 2
+    held = hub.repositories["dataset/anna/votes"]
+    assert b"license: cc-by-4.0" in held.files["README.md"]
+    assert TEXT.encode() in readable(hub, "anna/votes")
+    arena.delete_my_data(voter)
+    assert pusher.push().withdrawn == 1
+    assert TEXT.encode() not in readable(hub, "anna/votes"), "nor in an earlier commit"
+    assert rows(hub, "anna/votes") == [kept] and held.squashed == 1
+    assert gone in held.files["tombstones.jsonl"].decode()
+
+
+@keeps(
+    'Votes are kept without a time limit until you delete them: "Delete all my data" removes them'
+)
+def test_deleted_votes_leave_the_private_backup_as_soon_as_it_can_be_reached(
+    arena: Arena, hub: Hub
+) -> None:
+    backup, voter = Backup(arena.store, "anna/backup"), arena.new_voter()
+    cast(arena, voter)
+    cast(arena, arena.new_voter(), "It rained all day.")
+    cast(arena, arena.new_voter(), "Nobody may keep this.", agreed=False)
+    assert backup.write() == 2 and hub.repositories["dataset/anna/backup"].private
+    assert TEXT.encode() in readable(hub, "anna/backup")
+    arena.delete_my_data(voter)
+    hub.down = True
+    with pytest.raises(StorageError):
+        backup.write()
+    hub.down = False
+    assert backup.write() == 1
+    left = readable(hub, "anna/backup")
+    assert b"rained" in left and TEXT.encode() not in left and b"Nobody may" not in left
 
 
 @keeps("Copies that others made cannot be called back.")

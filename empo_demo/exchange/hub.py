@@ -23,7 +23,7 @@ from empo_demo.exchange.hub_backup import Backup
 from empo_demo.exchange.import_file import Imported, import_records
 from empo_demo.exchange.outbox import WAIT, Outbox
 from empo_demo.exchange.repeat import repeat
-from empo_demo.exchange.vote_rows import add, cut, rows_of, tombstones_of
+from empo_demo.exchange.vote_rows import add, card, cut, rows_of, tombstones_of
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import Round, Tombstone
 from empo_demo.votes.store import Store
@@ -101,7 +101,7 @@ class Pusher:
         return Pushed(published, withdrawn + take_out(self._store, data_set))
 
     def _with_rows(self, taken: list[str], there: Snapshot) -> dict[str, str]:
-        return add(there, self._outbox.rows(taken))
+        return card(there) | add(there, self._outbox.rows(taken))
 
 
 def take_out(store: Store, data_set: DataSet) -> int:

@@ -19,6 +19,19 @@ from empo_demo.votes.keeping import published_voter
 
 FOLDER = "data"
 TOMBSTONES = "tombstones.jsonl"
+CARD = "README.md"
+_CARD = """\
+---
+license: cc-by-4.0
+configs:
+- config_name: default
+  data_files: data/*.jsonl
+---
+# Votes of an EmPO Arena
+
+Each line of the files in `data/` is one vote: a dialogue, two replies and which one a person chose.
+`tombstones.jsonl` names votes that were withdrawn: please erase them from your copies, too.
+"""
 MAX_FILE = 2_500_000
 """Characters of a file, so at most 10 MB. The Hub keeps a larger file as an object of its own, and
 such objects outlive the squashing of the history."""
@@ -55,6 +68,11 @@ def add(
     for day in sorted({days[round_id] for round_id in left}):
         _append(there, changed, day, [left[name] for name in left if days[name] == day])
     return changed
+
+
+def card(there: Snapshot) -> dict[str, str]:
+    """The data set's card with its licence, unless there is one."""
+    return {} if CARD in there.names else {CARD: _CARD}
 
 
 def cut(there: Snapshot, withdrawn: Container[str], tombstones: Iterable[str]) -> dict[str, str]:

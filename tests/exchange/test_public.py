@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.empathy.personal import mask_words
+from empo_demo.exchange import outbox
 from empo_demo.exchange.export import Report, rows, write_export
 from empo_demo.exchange.formats import rows_of
 from empo_demo.settings import load_settings
@@ -85,7 +86,7 @@ def test_what_was_read_in_a_text_is_masked_like_the_text(arena: Arena) -> None:
     (row,) = rows_of("jsonl", round_)
     said = row["round"]["dialogue"][-1]["content"]
     whole = json.dumps(row)
-    assert not any(part in whole for part in ("ann.lee", "example.org", "0143", "555"))
+    assert not any(part in whole for part in ("ann.lee", "example.org", "555-0143"))
     for key in ("causes", "valence_words"):
         kept = row["round"]["reading"][key]
         assert [word["text"] for word in kept] == ["Mail", "[e-mail]", "[phone number]", "dog"]
@@ -114,3 +115,17 @@ def test_the_report_of_the_page_counts_what_its_download_holds(arena: Arena) -> 
     age(arena.store, hours=25)
     report = Report()
     assert _report(arena, "csv").rows == 1 == len(list(rows(arena.store, "csv", report)))
+
+
+def test_10_000_votes_that_never_leave_do_not_block_the_rest(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention checks at the head of the queue, at a size that a test can have."""
+    monkeypatch.setattr(outbox, "BATCH", 3)
+    voter = arena.new_voter()
+    checks = [cast(arena, voter) for _ in range(4)]
+    with arena.store.database.write() as session:
+        session.execute(update(Round).where(Round.id.in_(checks)).values(check_side="a"))
+    good = [cast(arena, voter) for _ in range(4)]
+    age(arena.store, hours=25)
+    assert outbox.Outbox(arena.store).hand_over() == good[:3]
