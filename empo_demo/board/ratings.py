@@ -17,6 +17,7 @@ import numpy as np
 
 from empo_demo.board import agreement
 from empo_demo.board.ballots import Ballot
+from empo_demo.metrics.statistics import bootstrap_interval
 
 DIMENSIONS = {
     "Dim1": "appropriate",
@@ -79,13 +80,12 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
     by: dict[tuple[str, str], list[Rating]] = defaultdict(list)
     for one in ratings:
         by[one.contender, one.dimension].append(one)
-    rng = np.random.default_rng(seed)
     means = {
-        name: {d: _mean(by[name, d], rng, samples) for d in dimensions if by[name, d]}
+        name: {d: _mean(by[name, d], seed, samples) for d in dimensions if by[name, d]}
         for name in names
     }
     paired = [
-        _paired(one, other, dimension, by, rng, samples)
+        _paired(one, other, dimension, by, seed, samples)
         for one, other in itertools.combinations(names, 2)
         for dimension in dimensions
     ]
@@ -98,9 +98,9 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
     )
 
 
-def _mean(ratings: list[Rating], rng: np.random.Generator, samples: int) -> dict[str, Any]:
+def _mean(ratings: list[Rating], seed: int, samples: int) -> dict[str, Any]:
     values = [one.value for one in ratings]
-    interval = _interval(values, [one.rater for one in ratings], rng, samples)
+    interval = _interval(values, [one.rater for one in ratings], seed, samples)
     return {
         "mean": float(np.mean(values)),
         "interval": interval,
@@ -114,7 +114,7 @@ def _paired(
     other: str,
     dimension: str,
     by: dict[tuple[str, str], list[Rating]],
-    rng: np.random.Generator,
+    seed: int,
     samples: int,
 ) -> dict[str, Any]:
     """Differences `one` − `other` of the same rater on the same item."""
@@ -131,7 +131,7 @@ def _paired(
         "dimension": dimension,
         "n": len(pairs),
         "difference": float(values.mean()) if pairs else None,
-        "interval": _interval(list(values), [rater for rater, _ in pairs], rng, samples),
+        "interval": _interval(list(values), [rater for rater, _ in pairs], seed, samples),
         "effect_size_dz": float(values.mean()) / spread if spread > 0 else None,
         "raters_in_favour": _in_favour(pairs),
     }
@@ -151,19 +151,12 @@ def _in_favour(pairs: list[tuple[str, float]]) -> dict[str, int]:
 
 
 def _interval(
-    values: Sequence[float], raters: Sequence[str], rng: np.random.Generator, samples: int
+    values: Sequence[float], raters: Sequence[str], seed: int, samples: int
 ) -> list[float] | None:
     """95 % interval of the mean, bootstrapped over raters; None for a single rater."""
-    groups = {name: i for i, name in enumerate(dict.fromkeys(raters))}
-    if len(groups) < 2:
+    if len(set(raters)) < 2:
         return None
-    where = [groups[name] for name in raters]
-    sums, counts = np.zeros(len(groups)), np.zeros(len(groups))
-    np.add.at(sums, where, values)
-    np.add.at(counts, where, 1.0)
-    drawn = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=samples)
-    low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
-    return [float(low), float(high)]
+    return list(bootstrap_interval(values, groups=raters, resamples=samples, seed=seed))
 
 
 def _agreement(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.ranking import PHANTOM, Array, Design, Fit, bootstrap, design_of, fit
 from empo_demo.board.separation import Separation, separations
+from empo_demo.metrics.statistics import percentiles
 from empo_demo.votes.verdicts import DECISIVE, VERDICTS
 
 Interval = tuple[float, float]
@@ -205,7 +206,7 @@ def _standing(
         error = float(found.strength_errors[number])
         sandwich = (strength - _Z * error, strength + _Z * error)
         if drawn is not None:
-            boot = _percentiles(_strengths(found.design, drawn)[:, number])
+            boot = percentiles(_strengths(found.design, drawn)[:, number])
         if separation is not None:
             sandwich = separation.interval(strength, sandwich)
             boot = separation.interval(strength, boot) if boot is not None else None
@@ -231,7 +232,7 @@ def _effect(found: Fit | None, drawn: Array | None, column: int | None) -> Effec
     estimate, error = found.effect(column) or (0.0, 0.0)
     interval = (estimate - _Z * error, estimate + _Z * error)
     if drawn is not None:
-        interval = _percentiles(drawn[:, column])
+        interval = percentiles(drawn[:, column])
     outcome = found.design.outcome
     if column == found.design.position and abs(outcome.sum()) == len(outcome):
         # One side won every vote, so its effect has no limit on that side.
@@ -248,11 +249,6 @@ def _rate(hits: Sequence[bool], ballots: Sequence[Ballot]) -> Rate:
         [float(hit) for hit in hits], [ballot.voter for ballot in ballots]
     )
     return Rate(int(sum(hits)), len(hits), rate, interval)
-
-
-def _percentiles(values: Array) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _list(interval: Interval | None) -> list[float | None] | None:

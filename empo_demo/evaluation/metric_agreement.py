@@ -8,13 +8,15 @@ casts many votes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import emotion_overlap
+from empo_demo.metrics.statistics import interval_of
 from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -131,22 +133,33 @@ def agreement(
     import numpy as np
 
     x, y = np.asarray(differences, dtype=float), np.asarray(verdicts)
-    names = sorted(set(voters))
-    clusters = [np.flatnonzero(np.asarray(voters) == name) for name in names]
+    people = len(set(voters))
     better = BETTER.get(metric, "higher")
     if int(np.count_nonzero(y)) < FEWEST:
-        return Agreement(metric, better, len(x), len(names), None, None, None, None)
-    draw = np.random.default_rng(seed)
-    accuracies, taus = [], []
-    for _ in range(resamples):
-        chosen = draw.integers(0, len(clusters), len(clusters))
-        rows = np.concatenate([clusters[i] for i in chosen])
-        accuracies.append(_accuracy(x[rows], y[rows]))
-        taus.append(_tau(x[rows], y[rows]))
+        return Agreement(metric, better, len(x), people, None, None, None, None)
+    accuracy_interval, tau_interval = (
+        interval_of(partial(_over, statistic, x, y), voters, resamples=resamples, seed=seed)
+        for statistic in (_accuracy, _tau)
+    )
     return Agreement(
-        metric, better, len(x), len(names),
-        _accuracy(x, y), _percentiles(accuracies), _tau(x, y), _percentiles(taus),
-    )  # fmt: skip
+        metric,
+        better,
+        len(x),
+        people,
+        _accuracy(x, y),
+        accuracy_interval,
+        _tau(x, y),
+        tau_interval,
+    )
+
+
+def _over(
+    statistic: Callable[[NDArray[np.float64], NDArray[Any]], float | None],
+    x: NDArray[np.float64],
+    y: NDArray[Any],
+    rows: NDArray[np.intp],
+) -> float | None:
+    return statistic(x[rows], y[rows])
 
 
 def _accuracy(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
@@ -167,16 +180,6 @@ def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
     if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
         return None
     return float(kendalltau(x, y).statistic)
-
-
-def _percentiles(values: Sequence[float | None]) -> tuple[float, float] | None:
-    import numpy as np
-
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _both(pair: VotedPair, score: Any, tools: Tools) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ a value that is not defined (no spread, one row) is None.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+Interval = tuple[float, float]
 RESAMPLES = 10_000
 _BLOCK = 500
 
@@ -84,23 +85,82 @@ def sign_flip_p(
 def bootstrap_interval(
     values: Sequence[float],
     *,
+    groups: Sequence[Hashable] | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of the mean over resampled rows (Efron & Tibshirani 1993)."""
+) -> Interval:
+    """Percentile interval of the mean over resampled rows (Efron & Tibshirani 1993).
+
+    With `groups`, one for each value, whole groups are drawn: the values of one person or one
+    dialogue are not independent.
+    """
     import numpy as np
 
-    data = np.asarray(values, dtype=float)
+    totals = np.asarray(values, dtype=float)
+    sizes = np.ones(len(totals))
+    if groups is not None:
+        members = _members(groups)
+        totals = np.array([totals[rows].sum() for rows in members])
+        sizes = np.array([float(len(rows)) for rows in members])
+    means = [
+        totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+        for drawn in _draws(len(totals), resamples, seed)
+    ]
+    return percentiles(np.concatenate(means), level)
+
+
+def interval_of(
+    statistic: Callable[[NDArray[np.intp]], float | None],
+    groups: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Like `bootstrap_interval`, of any `statistic` of row numbers.
+
+    Draws whose statistic is None are left out; the interval is None if all are.
+    """
+    import numpy as np
+
+    members = _members(groups)
+    found = [
+        statistic(np.concatenate([members[i] for i in drawn]))
+        for block in _draws(len(members), resamples, seed)
+        for drawn in block
+    ]
+    known = [value for value in found if value is not None]
+    return percentiles(known, level) if known else None
+
+
+def percentiles(values: Sequence[float] | Array, level: float = 0.95) -> Interval:
+    """The ends between which the middle `level` of `values` lie."""
+    import numpy as np
+
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int32]]:
+    """Blocks (at most `_BLOCK` × count) of row numbers, each row of a block one resample."""
+    import numpy as np
+
     draw = np.random.default_rng(seed)
-    means: list[Array] = []
     for start in range(0, resamples, _BLOCK):
         size = min(_BLOCK, resamples - start)
-        rows = draw.integers(0, len(data), size=(size, len(data)), dtype=np.int32)
-        means.append(data[rows].mean(axis=1))
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
-    return float(low), float(high)
+        yield draw.integers(0, count, size=(size, count), dtype=np.int32)
+
+
+def _members(groups: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    """The row numbers of each group, in the order in which the groups first come."""
+    import numpy as np
+
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    return [np.array(rows, dtype=np.intp) for rows in members.values()]
 
 
 def cohens_dz(differences: Sequence[float]) -> float | None:

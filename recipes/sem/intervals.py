@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from empo_demo.metrics.statistics import interval_of
 from recipes.sem.folds import block
 
 RESAMPLES = 1000
@@ -26,17 +25,9 @@ def widened(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
 
 def interval(groups: Sequence[str], statistic: Callable[..., float]) -> tuple[float, float]:
     """The 95 % percentile interval of `statistic(indices)`, drawing whole groups; seeded."""
-    members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    clusters = [np.array(indices) for indices in members.values()]
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(clusters), len(clusters))
-        values.append(statistic(np.concatenate([clusters[i] for i in drawn])))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    found = interval_of(statistic, groups, resamples=RESAMPLES)
+    assert found is not None, "the statistic of every draw is a number"
+    return found
 
 
 def figure(

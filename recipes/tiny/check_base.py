@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
 from empo_demo.errors import DataError
+from empo_demo.metrics.statistics import interval_of
 from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation, read_conversations
 
@@ -110,10 +111,14 @@ def _interval(sums: Sequence[tuple[float, int]], seed: int) -> tuple[float, floa
     import numpy as np
 
     array = np.asarray(sums)
-    rng = np.random.default_rng(seed)
-    drawn = array[rng.integers(0, len(array), (1000, len(array)))].sum(axis=1)
-    low, high = np.quantile(np.exp(drawn[:, 0] / drawn[:, 1]), (0.025, 0.975))
-    return float(low), float(high)
+
+    def perplexity_of(rows: Any) -> float:
+        loss, tokens = array[rows].sum(axis=0)
+        return math.exp(loss / tokens)
+
+    found = interval_of(perplexity_of, range(len(array)), resamples=1000, seed=seed)
+    assert found is not None, "every draw has a perplexity"
+    return found
 
 
 def sampled(

@@ -87,3 +87,30 @@ def test_holm_multiplies_stepwise_and_keeps_the_order() -> None:
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
     assert statistics.holm([]) == []
+
+
+def test_the_interval_of_any_statistic_is_that_of_the_mean_for_the_mean() -> None:
+    values = np.random.default_rng(3).normal(2, 1, 60)
+    groups = [i % 15 for i in range(60)]
+    for grouped in (groups, None):
+        mean = statistics.bootstrap_interval(values.tolist(), groups=grouped, resamples=700)
+        found = statistics.interval_of(
+            lambda rows: float(values[rows].mean()), grouped or range(60), resamples=700
+        )
+        assert found == pytest.approx(mean)
+
+
+def test_whole_groups_are_drawn_as_values_of_one_person_are_alike() -> None:
+    values = [float(i // 10 % 2) for i in range(200)]
+    people = [i // 10 for i in range(200)]
+    wide = statistics.bootstrap_interval(values, groups=people)
+    narrow = statistics.bootstrap_interval(values)
+    assert wide[1] - wide[0] > 2.5 * (narrow[1] - narrow[0])
+
+
+def test_draws_without_a_value_are_left_out() -> None:
+    def share(rows: np.ndarray) -> float | None:
+        return None if 0 in rows else 1.0
+
+    assert statistics.interval_of(share, range(9), resamples=200) == (1.0, 1.0)
+    assert statistics.interval_of(lambda _: None, range(9), resamples=20) is None

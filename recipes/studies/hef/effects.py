@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from empo_demo.empathy.emotions import INDEX
-from empo_demo.metrics.statistics import bootstrap_interval, compare
+from empo_demo.metrics.statistics import bootstrap_interval, compare, interval_of
 from recipes.studies.hef.reply_judge import ReplyJudge
 from recipes.studies.hef.runner import CONDITIONS, Answer, Case, Condition
 
@@ -137,13 +137,12 @@ def _resampled(
     """Interval of the first system's perplexity, or of its ratio to the second's."""
     import numpy as np
 
-    draw = np.random.default_rng(seed)
-    rows = draw.integers(0, len(systems[0]), size=(resamples, len(systems[0])))
-    logs = []
-    for answers in systems:
-        log_p = np.array([answer.log_p for answer in answers], dtype=float)
-        tokens = np.array([answer.tokens for answer in answers], dtype=float)
-        logs.append(-log_p[rows].sum(axis=1) / tokens[rows].sum(axis=1))
-    difference = logs[0] - logs[1] if len(logs) > 1 else logs[0]
-    low, high = np.exp(np.percentile(difference, [2.5, 97.5]))
-    return float(low), float(high)
+    sums = np.array([[(-(a.log_p or 0.0), a.tokens) for a in answers] for answers in systems])
+
+    def value(rows: Any) -> float:
+        logs = [loss / tokens for loss, tokens in sums[:, rows].sum(axis=1)]
+        return math.exp(logs[0] - logs[1] if len(logs) > 1 else logs[0])
+
+    found = interval_of(value, range(len(systems[0])), resamples=resamples, seed=seed)
+    assert found is not None, "every draw has a perplexity"
+    return found
