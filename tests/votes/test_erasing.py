@@ -130,7 +130,7 @@ def test_deleting_ones_data_leaves_no_hashed_address_and_resets_no_limit(
     unkept(arena, fresh, address=HOME)
     with pytest.raises(NotAllowed, match="3 rounds"):
         arena.open_round(fresh, Dialogue(), TEXT, address=HOME)
-    with pytest.raises(NotAllowed, match="1 comparisons"):
+    with pytest.raises(NotAllowed, match="1 comparison"):
         arena.explore(Comparison(Dialogue().plus("user", "Hi.")), address=HOME)
     arena.store.close()
 
