@@ -13,7 +13,9 @@ from empo_demo.terminal import Command, OutputFile, OutputFolder, Seed, group
 train_app = group()
 preferences_app = group()
 
-Data = Annotated[Path, typer.Option(help="Folder of the dialogue files.")]
+Data = Annotated[
+    Path, typer.Option(help="Folder of the dialogues: ours, or EmpatheticDialogues' train.csv.")
+]
 Base = Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")]
 Adapter = Annotated[
     Path | None,
@@ -24,7 +26,8 @@ NewRank = Annotated[
     int | None, typer.Option("--rank", min=1, help="Rank of a new LoRA adapter; default: 16.")
 ]
 Pairs = Annotated[
-    Path, typer.Option(help="JSONL of `preferences build`, or of `votes export --format trl`.")
+    Path,
+    typer.Option(help="JSONL of `preferences build`, of `votes export --format trl`, or alike."),
 ]
 Rated = Annotated[
     Path,
@@ -53,7 +56,10 @@ def preferences() -> None:
 @preferences_app.command("build", cls=Command)
 def build_preferences(
     output: OutputFile,
-    data: Annotated[Path | None, typer.Option(help="Folder of the dialogue files.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the dialogues: ours, or EmpatheticDialogues' train.csv."),
+    ] = None,
     opposites: Annotated[str, typer.Option(help="Table of opposites: plutchik.")] = "plutchik",
     draws: Annotated[int, typer.Option(help="Rejected texts per dialogue.")] = 3,
     seed: Seed = 0,
