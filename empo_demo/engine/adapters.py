@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,15 @@ def written_by(source: Source) -> Written:
     return Written(source.id, source.base, source.adapter)
 
 
-def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
+def attach(
+    model: PreTrainedModel,
+    folders: dict[str, Path],
+    after: Callable[[Any, str], None] = lambda _wrapped, _name: None,
+) -> Any:
     """Load the adapters in `folders` (name to folder) onto `model`, with PEFT.
 
-    They keep their own type and go to the model's device.
+    They keep their own type and go to the model's device. `after` is called with PEFT's model and
+    the name of each adapter that was just loaded.
     """
     from peft import PeftModel
 
@@ -66,6 +71,7 @@ def attach(model: PreTrainedModel, folders: dict[str, Path]) -> Any:
                 found = wrapped.load_adapter(str(folder), adapter_name=name, **where)
                 if found.missing_keys:
                     raise ValueError(f"it lacks weights for {found.missing_keys[0]}")
+        after(wrapped.eval(), name)
     return wrapped.eval()
 
 
@@ -95,6 +101,27 @@ def check_base(folder: Path, base: str, *, force: bool = False) -> None:
     )
 
 
+def check_kind(folder: Path) -> None:
+    """Refuse an adapter that PEFT cannot merge and that is no LoRA: one that changes the prompt."""
+    kind = str(read_config(folder).get("peft_type") or "LORA")
+    if kind == "LORA":
+        return
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as TUNERS
+
+    known = {str(one.value): tuner for one, tuner in TUNERS.items()}
+    if kind not in known:
+        raise EngineError(
+            f"The adapter {folder} is of the kind {kind}, which this version of PEFT does not "
+            "know; update PEFT, or merge the adapter where it was trained."
+        )
+    if not hasattr(known[kind], "merge_and_unload"):
+        raise EngineError(
+            f"The adapter {folder} is of the kind {kind}, which adds to the prompt or between the "
+            "layers instead of changing weights, and that cannot be served here; train a LoRA, "
+            "or serve it elsewhere and give that server as EMPO_ENGINE."
+        )
+
+
 def _names_of(base: str) -> set[str]:
     """The possible names of `base`: its own name, and the name in its configuration."""
     names = {_last_part(base)}
@@ -107,9 +134,10 @@ def _names_of(base: str) -> set[str]:
 
 
 def _last_part(name: str) -> str:
-    """The last part of a name: `owner/Model`, `/a/Model/` and the Hub's cache give `model`."""
+    r"""The last part: `owner/Model`, `/a/Model/`, `C:\a\Model` and the Hub's cache give `model`."""
+    name = name.replace("\\", "/").rstrip("/")
     cached = re.search(r"models--[^/]*?--([^/]+)/snapshots/", f"{name}/")
-    return (cached[1] if cached else Path(name).name).lower()
+    return (cached[1] if cached else name.rpartition("/")[2]).lower()
 
 
 def check_tokens(adapter: Path, tokenizer: PreTrainedTokenizerBase, *, force: bool) -> None:

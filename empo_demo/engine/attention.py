@@ -8,7 +8,6 @@ they compute it in fp32 for 16-bit models, which is three times as fast as in bf
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +23,6 @@ from empo_demo.engine.kv_cache import BLOCK, KVCache, rounded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
 NAME = "empo_cached"
 _STRETCH = (32, 64)
 """A decode step reads a multiple of this many positions of the cache: on a CPU, elsewhere."""
@@ -36,14 +34,6 @@ def use_cached_attention(model: PreTrainedModel) -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
-
-
-def speed_up(model: PreTrainedModel) -> None:
-    """Call `use_cached_attention`; keep the model's own attention where that is not possible."""
-    try:
-        use_cached_attention(model)
-    except (ValueError, AttributeError, TypeError) as error:
-        log.info("Attention stays as it is: %s", error)
 
 
 @dataclass(slots=True)

@@ -11,16 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from empo_demo.engine.attention import use_cached_attention
 from empo_demo.engine.chat import read_chat
 from empo_demo.engine.detokenizer import Detokenizer
-from empo_demo.engine.forward import ForwardPasses, few_threads
-from empo_demo.engine.kv_cache import Prefixes
-from empo_demo.engine.packed import pack
+from empo_demo.engine.forward import few_threads
+from empo_demo.engine.own_passes import passes_of
 from empo_demo.engine.protocol import Request
 from empo_demo.engine.regroup import regroup
 from empo_demo.engine.row import Row
@@ -41,17 +38,10 @@ class Batch:
     """
 
     def __init__(self, weights: Weights, kv_bytes: int) -> None:
-        use_cached_attention(weights.model)
-        pack(weights)
         self.weights = weights
         self.rows: list[Row] = []
-        self.prefixes = Prefixes(kv_bytes // 4)
         self.kv_bound = kv_bytes - kv_bytes // 4
-        self._start()
-
-    def _start(self) -> None:
-        """Make the batch empty, on the device of the weights. A leased device may come later."""
-        self.forward = ForwardPasses(self.weights, self.prefixes, self.kv_bound)
+        self.forward = passes_of(weights, kv_bytes)
         self._sampler: Sampler | None = None
         self._last = torch.zeros(0, dtype=torch.long)
 
@@ -75,7 +65,7 @@ class Batch:
     def bytes_of(self, rows: Sequence[Row]) -> int:
         """Bytes of KV cache that the longest possible replies of `rows` take."""
         longest = max((row.longest for row in rows), default=0)
-        return self.forward.cache.bytes_of(self.forward.padded(len(rows)), longest)
+        return self.forward.bytes_of(len(rows), longest)
 
     @torch.inference_mode()
     def join(self, new: Sequence[Row]) -> None:
@@ -84,12 +74,13 @@ class Batch:
         if not new:
             return
         if self.weights.device != self.forward.device:
-            self._start()
+            # A leased device came after the start.
+            self.clear()
         now = time.perf_counter()
         last = dict(zip(self.rows, self._last, strict=True))
         everyone = [*self.rows, *new]
         longest = max(row.longest for row in everyone)
-        self.forward.cache.reserve(self.forward.padded(len(everyone)), longest)
+        self.forward.reserve(len(everyone), longest)
         self.rows = self._regroup(self.rows, new)
         spare = torch.zeros((), dtype=torch.long, device=self.weights.device)
         self._last = torch.stack([last.get(row, spare) for row in self.rows])
@@ -101,7 +92,7 @@ class Batch:
             for row in new:
                 row.started = now
                 if not row.done:
-                    self.prefixes.keep(row.kind, row.prompt, self.forward.cache, slots[row])
+                    self.forward.keep(row, slots[row])
         last |= dict(zip(new, tokens, strict=True))
         self._last = torch.stack([last[row] for row in self.rows])
         self._settle()
@@ -135,17 +126,14 @@ class Batch:
     def clear(self) -> None:
         """Drop all rows, graphs and prefixes, so that an error cannot affect the next round."""
         self.rows = []
-        self.prefixes.clear()
-        graphs = self.forward.graphs
-        graphs.clear()
-        self._start()
-        self.forward.graphs = graphs
+        self.forward = self.forward.renewed()
+        self._sampler, self._last = None, torch.zeros(0, dtype=torch.long)
 
     def _regroup(self, old: list[Row], new: Sequence[Row]) -> list[Row]:
         """The rows in the order of their new slots; moves them in the cache."""
         rows, moves = regroup(self.rows, old, new)
         for source, target, length in moves:
-            self.forward.cache.move(source, target, length)
+            self.forward.move(source, target, length)
         return rows
 
     def _settle(self) -> None:
@@ -158,8 +146,7 @@ class Batch:
             Draw(row.request.decoding, row.luck[len(row.produced) :], (*row.prompt, *row.produced))
             for row in rows
         ]
-        head: Any = self.weights.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        return Sampler(draws, head.weight.shape[0], self.weights.device)
+        return Sampler(draws, self.weights.vocabulary, self.weights.device)
 
     def _draw(self, rows: Sequence[Row], sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
         """Draw the next token of each row and add it to the row; return all tokens (rows,)."""
@@ -170,7 +157,7 @@ class Batch:
             if broken[i]:
                 log.error("Logits of %s are no numbers", row.request.contender)
                 row.fail(NO_NUMBERS)
-                self.forward.cache.wipe(self.rows.index(row))
+                self.forward.wipe(self.rows.index(row))
             else:
                 row.take(read[i], self.weights.ends)
         return tokens.view(-1)

@@ -21,8 +21,8 @@ from typing import Any
 
 from empo_demo.engine.device import half_type
 from empo_demo.engine.downloads import adapter_here, model_here
-from empo_demo.engine.merging import merge
-from empo_demo.engine.tensors import weight_files
+from empo_demo.engine.merging import merge, recast
+from empo_demo.engine.tensors import adapter_files, weight_files
 from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
 from empo_demo.progress import Report
@@ -30,7 +30,9 @@ from empo_demo.settings import Quantization
 
 log = logging.getLogger(__name__)
 MANIFEST = "empo-copy.json"
-_FORMAT = 1
+_FORMAT = 2
+_COMPARED_BYTES = 3e9
+"""The most bytes of base and adapter whose merge is compared with PEFT, on the CPU."""
 Load = Callable[[str], Any]
 """Loads and quantises the model in a folder."""
 
@@ -70,7 +72,8 @@ class MergedCopy:
     def disk_bytes(self) -> int:
         """The most bytes of disk in use while it is made: 16-bit weights and the copy itself."""
         whole = sum(file.stat().st_size for file in weight_files(self.base))
-        return round(whole * (1.0 if self.quantization == "none" else 1.6))
+        exact = 2.0 * whole if self._is_small else 0.0
+        return round(exact + whole * (1.0 if self.quantization == "none" else 1.6))
 
     def make(self, load: Load, report: Report | None = None) -> Path:
         """The folder of the copy; makes the copy if it does not exist."""
@@ -84,11 +87,13 @@ class MergedCopy:
         scratch = folder.parent / f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         try:
             whole, ready = scratch / "16-bit", scratch / "ready"
-            merge(self.base, self.adapter, whole, report=report)
+            compared = self._merge(whole, report)
             if self.quantization == "none" or not _quantise(load, whole, ready):
                 ready = whole
             sizes = {file.name: file.stat().st_size for file in ready.iterdir() if file.is_file()}
-            (ready / MANIFEST).write_text(json.dumps({"files": sizes}), encoding="utf8")
+            (ready / MANIFEST).write_text(
+                json.dumps({"files": sizes, "compared": compared}), encoding="utf8"
+            )
             if self.find() is None:
                 _replace(ready, folder)
         except OSError as error:
@@ -100,6 +105,44 @@ class MergedCopy:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return folder
+
+    @property
+    def compared(self) -> bool:
+        """Whether the copy that exists was compared with PEFT when it was made."""
+        manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf8"))
+        return bool(manifest.get("compared"))
+
+    @property
+    def _is_small(self) -> bool:
+        files = [*weight_files(self.base), *adapter_files(self.adapter)]
+        return sum(file.stat().st_size for file in files) <= _COMPARED_BYTES
+
+    def _merge(self, out: Path, report: Report | None) -> bool:
+        """Merge into `out`, and compare the merge with PEFT; False if it is too large for that.
+
+        The comparison is made in fp32, where rounding hides nothing. If our merge differs, PEFT
+        merges. Raises `EngineError` if that differs from PEFT's own forward pass, too.
+        """
+        from empo_demo.engine.trial import merge_differs
+
+        if not self._is_small:
+            merge(self.base, self.adapter, out, dtype=self.dtype, report=report)
+            return False
+        exact, said = out.with_name("exact"), None
+        for by_peft in (False, True):
+            merge(self.base, self.adapter, exact, dtype="float32", report=report, by_peft=by_peft)
+            said = merge_differs(self.base, self.adapter, exact)
+            if said is None:
+                recast(exact, out, self.dtype)
+            shutil.rmtree(exact)
+            if said is None:
+                return True
+            log.warning("The merge of %s differs from PEFT: %s", self.adapter, said)
+        raise EngineError(
+            f"The adapter {self.adapter} cannot be merged into its base: the merged model's "
+            f"logits differ from PEFT's {said}. Merge it where it was trained, and give the "
+            "result as EMPO_ALIGNED."
+        )
 
     def _check_disk(self, folder: Path) -> None:
         needed, free = self.disk_bytes(), shutil.disk_usage(folder).free

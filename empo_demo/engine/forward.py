@@ -38,6 +38,35 @@ class ForwardPasses:
         """How many rows a decode step computes for `rows` rows: some only fill it up."""
         return max(rows, self.graphs.padded(rows), self._least)
 
+    def bytes_of(self, rows: int, longest: int) -> int:
+        """Bytes of KV cache for `rows` rows of `longest` tokens."""
+        return self.cache.bytes_of(self.padded(rows), longest)
+
+    def reserve(self, rows: int, longest: int) -> None:
+        """Make room for `rows` rows of `longest` tokens. The rows that are there stay."""
+        self.cache.reserve(self.padded(rows), longest)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` positions to another slot."""
+        self.cache.move(source, target, length)
+
+    def wipe(self, slot: int) -> None:
+        """Forget the numbers of a broken row, so that they cannot spread."""
+        self.cache.wipe(slot)
+
+    def keep(self, row: Row, slot: int) -> None:
+        """Keep the prompt of a row that was just prefilled, for the dialogue's next turn."""
+        self.prefixes.keep(row.kind, row.prompt, self.cache, slot)
+
+    def renewed(self) -> ForwardPasses:
+        """Passes without rows, prefixes and recorded graphs. What graphs are worth stays known."""
+        self.prefixes.clear()
+        self.graphs.clear()
+        fresh = ForwardPasses(self.weights, self.prefixes, self.limit)
+        if fresh.device == self.device:
+            fresh.graphs = self.graphs
+        return fresh
+
     def new_cache(self) -> KVCache:
         model = self.weights.model
         return KVCache(cache_dtype(model), model.device, bytes_per_token(model), self.limit)

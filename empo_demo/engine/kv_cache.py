@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from empo_demo.engine.shapes import kv_values
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -33,11 +35,7 @@ def cache_dtype(model: PreTrainedModel) -> torch.dtype:
 
 def bytes_per_token(model: PreTrainedModel) -> int:
     """Bytes of keys and values of one token of one row, over all layers."""
-    config: Any = model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * int(config.num_hidden_layers) * groups * size * cache_dtype(model).itemsize
+    return kv_values(model.config.get_text_config()) * cache_dtype(model).itemsize
 
 
 def rounded(length: int) -> int:

@@ -14,22 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import (
-    Written,
-    attach,
-    check_base,
-    check_tokens,
-    release,
-    written_by,
-)
+from empo_demo.engine.adapters import Written, check_base, check_kind, written_by
+from empo_demo.engine.assembly import Assembly, set_apart
 from empo_demo.engine.copies import MergedCopy
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
 from empo_demo.engine.downloads import adapter_folder, model_download, model_folder
-from empo_demo.engine.lease import LeasedEngine, place
+from empo_demo.engine.lease import LeasedEngine
 from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.shapes import model_shape
-from empo_demo.engine.tokenizer import load_tokenizer
 from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization, Settings
 
@@ -136,15 +129,23 @@ class Loader:
         sharing = [one for one in group if one.adapter not in merged]
         copies = []
         if sharing:
-            copies.append(self._shared(base, sharing))
+            weights, verdict = self._assembly.make(base, sharing)
+            copies += [] if weights is None else [weights]
+            self._note_trial(base, verdict.said)
+            apart = {one.adapter: set_apart(one.adapter, verdict) for one in sharing}
+            for adapter, reason in apart.items():
+                if adapter is not None and reason is not None:
+                    self._note_apart(adapter, reason, group)
+                    merged.append(adapter)
         for adapter in merged:
-            users = [one.id for one in group if one.adapter == adapter]
+            users = [one for one in group if one.adapter == adapter]
             copies.append(self._merged(base, adapter, users))
         return copies
 
     def _plan(self, base: str, adapter: str, written: Sequence[Written]) -> Plan:
         """Whether `adapter` is shared or merged. Raises if it belongs to another base."""
         folder = adapter_folder(adapter)
+        check_kind(folder)
         check_base(folder, base, force=self.force_adapter)
         merged = model_shape(base).held(self.quantization)
         choice = choose(read_shape(folder), merged, self.quantization, self.override)
@@ -153,41 +154,40 @@ class Loader:
         log.info("Adapter %s: %s, because %s", adapter, choice.plan, choice.reason)
         return choice.plan
 
-    def _shared(self, base: str, users: list[Written]) -> Weights:
-        from empo_demo.engine.lora import install
-        from empo_demo.engine.weights import weights_of
+    def _note_apart(self, adapter: str, reason: str, group: list[Written]) -> None:
+        """Say why an adapter that was to be shared is merged instead."""
+        if self.override == "shared":
+            raise EngineError(
+                f"EMPO_ADAPTER_PLAN holds 'shared', but with the adapter {adapter}, {reason}; "
+                "use 'merged' or 'auto'."
+            )
+        user = next(one.id for one in group if one.adapter == adapter)
+        self.notes[f"adapter {user}"] = f"merged: {reason}"
+        log.warning("The adapter %s is merged: %s", adapter, reason)
 
-        adapters = dict.fromkeys(one.adapter for one in users if one.adapter)
-        names = {adapter: f"a{i}" for i, adapter in enumerate(adapters)}
-        model, tokenizer = self.model(base), load_tokenizer(base)
-        rows = None
-        if names:
-            folders = {name: adapter_folder(adapter) for adapter, name in names.items()}
-            for folder in folders.values():
-                check_tokens(folder, tokenizer, force=self.force_adapter)
-            wrapped = attach(model, folders)
-            place(model, self.device)
-            rows = install(wrapped)
-            release(wrapped)
-        place(model, self.device)
-        served = {one.id: names.get(one.adapter or "") for one in users}
-        return weights_of(model, tokenizer, served, rows)
+    def _note_trial(self, name: str, said: str) -> None:
+        if said:
+            self.notes[f"trial of {Path(name).name}"] = said
 
-    def _merged(self, base: str, adapter: str, users: list[str]) -> Weights:
+    def _merged(self, base: str, adapter: str, users: list[Written]) -> Weights:
         """Merge the adapter into the 16-bit weights, then load the result quantised."""
-        from empo_demo.engine.weights import weights_of
+        copy = self.merged_copy(base, adapter)
+        folder = str(copy.make(self.model))
+        own = [Written(one.id, folder, None) for one in users]
+        weights, verdict = self._assembly.make(folder, own, shown=adapter)
+        left_out = "" if copy.compared else "the merge is too large to be compared with PEFT"
+        self._note_trial(adapter, verdict.said or left_out)
+        assert weights is not None, "a copy without adapters has all its users"
+        return weights
 
-        folder = self.merged_copy(base, adapter).make(self.model)
-        model = self.model(str(folder))
-        place(model, self.device)
-        return weights_of(model, load_tokenizer(str(folder)), dict.fromkeys(users), None)
+    @property
+    def _assembly(self) -> Assembly:
+        return Assembly(self.model, self.device, self.quantization, self.dtype, self.force_adapter)
 
     def model(self, name: str) -> PreTrainedModel:
         """Load `name`, quantised, on the device. A model that was saved quantised is kept so."""
         import torch
         from transformers import AutoModelForCausalLM
-
-        from empo_demo.engine.attention import speed_up
 
         options: dict[str, Any] = {
             "dtype": getattr(torch, self.dtype),
@@ -210,7 +210,6 @@ class Loader:
                     "EMPO_QUANTIZATION=nf4, a smaller model, fewer contenders, or a larger machine."
                 ) from None
             raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
-        speed_up(model)
         return model.eval()  # type: ignore[no-any-return,no-untyped-call]
 
     def _quantised(self) -> dict[str, Any]:
@@ -232,9 +231,11 @@ class Loader:
 
 def _is_quantised(folder: Path) -> bool:
     try:
-        return "quantization_config" in json.loads((folder / "config.json").read_text("utf8"))
+        config = json.loads((folder / "config.json").read_text("utf8"))
     except (OSError, ValueError):
         return False
+    # Some files hold `"quantization_config": null`.
+    return bool(config.get("quantization_config"))
 
 
 def check_model(name: str) -> None:

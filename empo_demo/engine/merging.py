@@ -1,7 +1,7 @@
 """Merges an adapter into its base, tensor by tensor: neither is ever in memory as a whole.
 
 Each base tensor is read through a memory map, `scale · B A` is added in fp32, and the result is
-cast to bf16 and written with its shard. The peak of memory is one shard and one layer in fp32,
+cast to 16 bits and written with its shard. The peak of memory is one shard and one layer in fp32,
 whatever the model's size. This module merges LoRA on linear layers and embeddings, and modules
 that the adapter replaces as a whole. PEFT merges the other kinds, with the whole model in memory.
 """
@@ -18,7 +18,14 @@ from empo_demo.engine.adapters import fitting
 from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.plan import obstacle_to_merge, read_config
 from empo_demo.engine.shapes import named
-from empo_demo.engine.tensors import Parts, Tensors, adapter_files, scale_of, weight_files
+from empo_demo.engine.tensors import (
+    Parts,
+    Tensors,
+    adapter_files,
+    scale_of,
+    weight_files,
+    whole_module,
+)
 from empo_demo.errors import EngineError, first_line
 from empo_demo.progress import Report
 
@@ -30,32 +37,61 @@ _ROWS = 1024
 """How many rows of a weight are merged at a time. It bounds the size of the fp32 copies."""
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEAD = "lm_head.weight"
+_FLOAT_BYTES = 4e9
+"""The largest base that PEFT merges in fp32; larger ones are merged in the type they get."""
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
               "*.model", "chat_template*")  # fmt: skip
 
 
 def merge(
-    base: Path, adapter: Path, out: Path, *, shard_bytes: int = SHARD_BYTES,
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    dtype: str = "bfloat16",
+    shard_bytes: int = SHARD_BYTES,
     report: Report | None = None,
-) -> None:  # fmt: skip
-    """Merge the adapter in `adapter` into the model in `base`; write bf16 safetensors to `out`.
+    by_peft: bool = False,
+) -> None:
+    """Merge an adapter into a base, both given as folders; write safetensors of `dtype` to `out`.
 
     An adapter may bring more rows of embeddings than the base has. Embeddings and head of the base
     that the adapter does not replace then get the mean row for each new token. Raises
     `EngineError` if the two do not fit together, and if the disk or the memory is full. `report` is
-    called with (bytes written, bytes in all).
+    called with (bytes written, bytes in all). `by_peft` leaves the merge to PEFT in any case.
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
-        if obstacle_to_merge(read_config(adapter)):
-            _merge_with_peft(base, adapter, out)
+        if by_peft or obstacle_to_merge(read_config(adapter)):
+            _merge_with_peft(base, adapter, out, dtype)
         else:
-            _Merge(base, adapter).write(out, shard_bytes, report)
+            _Merge(base, adapter, dtype).write(out, shard_bytes, report)
         _copy_tokenizer(base, adapter, out)
     except EngineError:
         raise
     except Exception as error:
         raise _explained(error, adapter, out) from None
+
+
+def recast(source: Path, out: Path, dtype: str) -> None:
+    """Write the merged model in `source` to `out` again, in another type."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        if file.suffix == ".safetensors":
+            kind = getattr(torch, dtype)
+            tensors = {
+                name: tensor.to(kind) if tensor.is_floating_point() else tensor
+                for name, tensor in load_file(file).items()
+            }
+            save_file(tensors, out / file.name, metadata={"format": "pt"})
+        else:
+            shutil.copyfile(file, out / file.name)
+    config = json.loads((source / "config.json").read_text(encoding="utf8"))
+    config["dtype"] = dtype
+    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf8")
 
 
 def _explained(error: Exception, adapter: Path, out: Path) -> EngineError:
@@ -79,8 +115,11 @@ def _explained(error: Exception, adapter: Path, out: Path) -> EngineError:
 class _Merge:
     """One merge. It holds what all tensors of the merged model must agree on."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path, dtype: str) -> None:
+        import torch
+
         self.source, self.folder = source, folder
+        self.dtype: torch.dtype = getattr(torch, dtype)
         self.config = read_config(folder)
         self.model_config = json.loads((source / "config.json").read_text(encoding="utf8"))
         self.base = Tensors.of(weight_files(source))
@@ -102,7 +141,7 @@ class _Merge:
             names[_HEAD] = None
             self.model_config["tie_word_embeddings"] = False
         shapes = {_HEAD: self.base.shapes.get(self.embedding or "", ()), **self.base.shapes}
-        sizes = {n: torch.empty(shapes[n], dtype=torch.bfloat16, device="meta") for n in names}
+        sizes = {n: torch.empty(shapes[n], dtype=self.dtype, device="meta") for n in names}
         shards = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
         written = 0
         for file, inside in shards.filename_to_tensors.items():
@@ -180,8 +219,6 @@ class _Merge:
         return _HEAD in changed or self.embedding in changed
 
     def _tensor(self, name: str) -> torch.Tensor:
-        import torch
-
         replaced = self.parts.replaced.get(name)
         if replaced is not None:
             tensor = self.adapter.read(replaced)
@@ -199,7 +236,7 @@ class _Merge:
             with fitting(self.folder, self.source.name):
                 return self._with_lora(tensor, module)
         # Copy the tensor, because the memory map of its file is closed after the read.
-        return tensor.to(torch.bfloat16, copy=True).contiguous()
+        return tensor.to(self.dtype, copy=True).contiguous()
 
     def _with_lora(self, weight: torch.Tensor, module: str) -> torch.Tensor:
         import torch
@@ -214,7 +251,7 @@ class _Merge:
                 f"the layer {module} is {tuple(weight.shape)} in the base and "
                 f"{(left.shape[0], right.shape[1])} in the adapter."
             )
-        merged = torch.empty(weight.shape, dtype=torch.bfloat16)
+        merged = torch.empty(weight.shape, dtype=self.dtype)
         right = right.float()
         for start in range(0, len(weight), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -227,7 +264,7 @@ class _Merge:
             for table in (config, config.get("text_config")):
                 if isinstance(table, dict) and "vocab_size" in table:
                     table["vocab_size"] = self.rows
-        config["dtype"] = "bfloat16"
+        config["dtype"] = str(self.dtype).removeprefix("torch.")
         config.pop("torch_dtype", None)
         (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf8")
         generation = self.source / "generation_config.json"
@@ -249,22 +286,39 @@ def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([tensor, mean.expand(rows - len(tensor), -1)])
 
 
-def _merge_with_peft(base: Path, adapter: Path, out: Path) -> None:
-    """Merge adapters that are more than `B A`, with the whole model in memory on the CPU."""
-    import torch
+def with_peft(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
+    """PEFT's model of base and adapter on the CPU, with as many embeddings as the adapter has."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    tensors = Tensors.of(adapter_files(adapter))
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    rows = [s[0] for n, s in tensors.shapes.items() if "embed_tokens" in n and "lora_" not in n]
+    shapes = Tensors.of(adapter_files(adapter)).shapes
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    tables = (*_EMBEDDINGS, _HEAD)
+    rows = [
+        shape[0]
+        for name, shape in shapes.items()
+        if whole_module(name).replace(".base_layer", "").endswith(tables)
+    ]
     if rows and rows[0] != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows[0], mean_resizing=False)
     with fitting(adapter, str(base)):
-        wrapped = PeftModel.from_pretrained(
+        return PeftModel.from_pretrained(
             model, str(adapter), autocast_adapter_dtype=False, torch_device="cpu"
-        )
-    wrapped.merge_and_unload().save_pretrained(out)
+        ).eval()
+
+
+def _merge_with_peft(base: Path, adapter: Path, out: Path, dtype: str) -> None:
+    """Merge adapters that are more than `B A`, with the whole model in memory on the CPU.
+
+    Some adapters first take their start out of the base and put it back when they are merged. In
+    16 bits that rounds twice, so models up to `_FLOAT_BYTES` are merged in fp32.
+    """
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    small = sum(file.stat().st_size for file in weight_files(base)) <= _FLOAT_BYTES
+    wrapped = with_peft(base, adapter, torch.float32 if small else kind)
+    wrapped.merge_and_unload().to(kind).save_pretrained(out)
 
 
 def _copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:

@@ -19,6 +19,20 @@ from empo_demo.settings import Quantization
 Plan = Literal["shared", "merged"]
 Override = Literal["auto", "shared", "merged"]
 _REPLACES = "the adapter replaces whole modules"
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
+"""How a LoRA may be made without a change of its base."""
+_PLAIN = frozenset(
+    (
+        "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
+        "revision", "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha",
+        "lora_dropout", "fan_in_fan_out", "bias", "use_rslora", "modules_to_save",
+        "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
+        "alpha_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config",
+        "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config",
+        "ensure_weight_tying",
+    )
+)  # fmt: skip
+"""The settings of a LoRA that leave it `B A x`, or that only matter while it is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,12 @@ def read_shape(folder: Path) -> AdapterShape:
         elif ".original_module." not in name:
             replaced[whole_module(name)] = math.prod(shape)
     if not lora and not replaced:
+        if list(folder.glob("adapter_model*.bin")):
+            raise EngineError(
+                f"The adapter {folder} is saved as a pickle (.bin), which can run code when it is "
+                "read; convert it: load it and save it with PEFT 0.7 or newer, which writes "
+                "safetensors."
+            )
         raise EngineError(
             f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
         )
@@ -73,29 +93,32 @@ def read_shape(folder: Path) -> AdapterShape:
 
 def obstacle_to_share(config: dict[str, Any]) -> str | None:
     """Why an adapter cannot be applied per row: it is more than `B A x`. None if it can."""
-    if config.get("peft_type", "LORA") != "LORA":
-        return f"the adapter is of the kind {config['peft_type']}"
-    if config.get("use_dora"):
-        return "the adapter is a DoRA"
-    if config.get("lora_bias") or config.get("bias", "none") != "none":
+    beyond = obstacle_to_merge(config)
+    if beyond is not None:
+        return beyond
+    if config.get("bias", "none") != "none":
         return "the adapter trains biases"
     targets = config.get("target_modules") or ()
     named = [targets] if isinstance(targets, str) else targets
-    if config.get("target_parameters") or any("embed" in str(name) for name in named):
-        return "the adapter changes embeddings or bare parameters"
-    if config.get("trainable_token_indices"):
-        return "the adapter trains single tokens"
+    if any(part in str(name) for name in named for part in ("embed", "wte")):
+        return "the adapter changes embeddings"
     return None
 
 
 def obstacle_to_merge(config: dict[str, Any]) -> str | None:
-    """Why only PEFT can merge an adapter: it is more than `B A` on single weights. Else None."""
+    """Why only PEFT can merge an adapter: it is more than `B A` on single weights. Else None.
+
+    A setting that is not known here counts as an obstacle: it may change what is computed.
+    """
     if config.get("peft_type", "LORA") != "LORA":
         return f"the adapter is of the kind {config['peft_type']}"
-    marks = ("use_dora", "lora_bias", "use_qalora", "target_parameters", "layer_replication",
-             "trainable_token_indices", "alora_invocation_tokens", "arrow_config")  # fmt: skip
-    found = [mark for mark in marks if config.get(mark)]
-    return f"the adapter uses {found[0]}" if found else None
+    if config.get("use_dora"):
+        return "the adapter is a DoRA"
+    start = config.get("init_lora_weights", True)
+    if not (isinstance(start, bool) or start is None or start in _PLAIN_STARTS):
+        return f"the adapter starts as {start}, which rewrites the base"
+    found = next((name for name, value in config.items() if value and name not in _PLAIN), None)
+    return f"the adapter uses {found}" if found else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

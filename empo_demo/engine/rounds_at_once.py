@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from empo_demo.engine.places import MOST_ROUNDS
 
 if TYPE_CHECKING:
-    from empo_demo.engine.forward import ForwardPasses
+    from empo_demo.engine.own_passes import Passes
 
 log = logging.getLogger(__name__)
 DEFAULT_ROUNDS = 4
@@ -17,7 +17,7 @@ DEFAULT_ROUNDS = 4
 _STEP_SECONDS, _WORTH = 0.25, 0.95
 
 
-def rounds_at_once(passes: Sequence[ForwardPasses]) -> int:
+def rounds_at_once(passes: Sequence[Passes]) -> int:
     """The most rounds that do not lower the tokens per second; found by doubling.
 
     Whoever waits in the queue sees nothing, so more rounds are better even if each is slower. But

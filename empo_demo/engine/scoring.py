@@ -22,6 +22,9 @@ def score(
     batch: int,
 ) -> list[tuple[float, int]]:
     """(sum of log probabilities, number of tokens) of each reply and its end token."""
+    if weights.way != "batch":
+        # The model's own code may compute a row differently in a batch.
+        batch = 1
     rows = [_encode(weights, messages, reply) for messages, reply in pairs]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)

@@ -83,12 +83,33 @@ def shape_of(config: Any) -> ModelShape:
 def context_of(config: Any) -> int:
     """The most tokens of prompt and reply together.
 
-    It is never more than a sliding window. Within the window sliding attention equals plain
-    attention, so one kind of cache and mask serves all layers.
+    It is never more than a window of the attention. Within the window sliding attention equals
+    plain attention, so one kind of cache and mask serves all layers. Nor is it more than the length
+    from which LongRoPE takes other frequencies: for all rows of a batch, and in mid-reply.
     """
-    longest = int(getattr(config, "max_position_embeddings", None) or 4096)
-    window = getattr(config, "sliding_window", None)
-    return min(longest, int(window)) if window else longest
+    limits = [
+        getattr(config, name, None)
+        for name in ("max_position_embeddings", "sliding_window", "attention_chunk_size")
+    ]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (rope, *rope.values()):
+        if isinstance(one, dict) and one.get("rope_type") == "longrope":
+            limits.append(one.get("original_max_position_embeddings"))
+    given = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
+    return min(given, default=4096)
+
+
+def kv_values(config: Any) -> int:
+    """Keys and values of one token of one row, over all layers.
+
+    Models without attention keep a state instead, which is counted as if it were the width of one
+    layer's input for each token.
+    """
+    hidden = int(config.hidden_size)
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or hidden // heads)
+    return 2 * int(config.num_hidden_layers) * groups * width
 
 
 def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
@@ -151,13 +172,10 @@ def _measure(config: Any) -> ModelShape:
         if isinstance(module, torch.nn.Linear) and module is not head:
             linear += weight.numel()
     text = config.get_text_config()
-    heads = int(text.num_attention_heads)
-    groups = int(getattr(text, "num_key_value_heads", None) or heads)
-    width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     return ModelShape(
         linear=linear,
         rest=sum(parameter.numel() for parameter in model.parameters()) - linear,
-        kv=2 * int(text.num_hidden_layers) * groups * width * 2,
+        kv=2 * kv_values(text),
         context=context_of(text),
         hidden=int(text.hidden_size),
         intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from empo_demo.engine.lora import Rows
 
+Way = Literal["batch", "own", "anew"]
+"""How tokens are computed: many rows together with our attention; by the model's own forward pass,
+one row at a time with its own cache; or without a cache, all tokens anew for each one."""
 SMALL = 100_000_000
 """Up to this many weights, one thread decodes fastest. A layer takes some 50 microseconds, and
 several threads would mostly wait for each other, far longer still on a busy machine."""
@@ -29,6 +32,7 @@ class Weights:
     are the token ids that end a reply; `stops` are plain-text tags that end it. `context` is the
     most tokens that the model can take, `trained` the most that it was trained on. `hybrid` models
     mix kinds of attention layers. `threads` is the number of CPU threads; 0 leaves it to torch.
+    `way` is how tokens are computed; every way but `batch` computes each row alone.
     """
 
     model: PreTrainedModel
@@ -41,6 +45,7 @@ class Weights:
     stops: tuple[str, ...] = ()
     hybrid: bool = False
     threads: int = 0
+    way: Way = "batch"
 
     @property
     def device(self) -> torch.device:
@@ -53,6 +58,8 @@ class Weights:
         With several threads, PyTorch's attention on a CPU divides the keys of a step by the number
         of rows, so the order of the sums depends on it.
         """
+        if self.way != "batch":
+            return True
         if self.device.type != "cpu" or (self.threads or torch.get_num_threads()) > 1:
             return False
         return not self.int8
@@ -63,9 +70,22 @@ class Weights:
         return any(type(layer).__name__ == "Linear8bitLt" for layer in self.model.modules())
 
     @property
+    def vocabulary(self) -> int:
+        """How many logits the model has for each token."""
+        head: Any = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if head is not None:
+            return int(head.weight.shape[0])
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
     def like(self) -> torch.Tensor:
         """A tensor with the type and the device of the activations."""
         return cast(torch.Tensor, self.model.get_input_embeddings().weight)
+
+
+def threads_for(model: PreTrainedModel) -> int:
+    """How many CPU threads compute `model` fastest; 0 leaves it to torch."""
+    return int(model.device.type == "cpu" and model.num_parameters() < SMALL)
 
 
 def weights_of(
@@ -73,6 +93,7 @@ def weights_of(
     tokenizer: PreTrainedTokenizerBase,
     contenders: dict[str, str | None],
     rows: Rows | None,
+    way: Way = "batch",
 ) -> Weights:
     """A loaded model with all that decoding must know of it."""
     check_vocabulary(model, tokenizer)
@@ -82,11 +103,12 @@ def weights_of(
     template = template_of(tokenizer)
     # A role tag or a tag for padding ends the reply like the end-of-sequence token.
     every = {*listed, tokenizer.eos_token_id, *template.ends}
-    context = context_of(model.config)
-    if getattr(model.config, "layer_types", None) is None:
+    text = model.config.get_text_config()
+    context = context_of(text)
+    hybrid = getattr(text, "layer_types", None) is not None
+    if way == "batch" and not hybrid:
         # Within the window, sliding attention equals plain attention.
-        model.config.sliding_window = None
-    small = model.device.type == "cpu" and model.num_parameters() < SMALL
+        text.sliding_window = None
     return Weights(
         model=model,
         tokenizer=tokenizer,
@@ -96,6 +118,7 @@ def weights_of(
         context=context,
         trained=min(context, int(tokenizer.model_max_length)),
         stops=template.stops,
-        hybrid=getattr(model.config, "layer_types", None) is not None,
-        threads=1 if small else 0,
+        hybrid=hybrid,
+        threads=threads_for(model),
+        way=way,
     )

@@ -119,7 +119,7 @@ def count(engine: Any, rounds: Sequence[Round]) -> dict[str, int]:
 
 def forget(engine: Any) -> None:
     for batch in engine._batches:
-        batch.prefixes.clear()
+        batch.forward.prefixes.clear()
 
 
 def one_by_one(engine: Any, rounds: Sequence[Round]) -> dict[str, str]:

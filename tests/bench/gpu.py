@@ -244,7 +244,7 @@ class Bench:
             {"role": "assistant" if i % 2 else "user", "content": turn["content"]}
             for i, turn in enumerate(turns[: len(turns) - 1 + len(turns) % 2])
         )
-        kept = engine.batch_of("base").prefixes
+        kept = engine.batch_of("base").forward.prefixes
         times: dict[str, list[float]] = {"off": [], "on": []}
         for _ in range(4):
             kept.clear()

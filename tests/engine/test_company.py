@@ -146,7 +146,7 @@ def test_a_kept_prefix_changes_no_reply(engine_of: str, request: pytest.FixtureR
         return texts(engine.stream(both))
 
     kept = [play(number) for number in range(1, 6)]
-    prefixes = engine.batch_of("base").prefixes
+    prefixes = engine.batch_of("base").forward.prefixes
     assert prefixes.hits > 2 * BLOCK
     fresh = []
     for number in range(1, 6):

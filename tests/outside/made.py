@@ -1,0 +1,115 @@
+"""Small random models and adapters of all kinds, and what transformers and PEFT make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from empo_demo.contenders.roster import Contender
+from empo_demo.engine.chat import encode_chat
+from empo_demo.engine.loading import Loader
+from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+
+TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny" / "base"
+TEXT = "I lost my keys again and I feel so silly about it."
+TOKENS = 12
+OWN: dict[str, dict[str, Any]] = {
+    "gemma": {"head_dim": 16},
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 128,
+               "attn_logit_softcapping": 50.0, "initializer_range": 0.6},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 128},
+    "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "sliding_window": 32},
+    "stablelm": {"partial_rotary_factor": 0.5},
+    "phi3": {"original_max_position_embeddings": 128, "rope_parameters": {
+        "rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [8.0] * 8,
+        "rope_theta": 10000.0, "original_max_position_embeddings": 128}},
+}  # fmt: skip
+"""What a configuration of an architecture needs beside the common shape."""
+
+
+def make_model(folder: Path, kind: str, **more: Any) -> Path:
+    """A random model of two layers with the tokenizer of the tiny base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 8192, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "bos_token_id": None, "pad_token_id": 0, "eos_token_id": 1, "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    config = AutoConfig.for_model(kind, **{**shape, **OWN.get(kind, {}), **more})
+    AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(base: Path, folder: Path, *, config: Any = None, **options: Any) -> Path:
+    """A random adapter of `base`: a LoRA with `options`, or what `config` describes.
+
+    What PEFT makes out of the base itself (PiSSA) stays as it was made.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if config is None:
+        options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
+        config = LoraConfig(task_type="CAUSAL_LM", **options)
+    wrapped = get_peft_model(model, config)
+    if getattr(config, "init_lora_weights", True) is True:
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.1)
+    wrapped.save_pretrained(str(folder))
+    return folder
+
+
+def served(
+    base: Path, adapter: Path | None = None, *, quantization: Any = "none", dtype: str = "float32",
+    texts: Sequence[str] = (TEXT,), plan: Any = "auto",
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """The greedy replies to `texts` in one call of the engine, and the loader's notes."""
+    loader = Loader("cpu", quantization, plan)
+    loader.dtype = dtype
+    contenders = [Contender("base", str(base))]
+    if adapter is not None:
+        contenders.append(Contender("aligned", str(base), str(adapter)))
+    engine = LocalEngine(loader.load(contenders), loader.notes, max_rounds=2)
+    decoding = Decoding(0.0, 1.0, 1.0, TOKENS)
+    asked = [
+        Request(str(i), contenders[-1].id, ({"role": "user", "content": text},), decoding)
+        for i, text in enumerate(texts)
+    ]
+    found = {}
+    for event in engine.stream(asked):
+        assert not isinstance(event, Failed), event.error
+        if isinstance(event, Finished):
+            found[event.side] = event.text.strip()
+    return [found[str(i)] for i in range(len(texts))], engine.describe()
+
+
+def own(base: Path, adapter: Path | None = None, *, text: str = TEXT) -> str:
+    """The greedy reply in fp32 by transformers' `generate`, with PEFT's adapter."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = torch.tensor([encode_chat(tokenizer, [{"role": "user", "content": text}])])
+    ends = sorted({1, *tokenizer.all_special_ids})
+    out = model.eval().generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,
+        eos_token_id=ends, pad_token_id=0,
+    )  # fmt: skip
+    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -1,0 +1,203 @@
+"""The model that is shown is the model that was asked for, or it is refused in one sentence.
+
+Each input was a public bug report of those who serve models, made small.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empo_demo.engine import assembly
+from empo_demo.engine.adapters import check_base
+from empo_demo.engine.loading import Loader
+from empo_demo.errors import EngineError
+from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
+
+ASKED = "I lost my keys again."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Several threads only wait for each other in models of this size."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_rewrites_its_base_leaves_it_as_it_is(tmp_path: Path, start: str) -> None:
+    """F1: an untrained PiSSA gives, with PEFT, exactly the base's text."""
+    adapter = make_adapter(
+        TINY, tmp_path / start, r=16, lora_alpha=16, target_modules=["q_proj", "v_proj"],
+        init_lora_weights=start,
+    )  # fmt: skip
+    right = own(TINY, text=ASKED)
+    (aligned,), notes = served(TINY, adapter, texts=[ASKED])
+    (base,), _ = served(TINY, texts=[ASKED])
+    assert base == aligned == right and notes["adapter aligned"].startswith("merged")
+
+
+def test_the_trial_finds_an_adapter_that_rewrites_the_base_by_itself(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start of this kind has a name that nobody knows yet."""
+    adapter = make_adapter(llama, tmp_path / "new", target_modules=["q_proj"],
+                           init_lora_weights="pissa")  # fmt: skip
+    monkeypatch.setattr("empo_demo.engine.plan._PLAIN_STARTS", ("pissa",))
+    monkeypatch.setattr("empo_demo.engine.merging.obstacle_to_merge", lambda _: None)
+    (aligned,), notes = served(llama, adapter)
+    assert notes["adapter aligned"] == "merged: loading it changes what the base computes"
+    assert aligned == own(llama, adapter)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "stablelm"])
+def test_attention_that_ours_cannot_compute_is_the_models_own(kind: str, tmp_path: Path) -> None:
+    """F2 (soft caps), sinks, and F6 (code that never calls the attention interface)."""
+    model = make_model(tmp_path / kind, kind)
+    texts = [TEXT, "Hi."]
+    found, notes = served(model, texts=texts)
+    assert found == [own(model, text=text) for text in texts]
+    assert "one row at a time by the model's own code" in notes[f"trial of {kind}"]
+    assert notes["replies in company"] == "as alone"
+
+
+def test_a_model_whose_cap_is_off_is_served_in_batches(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "g2", "gemma2", attn_logit_softcapping=None)
+    found, notes = served(model)
+    assert found == [own(model)] and not [note for note in notes if note.startswith("trial")]
+
+
+def test_longrope_never_switches_for_a_neighbour(tmp_path: Path) -> None:
+    """F3: from its original length on, LongRoPE takes other frequencies, for the whole batch."""
+    model = make_model(tmp_path / "phi3", "phi3")
+    short, long = "Hi!", " ".join([TEXT] * 5)
+    (alone,), _ = served(model, texts=[short])
+    (together, _), notes = served(model, texts=[short, long])
+    assert alone == together == own(model, text=short)
+    assert notes["replies in company"] in ("as alone", "may differ from alone by rounding")
+
+
+def test_trained_tokens_are_merged_by_peft(llama: Path, tmp_path: Path) -> None:
+    """F4: the trained rows of some tokens are no new size of the embeddings."""
+    adapter = make_adapter(
+        llama, tmp_path / "tokens", target_modules=["q_proj"], trainable_token_indices=[5, 6, 7]
+    )
+    assert served(llama, adapter)[0] == [own(llama, adapter)]
+
+
+@pytest.mark.parametrize(
+    "option", [{"alora_invocation_tokens": [17, 18]}, {"layer_replication": [(0, 2), (1, 2)]}]
+)
+def test_what_peft_itself_cannot_merge_is_one_sentence(
+    llama: Path, tmp_path: Path, option: dict[str, Any]
+) -> None:
+    """F5: with invocation tokens, an adapter works only after them."""
+    adapter = make_adapter(llama, tmp_path / "odd", target_modules=["q_proj"], **option)
+    with pytest.raises(EngineError, match="cannot be merged into its base") as caught:
+        served(llama, adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_nobody_knows_yet_is_left_to_peft(llama: Path, tmp_path: Path) -> None:
+    from empo_demo.engine.plan import obstacle_to_share, read_config
+
+    config = read_config(make_adapter(llama, tmp_path / "plain"))
+    assert obstacle_to_share(config) is None
+    assert obstacle_to_share({**config, "use_newlora": True}) == "the adapter uses use_newlora"
+
+
+@pytest.mark.parametrize("kind", ["bert", "big_bird"])
+def test_a_model_that_reads_ahead_is_refused_at_load(kind: str, tmp_path: Path) -> None:
+    """A.2: AutoModelForCausalLM opens it, but its logits depend on the tokens that follow."""
+    model = make_model(tmp_path / kind, kind)
+    with pytest.raises(EngineError, match=r"cannot be served here.*EMPO_ENGINE") as caught:
+        served(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trial_is_made_once_and_its_result_kept(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a refusal; and other contents, types and plans are other trials."""
+    monkeypatch.setattr("empo_demo.engine.verdicts._root", lambda: tmp_path / "verdicts")
+    tries = []
+    real = assembly._reference
+
+    def counted(*given: Any) -> Any:
+        tries.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(assembly, "_reference", counted)
+    adapter = make_adapter(llama, tmp_path / "plain")
+    assert served(llama, adapter) == served(llama, adapter) and len(tries) == 1
+    served(llama, adapter, dtype="bfloat16")
+    assert len(tries) == 2
+    copy = tmp_path / "copy"
+    shutil.copytree(adapter, copy)
+    served(llama, copy)
+    assert len(tries) == 2, "the same contents elsewhere are the same adapter"
+    model = make_model(tmp_path / "bert", "bert")
+    for _ in range(2):
+        with pytest.raises(EngineError, match="cannot be served here"):
+            served(model)
+    assert len(tries) == 5, "three ways were tried, once"
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantisation_that_was_asked_for_is_applied(
+    llama: Path, tmp_path: Path, quantization: Any
+) -> None:
+    """Some files hold `"quantization_config": null`."""
+    model = tmp_path / "null"
+    shutil.copytree(llama, model)
+    config = json.loads((model / "config.json").read_text()) | {"quantization_config": None}
+    (model / "config.json").write_text(json.dumps(config))
+    loaded = Loader("cpu", quantization).model(str(model))
+    wanted = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization]
+    assert wanted in {type(layer).__name__ for layer in loaded.modules()}
+
+
+def test_a_pickled_adapter_is_told_how_to_convert_it(llama: Path, tmp_path: Path) -> None:
+    """C.10, P1."""
+    adapter = make_adapter(llama, tmp_path / "old")
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(EngineError, match=r"\(\.bin\).*PEFT 0\.7 or newer"):
+        served(llama, adapter)
+
+
+@pytest.mark.parametrize(
+    "kind", ["PromptTuningConfig", "PrefixTuningConfig", "PromptEncoderConfig"]
+)
+def test_an_adapter_that_adds_to_the_prompt_is_one_sentence(
+    llama: Path, tmp_path: Path, kind: str
+) -> None:
+    import peft
+
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    adapter = make_adapter(llama, tmp_path / kind, config=config)
+    with pytest.raises(EngineError, match="cannot be served here; train a LoRA") as caught:
+        served(llama, adapter)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [r"C:\models\llama", r"D:\a b\llama\\", r"\\host\share\LLAMA"])
+def test_a_windows_path_names_its_last_part(llama: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": name}))
+    check_base(tmp_path, str(llama))
+    with pytest.raises(EngineError, match="was trained on"):
+        check_base(tmp_path, "owner/other")
