@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from empo_demo.engine.adapters import Written, attach, check_tokens, release
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.downloads import adapter_folder, model_folder
+from empo_demo.engine.kept_trials import Tried, Verdict
 from empo_demo.engine.lease import place
 from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.engine.verdicts import Tried, Verdict
 from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import Quantization
@@ -105,7 +105,7 @@ class Assembly:
         wrapped = None
         if trial:
             try:
-                reference, wrapped = _reference(model, tokenizer, folders)
+                reference, wrapped = self._reference(name, model, folders)
             except _Apart as apart:
                 found, why = apart.args
                 adapter = next(a for a, name in names.items() if name == found)
@@ -116,9 +116,7 @@ class Assembly:
                 log.debug("The model's own forward pass fails", exc_info=True)
                 said = f"its own code fails ({type(error).__name__}: {first_line(error)})"
                 return None, replace(verdict, way=None, said=said)
-            if self.device == "cpu" and self.quantization != "none":
-                # bitsandbytes packs a layer for the CPU when it is used first, and then the
-                # engine can no longer pack it in its own way.
+            if self._packs_on_use:
                 model, wrapped = self.load(name), None
         if folders and wrapped is None:
             wrapped = attach(model, folders)
@@ -133,6 +131,43 @@ class Assembly:
         return weights, verdict if reference is None else _judged(
             weights, reference, verdict, names
         )
+
+    @property
+    def _packs_on_use(self) -> bool:
+        """Whether the first forward pass changes the layers: bitsandbytes then packs them.
+
+        Such layers take no adapter any more, and the engine cannot pack them in its own way.
+        """
+        return self.device == "cpu" and self.quantization != "none"
+
+    def _reference(
+        self, name: str, model: PreTrainedModel, folders: dict[str, Path]
+    ) -> tuple[Reference, Any]:
+        """The reference of a base and of its adapters by PEFT, and PEFT's model.
+
+        Raises `_Apart` for the first adapter that rewrites the base or that PEFT cannot run.
+        """
+        from empo_demo.engine.trial import reference_of
+
+        reference = reference_of(model, load_tokenizer(name))
+
+        def after(wrapped: Any, name: str) -> None:
+            try:
+                reference.add(wrapped, name)
+                rewritten = reference.is_rewritten(wrapped)
+            except Exception as error:
+                raise _Apart(name, f"PEFT fails ({first_line(error).rstrip('.')})") from None
+            if rewritten:
+                raise _Apart(name, "loading it changes what the base computes")
+
+        if not folders:
+            return reference, None
+        if not self._packs_on_use:
+            return reference, attach(model, folders, after)
+        for adapter, folder in folders.items():
+            # Each needs layers that were not used yet.
+            attach(self.load(name), {adapter: folder}, after)
+        return reference, None
 
 
 def set_apart(adapter: str | None, verdict: Verdict) -> str | None:
@@ -149,29 +184,6 @@ def _mark(adapter: str) -> str:
 def _without(verdict: Verdict, reasons: dict[str, str]) -> Verdict:
     """`verdict` with more adapters set apart: adapter to reason."""
     return replace(verdict, apart={**verdict.apart, **{_mark(a): w for a, w in reasons.items()}})
-
-
-def _reference(
-    model: PreTrainedModel, tokenizer: Any, folders: dict[str, Path]
-) -> tuple[Reference, Any]:
-    """The reference of a base and of its adapters by PEFT, and PEFT's model.
-
-    Raises `_Apart` for the first adapter that rewrites the base or that PEFT cannot run.
-    """
-    from empo_demo.engine.trial import reference_of
-
-    reference = reference_of(model, tokenizer)
-
-    def after(wrapped: Any, name: str) -> None:
-        try:
-            reference.add(wrapped, name)
-            rewritten = reference.is_rewritten(wrapped)
-        except Exception as error:
-            raise _Apart(name, f"PEFT fails ({first_line(error).rstrip('.')})") from None
-        if rewritten:
-            raise _Apart(name, "loading it changes what the base computes")
-
-    return reference, attach(model, folders, after) if folders else None
 
 
 def _judged(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine import assembly
 from empo_demo.engine.adapters import check_base
+from empo_demo.engine.assembly import Assembly
 from empo_demo.engine.loading import Loader
 from empo_demo.errors import EngineError
 from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
@@ -133,15 +133,15 @@ def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a refusal; and other contents, types and plans are other trials."""
-    monkeypatch.setattr("empo_demo.engine.verdicts._root", lambda: tmp_path / "verdicts")
+    monkeypatch.setattr("empo_demo.engine.kept_trials._root", lambda: tmp_path / "verdicts")
     tries = []
-    real = assembly._reference
+    real = Assembly._reference
 
-    def counted(*given: Any) -> Any:
-        tries.append(given)
-        return real(*given)
+    def counted(self: Assembly, name: str, *rest: Any) -> Any:
+        tries.append(name)
+        return real(self, name, *rest)
 
-    monkeypatch.setattr(assembly, "_reference", counted)
+    monkeypatch.setattr(Assembly, "_reference", counted)
     adapter = make_adapter(llama, tmp_path / "plain")
     assert served(llama, adapter) == served(llama, adapter) and len(tries) == 1
     served(llama, adapter, dtype="bfloat16")
