@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import empo_demo
 
 ROOT = Path(empo_demo.__file__).parent
@@ -82,6 +84,22 @@ def test_nothing_in_the_package_imports_the_recipes() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     left = {name: set(arrows) - {name} for name, arrows in ARROWS.items()}
+    while free := [name for name, arrows in left.items() if not arrows & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("folder", sorted({name.rpartition(".")[0] for name in MODULES} - {""}))
+def test_what_stands_side_by_side_in_a_folder_imports_in_one_direction(folder: str) -> None:
+    """Files and sub-rooms of a folder alike: no arrow comes back, however long its way."""
+    depth = folder.count(".") + 1
+    left: dict[str, set[str]] = {}
+    for module, arrows in ARROWS.items():
+        if module.startswith(f"{folder}."):
+            here = module.split(".")[depth]
+            there = {a.split(".")[depth] for a in arrows if a.startswith(f"{folder}.")}
+            left.setdefault(here, set()).update(there - {here})
     while free := [name for name, arrows in left.items() if not arrows & left.keys()]:
         for name in free:
             del left[name]

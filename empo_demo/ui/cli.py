@@ -62,7 +62,7 @@ def rehearsal(
     from empo_demo.empathy.plugins import load_sem
     from empo_demo.engine.loading import load_engine
     from empo_demo.settings import load_settings
-    from empo_demo.ui.rehearsal import REHEARSAL, record
+    from empo_demo.ui.arena_tab.rehearsal import REHEARSAL, record
     from empo_demo.votes.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def people(
     from empo_demo.empathy.sem import EmbeddedSEM
     from empo_demo.evaluation.dialogues import read_items
     from empo_demo.metrics.valence import load_lexicon, text_valence
-    from empo_demo.ui.people import PEOPLE, measure
+    from empo_demo.ui.drawing.people import PEOPLE, measure
 
     items = read_items(data, limit).items
     whole = [item.context.plus("assistant", item.reference) for item in items]

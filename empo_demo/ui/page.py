@@ -24,21 +24,14 @@ from empo_demo.errors import ArenaError, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
-from empo_demo.ui import (
-    about_tab,
-    arena_tab,
-    board_tab,
-    data_tab,
-    endpoints,
-    explore_tab,
-    export_route,
-    lanes,
-    results_tab,
-)
-from empo_demo.ui.health import Health
-from empo_demo.ui.middleware import Doors, Guard, PackedPage, on_space
-from empo_demo.ui.parts import Labels
+from empo_demo.ui.arena_tab import components as arena_tab
+from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.explore import explore_tab
+from empo_demo.ui.serving import endpoints, export_route, lanes
+from empo_demo.ui.serving.health import Health
+from empo_demo.ui.serving.middleware import Doors, Guard, PackedPage, on_space
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
+from empo_demo.ui.tabs import about_tab, board_tab, data_tab, results_tab
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.theme import LANGUAGE, LOOK, MARK, TOGGLE, head, theme
 from empo_demo.ui.visitors import LOGIN

@@ -24,7 +24,7 @@ from empo_demo.empathy.guarded import LIMIT, Guarded
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
-from empo_demo.ui.panes import reveal as reveal_html
+from empo_demo.ui.drawing.panes import reveal as reveal_html
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedEngine, ScriptedSEM
 

@@ -73,7 +73,7 @@ def test_the_board_is_made_once_for_all_who_look(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from empo_demo.board import board
-    from empo_demo.ui import recent
+    from empo_demo.ui.tabs import recent
 
     made: list[float] = []
     real = board.board
@@ -96,7 +96,7 @@ def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from empo_demo.exchange import export
-    from empo_demo.ui import recent
+    from empo_demo.ui.tabs import recent
 
     made: list[str] = []
     real = export.rows
@@ -119,7 +119,7 @@ def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
 def test_one_address_has_few_exports_made_at_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.ui import export_route
+    from empo_demo.ui.serving import export_route
 
     real = export_route._written
     monkeypatch.setattr(export_route, "_written", lambda *v: (time.sleep(1.0), real(*v))[1])

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from empo_demo.ui import unread
+from empo_demo.ui.serving import unread
 from tests.attacks.conftest import TEXT, Served, Stranger
 
 

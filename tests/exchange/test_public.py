@@ -47,7 +47,7 @@ def test_a_public_export_waits_a_day_and_the_maintainers_does_not(
 def test_a_download_works_where_the_database_is_held_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.ui import export_route
+    from empo_demo.ui.serving import export_route
 
     monkeypatch.setattr("empo_demo.votes.database.unreliable_locks", lambda path: True)
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
@@ -108,7 +108,7 @@ def test_words_that_do_not_lie_where_they_say_are_left_out() -> None:
 
 
 def test_the_report_of_the_page_counts_what_its_download_holds(arena: Arena) -> None:
-    from empo_demo.ui.data_tab import _report
+    from empo_demo.ui.tabs.data_tab import _report
 
     cast(arena, arena.new_voter())
     assert _report(arena, "csv").rows == 0

@@ -15,7 +15,7 @@ from empo_demo.board.ballots import Ballot
 from empo_demo.board.board import Board, board
 from empo_demo.board.cli import register
 from empo_demo.board.standing import Standing, rank
-from empo_demo.ui import board_tab
+from empo_demo.ui.tabs import board_tab
 from empo_demo.ui.texts import texts_of
 
 app = typer.Typer()

@@ -16,9 +16,11 @@ from empo_demo.arena.link import encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding
-from empo_demo.ui import explore_tab, share_card, shared_link
-from empo_demo.ui.explorer import Explorer
-from empo_demo.ui.parts import Labels
+from empo_demo.ui import shared_link
+from empo_demo.ui.arena_tab import share_card
+from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.explore import explore_tab
+from empo_demo.ui.explore.explorer import Explorer
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.admission import RateLimit

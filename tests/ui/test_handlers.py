@@ -22,13 +22,14 @@ from empo_demo.engine.thoughts import ALL_THOUGHT
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
-from empo_demo.ui import arena_tab, data_tab
+from empo_demo.ui.arena_tab import components as arena_tab
+from empo_demo.ui.arena_tab.handlers import Handlers, _mark
+from empo_demo.ui.arena_tab.rehearsal import rehearsal
+from empo_demo.ui.drawing.highlights import GENERAL
+from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.examples import examples
-from empo_demo.ui.handlers import Handlers, _mark
-from empo_demo.ui.highlights import GENERAL
-from empo_demo.ui.parts import Labels
-from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import Session
+from empo_demo.ui.tabs import data_tab
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM

@@ -13,8 +13,8 @@ import pytest
 from empo_demo.arena.arena import Arena
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
-from empo_demo.ui import health
 from empo_demo.ui.page import start
+from empo_demo.ui.serving import health
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 

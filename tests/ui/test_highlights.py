@@ -13,7 +13,7 @@ from empo_demo.empathy.emotions import EMOTIONS, GROUPS
 from empo_demo.empathy.feeling import Feeling, lexicon_feeling
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.settings import ASSETS
-from empo_demo.ui import highlights, panes, plots
+from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.examples import load_examples
 from empo_demo.ui.texts import texts_of
 

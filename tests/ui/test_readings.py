@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from empo_demo.empathy.feeling import Feeling, Push
-from empo_demo.ui import readings
-from empo_demo.ui.readings import Readings
+from empo_demo.ui.drawing import readings
+from empo_demo.ui.drawing.readings import Readings
 
 
 class Arena:

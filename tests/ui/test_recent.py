@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from empo_demo.ui.recent import Recent
+from empo_demo.ui.tabs.recent import Recent
 
 
 def burn(seconds: float) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import update
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import NotAllowed
 from empo_demo.evaluation.results import RESULTS, read
-from empo_demo.ui import board_tab, findings, share_card
+from empo_demo.ui.arena_tab import share_card
+from empo_demo.ui.tabs import board_tab, findings
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.models import Reply, Round

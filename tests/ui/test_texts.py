@@ -20,8 +20,8 @@ from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.evaluation.results import RESULTS, read
-from empo_demo.ui import findings
 from empo_demo.ui.session import Session
+from empo_demo.ui.tabs import findings
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.models import Round

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from empo_demo.errors import SettingsError
 from empo_demo.settings import load_settings
-from empo_demo.ui.middleware import Doors, Guard
+from empo_demo.ui.serving.middleware import Doors, Guard
 from empo_demo.ui.visitors import LOGIN, address_of, user_of
 
 

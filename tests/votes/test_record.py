@@ -29,7 +29,7 @@ from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
 from empo_demo.exchange.export import FORMATS, export_file
 from empo_demo.exchange.import_file import import_file
-from empo_demo.ui import highlights, panes
+from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.backup import backup
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter

@@ -16,9 +16,9 @@ from empo_demo.arena.arena import Arena
 from empo_demo.board.standing import HIDDEN_BELOW
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
-from empo_demo.ui import highlights, tables
-from empo_demo.ui.recent import Recent
+from empo_demo.ui.drawing import highlights, tables
 from empo_demo.ui.session import Session
+from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:

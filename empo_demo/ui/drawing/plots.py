@@ -14,7 +14,7 @@ from html import escape
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.metrics.diversity import count_words, distinct
-from empo_demo.ui.people import Band, diversity_band, reply_band
+from empo_demo.ui.drawing.people import Band, diversity_band, reply_band
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
 

@@ -12,7 +12,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.arena.frames import frames
 from empo_demo.arena.rounds import OpenedRound
 from empo_demo.engine.protocol import Finished
-from empo_demo.ui.pictures import Changes, Pictures
+from empo_demo.ui.arena_tab.pictures import Changes, Pictures
 from empo_demo.ui.session import Session
 from empo_demo.votes.models import Side
 

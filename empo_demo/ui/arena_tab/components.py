@@ -9,10 +9,10 @@ import gradio as gr
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import MAX_TEXT
-from empo_demo.ui import highlights
-from empo_demo.ui.handlers import Handlers
-from empo_demo.ui.lanes import ROUNDS, VOTES
-from empo_demo.ui.parts import Labels, Parts
+from empo_demo.ui.arena_tab.handlers import Handlers
+from empo_demo.ui.drawing import highlights
+from empo_demo.ui.drawing.parts import Labels, Parts
+from empo_demo.ui.serving.lanes import ROUNDS, VOTES
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import HOLD, RELEASE, SEND, count
 from empo_demo.ui.visitors import visitor_of

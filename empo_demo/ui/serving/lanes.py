@@ -15,7 +15,7 @@ import gradio as gr
 from fastapi import HTTPException
 from gradio.queueing import Queue
 
-from empo_demo.ui.unread import Unread
+from empo_demo.ui.serving.unread import Unread
 from empo_demo.ui.visitors import address_of
 
 if TYPE_CHECKING:

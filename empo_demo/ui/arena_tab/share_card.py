@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from empo_demo.arena import guards
 from empo_demo.errors import ArenaError, NotAllowed
-from empo_demo.ui import highlights, panes, shared_link
+from empo_demo.ui import shared_link
+from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import Texts
 from empo_demo.ui.theme import LOOK
 from empo_demo.votes.models import SIDES

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 
 from empo_demo.settings import Settings, split
-from empo_demo.ui.highlights import GENERAL
+from empo_demo.ui.drawing.highlights import GENERAL
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]

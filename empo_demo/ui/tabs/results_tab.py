@@ -10,10 +10,11 @@ import gradio as gr
 
 from empo_demo.errors import ArenaError
 from empo_demo.settings import Settings
-from empo_demo.ui import findings, highlights, tables
-from empo_demo.ui.parts import Labels
-from empo_demo.ui.recent import Recent
+from empo_demo.ui.drawing import highlights, tables
+from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.session import Session
+from empo_demo.ui.tabs import findings
+from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:

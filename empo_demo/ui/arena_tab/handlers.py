@@ -17,14 +17,14 @@ import gradio as gr
 from empo_demo.arena import guards
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound
-from empo_demo.ui import highlights
-from empo_demo.ui.arrivals import Arrivals
+from empo_demo.ui.arena_tab.arrivals import Arrivals
+from empo_demo.ui.arena_tab.pictures import Changes
+from empo_demo.ui.arena_tab.play import play
+from empo_demo.ui.arena_tab.rehearsal import rehearsal
+from empo_demo.ui.arena_tab.share_card import share_card
+from empo_demo.ui.drawing import highlights
 from empo_demo.ui.examples import examples, next_example
-from empo_demo.ui.pictures import Changes
-from empo_demo.ui.play import play
-from empo_demo.ui.rehearsal import rehearsal
 from empo_demo.ui.session import REFUSED, Session
-from empo_demo.ui.share_card import share_card
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.visitors import NOBODY, Visitor
 from empo_demo.votes.models import RATINGS

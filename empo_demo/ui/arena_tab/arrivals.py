@@ -11,11 +11,11 @@ import gradio as gr
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.guards import HelpFirst
 from empo_demo.errors import ArenaError
-from empo_demo.ui import highlights
-from empo_demo.ui.parts import Labels, Parts
-from empo_demo.ui.pictures import Changes, Pictures
-from empo_demo.ui.readings import Readings
-from empo_demo.ui.rehearsal import rehearsal
+from empo_demo.ui.arena_tab.pictures import Changes, Pictures
+from empo_demo.ui.arena_tab.rehearsal import rehearsal
+from empo_demo.ui.drawing import highlights
+from empo_demo.ui.drawing.parts import Labels, Parts
+from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 

@@ -12,10 +12,10 @@ import gradio as gr
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import DIAL, MOST_TOKENS
 from empo_demo.dialogue import MAX_TEXT
+from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.examples import examples
-from empo_demo.ui.explorer import Changes, Explorer, Form
-from empo_demo.ui.lanes import EXPLORE
-from empo_demo.ui.parts import Labels
+from empo_demo.ui.explore.explorer import Changes, Explorer, Form
+from empo_demo.ui.serving.lanes import EXPLORE
 from empo_demo.ui.session import say_of
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.texts import Texts, texts_of

@@ -19,7 +19,7 @@ from empo_demo.errors import StorageError
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
-    from empo_demo.ui.middleware import App, Receive, Scope, Send
+    from empo_demo.ui.serving.middleware import App, Receive, Scope, Send
 
 PATHS = ("/healthz", "/readyz")
 PATIENCE = 2.0

@@ -16,11 +16,11 @@ from empo_demo.arena.rounds import Exposure, OpenedRound, Receipt, RoundView
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.errors import ArenaError
-from empo_demo.ui import highlights, panes, plots
+from empo_demo.ui.arena_tab.rehearsal import Rehearsal
+from empo_demo.ui.drawing import highlights, panes, plots
+from empo_demo.ui.drawing.parts import Parts
+from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import next_example
-from empo_demo.ui.parts import Parts
-from empo_demo.ui.readings import Readings
-from empo_demo.ui.rehearsal import Rehearsal
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side

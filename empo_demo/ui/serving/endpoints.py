@@ -20,8 +20,8 @@ from empo_demo.arena.frames import frames
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
-from empo_demo.ui.highlights import GENERAL
-from empo_demo.ui.lanes import CALLS, READING, ROUNDS, VOTES
+from empo_demo.ui.drawing.highlights import GENERAL
+from empo_demo.ui.serving.lanes import CALLS, READING, ROUNDS, VOTES
 from empo_demo.ui.visitors import address_of
 
 log = logging.getLogger(__name__)

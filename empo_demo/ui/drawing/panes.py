@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.empathy.words import is_content, spans
-from empo_demo.ui.highlights import ENGLISH, lines, tagged
+from empo_demo.ui.drawing.highlights import ENGLISH, lines, tagged
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.verdicts import VERDICTS

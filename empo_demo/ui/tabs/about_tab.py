@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from empo_demo import __version__
-from empo_demo.ui import highlights
-from empo_demo.ui.parts import Labels
+from empo_demo.ui.drawing import highlights
+from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from empo_demo.arena.frames import Frame, frames
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Failed
 from empo_demo.errors import ArenaError, InvalidInput
-from empo_demo.ui import highlights, shared_link
-from empo_demo.ui.panes import Told, pane
+from empo_demo.ui import shared_link
+from empo_demo.ui.drawing import highlights
+from empo_demo.ui.drawing.panes import Told, pane
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side

@@ -1,0 +1,1 @@
+"""The server around the page: endpoints, routes, queues, probes, and what guards them."""
