@@ -1,4 +1,4 @@
-"""The map of the rooms in the package's docstring is true: which room may import which."""
+"""The map of the rooms in ARCHITECTURE.md is true: which room may import which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import empo_demo
 
 ROOT = Path(empo_demo.__file__).parent
-ROOMS = re.findall(r"^    (\w+)/ ", empo_demo.__doc__ or "", re.MULTILINE)
+MAP = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf8")
+ROOMS = re.findall(r"^(\w+)/  ", MAP, re.MULTILINE)
 """The folders of the map, from the top one down."""
 TERMINAL = ("cli", "__main__")
 
@@ -53,8 +54,8 @@ def test_the_map_names_every_room_and_no_other() -> None:
 
 def test_the_map_names_every_file_beside_the_rooms() -> None:
     files = {path.stem for path in ROOT.glob("*.py")} - {"__init__", *TERMINAL}
-    line = re.search(r"^    ((?:\w+, )+\w+)\n +what every room", empo_demo.__doc__ or "", re.M)
-    assert line is not None and set(line[1].split(", ")) == files
+    named = re.search(r"Beside the rooms: (.+), which every room may know", MAP, re.DOTALL)
+    assert named is not None and set(re.findall(r"`(\w+)`", named[1])) == files
 
 
 def test_imports_point_downwards() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from empo_demo.contenders.roster import label_of
 from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict
 

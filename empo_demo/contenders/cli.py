@@ -29,7 +29,7 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
 
     from empo_demo.contenders.load_roster import load_roster
     from empo_demo.contenders.roster import as_json as contenders_json
-    from empo_demo.engine.fits import downloaded
+    from empo_demo.engine.planning.fits import downloaded
     from empo_demo.settings import load_settings
 
     settings = load_settings()
@@ -63,9 +63,9 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
     import json
 
     from empo_demo.contenders.load_roster import load_roster
-    from empo_demo.engine.adapters import written_by
     from empo_demo.engine.device import pick_device
     from empo_demo.engine.loading import Loader
+    from empo_demo.engine.weights.adapters import written_by
     from empo_demo.settings import load_settings
 
     settings = load_settings(force_adapter=force_adapter or None)
@@ -91,8 +91,8 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
 
 def _download(settings: Settings, contender: Contender) -> int | None:
     """The bytes to download before the contender can answer; None if that is not known."""
-    from empo_demo.engine.adapters import written_by
-    from empo_demo.engine.budget import download_of
+    from empo_demo.engine.planning.budget import download_of
+    from empo_demo.engine.weights.adapters import written_by
     from empo_demo.errors import ArenaError
 
     if settings.engine != "local" or contender.predictions:
@@ -115,9 +115,8 @@ def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:
 
     try:
         with Console(stderr=True, markup=False).status("Planning…"):
-            from empo_demo.engine.budget import plan_of
-            from empo_demo.engine.fits import as_json, table
-            from empo_demo.engine.free_memory import free_memory
+            from empo_demo.engine.planning.budget import plan_of
+            from empo_demo.engine.planning.fits import as_json, free_memory, table
 
             budget = plan_of(settings, roster, written)
             free = free_memory(budget.device)

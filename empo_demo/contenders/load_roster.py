@@ -161,9 +161,8 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
         return _with_what_is_served(roster, settings)
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
         return roster
-    from empo_demo.engine.budget import plan_of
-    from empo_demo.engine.fits import fits
-    from empo_demo.engine.free_memory import free_memory
+    from empo_demo.engine.planning.budget import plan_of
+    from empo_demo.engine.planning.fits import fits, free_memory
 
     kept = list(roster.contenders)
     try:
@@ -182,7 +181,7 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
 
 def _with_what_is_served(roster: Roster, settings: Settings) -> Roster:
     """`roster` without the optional contenders that no server has."""
-    from empo_demo.engine.remote import RemoteEngine
+    from empo_demo.engine.servers.remote import RemoteEngine
 
     servers = RemoteEngine(settings.engine, ())
     try:

@@ -20,8 +20,8 @@ from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from empo_demo.engine.local import LocalEngine
-    from empo_demo.engine.weights import Weights
+    from empo_demo.engine.lockstep.local import LocalEngine
+    from empo_demo.engine.weights.model_weights import Weights
 
 log = logging.getLogger(__name__)
 _START, _LOAD = 5.0, 2e9

@@ -14,22 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.adapters import Written, check_base, check_kind, written_by
-from empo_demo.engine.assembly import Assembly, set_apart
-from empo_demo.engine.copies import MergedCopy
+from empo_demo.engine.assembly.copies import MergedCopy
+from empo_demo.engine.assembly.served_copy import Assembly, set_apart
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
-from empo_demo.engine.downloads import adapter_folder, model_download, model_folder
 from empo_demo.engine.lease import LeasedEngine
-from empo_demo.engine.plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.protocol import Engine, Lineup, Source
-from empo_demo.engine.shapes import model_shape
+from empo_demo.engine.weights.adapter_plan import Override, Plan, choose, read_shape, size
+from empo_demo.engine.weights.adapters import Written, check_base, check_kind, written_by
+from empo_demo.engine.weights.downloads import adapter_folder, model_download, model_folder
+from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from empo_demo.engine.weights import Weights
+    from empo_demo.engine.weights.model_weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def load_engine(settings: Settings, roster: Lineup) -> Engine:
     engine = _load_written(settings, roster, written)
     if not recorded:
         return engine
-    from empo_demo.engine.routing import RoutingEngine
+    from empo_demo.engine.servers.routing import RoutingEngine
 
     file: Engine = RecordedEngine(recorded)
     return RoutingEngine({c.id: engine for c in written} | {c.id: file for c in recorded})
@@ -57,13 +57,12 @@ def load_engine(settings: Settings, roster: Lineup) -> Engine:
 def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source]) -> Engine:
     """The engine of the contenders that generate: a server, or models on this machine."""
     if settings.engine != "local":
-        from empo_demo.engine.remote import RemoteEngine
+        from empo_demo.engine.servers.remote import RemoteEngine
 
         return RemoteEngine(settings.engine, written)
-    from empo_demo.engine.budget import plan_of
-    from empo_demo.engine.fits import check, table
-    from empo_demo.engine.free_memory import free_memory
-    from empo_demo.engine.local import LocalEngine
+    from empo_demo.engine.lockstep.local import LocalEngine
+    from empo_demo.engine.planning.budget import plan_of
+    from empo_demo.engine.planning.fits import check, free_memory, table
 
     replan = partial(plan_of, settings, lineup, written)
     budget = replan()

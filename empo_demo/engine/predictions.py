@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.csv_table import decimal, read_table, trimmed
-from empo_demo.engine.thoughts import spoken
+from empo_demo.engine.text.thoughts import spoken
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, read_text
 from empo_demo.metrics.diff_epitome import LEVELS, MECHANISMS

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.control_tokens import defuse
+from empo_demo.engine.text.control_tokens import defuse
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.errors import InvalidInput
 from empo_demo.training.corpus import file_hash
 from empo_demo.training.model_card import write_card

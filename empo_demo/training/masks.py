@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.chat_template import template_of
+from empo_demo.engine.text.chat_template import template_of
 from empo_demo.errors import DataError
 
 if TYPE_CHECKING:

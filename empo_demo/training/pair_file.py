@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message, is_blank
-from empo_demo.engine.chat import encode_chat
-from empo_demo.engine.chat_template import ChatTemplate, template_of
+from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import ChatTemplate, template_of
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import read_lines
 from empo_demo.training.empathetic_csv import plain_commas

@@ -22,7 +22,7 @@ def run(job: Job, data: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from empo_demo.engine.tokenizer import load_tokenizer
+    from empo_demo.engine.text.chat_template import load_tokenizer
 
     tokenizer = load_tokenizer(job.base)
     dialogues = [

@@ -13,7 +13,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Delta, Event, Failed, Interruptible, Request
-from empo_demo.engine.routing import RoutingEngine
+from empo_demo.engine.servers.routing import RoutingEngine
 from empo_demo.settings import load_settings
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedSEM

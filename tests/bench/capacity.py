@@ -18,8 +18,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from empo_demo.engine.budget import CUDA_BYTES, ROWS
-from empo_demo.engine.shapes import ModelShape, shape_of
+from empo_demo.engine.planning.budget import CUDA_BYTES, ROWS
+from empo_demo.engine.weights.shapes import ModelShape, shape_of
 from empo_demo.settings import Quantization
 
 CARDS = {"T4": (16e9, 320e9), "L4": (24e9, 300e9), "A10G": (24e9, 600e9), "4090": (24e9, 1008e9),

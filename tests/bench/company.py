@@ -49,7 +49,7 @@ def main() -> None:
 def make_engine(kind: str, max_rounds: int = 64) -> Any:
     """The embedded pair; `kind` is a quantisation, or fp32."""
     from empo_demo.engine.loading import Loader
-    from empo_demo.engine.local import LocalEngine
+    from empo_demo.engine.lockstep.local import LocalEngine
 
     pair = (Contender("base", BASE), Contender("aligned", BASE, ALIGNED))
     loader = Loader("cpu", "none" if kind == "fp32" else kind)  # type: ignore[arg-type]
@@ -64,10 +64,10 @@ def exact_copies() -> list[Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from empo_demo.engine.adapters import attach
-    from empo_demo.engine.lora import install
-    from empo_demo.engine.tokenizer import load_tokenizer
-    from empo_demo.engine.weights import weights_of
+    from empo_demo.engine.text.chat_template import load_tokenizer
+    from empo_demo.engine.weights.adapters import attach
+    from empo_demo.engine.weights.lora import install
+    from empo_demo.engine.weights.model_weights import weights_of
 
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
     rows = install(attach(model, {"a0": Path(ALIGNED)}))

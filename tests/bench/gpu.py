@@ -109,7 +109,7 @@ class Bench:
 
     def parity(self) -> tuple[Line, bool]:
         """Greedy replies of a small fp32 model against `generate()`, token for token."""
-        from empo_demo.engine.chat import encode_chat
+        from empo_demo.engine.text.chat import encode_chat
 
         torch = self.torch
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -178,7 +178,7 @@ class Bench:
         if self.cuda:
             numbers["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
             free, total = torch.cuda.mem_get_info()
-            # The plan (engine/budget.py) takes 600 MB for CUDA's own.
+            # The plan (engine/planning/budget.py) takes 600 MB for CUDA's own.
             numbers["cuda_own_mb"] = (total - free - torch.cuda.memory_reserved()) / 1e6
             return numbers, numbers["gpu_peak_mb"] < 1.6 * numbers["weights_mb"] + 2000
         return numbers, True
@@ -255,7 +255,7 @@ class Bench:
 
     def merged(self) -> tuple[Line, bool]:
         """r = 1,024: an adapter of that rank shared, against a second copy of the weights."""
-        from empo_demo.engine.local import LocalEngine
+        from empo_demo.engine.lockstep.local import LocalEngine
 
         rank = 1024 if self.cuda else 32
         shared = self._step(engine_of(self._model, adapters=True, rank=rank), 1)

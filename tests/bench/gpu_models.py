@@ -84,9 +84,9 @@ def engine_of(model: Any, *, adapters: bool, rank: int = 16) -> Any:
     """An engine of `base`, with a random adapter also of `aligned`."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    from empo_demo.engine.adapters import release
-    from empo_demo.engine.local import LocalEngine
-    from empo_demo.engine.lora import install
+    from empo_demo.engine.lockstep.local import LocalEngine
+    from empo_demo.engine.weights.adapters import release
+    from empo_demo.engine.weights.lora import install
 
     if not adapters:
         return LocalEngine([weights(model, {"base": None}, None)], {}, max_rounds=16)
@@ -111,8 +111,8 @@ def engine_of(model: Any, *, adapters: bool, rank: int = 16) -> Any:
 
 def weights(model: Any, served: dict[str, str | None], rows: Any) -> Any:
     """The copy of weights for an engine; no token ends a reply."""
-    from empo_demo.engine.tokenizer import load_tokenizer
-    from empo_demo.engine.weights import weights_of
+    from empo_demo.engine.text.chat_template import load_tokenizer
+    from empo_demo.engine.weights.model_weights import weights_of
 
     model.name_or_path = TOKENIZER
     made = weights_of(model, load_tokenizer(TOKENIZER), served, rows)

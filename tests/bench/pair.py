@@ -99,7 +99,7 @@ def random_adapter(base: str, folder: Path) -> Path:
 
 def our_engine(options: argparse.Namespace, adapter: str, *, pair: bool) -> Any:
     from empo_demo.engine.loading import Loader
-    from empo_demo.engine.local import LocalEngine
+    from empo_demo.engine.lockstep.local import LocalEngine
 
     contenders = [Contender("aligned", options.base, adapter)]
     if pair:
@@ -170,9 +170,9 @@ class Stock:
     def __init__(self, options: argparse.Namespace, adapter: str) -> None:
         from peft import PeftModel
 
-        from empo_demo.engine.chat import encode_chat
         from empo_demo.engine.loading import Loader
-        from empo_demo.engine.tokenizer import load_tokenizer
+        from empo_demo.engine.text.chat import encode_chat
+        from empo_demo.engine.text.chat_template import load_tokenizer
 
         loader = Loader(options.device, options.quantization)
         self.tokens, self.device = options.tokens, options.device

@@ -133,7 +133,7 @@ def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
 def growth(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from empo_demo.engine import attention
+    from empo_demo.engine.lockstep import attention
 
     batch = engine.batch_of("aligned")
     times: dict[int, list[float]] = {100: [], 2000: []}
@@ -164,8 +164,8 @@ def step_at(batch: Any, length: int) -> None:
     """Ten decode steps of a pair with `length` positions behind it."""
     import torch
 
-    from empo_demo.engine.attention import Decode, looked_at
-    from empo_demo.engine.forward import few_threads
+    from empo_demo.engine.lockstep.attention import Decode, looked_at
+    from empo_demo.engine.lockstep.forward import few_threads
 
     if not hasattr(batch, "_bench"):
         batch._bench = {}

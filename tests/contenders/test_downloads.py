@@ -145,7 +145,7 @@ def test_pickles_count_only_where_there_is_nothing_else(hub: Hub, tmp_path: Path
 
 SIZES = """
 import sys
-from empo_demo.engine.downloads import adapter_download, model_download
+from empo_demo.engine.weights.downloads import adapter_download, model_download
 print(model_download(sys.argv[1]), adapter_download(sys.argv[2]))
 """
 

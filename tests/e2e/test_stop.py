@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from empo_demo.engine.places import Places
+from empo_demo.engine.lockstep.places import Places
 from empo_demo.engine.protocol import Event, Interruptible, Request
-from empo_demo.engine.remote import RemoteEngine
+from empo_demo.engine.servers.remote import RemoteEngine
 from tests.conftest import ScriptedEngine
 from tests.e2e.conftest import Served
 from tests.e2e.test_box import leave, plays_on

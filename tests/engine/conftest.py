@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.adapters import attach
 from empo_demo.engine.loading import Loader
-from empo_demo.engine.local import LocalEngine
-from empo_demo.engine.lora import install
-from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.engine.weights import weights_of
+from empo_demo.engine.lockstep.local import LocalEngine
+from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.weights.adapters import attach
+from empo_demo.engine.weights.lora import install
+from empo_demo.engine.weights.model_weights import weights_of
 
 TEXTS = (
     "I failed my driving test again, in front of my father.",

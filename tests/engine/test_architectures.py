@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.chat import encode_chat
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
-from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.engine.weights import weights_of
+from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.weights.model_weights import weights_of
 
 SHORT = ({"role": "user", "content": "We are getting a puppy!"},)
 LONG = (

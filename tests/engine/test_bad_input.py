@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Request
-from empo_demo.engine.tokenizer import load_tokenizer
-from empo_demo.engine.weights import weights_of
+from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.weights.model_weights import weights_of
 from empo_demo.errors import InvalidInput
 from tests.bench.company import texts
 
@@ -161,7 +161,7 @@ def test_two_copies_with_two_tokenizers_answer_each_in_its_own(
 
 def test_a_full_main_memory_is_called_that_too() -> None:
     """PyTorch raises a plain RuntimeError where the processor's memory is full."""
-    from empo_demo.engine.local import _sentence
+    from empo_demo.engine.lockstep.local import _sentence
 
     full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
     assert "memory is full" in _sentence(full)

@@ -12,15 +12,14 @@ import pytest
 from empo_demo.contenders import load_roster as load
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.engine import budget as budgets
-from empo_demo.engine.batch import Batch
-from empo_demo.engine.budget import make_budget, plan_of
-from empo_demo.engine.fits import check, fits, table
-from empo_demo.engine.free_memory import Free, free_memory
 from empo_demo.engine.loading import load_engine
-from empo_demo.engine.local import LocalEngine
-from empo_demo.engine.plan import read_shape
-from empo_demo.engine.shapes import adapter_shape, model_shape, shape_from_config
+from empo_demo.engine.lockstep.batch import Batch
+from empo_demo.engine.lockstep.local import LocalEngine
+from empo_demo.engine.planning import budget as budgets
+from empo_demo.engine.planning.budget import make_budget, plan_of
+from empo_demo.engine.planning.fits import Free, check, fits, free_memory, table
+from empo_demo.engine.weights.adapter_plan import read_shape
+from empo_demo.engine.weights.shapes import adapter_shape, model_shape, shape_from_config
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 
@@ -177,7 +176,7 @@ def test_the_engine_is_refused_before_a_byte_is_read(
 ) -> None:
     """There are no weights at all beside the base's configuration."""
     monkeypatch.setattr(
-        "empo_demo.engine.free_memory.free_memory", lambda _device: Free(8e9, 8e9, HUGE)
+        "empo_demo.engine.planning.fits.free_memory", lambda _device: Free(8e9, 8e9, HUGE)
     )
     with pytest.raises(EngineError, match="These contenders need"):
         load_engine(Settings(device="cpu"), Roster("r", empo))
@@ -196,7 +195,7 @@ def test_optional_contenders_come_only_where_they_fit(
     ids = {}
     for free in (200e9, 34e9):
         monkeypatch.setattr(
-            "empo_demo.engine.free_memory.free_memory", lambda _d, f=free: Free(f, f, HUGE)
+            "empo_demo.engine.planning.fits.free_memory", lambda _d, f=free: Free(f, f, HUGE)
         )
         roster = load_roster(Settings(preset=str(path), device="cpu"), fitting=True)
         ids[free] = [c.id for c in roster.contenders]

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from empo_demo.engine.chat import dropped_exchanges, encode_chat
-from empo_demo.engine.chat_template import template_of
-from empo_demo.engine.control_tokens import defuse
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat import dropped_exchanges, encode_chat
+from empo_demo.engine.text.chat_template import load_tokenizer, template_of
+from empo_demo.engine.text.control_tokens import defuse
 
 ZEPHYR = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.kv_cache import BLOCK
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.kv_cache import BLOCK
+from empo_demo.engine.lockstep.local import LocalEngine
+from empo_demo.engine.lockstep.sampling import HEAD, Draw, Sampler
 from empo_demo.engine.protocol import Decoding, Request
-from empo_demo.engine.sampling import HEAD, Draw, Sampler
 from tests.bench.company import count, forget, make_engine, rounds_of, texts
 
 
@@ -103,9 +103,9 @@ def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int)
     """Where heads share keys, a CPU sums in an order that depends on the positions looked at."""
     import torch
 
-    from empo_demo.engine.attention import Decode, looked_at
-    from empo_demo.engine.forward import few_threads
-    from empo_demo.engine.kv_cache import KVCache
+    from empo_demo.engine.lockstep.attention import Decode, looked_at
+    from empo_demo.engine.lockstep.forward import few_threads
+    from empo_demo.engine.lockstep.kv_cache import KVCache
 
     torch.manual_seed(0)
     cpu, size, most = torch.device("cpu"), 16, 384

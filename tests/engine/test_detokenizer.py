@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from empo_demo.engine.detokenizer import Detokenizer
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.text.detokenizer import Detokenizer
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.graphs import StepGraphs
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.graphs import StepGraphs
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Request
 from tests.bench.company import texts
 from tests.engine.fake_graphs import Graph, graphs

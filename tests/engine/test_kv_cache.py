@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from empo_demo.engine.kv_cache import BLOCK, KVCache, Prefixes, bytes_per_token, rounded
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.kv_cache import BLOCK, KVCache, Prefixes, bytes_per_token, rounded
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 
 SAD = ({"role": "user", "content": "I failed my driving test again."},)
@@ -130,7 +130,7 @@ def test_how_many_rounds_pay_is_measured(exact_engine: LocalEngine) -> None:
 
 def test_rows_that_join_together_lie_by_length(exact_engine: LocalEngine) -> None:
     """Attention then reads few runs of neighbours instead of one row at a time."""
-    from empo_demo.engine.regroup import regroup
+    from empo_demo.engine.lockstep.batch import regroup
 
     batch = exact_engine.batch_of("base")
     rows = [

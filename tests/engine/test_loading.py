@@ -11,9 +11,9 @@ import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loading import Loader, load_engine
-from empo_demo.engine.local import LocalEngine
-from empo_demo.engine.plan import AdapterShape, choose, read_shape
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+from empo_demo.engine.weights.adapter_plan import AdapterShape, choose, read_shape
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 
@@ -67,7 +67,7 @@ def test_a_published_empo_adapter_is_merged_into_its_own_copy(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from empo_demo.engine.chat import encode_chat
+    from empo_demo.engine.text.chat import encode_chat
 
     size = json.loads((tiny_folder / "config.json").read_text())["vocab_size"]
     adapter = make_adapter(tiny_folder, tmp_path / "dpo", vocabulary=size + 1, r=96)
@@ -342,7 +342,7 @@ def test_an_adapter_of_another_base_is_refused_unless_forced(
 def test_a_base_is_known_by_the_last_part_of_its_name(
     tmp_path: Path, trained_on: str, base: str, same: bool
 ) -> None:
-    from empo_demo.engine.adapters import check_base
+    from empo_demo.engine.weights.adapters import check_base
 
     config = {"base_model_name_or_path": trained_on}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.chat import encode_chat
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Event, Failed, Finished, Request
+from empo_demo.engine.text.chat import encode_chat
 from empo_demo.errors import EngineError, InvalidInput
 
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=24)
@@ -302,7 +302,7 @@ def test_no_dialogue_of_the_shipped_figures_was_too_long(data_dir: Path) -> None
     HEF's guidance stands in the system message and takes at most some 150 tokens.
     """
     from empo_demo.contenders.load_roster import load_roster
-    from empo_demo.engine.tokenizer import load_tokenizer
+    from empo_demo.engine.text.chat_template import load_tokenizer
     from empo_demo.evaluation.dialogues import read_items
     from empo_demo.settings import ASSETS, load_settings
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from empo_demo.engine import copies, merging
-from empo_demo.engine.copies import MergedCopy
-from empo_demo.engine.merging import merge
+from empo_demo.engine.assembly.copies import MergedCopy
+from empo_demo.engine.assembly.merging import merge
+from empo_demo.engine.assembly.served_copy import copies, merging
 from empo_demo.errors import EngineError
 
 IDS = torch.arange(5, 45)[None]

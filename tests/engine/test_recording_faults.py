@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.graphs import StepGraphs
 from empo_demo.engine.loading import Loader
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.graphs import StepGraphs
+from empo_demo.engine.lockstep.local import LocalEngine
 from tests.engine.fake_graphs import Graph, Stream, graphs
 
 __all__ = ["graphs"]

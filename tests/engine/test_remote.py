@@ -17,9 +17,9 @@ import pytest
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.loading import load_engine
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Failed, Finished, Request
-from empo_demo.engine.remote import RemoteEngine
+from empo_demo.engine.servers.remote import RemoteEngine
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 
@@ -490,7 +490,7 @@ def test_a_refusing_servers_words_are_logged_and_never_shown(
 
 
 def test_a_server_does_not_promise_the_same_words_again(server: Server) -> None:
-    from empo_demo.engine.routing import RoutingEngine
+    from empo_demo.engine.servers.routing import RoutingEngine
 
     engine = RemoteEngine(server.url, CONTENDERS)
     assert not engine.repeatable and "may differ" in engine.describe()["replies in company"]

@@ -11,7 +11,7 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
 
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=20)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.chat import encode_chat
 from empo_demo.engine.loading import Loader
-from empo_demo.engine.local import LocalEngine
+from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
+from empo_demo.engine.text.chat import encode_chat
 
 TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny" / "base"
 TEXT = "I lost my keys again and I feel so silly about it."

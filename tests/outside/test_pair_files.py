@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import ASSETS
 from empo_demo.training.pair_file import fitting, read_pairs, read_rated

@@ -21,8 +21,8 @@ import pytest
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.protocol import Decoding, Delta, Event, Failed, Finished, Request
-from empo_demo.engine.remote import RemoteEngine
-from empo_demo.engine.thoughts import ALL_THOUGHT
+from empo_demo.engine.servers.remote import RemoteEngine
+from empo_demo.engine.text.thoughts import ALL_THOUGHT
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 from empo_demo.ui.texts import texts_of
@@ -485,7 +485,7 @@ def test_a_pause_that_is_too_long_or_none_is_not_waited(pause: str) -> None:
 
 
 def test_all_pauses_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("empo_demo.engine.remote.MOST_PAUSE", 1.2)
+    monkeypatch.setattr("empo_demo.engine.servers.remote.MOST_PAUSE", 1.2)
     server = busy(99, {"Retry-After": "0.5"})
     assert isinstance(stream(server.engine())[-1], Failed)
     assert len(server.asked) == 3
@@ -565,7 +565,7 @@ def test_stop_ends_a_round_of_a_silent_server(silent: StandIn) -> None:
 
 
 def test_a_mixed_round_is_cut_too(silent: StandIn) -> None:
-    from empo_demo.engine.routing import RoutingEngine
+    from empo_demo.engine.servers.routing import RoutingEngine
 
     other = StandIn(GOOD)
     contenders = Contender("m", "m"), Contender("n", "m")
@@ -660,8 +660,8 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_looking_at_servers_for_days_keeps_no_sockets() -> None:
-    from empo_demo.engine.server import ModelServer
-    from empo_demo.engine.transport import Line
+    from empo_demo.engine.servers.server import ModelServer
+    from empo_demo.engine.servers.transport import Line
 
     server, line = ModelServer(StandIn(GOOD).url, (), read=5), Line()
     for _ in range(5):
@@ -670,7 +670,7 @@ def test_looking_at_servers_for_days_keeps_no_sockets() -> None:
 
 
 def test_without_a_key_no_authorization_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    import empo_demo.engine.transport as transport
+    import empo_demo.engine.servers.transport as transport
 
     seen: list[str | None] = []
     send = transport.Line.handle_request

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.chat import encode_chat, read_chat
-from empo_demo.engine.chat_template import template_of
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat import encode_chat, read_chat
+from empo_demo.engine.text.chat_template import load_tokenizer, template_of
 from empo_demo.errors import EngineError
 from empo_demo.settings import ASSETS
 from tests.outside.makers import CASES, Case

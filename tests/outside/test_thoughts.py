@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.detokenizer import Detokenizer
+from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
-from empo_demo.engine.row import Row
-from empo_demo.engine.thoughts import ALL_THOUGHT, UNMARKED, ThoughtFilter, opens_thought, spoken
-from empo_demo.engine.tokenizer import load_tokenizer
+from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.text.detokenizer import Detokenizer
+from empo_demo.engine.text.thoughts import (
+    ALL_THOUGHT,
+    UNMARKED,
+    ThoughtFilter,
+    opens_thought,
+    spoken,
+)
 from empo_demo.settings import ASSETS
 
 WHOLE = [

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.adapters import check_base
-from empo_demo.engine.assembly import Assembly
+from empo_demo.engine.assembly.served_copy import Assembly
 from empo_demo.engine.loading import Loader
+from empo_demo.engine.weights.adapters import check_base
 from empo_demo.errors import EngineError
 from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
 
@@ -57,8 +57,8 @@ def test_the_trial_finds_an_adapter_that_rewrites_the_base_by_itself(
     """The next start of this kind has a name that nobody knows yet."""
     adapter = make_adapter(llama, tmp_path / "new", target_modules=["q_proj"],
                            init_lora_weights="pissa")  # fmt: skip
-    monkeypatch.setattr("empo_demo.engine.plan._PLAIN_STARTS", ("pissa",))
-    monkeypatch.setattr("empo_demo.engine.merging.obstacle_to_merge", lambda _: None)
+    monkeypatch.setattr("empo_demo.engine.weights.adapter_plan._PLAIN_STARTS", ("pissa",))
+    monkeypatch.setattr("empo_demo.engine.assembly.merging.obstacle_to_merge", lambda _: None)
     (aligned,), notes = served(llama, adapter)
     assert notes["adapter aligned"] == "merged: loading it changes what the base computes"
     assert aligned == own(llama, adapter)
@@ -113,7 +113,7 @@ def test_what_peft_itself_cannot_merge_is_one_sentence(
 
 
 def test_a_setting_that_nobody_knows_yet_is_left_to_peft(llama: Path, tmp_path: Path) -> None:
-    from empo_demo.engine.plan import obstacle_to_share, read_config
+    from empo_demo.engine.weights.adapter_plan import obstacle_to_share, read_config
 
     config = read_config(make_adapter(llama, tmp_path / "plain"))
     assert obstacle_to_share(config) is None
@@ -133,7 +133,9 @@ def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a refusal; and other contents, types and plans are other trials."""
-    monkeypatch.setattr("empo_demo.engine.kept_trials._root", lambda: tmp_path / "verdicts")
+    monkeypatch.setattr(
+        "empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "verdicts"
+    )
     tries = []
     real = Assembly._reference
 

@@ -18,7 +18,7 @@ from empo_demo.contenders.load_roster import recorded_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.recorded import RecordedEngine
-from empo_demo.engine.thoughts import ALL_THOUGHT
+from empo_demo.engine.text.thoughts import ALL_THOUGHT
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings

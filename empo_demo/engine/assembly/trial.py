@@ -1,0 +1,282 @@
+"""The trial at load: does a model compute here what it computes by itself?
+
+The reference is the model's own forward pass over two whole prompts, each alone, before anything
+of the model is changed; for an adapter it is PEFT's. A copy of the weights is served if its logits
+equal them: of each prompt alone, of all in one batch, with kept prefixes, and in scoring.
+
+"Equal" allows three times what the model's own forward pass shows between a row alone and the same
+row in a padded batch with its inputs rounded once more. Rounding does that much; a wrong mask, cap
+or cache does far more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from empo_demo.engine.assembly.merging import with_peft
+from empo_demo.engine.device import is_out_of_memory
+from empo_demo.engine.lockstep.forward import few_threads
+from empo_demo.engine.lockstep.own_passes import Passes, passes_of
+from empo_demo.engine.lockstep.row import Row
+from empo_demo.engine.protocol import Request
+from empo_demo.engine.text.detokenizer import Detokenizer
+from empo_demo.engine.weights.model_weights import Weights, threads_for
+from empo_demo.engine.weights.shapes import context_of
+from empo_demo.errors import EngineError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STEPS = 3
+"""How many logits of a prompt are compared: after it, and after two more given tokens."""
+_SHORT, _LONG, _LONGEST = 7, 43, 640
+"""Tokens of the prompts. 43 are more than two blocks of the cache and one stretch of attention."""
+_PAD = 3
+_FACTOR = 3.0
+_LEAST, _MOST = 1e-5, 0.7
+"""Bounds of what is allowed, in standard deviations of the logits. A model that rounding alone
+moves by more than `_MOST` cannot be told from a broken one."""
+_KV_BYTES = 1 << 28
+_TEXT = (
+    "I lost my keys again today and I feel so silly about it. My sister laughed, but then she "
+    "helped me to look for them. We walked all the way back through the park in the rain, and "
+    "there they were, under the bench where we had eaten. Has this ever happened to you? "
+)
+Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (rows, tokens, vocabulary) of ids (rows, tokens) with their attention mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Logits in fp32 (prompts, STEPS, vocabulary), and by how much others may differ."""
+
+    logits: torch.Tensor
+    allowed: float
+
+    def problem(self, found: torch.Tensor) -> str | None:
+        """How `found` differs, None if it does not. NaN differs."""
+        largest = difference(found, self.logits)
+        if largest <= self.allowed:
+            return None
+        return f"by {largest:.2g}, where rounding makes at most {self.allowed:.2g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the model itself computes with each adapter; "" is none."""
+
+    prompts: tuple[list[int], ...]
+    expected: dict[str, Expected] = field(default_factory=dict)
+
+    def add(self, wrapped: Any, name: str) -> None:
+        """Add PEFT's logits with the adapter `name`."""
+        wrapped.set_adapter(name)
+        self.expected[name] = expected_of(wrapped, self.prompts)
+
+    def is_rewritten(self, wrapped: Any) -> bool:
+        """Whether the base computes other logits now that PEFT has wrapped it."""
+        with wrapped.disable_adapter(), few_threads(threads_for(wrapped.get_base_model())):
+            logits = _alone(wrapped, self.prompts[:1])
+        return difference(logits, self.expected[""].logits[:1]) > 0
+
+
+def reference_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reference:
+    """The reference of a base that nothing was done to yet. Raises what the model raises."""
+    prompts = prompts_of(tokenizer, model.config)
+    return Reference(prompts, {"": expected_of(model, prompts)})
+
+
+def expected_of(model: Any, prompts: Sequence[Sequence[int]]) -> Expected:
+    """What `model` computes by itself, and how far rounding moves it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with few_threads(threads_for(base)):
+        logits = _alone(model, prompts)
+        noise, spread = difference(_in_company(model, prompts), logits), float(logits.std())
+    return Expected(logits, min(max(_FACTOR * noise, _LEAST * spread), _MOST * spread))
+
+
+def prompts_of(tokenizer: PreTrainedTokenizerBase, config: Any) -> tuple[list[int], ...]:
+    """A short and a long prompt, each with the tokens that follow it.
+
+    The long one reaches over a window of the attention, where the configuration has one.
+    """
+    text = config.get_text_config()
+    windows = [
+        int(value)
+        for name, value in text.to_dict().items()
+        if ("window" in name or "chunk" in name) and type(value) is int and value < _LONGEST
+    ]
+    longest = max([_LONG, *(window + 2 * _PAD for window in windows)])
+    longest = max(_SHORT, min(longest, context_of(text) - 1))
+    ids: list[int] = tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
+    many = ids * (longest // len(ids) + 1)
+    return many[3 : 3 + _SHORT], many[:longest]
+
+
+def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
+    """How the merged model in `merged` differs from PEFT's of base and adapter; None: not at all.
+
+    All are loaded in fp32 on the CPU.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    prompts = prompts_of(AutoTokenizer.from_pretrained(merged), model.config)
+    with few_threads(threads_for(model)):
+        found = _alone(model.eval(), prompts)
+    del model
+    return expected_of(with_peft(base, adapter, torch.float32), prompts).problem(found)
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference of two logits, infinite if one is no number."""
+    width = min(found.shape[-1], expected.shape[-1])
+    largest = (found[..., :width].float() - expected[..., :width].float()).abs().max()
+    return float(torch.nan_to_num(largest, nan=float("inf")))
+
+
+@torch.inference_mode()
+def judge(weights: Weights, reference: Reference) -> dict[str, str | None]:
+    """What differs where `weights` are served, for each adapter of the reference; None: nothing."""
+    try:
+        with few_threads(weights.threads):
+            found = list(_served(weights, reference))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise EngineError(
+                "The memory is full while the model is tried; use EMPO_QUANTIZATION=nf4, a "
+                "smaller model, fewer contenders, or a larger machine."
+            ) from None
+        return dict.fromkeys(reference.expected, f"it fails here ({_named(error)})")
+    verdicts: dict[str, str | None] = dict.fromkeys(reference.expected)
+    for where, name, logits in found:
+        problem = reference.expected[name].problem(logits)
+        if problem is not None and verdicts[name] is None:
+            verdicts[name] = f"its logits differ {where}: {problem}"
+    return verdicts
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error).rstrip('.')}"
+
+
+def _served(
+    weights: Weights, reference: Reference
+) -> Iterator[tuple[str, str, torch.Tensor]]:  # fmt: skip
+    """(where, adapter, logits) of all that is compared."""
+    names = sorted(reference.expected)
+    every = [(name, prompt) for name in names for prompt in reference.prompts]
+    passes = passes_of(weights, _KV_BYTES)
+    if weights.way == "batch":
+        for name in names:
+            for number, prompt in enumerate(reference.prompts):
+                logits = _decoded(passes.renewed(), weights, [(name, prompt)])
+                whole = reference.expected[name].logits.clone()
+                whole[number] = logits[0]
+                yield "when it answers alone", name, whole
+    passes = passes.renewed()
+    for where in ("in company", "after a kept prefix"):
+        logits = _decoded(passes, weights, every, keep=True)
+        for name, found in zip(names, logits.chunk(len(names)), strict=True):
+            yield where, name, found
+        if weights.way != "batch":
+            return
+    logits = _scored(weights, every)
+    for name, found in zip(names, logits.chunk(len(names)), strict=True):
+        yield "when it scores replies", name, found
+
+
+def _decoded(
+    passes: Passes,
+    weights: Weights,
+    asked: Sequence[tuple[str, Sequence[int]]],
+    *,
+    keep: bool = False,
+) -> torch.Tensor:
+    """The logits of prompts in one batch, (rows, STEPS, vocabulary) in fp32 on the CPU."""
+    rows = [
+        Row(
+            request=Request(str(number), "", ()), adapter=name or None,
+            prompt=list(prompt[: 1 - STEPS]), text=Detokenizer(weights.tokenizer),
+        )
+        for number, (name, prompt) in enumerate(asked)
+    ]  # fmt: skip
+    passes.reserve(len(rows), max(len(prompt) for _, prompt in asked) + 1)
+    logits = [passes.prefill(rows, range(len(rows)))]
+    for slot, row in enumerate(rows if keep else ()):
+        passes.keep(row, slot)
+    for step in range(1, STEPS):
+        given = [prompt[step - STEPS] for _, prompt in asked]
+        for row, token in zip(rows, given, strict=True):
+            row.produced.append(token)
+        if step == 1:
+            passes.settle(rows)
+        logits.append(passes.decode(rows, torch.tensor(given, device=weights.device)))
+    return torch.stack(logits, 1).float().cpu()
+
+
+def _scored(weights: Weights, asked: Sequence[tuple[str, Sequence[int]]]) -> torch.Tensor:
+    """As in `_decoded`, by the pass that scores given replies."""
+    width = max(len(prompt) for _, prompt in asked)
+    if weights.rows is not None:
+        names = [name or None for name, _ in asked]
+        weights.rows.assign(names, [1.0] * len(asked), weights.like, [width] * len(asked))
+
+    def run(ids: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = weights.model(input_ids=ids, use_cache=False).logits
+        return logits
+
+    return _last(run, [prompt for _, prompt in asked], weights.device)
+
+
+def _alone(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The last logits of each prompt alone, (prompts, STEPS, vocabulary) in fp32 on the CPU."""
+    return torch.stack([_last(_forward_of(model), [one], model.device)[0] for one in prompts])
+
+
+def _in_company(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """As `_alone`, but each in a padded batch, with the embeddings rounded once more.
+
+    The other row is only slightly longer, so that no switch of the model (as LongRoPE has) lies
+    between the two: such a switch is no rounding. The embeddings are rounded because some kernels
+    give the same numbers in every batch, although they round as others do.
+    """
+    chance = torch.Generator().manual_seed(0)
+
+    def rounded(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        unit = torch.finfo(output.dtype).eps
+        moved = 1 + unit * (torch.rand(output.shape, generator=chance) - 0.5)
+        return (output.float() * moved.to(output.device)).to(output.dtype)
+
+    pairs = [(prompt, [*prompt[:_PAD], *prompt]) for prompt in prompts]
+    hook = model.get_input_embeddings().register_forward_hook(rounded)
+    try:
+        run = _forward_of(model)
+        return torch.stack([_last(run, pair, model.device)[0] for pair in pairs])
+    finally:
+        hook.remove()
+
+
+@torch.inference_mode()
+def _last(run: Run, prompts: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """The last STEPS logits of each prompt in one batch, padded at the end, in fp32 on the CPU."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*p, *[p[0]] * (width - len(p))] for p in prompts], device=device)
+    mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=device)
+    logits = run(ids, mask)
+    return torch.stack(
+        [logits[i, len(p) - STEPS : len(p)].float().cpu() for i, p in enumerate(prompts)]
+    )
+
+
+def _forward_of(model: Any) -> Run:
+    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits
+
+    return run

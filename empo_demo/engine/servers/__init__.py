@@ -1,0 +1,1 @@
+"""Models on other machines, through servers that speak OpenAI's protocol."""

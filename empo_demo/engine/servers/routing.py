@@ -1,0 +1,101 @@
+"""Several engines behind one: each contender is answered by the engine that has it.
+
+If the sides of a round are on different engines, both are released at the pace of the slower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.protocol import Engine, Event, Interruptible, Request
+from empo_demo.engine.servers.pace import Pacer
+from empo_demo.errors import EngineError
+
+
+class RoutingEngine:
+    """Sends each contender to its engine in `routes`."""
+
+    def __init__(self, routes: Mapping[str, Engine]) -> None:
+        self._routes = dict(routes)
+
+    @property
+    def engines(self) -> list[Engine]:
+        return list({id(engine): engine for engine in self._routes.values()}.values())
+
+    def describe(self) -> dict[str, str]:
+        notes: dict[str, str] = {}
+        for engine in self.engines:
+            notes |= {k: v for k, v in engine.describe().items() if k not in notes}
+        return notes
+
+    def close(self) -> None:
+        for engine in self.engines:
+            close = getattr(engine, "close", None)
+            if close is not None:
+                close()
+
+    def dialogues(self) -> list[Dialogue]:
+        """The dialogues of the recorded replies. Only these can be answered by every contender."""
+        listed = [e.dialogues() for e in self.engines if hasattr(e, "dialogues")]
+        return listed[0] if listed else []
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether every engine gives the same reply again; see `LocalEngine.repeatable`."""
+        return all(getattr(engine, "repeatable", True) for engine in self.engines)
+
+    @property
+    def waiting(self) -> int:
+        return max(int(getattr(engine, "waiting", 0)) for engine in self.engines)
+
+    def engine_of(self, contender: str) -> Engine:
+        if contender not in self._routes:
+            known = ", ".join(self._routes)
+            raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
+        return self._routes[contender]
+
+    def score(self, contender: str, pairs: Any, **options: Any) -> list[tuple[float, int]]:
+        """See `LocalEngine.score`. Recorded replies and servers have no probabilities."""
+        engine: Any = self.engine_of(contender)
+        if not hasattr(engine, "score"):
+            raise EngineError(f"The replies of {contender!r} come without probabilities.")
+        return list(engine.score(contender, pairs, **options))
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
+        groups: dict[int, list[Request]] = {}
+        for request in requests:
+            groups.setdefault(id(self.engine_of(request.contender)), []).append(request)
+        streams = [self.engine_of(g[0].contender).stream(g) for g in groups.values()]
+        if len(streams) == 1:
+            return streams[0]
+        events = _in_pace(streams, Pacer(request.side for request in requests))
+        return Interruptible(events, partial(_cut, streams))
+
+
+def _cut(streams: Sequence[Iterator[Event]]) -> None:
+    for stream in streams:
+        if isinstance(stream, Interruptible):
+            stream.cut()
+
+
+def _in_pace(streams: list[Iterator[Event]], pacer: Pacer) -> Iterator[Event]:
+    running = list(streams)
+    try:
+        while running:
+            for stream in list(running):
+                event = next(stream, None)
+                if event is None:
+                    running.remove(stream)
+                else:
+                    pacer.feed(event)
+            yield from pacer.release()
+        pacer.fail_open("The model ended without an answer.")
+        yield from pacer.release()
+    finally:
+        for stream in streams:
+            with suppress(Exception):
+                stream.close()  # type: ignore[attr-defined]

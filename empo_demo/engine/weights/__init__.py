@@ -1,0 +1,1 @@
+"""Tensors, adapters and downloads: one copy of the weights, and what it can share."""

@@ -1,0 +1,208 @@
+"""Models and adapters on this machine, and what must still be downloaded from the Hub for them.
+
+The Hub is asked once per process for the list of a repository's files with their sizes, so a plan
+can say the bytes before the first one is loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from empo_demo.engine.weights.tensors import weight_files
+from empo_demo.errors import EngineError, first_line
+from empo_demo.progress import Report, amount
+
+log = logging.getLogger(__name__)
+
+_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_OTHERS = ["*/*", "consolidated*"]
+"""Other copies of the same weights: in subfolders, or in the format of a trainer."""
+_PICKLED = "*.bin"
+"""The weights of a repository that has no safetensors."""
+_PATIENCE = 10.0
+"""Seconds to wait for the list of a repository's files."""
+
+
+def adapter_here(name: str) -> Path | None:
+    """The folder of an adapter on this machine; None if it must be downloaded from the Hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.count("/") != 1:
+        raise EngineError(f"There is no adapter at {name}: give a PEFT folder, or a Hub id.")
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"):
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def adapter_folder(name: str) -> Path:
+    """The folder of an adapter; downloads it if it is not on this machine."""
+    return adapter_here(name) or _fetch(name, "adapter")
+
+
+def model_here(name: str) -> Path | None:
+    """The folder of a model on this machine, else None."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    if name.count("/") > 1 or path.is_absolute():
+        return None
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model; downloads it if it is not on this machine."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _fetch(name, "model")
+
+
+def model_download(name: str) -> int | None:
+    """The bytes to download before the model can be loaded; None if the Hub cannot be asked."""
+    folder = model_here(name)
+    if folder is not None and Path(name).expanduser().is_dir():
+        return 0
+    repository = _repository(name)
+    if repository is not None:
+        return repository.missing()
+    return 0 if folder is not None and _has_weights(folder) else None
+
+
+def adapter_download(name: str) -> int | None:
+    """The bytes to download before the adapter can be loaded; None if the Hub cannot be asked."""
+    if adapter_here(name) is not None:
+        return 0
+    repository = _repository(name)
+    return None if repository is None else repository.missing()
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """The files of a repository that the arena uses: name, bytes, and name in the Hub's cache."""
+
+    name: str
+    commit: str
+    files: tuple[tuple[str, int, str], ...]
+
+    def missing(self) -> int:
+        """The bytes of the files that are not in the Hub's cache."""
+        from huggingface_hub import try_to_load_from_cache
+
+        def here(file: str, blob: str) -> bool:
+            cached = try_to_load_from_cache(self.name, file, revision=self.commit)
+            return isinstance(cached, str) or (_cache(self.name) / "blobs" / blob).is_file()
+
+        return sum(size for file, size, blob in self.files if not here(file, blob))
+
+
+@lru_cache(maxsize=64)
+def _repository(name: str) -> _Repository | None:
+    """The repository on the Hub; None if the Hub cannot be asked for it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils._paths import filter_repo_objects
+
+    try:
+        found = HfApi().model_info(name, files_metadata=True, timeout=_PATIENCE)
+    except Exception as error:
+        log.info("The size of %s is not known: %s", name, first_line(error))
+        return None
+    files = {file.rfilename: file for file in found.siblings or ()}
+    wanted = filter_repo_objects(
+        files, allow_patterns=_patterns(list(files)), ignore_patterns=_OTHERS
+    )
+    listed = []
+    for one in wanted:
+        file = files[one]
+        blob = file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
+        listed.append((one, int(file.size or 0), blob))
+    return _Repository(name, str(found.sha), tuple(listed))
+
+
+def _patterns(files: Sequence[str]) -> list[str]:
+    """Which files to download: weights as safetensors, and as pickles only if there are none."""
+    tensors = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    return _FILES if tensors or not files else [*_FILES, _PICKLED]
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        return all(file.is_file() for file in weight_files(folder))
+    except (EngineError, OSError, ValueError, KeyError):
+        return any(folder.glob("pytorch_model*.bin"))
+
+
+def _cache(name: str) -> Path:
+    """The folder of a repository in the Hub's cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+
+
+def cache_disk() -> Path:
+    """The folder of the Hub's cache, or the nearest one above it that exists."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE).expanduser().absolute()
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _fetch(name: str, kind: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository = _repository(name)
+    missing = repository.missing() if repository is not None else 0
+    free = shutil.disk_usage(cache_disk()).free
+    if missing > free:
+        raise EngineError(
+            f"The {kind} {name} needs {missing / 1e9:.1f} GB more on the disk, and {cache_disk()} "
+            f"has {free / 1e9:.1f} GB free; free some space, or set HF_HUB_CACHE to a larger disk."
+        )
+    files = [file for file, _, _ in repository.files] if repository is not None else []
+    try:
+        with amount(f"Downloading {name}") as report:
+            return Path(
+                snapshot_download(
+                    name, allow_patterns=_patterns(files), ignore_patterns=_OTHERS,
+                    tqdm_class=_bar_for(report, missing),
+                )
+            )  # fmt: skip
+    except Exception as error:
+        raise EngineError(
+            f"The {kind} {name} is neither a folder here nor to be had from the Hub: "
+            f"{first_line(error)} Check the name and the connection, or download it first."
+        ) from None
+
+
+def _bar_for(report: Report, whole: int) -> Any:
+    """A class of tqdm bars that draws nothing and tells `report` the bytes that have arrived."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    most = 0.0
+
+    class Silent(tqdm):  # type: ignore[misc]
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **{**options, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal most
+            self.n += n or 0
+            # Two bars count bytes (those that arrive, those that are written), one counts files.
+            if self.unit == "B":
+                most = max(most, self.n)
+                report(round(most), max(whole, round(most)))
+
+    return Silent
