@@ -10,7 +10,7 @@ import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from empo_demo import __version__
 from empo_demo.arena import checks, guards
@@ -84,7 +84,8 @@ def compose(
         id=secrets.token_hex(16), state="pending", created_at=now(),
         dialogue=dialogue.messages(), seed=seed, decoding=asdict(roster.decoding),
         system_prompt=roster.system_prompt, roster=roster.name, app_version=__version__,
-        reading=_stored(reading), sem_error=sem_error, exposure=settings.exposure,
+        reading=reading.stored() if reading else None, sem_error=sem_error,
+        exposure=settings.exposure,
         show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=flags.crisis,
         personal=flags.personal, identity=flags.identity, english=flags.english,
         check_side=draw.check_side if reading else None, replies=_replies(draw, reading),
@@ -119,9 +120,3 @@ def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
             reply.revision = checks.draw(reading.emotions[0][0], draw.seed)
         replies.append(reply)
     return replies
-
-
-def _stored(reading: Reading | None) -> dict[str, Any] | None:
-    if reading is None:
-        return None
-    return {**reading.as_json(), "sem": reading.sem, "milliseconds": reading.milliseconds}

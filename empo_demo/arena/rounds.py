@@ -9,17 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from empo_demo.contenders.roster import label_of
 from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.emotions import INDEX
+from empo_demo.empathy.reading import Reading
 from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict
-
-if TYPE_CHECKING:
-    from empo_demo.empathy.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +176,10 @@ class Status:
 def reading_of(round_: Round) -> Reading | None:
     """The SEM's reading of the round's last user turn, or None if the SEM failed.
 
-    An imported round may name emotions that are none of the 32; such a reading is not used.
+    An imported round may name emotions that are not among the 32; such a reading is not used.
     """
     if round_.reading is None:
         return None
-    from empo_demo.empathy.emotions import INDEX
-    from empo_demo.empathy.reading import Reading
-
     reading = Reading.from_json(round_.reading)
     return reading if all(label in INDEX for label, _ in reading.emotions) else None
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from empo_demo.empathy.words import spans
+from empo_demo.fields import Name, Number, Place, Signed, Text, checked
 
 VISIBLE = 0.02
 """A word that moves the valence by less than this is not shown."""
@@ -20,6 +23,7 @@ MOST_LEFT_OUT = 64
 """To explain a valence, the text is read again without each of so many of its first words."""
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Push:
     """A word, `text` = content[start:end], and how much it moves the valence (negative: down).
@@ -27,10 +31,10 @@ class Push:
     That is what the text's valence loses without the word; the SEM's own head only estimates it.
     """
 
-    start: int
-    end: int
-    text: str
-    by: float
+    start: Place
+    end: Place
+    text: Text
+    by: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,11 @@ class Feeling:
     the words of the text, in order.
     """
 
-    valence: float
-    spread: float | None
-    arousal: float | None
-    source: str
-    words: tuple[Push, ...] = ()
+    valence: Signed
+    spread: Annotated[Number | None, Field(alias="valence_spread")] = None
+    arousal: Signed | None = None
+    source: Annotated[Name, Field(alias="valence_source")] = "sem"
+    words: Annotated[tuple[Push, ...], Field(alias="valence_words", max_length=10_000)] = ()
 
     @property
     def visible(self) -> float:
@@ -54,28 +58,22 @@ class Feeling:
         return VISIBLE
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "valence": self.valence,
-            "valence_spread": self.spread,
-            "arousal": self.arousal,
-            "valence_source": self.source,
-            "valence_words": [
-                {"start": w.start, "end": w.end, "text": w.text, "by": w.by} for w in self.words
-            ],
-        }
+        return dict(_MODEL.dump_python(self, mode="json", by_alias=True))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Feeling | None:
-        """The value that `as_json` wrote; None if it has no valence (from earlier versions)."""
-        if data.get("valence") is None:
-            return None
-        return cls(
-            float(data["valence"]),
-            _number(data.get("valence_spread")),
-            _number(data.get("arousal")),
-            str(data.get("valence_source", "sem")),
-            tuple(Push(**word) for word in data.get("valence_words", ())),
-        )
+        """The value that `as_json` wrote, perhaps among other keys; None if it has no valence.
+
+        Raises a `DataError` that names the first fault.
+        """
+        fields = {key: data[key] for key in KEYS if data.get(key) is not None}
+        feeling = checked(_MODEL, {"valence": 0.0, **fields})
+        return feeling if "valence" in fields else None
+
+
+_MODEL = TypeAdapter(Feeling)
+KEYS = ("valence", "valence_spread", "arousal", "valence_source", "valence_words")
+"""The keys of a feeling where it is stored, among those of its reading."""
 
 
 def lexicon_feeling(text: str) -> Feeling:
@@ -89,7 +87,3 @@ def lexicon_feeling(text: str) -> Feeling:
         for start, end in spans(text)[:MOST_LEFT_OUT]
     )
     return Feeling(whole, None, None, "vader", words)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, cast
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling, lexicon_feeling
-from empo_demo.errors import SEMFailure
+from empo_demo.empathy.reading import Reading
+from empo_demo.errors import DataError, SEMFailure
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.reading import Reading
     from empo_demo.empathy.sem import SEM
 
 log = logging.getLogger(__name__)
@@ -86,16 +86,22 @@ class Guarded:
         if fault is not None:
             raise SEMFailure(f"the SEM {self.name!r} {fault}.")
         # A plugin need not sort its answer or use our form of its name.
-        checked = cast("Reading", reading)
+        checked = cast(Reading, reading)
         emotions = tuple(sorted(checked.emotions, key=lambda pair: -pair[1]))
         causes = tuple(sorted(checked.causes, key=lambda cause: cause.start))
-        return replace(
+        checked = replace(
             checked,
             emotions=emotions,
             causes=causes,
             sem=f"{self.name}@{self.revision}",
             feeling=checked.feeling or lexicon_feeling(_last(turns)),
         )
+        try:
+            return Reading.from_json(checked.stored())
+        except (DataError, ValueError) as error:
+            raise SEMFailure(
+                f"the SEM {self.name!r} answered with a malformed Reading ({error})."
+            ) from None
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
         """The valence of each text: by the SEM if its answer is correct, else by
@@ -115,8 +121,6 @@ class Guarded:
 
 def _fault(turns: Sequence[Turn], reading: object) -> str | None:
     """What is wrong with a SEM's reading, as the end of a sentence; None if it is correct."""
-    from empo_demo.empathy.reading import Reading
-
     if not isinstance(reading, Reading):
         return f"answered with a {type(reading).__name__} instead of a Reading"
     try:

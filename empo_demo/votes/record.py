@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -22,20 +23,19 @@ from pydantic import (
 from sqlalchemy import inspect
 
 from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.reading import checked_json
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.votes.fields import (
+from empo_demo.fields import (
     Digest,
     Moment,
     Name,
-    Place,
+    Number,
     RoundId,
-    Seconds,
     Seed,
     Settings,
-    Share,
-    Signed,
     Slider,
     Text,
+    first_fault,
 )
 from empo_demo.votes.keeping import now
 from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote
@@ -48,49 +48,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _reading(value: Any) -> dict[str, Any] | None:
+    try:
+        return None if value is None else checked_json(value)
+    except DataError as error:
+        raise ValueError(str(error)) from None
+
+
 class TurnRecord(_Strict):
     role: Literal["user", "assistant"]
     content: Text
-
-
-class EmotionRecord(_Strict):
-    label: Name
-    probability: Share
-
-
-class CauseRecord(_Strict):
-    start: Place
-    end: Place
-    text: Text
-    weight: Seconds
-
-
-class PushRecord(_Strict):
-    """A word of the last turn, and how much it moves the valence."""
-
-    start: Place
-    end: Place
-    text: Text
-    by: Seconds
-
-
-class ReadingRecord(BaseModel):
-    """The SEM's reading of the last user turn. Keys of other versions are dropped."""
-
-    model_config = ConfigDict(strict=True)
-
-    emotions: Annotated[list[EmotionRecord], Field(min_length=3, max_length=100)]
-    causes: Annotated[list[CauseRecord], Field(max_length=1000)]
-    sem: Text = ""
-    milliseconds: Seconds = 0.0
-    valence: Signed | None = None
-    valence_spread: Seconds | None = None
-    arousal: Signed | None = None
-    valence_source: Name | None = None
-    valence_words: Annotated[list[PushRecord], Field(max_length=10_000)] = []
-    likely: Annotated[list[Name], Field(max_length=100)] = []
-    certainty: Text | None = None
-    abstains: bool | None = None
 
 
 class RoundRecord(_Strict):
@@ -115,7 +82,7 @@ class RoundRecord(_Strict):
     roster: Name
     engine: Settings | None = None
     app_version: Annotated[str, StringConstraints(pattern=r"^[\w.+-]{1,32}$")]
-    reading: ReadingRecord | None = None
+    reading: Annotated[dict[str, Any] | None, BeforeValidator(_reading)] = None
     sem_error: Text | None = None
     exposure: Literal["all", "after-vote", "randomised"]
     show_chips: bool
@@ -157,7 +124,7 @@ class ReplyRecord(_Strict):
     thought: Text | None = None
     text: Text | None = None
     tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    milliseconds: Seconds | None = None
+    milliseconds: Number | None = None
     reason: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,16}$")] | None = None
     error: Text | None = None
 
@@ -171,8 +138,8 @@ class VoteRecord(_Strict):
     verdict: str
     chosen: Side
     created_at: Moment
-    seconds: Seconds
-    seconds_shown: Seconds
+    seconds: Number
+    seconds_shown: Number
     fast: bool
     ratings: dict[str, Slider] | None = None
     comment: Text = ""
@@ -280,11 +247,6 @@ def _columns(row: Base) -> dict[str, Any]:
 def _first(error: ValidationError) -> str:
     """The first fault and its place, in plain words."""
     one = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in one["loc"])
     if one["type"] == "model_type" and len(one["loc"]) < 2:
         return "a record must be an object with the keys round, replies and vote"
-    known = {"missing": "is missing", "extra_forbidden": "is no column of a stored round"}
-    if one["type"] in known:
-        return f"{place} {known[one['type']]}"
-    said = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{place}: {said}" if place else said
+    return first_fault(error, unknown="is no column of a stored round")

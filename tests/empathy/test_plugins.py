@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -11,13 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.feeling import Feeling
 from empo_demo.empathy.guarded import MOST_HANGING, Guarded
 from empo_demo.empathy.plugins import load_plugin
-from empo_demo.empathy.reading import Cause, Reading
+from empo_demo.empathy.reading import Cause, Reading, checked_json
 from empo_demo.errors import SEMFailure, SettingsError
 from empo_demo.settings import load_settings
 
@@ -37,6 +40,14 @@ def test_a_sound_reading_passes_sorted_and_named() -> None:
     assert read.emotions[0] == ("sad", 0.4)
     assert [cause.text for cause in read.causes] == ["dog", "died"]
     assert read.sem == "other@7"
+
+
+def test_a_reading_within_the_tolerance_is_kept_and_can_be_restored() -> None:
+    raw = with_emotions(afraid=-0.0005, angry=2 / 32)
+    found = guarded(lambda _: replace(raw, emotions=list(map(list, raw.emotions)))).read(TURNS)  # type: ignore[arg-type]
+    stored = json.loads(json.dumps(found.stored()))
+    assert checked_json(stored) == stored
+    assert Reading.from_json(stored) == found
 
 
 def with_emotions(**changes: float) -> Reading:
@@ -59,6 +70,10 @@ def with_emotions(**changes: float) -> Reading:
         (replace(GOOD, causes=(Cause(0, 99, "My", 1.0),)), "does not stand in the last"),
         (replace(GOOD, causes=(Cause(0, 2, "Mine", 1.0),)), "does not stand in the last"),
         (replace(GOOD, causes=(Cause(3, 6, "dog", 7.0),)), "a weight outside"),
+        (replace(GOOD, causes=(Cause(3, 6, "dog", np.float32(0.5)),)), "malformed"),  # type: ignore[arg-type]
+        (replace(GOOD, milliseconds=float("nan")), "malformed"),
+        (replace(GOOD, feeling=Feeling(0.1, None, None, "")), "malformed"),
+        (replace(GOOD, causes=(Cause(3, 6, "dog", 0.5),) * 1001), "malformed"),
     ],
 )
 def test_nonsense_is_a_failure_that_says_what_was_wrong(answer: Any, said: str) -> None:

@@ -24,6 +24,7 @@ from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue, Turn
+from empo_demo.empathy import reading
 from empo_demo.empathy.feeling import Feeling, Push
 from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
@@ -34,7 +35,6 @@ from empo_demo.ui.texts import texts_of
 from empo_demo.votes.backup import backup
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
 from empo_demo.votes.record import (
-    ReadingRecord,
     Record,
     ReplyRecord,
     RoundRecord,
@@ -121,10 +121,31 @@ def test_the_model_knows_every_column() -> None:
 def test_the_model_knows_all_that_a_sem_reads() -> None:
     words = Feeling(0.5, 0.2, 0.1, "sem", (Push(0, 2, "It", 0.1),))
     found = replace(ScriptedSEM().read([Turn("user", "It rained.")]), feeling=words)
-    stored = {**found.as_json(), "sem": found.sem, "milliseconds": found.milliseconds}
-    assert set(stored) == set(ReadingRecord.model_fields)
-    kept = ReadingRecord.model_validate(stored).model_dump()
+    stored = json.loads(json.dumps(found.stored()))
+    assert set(stored) == reading.KEYS
+    kept = reading.checked_json({**stored, "a key of another version": {"x": [[]]}})
+    assert json.dumps(kept) == json.dumps(stored)
     assert Reading.from_json(kept) == found
+
+
+@pytest.mark.parametrize("left_out", [("valence", "likely"), ("certainty", "abstains"), ("sem",)])
+def test_the_reading_of_an_earlier_version_is_taken_and_given_back_as_it_was(
+    good: dict[str, Any], tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    old = good["round"]["reading"]
+    for key in left_out:
+        for name in [name for name in old if name.startswith(key)]:
+            del old[name]
+    old["causes"] = old["causes"][::-1]
+    file, url = tmp_path / "old.jsonl", f"sqlite:///{tmp_path}/other.sqlite3"
+    file.write_text(f"{json.dumps(good)}\n")
+    store = Store.open(url)
+    assert import_file(store, file).new == 1
+    store.close()
+    export_file(url, "jsonl", tmp_path / "again.jsonl")
+    again = json.loads((tmp_path / "again.jsonl").read_text())
+    assert json.dumps(again["round"]["reading"]) == json.dumps(old)
+    all_doors(url, tmp_path)
 
 
 EVIL: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -1,12 +1,25 @@
-"""The types of the fields of a stored record, with limits for what comes from outside."""
+"""The types of the fields of a stored record, with limits for what comes from outside.
+
+They convert no value to another type, so that what was checked can be stored as it was written.
+"""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+
+from empo_demo.errors import DataError
 
 FIRST = datetime(2020, 1, 1, tzinfo=UTC)
 """The earliest time of a round: the arena is not older."""
@@ -45,18 +58,41 @@ def _scalars(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
-Text = Annotated[str, StringConstraints(max_length=40_000), AfterValidator(_storable)]
+Text = Annotated[str, Strict(), StringConstraints(max_length=40_000), AfterValidator(_storable)]
 Name = Annotated[
     str,
+    Strict(),
     StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"),
     AfterValidator(_storable),
 ]
 RoundId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Place = Annotated[int, Field(ge=0, le=40_000)]
-Seconds = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
-Signed = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
+Place = Annotated[int, Strict(), Field(ge=0, le=40_000)]
+Number = Annotated[float, Strict(), Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Signed = Annotated[float, Strict(), Field(ge=-1, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Strict(), Field(ge=-0.001, le=1.001, allow_inf_nan=False)]
+"""A probability, with the tolerance that a SEM's own answer has."""
 Settings = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_scalars)]
 Slider = Annotated[int | float, Field(ge=0, le=100)]
+
+Checked = TypeVar("Checked")
+
+
+def checked(model: TypeAdapter[Checked], value: Any) -> Checked:
+    """`value` as `model`. Raises a `DataError` that names the first fault and its place."""
+    try:
+        return model.validate_python(value)
+    except ValidationError as error:
+        raise DataError(first_fault(error)) from None
+
+
+def first_fault(error: ValidationError, unknown: str = "is not a known key") -> str:
+    """The first fault and its place, in plain words; `unknown` is said of a key too many."""
+    one = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in one["loc"])
+    missing_or_unknown = {"missing": "is missing", "extra_forbidden": unknown}
+    if one["type"] in missing_or_unknown:
+        return f"{place} {missing_or_unknown[one['type']]}"
+    said = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{place}: {said}" if place else said
