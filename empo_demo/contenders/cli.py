@@ -21,7 +21,8 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     """List who can be drawn for a side, with the revision that enters each vote, and the plan.
 
     The plan says what loading them takes of GPU, memory and disk, and what must be downloaded;
-    nothing is loaded for it.
+    nothing is loaded for it. The trial says whether a model computed here what it computes by
+    itself, when it was loaded last.
     """
     if context.invoked_subcommand is not None:
         return
@@ -36,22 +37,24 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     roster = load_roster(settings, fitting=True)
     listing = contenders_json(roster)
     lines, listing["plan"] = _plan(settings, roster)
+    trials = _trials(settings, roster)
     prepared = {row["id"]: row["prepared"] for row in listing["plan"].get("contenders", ())}
     for contender, row in zip(roster.contenders, listing["contenders"], strict=True):
         row["prepared"] = prepared.get(row["id"])
         row["download"] = _download(settings, contender)
+        row["trial"] = trials.get(row["id"])
     if as_json:
         typer.echo(json.dumps(listing, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "strategy", "weight", "revision", "merged copy", "to download")
+    table = Table("id", "strategy", "weight", "revision", "merged copy", "to download", "trial")
     words = {True: "prepared", False: "not yet", None: "-"}
     for row in listing["contenders"]:
         table.add_row(
             row["id"], row["strategy"], f"{row['weight']:g}", row["revision"],
-            words[row["prepared"]], downloaded(row["download"]),
+            words[row["prepared"]], downloaded(row["download"]), row["trial"] or "-",
         )  # fmt: skip
     Console(markup=False).print(table)
     typer.echo(lines)
@@ -101,6 +104,21 @@ def _download(settings: Settings, contender: Contender) -> int | None:
         return download_of(written_by(contender))
     except ArenaError:
         return None  # the plan says what is wrong
+
+
+def _trials(settings: Settings, roster: Roster) -> dict[str, str]:
+    """What the kept trials say of each contender that is loaded here."""
+    from empo_demo.engine.device import pick_device
+    from empo_demo.engine.loading import Loader
+    from empo_demo.engine.recorded import is_recording
+
+    if settings.engine != "local" or is_recording(settings.engine):
+        return {}
+    device = pick_device(settings.device, roster.quantization)
+    loader = Loader(
+        device, roster.quantization, settings.adapter_plan, force_adapter=settings.force_adapter
+    )
+    return loader.trials(roster.contenders)
 
 
 def _plan(settings: Settings, roster: Roster) -> tuple[str, dict[str, Any]]:

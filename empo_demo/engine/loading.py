@@ -15,13 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.assembly.copies import MergedCopy
+from empo_demo.engine.assembly.kept_trials import words
 from empo_demo.engine.assembly.served_copy import Assembly, set_apart
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
 from empo_demo.engine.lease import LeasedEngine
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.weights.adapter_plan import Override, Plan, choose, read_shape, size
 from empo_demo.engine.weights.adapters import Written, check_base, check_kind, written_by
-from empo_demo.engine.weights.downloads import adapter_folder, model_download, model_folder
+from empo_demo.engine.weights.downloads import (
+    adapter_folder,
+    adapter_here,
+    model_download,
+    model_folder,
+    model_here,
+)
 from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
 from empo_demo.settings import Quantization, Settings
@@ -109,6 +116,37 @@ class Loader:
         for base in dict.fromkeys(c.base for c in written):
             copies += self._load_group(base, [c for c in written if c.base == base])
         return copies
+
+    def trials(self, contenders: Sequence[Source]) -> dict[str, str]:
+        """What the kept trials say of each contender, by id. Nothing is loaded or downloaded."""
+        written = [written_by(c) for c in contenders if not c.predictions]
+        found: dict[str, str] = {}
+        for base in dict.fromkeys(one.base for one in written):
+            group = [one for one in written if one.base == base]
+            try:
+                found |= self._trials(base, group)
+            except EngineError as error:
+                found |= {one.id: f"refused: {error}" for one in group}
+        return found
+
+    def _trials(self, base: str, group: list[Written]) -> dict[str, str]:
+        names = dict.fromkeys(one.adapter for one in group if one.adapter)
+        if model_here(base) is None or not all(adapter_here(adapter) for adapter in names):
+            return {one.id: words([None]) for one in group}
+        merged = [adapter for _, adapter in self.merged_adapters(group)]
+        shared = self._assembly.tried(base, [a for a in names if a not in merged]).find()
+        found = {}
+        for one in group:
+            verdicts = [] if one.adapter in merged else [shared]
+            apart = shared is not None and set_apart(one.adapter, shared)
+            if one.adapter is not None and (one.adapter in merged or apart):
+                copy = self.merged_copy(base, one.adapter).find()
+                verdicts.append(
+                    None if copy is None else self._assembly.tried(str(copy), ()).find()
+                )
+            said = words(verdicts)
+            found[one.id] = f"{said} (merged, because {apart})" if apart else said
+        return found
 
     def merged_copy(self, base: str, adapter: str) -> MergedCopy:
         """The merged copy of base and adapter, which may exist or not. Downloads both."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from empo_demo.contenders.roster import Contender
 from empo_demo.engine.assembly.served_copy import Assembly
 from empo_demo.engine.loading import Loader
 from empo_demo.engine.weights.adapters import check_base
@@ -203,3 +204,27 @@ def test_a_windows_path_names_its_last_part(llama: Path, tmp_path: Path, name: s
     check_base(tmp_path, str(llama))
     with pytest.raises(EngineError, match="was trained on"):
         check_base(tmp_path, "owner/other")
+
+
+def test_the_list_of_contenders_says_what_the_trials_found(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "verdicts"
+    )
+    capped, reader = make_model(tmp_path / "g2", "gemma2"), make_model(tmp_path / "bert", "bert")
+    plain, dora = (make_adapter(llama, tmp_path / n, use_dora=n == "dora") for n in ("a", "dora"))
+    contenders = [
+        Contender("base", str(llama)), Contender("plain", str(llama), str(plain)),
+        Contender("dora", str(llama), str(dora)), Contender("capped", str(capped)),
+        Contender("reader", str(reader)),
+    ]  # fmt: skip
+    loader = Loader("cpu", "none")
+    assert set(loader.trials(contenders).values()) == {"not yet"}
+    loader.load(contenders[:-1])
+    with pytest.raises(EngineError):
+        loader.load(contenders[-1:])
+    said = Loader("cpu", "none").trials(contenders)
+    assert [said[one] for one in ("base", "plain", "dora")] == ["passed"] * 3
+    assert said["capped"].startswith("passed: answers one row at a time")
+    assert said["reader"].startswith("refused: ")

@@ -25,7 +25,7 @@ from empo_demo.engine.lockstep.own_passes import Passes, passes_of
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.protocol import Request
 from empo_demo.engine.text.detokenizer import Detokenizer
-from empo_demo.engine.weights.model_weights import Weights, threads_for
+from empo_demo.engine.weights.model_weights import Weights
 from empo_demo.engine.weights.shapes import context_of
 from empo_demo.errors import EngineError, first_line
 
@@ -42,6 +42,7 @@ _LEAST, _MOST = 1e-5, 0.7
 """Bounds of what is allowed, in standard deviations of the logits. A model that rounding alone
 moves by more than `_MOST` cannot be told from a broken one."""
 _KV_BYTES = 1 << 28
+_ONE_THREAD = 1_000_000_000
 _TEXT = (
     "I lost my keys again today and I feel so silly about it. My sister laughed, but then she "
     "helped me to look for them. We walked all the way back through the park in the rain, and "
@@ -80,7 +81,7 @@ class Reference:
 
     def is_rewritten(self, wrapped: Any) -> bool:
         """Whether the base computes other logits now that PEFT has wrapped it."""
-        with wrapped.disable_adapter(), few_threads(threads_for(wrapped.get_base_model())):
+        with wrapped.disable_adapter(), few_threads(_threads(wrapped.get_base_model())):
             logits = _alone(wrapped, self.prompts[:1])
         return difference(logits, self.expected[""].logits[:1]) > 0
 
@@ -94,7 +95,7 @@ def reference_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 def expected_of(model: Any, prompts: Sequence[Sequence[int]]) -> Expected:
     """What `model` computes by itself, and how far rounding moves it."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with few_threads(threads_for(base)):
+    with few_threads(_threads(base)):
         logits = _alone(model, prompts)
         noise, spread = difference(_in_company(model, prompts), logits), float(logits.std())
     return Expected(logits, min(max(_FACTOR * noise, _LEAST * spread), _MOST * spread))
@@ -127,7 +128,7 @@ def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
 
     model: Any = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     prompts = prompts_of(AutoTokenizer.from_pretrained(merged), model.config)
-    with few_threads(threads_for(model)):
+    with few_threads(_threads(model)):
         found = _alone(model.eval(), prompts)
     del model
     return expected_of(with_peft(base, adapter, torch.float32), prompts).problem(found)
@@ -144,7 +145,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 def judge(weights: Weights, reference: Reference) -> dict[str, str | None]:
     """What differs where `weights` are served, for each adapter of the reference; None: nothing."""
     try:
-        with few_threads(weights.threads):
+        with few_threads(_threads(weights.model)):
             found = list(_served(weights, reference))
     except Exception as error:
         if is_out_of_memory(error):
@@ -170,22 +171,26 @@ def _served(
 ) -> Iterator[tuple[str, str, torch.Tensor]]:  # fmt: skip
     """(where, adapter, logits) of all that is compared."""
     names = sorted(reference.expected)
-    every = [(name, prompt) for name in names for prompt in reference.prompts]
+    short, long = reference.prompts
+    every = [(name, prompt) for name in names for prompt in (short, long)]
     passes = passes_of(weights, _KV_BYTES)
+
+    def whole(name: str, found: torch.Tensor) -> torch.Tensor:
+        """The logits of both prompts, where only those of the long one were computed."""
+        return torch.stack([reference.expected[name].logits[0], found])
+
     if weights.way == "batch":
         for name in names:
-            for number, prompt in enumerate(reference.prompts):
-                logits = _decoded(passes.renewed(), weights, [(name, prompt)])
-                whole = reference.expected[name].logits.clone()
-                whole[number] = logits[0]
-                yield "when it answers alone", name, whole
-    passes = passes.renewed()
-    for where in ("in company", "after a kept prefix"):
-        logits = _decoded(passes, weights, every, keep=True)
-        for name, found in zip(names, logits.chunk(len(names)), strict=True):
-            yield where, name, found
-        if weights.way != "batch":
-            return
+            (found,) = _decoded(passes, weights, [(name, long)])
+            yield "when it answers alone", name, whole(name, found)
+    logits = _decoded(passes, weights, every, keep=True)
+    for name, found in zip(names, logits.chunk(len(names)), strict=True):
+        yield "in company", name, found
+    if weights.way != "batch":
+        return
+    logits = _decoded(passes, weights, [(name, long) for name in names])
+    for name, found in zip(names, logits, strict=True):
+        yield "after a kept prefix", name, whole(name, found)
     logits = _scored(weights, every)
     for name, found in zip(names, logits.chunk(len(names)), strict=True):
         yield "when it scores replies", name, found
@@ -272,6 +277,15 @@ def _last(run: Run, prompts: Sequence[Sequence[int]], device: torch.device) -> t
     return torch.stack(
         [logits[i, len(p) - STEPS : len(p)].float().cpu() for i, p in enumerate(prompts)]
     )
+
+
+def _threads(model: PreTrainedModel) -> int:
+    """One CPU thread for models up to a billion weights, else what torch takes (0).
+
+    On a busy machine, several threads wait for each other: SmolLM2-135M with two adapters was tried
+    in 6 s with one thread, and in 97 s with two beside other work.
+    """
+    return int(model.device.type == "cpu" and model.num_parameters() < _ONE_THREAD)
 
 
 def _forward_of(model: Any) -> Run:
