@@ -22,6 +22,8 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3_text": {"head_dim": 16, "sliding_window": 128},
     "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "sliding_window": 32},
     "stablelm": {"partial_rotary_factor": 0.5},
+    "gptj": {"rotary_dim": 8},
+    "codegen": {"rotary_dim": 8},
     "phi3": {"original_max_position_embeddings": 128, "rope_parameters": {
         "rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [8.0] * 8,
         "rope_theta": 10000.0, "original_max_position_embeddings": 128}},

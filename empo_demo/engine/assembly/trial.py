@@ -38,9 +38,10 @@ _SHORT, _LONG, _LONGEST = 7, 43, 640
 """Tokens of the prompts. 43 are more than two blocks of the cache and one stretch of attention."""
 _PAD = 3
 _FACTOR = 3.0
-_LEAST, _MOST = 1e-5, 0.7
+_LEAST, _LEAST_INT8, _MOST = 1e-5, 0.25, 0.7
 """Bounds of what is allowed, in standard deviations of the logits. A model that rounding alone
-moves by more than `_MOST` cannot be told from a broken one."""
+moves by more than `_MOST` cannot be told from a broken one. int8 looks for outliers over all tokens
+of a pass: with other tokens, a small Llama's logits moved by a quarter of their deviation."""
 _KV_BYTES = 1 << 28
 _ONE_THREAD = 1_000_000_000
 _TEXT = (
@@ -98,7 +99,9 @@ def expected_of(model: Any, prompts: Sequence[Sequence[int]]) -> Expected:
     with few_threads(_threads(base)):
         logits = _alone(model, prompts)
         noise, spread = difference(_in_company(model, prompts), logits), float(logits.std())
-    return Expected(logits, min(max(_FACTOR * noise, _LEAST * spread), _MOST * spread))
+    eight = any(type(layer).__name__ == "Linear8bitLt" for layer in base.modules())
+    least = (_LEAST_INT8 if eight else _LEAST) * spread
+    return Expected(logits, min(max(_FACTOR * noise, least), _MOST * spread))
 
 
 def prompts_of(tokenizer: PreTrainedTokenizerBase, config: Any) -> tuple[list[int], ...]:
