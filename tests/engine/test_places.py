@@ -70,7 +70,7 @@ def test_a_thread_that_asks_again_comes_behind_those_that_wait() -> None:
 
 def test_the_rounds_that_run_together_are_as_many_as_cost_no_speed() -> None:
     """Whoever waits sees nothing: the tenth that more rounds once had to add is not asked for."""
-    from empo_demo.engine.lockstep.rounds_at_once import rounds_at_once
+    from empo_demo.engine.lockstep.places import rounds_at_once
 
     class Timed:
         def __init__(self, *seconds: float) -> None:

@@ -18,9 +18,8 @@ import torch
 from empo_demo.dialogue import Message
 from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
 from empo_demo.engine.lockstep.batch import Batch
-from empo_demo.engine.lockstep.places import FairLock, Places
+from empo_demo.engine.lockstep.places import DEFAULT_ROUNDS, FairLock, Places, rounds_at_once
 from empo_demo.engine.lockstep.round_rows import RoundRows, prepare_rows
-from empo_demo.engine.lockstep.rounds_at_once import DEFAULT_ROUNDS, rounds_at_once
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.lockstep.sampling import check_decoding
 from empo_demo.engine.protocol import Event, Interruptible, Request
