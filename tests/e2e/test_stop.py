@@ -43,7 +43,7 @@ class OneAtATime(ScriptedEngine):
         return Interruptible(self._in_line(requests, gone), cut)
 
     def _in_line(self, requests: Sequence[Request], gone: threading.Event) -> Iterator[Event]:
-        if not self.places.take(gone, given_up=gone.is_set):
+        if not self.places.take(given_up=gone.is_set):
             return
         try:
             yield from super().stream(requests)
@@ -72,7 +72,7 @@ def is_stopped(page: Any) -> float:
 
 def test_stop_takes_a_round_out_of_the_line_at_once(visitor: Any, answered_by: Any) -> None:
     engine = OneAtATime()
-    engine.places.take("another visitor's round")
+    engine.places.take()  # another visitor's round
     answered_by(engine)
     send(visitor)
     expect(visitor.locator("#message")).to_contain_text("Both models are reading")
@@ -103,7 +103,7 @@ def test_stop_leaves_a_silent_server(visitor: Any, answered_by: Any, words: byte
 
 def test_new_dialogue_leaves_the_line(visitor: Any, answered_by: Any) -> None:
     engine = OneAtATime()
-    engine.places.take("another visitor's round")
+    engine.places.take()  # another visitor's round
     answered_by(engine)
     send(visitor)
     expect(visitor.locator("#stop")).to_be_visible()

@@ -29,10 +29,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_places_are_given_in_the_order_of_asking() -> None:
     places, order = Places(1), []
-    places.take("first")
+    places.take()
 
     def wait(name: str) -> None:
-        places.take(name)
+        places.take()
         order.append(name)
         places.give_back()
 
@@ -41,11 +41,10 @@ def test_places_are_given_in_the_order_of_asking() -> None:
         threads.append(threading.Thread(target=wait, args=(name,)))
         threads[-1].start()
         until(lambda number=number: places.waiting == number)  # type: ignore[misc]
-    assert [places.position(name) for name in "bcd"] == [1, 2, 3]
     places.give_back()
     for thread in threads:
         thread.join(60)
-    assert order == ["b", "c", "d"] and places.position("d") == 0
+    assert order == ["b", "c", "d"] and places.waiting == 0
 
 
 def test_a_thread_that_asks_again_comes_behind_those_that_wait() -> None:
@@ -90,7 +89,7 @@ def test_the_rounds_that_run_together_are_as_many_as_cost_no_speed() -> None:
     assert rounds_at_once([Timed()]) == 4  # type: ignore[list-item]
 
 
-def test_a_round_in_line_knows_its_position_and_starts_when_one_ends(
+def test_a_round_in_line_starts_when_one_ends(
     exact_engine: LocalEngine,
 ) -> None:
     engine = LocalEngine([batch.weights for batch in exact_engine._batches], {}, max_rounds=1)
@@ -101,7 +100,7 @@ def test_a_round_in_line_knows_its_position_and_starts_when_one_ends(
     thread = threading.Thread(target=lambda: found.append(list(waiting)))
     thread.start()
     until(lambda: engine.waiting == 1)
-    assert engine.queue_position(waiting) == 1 and engine.queue_position(running) == 0
+    assert not found
     running.close()  # type: ignore[attr-defined]
     thread.join(60)
     assert isinstance(found[0][-1], Finished) and engine.waiting == 0
@@ -123,7 +122,7 @@ def test_a_round_that_is_cut_in_line_leaves_it_at_once(exact_engine: LocalEngine
     waiting["b"].cut()  # type: ignore[attr-defined]
     threads[0].join(1)
     assert found == {"b": []}, "it ended at once, and said nothing"
-    assert engine.waiting == 1 and engine.queue_position(waiting["c"]) == 1
+    assert engine.waiting == 1 and "c" not in found
     running.close()  # type: ignore[attr-defined]
     threads[1].join(60)
     assert isinstance(found["c"][-1], Finished), "the place of the round that ran is free"
@@ -143,13 +142,11 @@ def test_a_round_that_is_cut_while_it_runs_gives_its_place_to_the_next(
     assert isinstance(list(engine.stream(REQUESTS))[-1], Finished)
 
 
-def test_a_ticket_that_gives_up_as_it_is_served_reserves_nothing() -> None:
+def test_whoever_gives_up_as_the_turn_comes_reserves_nothing() -> None:
     places, gone = Places(1), threading.Event()
     gone.set()
-    assert not places.take(
-        "x", claim=lambda: pytest.fail("room was reserved"), given_up=gone.is_set
-    )
-    assert places.waiting == 0 and places.take("y")
+    assert not places.take(claim=lambda: pytest.fail("room was reserved"), given_up=gone.is_set)
+    assert places.waiting == 0 and places.take()
 
 
 def test_a_stream_that_was_never_started_takes_no_place(exact_engine: LocalEngine) -> None:

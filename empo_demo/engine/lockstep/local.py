@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -67,7 +66,6 @@ class LocalEngine:
         self._places = Places(max_rounds)
         self._running: list[RoundRows] = []
         self._joining: list[RoundRows] = []
-        self._tickets: WeakKeyDictionary[Iterator[Event], object] = WeakKeyDictionary()
 
     def describe(self) -> dict[str, str]:
         same = "as alone" if self.repeatable else "may differ from alone by rounding"
@@ -93,10 +91,6 @@ class LocalEngine:
         """How many rounds wait for a place in the batch."""
         return self._places.waiting
 
-    def queue_position(self, stream: Iterator[Event]) -> int:
-        """The queue position of a generator that `self.stream` returned; 0 once it runs."""
-        return self._places.position(self._tickets.get(stream))
-
     def check(self, requests: Sequence[Request]) -> None:
         """Raise if a request's decoding is out of range or its contender is not loaded."""
         for request in requests:
@@ -115,18 +109,15 @@ class LocalEngine:
         It can be cut from another thread: in line at once, else in one token.
         """
         self.check(requests)
-        ticket = threading.Event()
+        given_up = threading.Event()
 
         def cut() -> None:
-            ticket.set()
+            given_up.set()
             self._places.wake()
 
-        stream = Interruptible(self._stream(requests, ticket), cut)
-        self._tickets[stream] = ticket
-        return stream
+        return Interruptible(self._stream(requests, given_up), cut)
 
-    def _stream(self, requests: Sequence[Request], ticket: threading.Event) -> Iterator[Event]:
-        """The events of a round; `ticket` is set when the round is given up."""
+    def _stream(self, requests: Sequence[Request], given_up: threading.Event) -> Iterator[Event]:
         with self._turn:
             current = prepare_rows(requests, self.batch_of)
         if all(row.done for _, row in current.rows):
@@ -139,11 +130,11 @@ class LocalEngine:
             self._running.append(current)
             return True
 
-        if not self._places.take(ticket, claim, ticket.is_set):
+        if not self._places.take(claim, given_up.is_set):
             return
         try:
             self._joining.append(current)
-            while not current.done and not ticket.is_set():
+            while not current.done and not given_up.is_set():
                 with self._turn:
                     # The step of another thread may have made events for this round.
                     events = current.drain()

@@ -32,24 +32,19 @@ class Places:
         """How many wait now."""
         return len(self._line)
 
-    def position(self, ticket: object) -> int:
-        """The position of `ticket` in the queue, from 1; 0 if it does not wait."""
-        with self._changed:
-            return self._line.index(ticket) + 1 if ticket in self._line else 0
-
     def take(
         self,
-        ticket: object,
         claim: Callable[[], bool] = lambda: True,
         given_up: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait for a place. `ticket` can be any object that belongs to the caller.
+        """Wait for a place; return whether one was taken.
 
-        `claim` is called when it is the ticket's turn, for one ticket at a time. It returns
+        `claim` is called when it is the caller's turn, for one caller at a time. It returns
         whether there is room, and if so it reserves the room. It is called again after each
         `give_back`. False, and no place taken, if `given_up` says so; it is asked after `wake`.
         """
         taken = False
+        ticket = object()
 
         def over() -> bool:
             nonlocal taken
