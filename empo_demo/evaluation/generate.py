@@ -8,9 +8,7 @@ into the order of the data, so that files of two contenders can be compared row 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,8 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
+from empo_demo.evaluation.answers import AnswerFile, batches, ends, seed_of
 from empo_demo.evaluation.dialogues import Item, read_items
-from empo_demo.files import parse_json
-from empo_demo.progress import progress
 from empo_demo.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -78,7 +75,7 @@ class Generator:
         return {item.conv_id: self.sem.read(item.context.turns) for item in items}
 
     def _run(
-        self, jobs: dict[str, tuple[Item, tuple[Message, ...]]]
+        self, jobs: Mapping[str, tuple[Item, tuple[Message, ...]]]
     ) -> dict[str, Finished | Failed]:
         requests = [
             Request(
@@ -91,14 +88,7 @@ class Generator:
             )
             for key, (item, messages) in jobs.items()
         ]
-        ended: dict[str, Finished | Failed] = {}
-        if requests:
-            for event in self.engine.stream(requests):
-                if isinstance(event, Finished | Failed):
-                    ended[event.side] = event
-        for key in jobs:
-            ended.setdefault(key, Failed(key, "The engine ended without an answer."))
-        return ended
+        return ends(self.engine, requests)
 
 
 def run(
@@ -145,16 +135,18 @@ def run(
 
 def fill(generator: Generator, missing: Sequence[Item], output: Path, batch: int) -> list[Failed]:
     """Append a line per answered item, batch by batch; return the failures."""
-    failed = []
+    failed: list[Failed] = []
     name = generator.contender.id
-    with output.open("a", encoding="utf8") as file:
-        for items in progress(batches(missing, batch), f"{name}, batches"):
-            for item, reply in generator.answer(items):
-                if isinstance(reply, Failed):
-                    failed.append(reply)
-                else:
-                    file.write(line_of(item, reply, name, generator.seed))
-            file.flush()
+
+    def answer(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+        for item, reply in generator.answer(items):
+            if isinstance(reply, Failed):
+                failed.append(reply)
+            else:
+                yield record_of(item, reply, name, generator.seed)
+
+    in_batches = batches(missing, batch, lambda item: item)
+    _file(output).fill(in_batches, answer, f"{name}, batches")
     return failed
 
 
@@ -166,23 +158,7 @@ def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
     return load_sem(settings)
 
 
-def seed_of(seed: int, conv_id: str) -> int:
-    """The seed of one dialogue, in [0, 2³¹). It does not depend on the batch."""
-    digest = hashlib.sha256(f"{seed}:{conv_id}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Items of similar length together, the longest first, so that a lack of memory shows early."""
-    ordered = sorted(items, key=_length, reverse=True)
-    return [list(ordered[start : start + size]) for start in range(0, len(ordered), size)]
-
-
-def _length(item: Item) -> tuple[int, str]:
-    return sum(len(turn.content) for turn in item.context.turns), item.conv_id
-
-
-def line_of(item: Item, reply: str, contender: str, seed: int) -> str:
+def record_of(item: Item, reply: str, contender: str, seed: int) -> dict[str, Any]:
     """One line of the output. `seed` is that of the run; the dialogue's seed follows from it."""
     record: dict[str, Any] = {
         "conv_id": item.conv_id,
@@ -194,7 +170,7 @@ def line_of(item: Item, reply: str, contender: str, seed: int) -> str:
     }
     if item.emotion is not None:
         record["emotion"] = item.emotion
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return record
 
 
 def read_done(output: Path, contender: str, seed: int) -> set[str]:
@@ -202,44 +178,27 @@ def read_done(output: Path, contender: str, seed: int) -> set[str]:
 
     Raises `DataError` if the file has other contents, or replies of another contender or seed.
     """
-    try:
-        raw = output.read_bytes() if output.exists() else b""
-        if not output.exists():
-            output.touch()
-    except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror}.") from None
-    whole = raw[: raw.rfind(b"\n") + 1]
     done = set()
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            record = parse_json(line)
-            conv_id, made_by = record["conv_id"], (record["contender"], record["seed"])
-        except (ValueError, KeyError, TypeError):
+    for conv_id, made_by, made_with in _file(output).rows():
+        if (made_by, made_with) != (contender, seed):
             raise DataError(
-                f"{output}, line {number}: this is not a file that `evaluate generate` wrote; "
-                "give another --output."
-            ) from None
-        if made_by != (contender, seed):
-            raise DataError(
-                f"{output} holds replies of {made_by[0]!r} with seed {made_by[1]}; "
+                f"{output} holds replies of {made_by!r} with seed {made_with}; "
                 "give another --output."
             )
         done.add(conv_id)
-    if len(whole) < len(raw):
-        _replace(output, whole)
     return done
 
 
 def put_in_order(output: Path, order: Sequence[str]) -> None:
     """Sort the lines of `output` by `order`. Lines that are not in it go to the end."""
     position = {conv_id: place for place, conv_id in enumerate(order)}
-    lines = output.read_bytes().splitlines(keepends=True)
-    lines.sort(key=lambda line: position.get(json.loads(line)["conv_id"], len(order)))
-    _replace(output, b"".join(lines))
+    _file(output).put_in_order(lambda record: position.get(record["conv_id"], len(order)))
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a second file and rename it, so that a kill leaves the old file or the new one."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(path)
+def _file(output: Path) -> AnswerFile[tuple[str, str, int]]:
+    return AnswerFile(
+        output,
+        "conv_id",
+        lambda record: (record["conv_id"], record["contender"], record["seed"]),
+        "this is not a file that `evaluate generate` wrote; give another --output.",
+    )

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.contenders.load_roster import load_roster
+from empo_demo.engine.loading import load_engine
+from empo_demo.engine.protocol import Engine, Request
 from empo_demo.errors import DataError
+from empo_demo.evaluation.answers import reply_texts
 from empo_demo.progress import progress
 from empo_demo.settings import ASSETS, load_settings
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
-    from empo_demo.engine.protocol import Engine
 
 PROMPTS = ASSETS / "examples.json"
 HEADING = "## Side by side"
@@ -21,9 +24,6 @@ HEADING = "## Side by side"
 
 def write(card: Path, contenders: Sequence[str]) -> None:
     """Replace the card's last part, `Side by side`, by new replies of `contenders`."""
-    from empo_demo.contenders.load_roster import load_roster
-    from empo_demo.engine.loading import load_engine
-
     if not card.is_file():
         raise DataError(f"There is no model card {card}; give the README.md of an adapter.")
     settings = load_settings()
@@ -39,8 +39,6 @@ def replies(
     engine: Engine, roster: Roster, contenders: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
     """(last user turn, reply by contender) of each prompt. The seed of a prompt is its number."""
-    from empo_demo.engine.protocol import Finished, Request
-
     found = []
     prompts: list[dict[str, Any]] = json.loads(PROMPTS.read_text(encoding="utf8"))
     for seed, prompt in enumerate(progress(prompts, "replies")):
@@ -48,8 +46,7 @@ def replies(
             Request(name, name, tuple(prompt["turns"]), roster.decoding, seed)
             for name in contenders
         ]
-        events = engine.stream(requests)
-        said = {event.side: event.text for event in events if isinstance(event, Finished)}
+        said = dict(zip(contenders, reply_texts(engine, requests), strict=True))
         found.append((prompt["turns"][-1]["content"], said))
     return found
 

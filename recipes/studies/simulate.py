@@ -10,7 +10,7 @@ import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Engine, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput
+from empo_demo.evaluation.answers import reply_texts
 from empo_demo.progress import steps
 from empo_demo.training.corpus import read_conversations
 from empo_demo.training.loop import open_roster, retrain, trainable
@@ -184,44 +185,36 @@ def replies(
     engine: Engine,
     roster: Roster,
     contenders: Sequence[str],
-    texts: Sequence[str],
+    asked: Sequence[str],
     *,
     seed: int = 0,
     batch: int = 16,
 ) -> dict[str, list[str]]:
-    """One reply per contender and text, with the same seed for all contenders of a text."""
-    found: dict[str, list[str]] = {name: [""] * len(texts) for name in contenders}
-    for low in range(0, len(texts), batch):
-        places = range(low, min(low + batch, len(texts)))
-        for side, text in _answers(engine, roster, contenders, texts, places, seed):
-            name, _, place = side.rpartition(" ")
-            found[name][int(place)] = text
-    return found
+    """One reply per contender and text, with the same seed for all contenders of a text.
 
-
-def _answers(
-    engine: Engine,
-    roster: Roster,
-    contenders: Sequence[str],
-    texts: Sequence[str],
-    places: range,
-    seed: int,
-) -> Iterator[tuple[str, str]]:
-    requests = [
-        Request(
-            side=f"{name} {place}",
-            contender=name,
-            messages=tuple(Dialogue().plus("user", texts[place]).messages(roster.system_prompt)),
-            decoding=replace(roster.decoding),
-            seed=seed + place,
-            round=str(place),
-        )
-        for place in places
-        for name in contenders
+    Raises `EngineError` if one failed, because a reply that is missing would count as one without
+    the attribute.
+    """
+    prompts = [
+        tuple(Dialogue().plus("user", text).messages(roster.system_prompt)) for text in asked
     ]
-    for event in engine.stream(requests):
-        if isinstance(event, Finished):
-            yield event.side, event.text
+    found: dict[str, list[str]] = {name: [] for name in contenders}
+    for low in range(0, len(asked), batch):
+        requests = [
+            Request(
+                side=f"{name} {place}",
+                contender=name,
+                messages=prompts[place],
+                decoding=roster.decoding,
+                seed=seed + place,
+                round=str(place),
+            )
+            for place in range(low, min(low + batch, len(asked)))
+            for name in contenders
+        ]
+        for request, text in zip(requests, reply_texts(engine, requests), strict=True):
+            found[request.contender].append(text)
+    return found
 
 
 def shift(parent: Sequence[bool], child: Sequence[bool]) -> Shift:

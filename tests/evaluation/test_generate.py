@@ -13,15 +13,9 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.engine.protocol import Decoding, Event, Failed, Finished, Request
 from empo_demo.errors import DataError
+from empo_demo.evaluation.answers import batches, seed_of
 from empo_demo.evaluation.dialogues import Item, read_items
-from empo_demo.evaluation.generate import (
-    Generator,
-    batches,
-    fill,
-    put_in_order,
-    read_done,
-    seed_of,
-)
+from empo_demo.evaluation.generate import Generator, fill, put_in_order, read_done
 from empo_demo.settings import ASSETS
 
 CONTENDER = Contender("base", base="none")
@@ -152,7 +146,9 @@ def test_the_prompt_is_the_system_prompt_and_the_context(
 
 
 def test_dialogues_of_like_length_are_answered_together(items: tuple[Item, ...]) -> None:
-    lengths = [[len(i.context.turns[0].content) for i in batch] for batch in batches(items, 3)]
+    lengths = [
+        [len(i.context.turns[0].content) for i in batch] for batch in batches(items, 3, lambda i: i)
+    ]
     flat = [length for batch in lengths for length in batch]
     assert flat == sorted(flat, reverse=True)
 
@@ -174,12 +170,25 @@ def test_a_file_of_another_contender_or_seed_is_not_continued(
         read_done(output, "base", 6)
 
 
-def test_a_file_that_is_something_else_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("notes", ["my notes\n", "my notes", "\n", '{"text": "half'])
+def test_a_file_that_is_something_else_is_not_overwritten(tmp_path: Path, notes: str) -> None:
     output = tmp_path / "notes.txt"
-    output.write_text("my notes\n")
+    output.write_text(notes)
     with pytest.raises(DataError, match="line 1: this is not a file that"):
         read_done(output, "base", 0)
-    assert output.read_text() == "my notes\n"
+    assert output.read_text() == notes
+
+
+@pytest.mark.parametrize("torn", ["{", '{"conv', '{"conv_id": "c9", "context": [{"rol'])
+def test_what_a_killed_run_tore_is_removed(
+    items: tuple[Item, ...], tmp_path: Path, torn: str
+) -> None:
+    output = tmp_path / "out.jsonl"
+    generate(items, output)
+    whole = output.read_text()
+    output.write_text(whole + torn)
+    assert read_done(output, "base", 5) == {f"c{i}" for i in range(7)}
+    assert output.read_text() == whole
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from recipes.studies.hef.runner import (
     Answer,
     Case,
     Runner,
+    fill,
     read_answers,
     read_cases,
     with_first,
@@ -163,11 +164,8 @@ def test_with_first_keeps_a_reading_that_is_right_already(cases: list[Case]) -> 
 
 
 def answered(cases: Sequence[Case], engine: Obedient, contender: Contender = BASE) -> list[Answer]:
-    answers: list[Answer] = []
-    runner = Runner(engine, ROSTER, "keyword@1", 0, answers.append)
-    for condition in CONDITIONS:
-        runner.answer(contender, condition, cases)
-    return answers
+    runner = Runner(engine, ROSTER, "keyword@1", 0)
+    return [one for condition in CONDITIONS for one in runner.answer(contender, condition, cases)]
 
 
 def test_the_conditions_of_a_dialogue_differ_in_the_guidance_alone(cases: list[Case]) -> None:
@@ -229,24 +227,24 @@ def test_a_bad_training_line_is_named(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_stopped(cases: list[Case], tmp_path: Path) -> None:
     work = tmp_path / "work.jsonl"
 
-    def fill(engine: Obedient, some: Sequence[Case]) -> None:
-        command.fill(engine, ROSTER, [BASE], some, work, sem="k", seed=0, batch=4)
+    def run(engine: Obedient, some: Sequence[Case]) -> None:
+        fill(Runner(engine, ROSTER, "k", 0), [BASE], some, work, batch=4)
 
-    fill(Obedient(), cases[:10])
+    run(Obedient(), cases[:10])
     with work.open("a") as file:
         file.write('{"contender": "base", "revi')
     engine = Obedient()
-    fill(engine, cases)
+    run(engine, cases)
     assert len(engine.requests) == 30 * len(CONDITIONS)
     assert len(read_answers(work)) == 40 * len(CONDITIONS)
     engine = Obedient()
-    fill(engine, cases)
+    run(engine, cases)
     assert engine.requests == []
 
 
 def test_a_foreign_work_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w").write_text('{"text": "hi"}\n')
-    with pytest.raises(DataError, match="line 1: this is no work file"):
+    with pytest.raises(DataError, match="line 1: this is not a work file"):
         read_answers(tmp_path / "w")
 
 
@@ -256,7 +254,7 @@ def test_a_failed_side_is_an_error_that_names_the_dialogue(cases: list[Case]) ->
             yield from (Failed(request.side, "out of memory") for request in requests)
 
     with pytest.raises(EngineError, match=r"base failed on hit:\S+: out of memory"):
-        Runner(Broken(), ROSTER, "s", 0, lambda _: None).answer(BASE, "none", cases[:2])
+        Runner(Broken(), ROSTER, "s", 0).answer(BASE, "none", cases[:2])
 
 
 def test_only_contenders_without_guidance_are_measured() -> None:

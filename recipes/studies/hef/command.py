@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,25 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import InvalidInput
-from empo_demo.progress import progress
 from empo_demo.settings import ROOT, Settings, load_settings
 from recipes.studies.hef.effects import Judges
-from recipes.studies.hef.runner import CONDITIONS, TRAIN, VALID, Answer, Case, Key, Runner
+from recipes.studies.hef.runner import (
+    CONDITIONS,
+    TRAIN,
+    VALID,
+    Answer,
+    Case,
+    Key,
+    Runner,
+    fill,
+    read_answers,
+    read_cases,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from empo_demo.empathy.sem import SEM
-    from empo_demo.engine.protocol import Engine
 
 DATA = ROOT.parent / "shared" / "data"
 """The folder of the research data beside a clone. It is not part of the repository."""
@@ -63,23 +71,13 @@ def run(
     data = data or DATA
     from empo_demo.empathy.plugins import load_sem, read_all
     from empo_demo.engine.loading import load_engine
-    from recipes.studies.hef.runner import read_answers, read_cases
 
     with console.status("Loading the models and reading the dialogues…"):
         sem, engine = load_sem(settings), load_engine(settings, roster)
         cases = read_cases(data / VALID, n, partial(read_all, sem), seed)
     if len(cases) < n:
         console.print(f"The reporting fold holds {len(cases)} dialogues; all are used.")
-    fill(
-        engine,
-        roster,
-        chosen,
-        cases,
-        work,
-        sem=label_of(sem),
-        seed=seed,
-        batch=batch,
-    )
+    fill(Runner(engine, roster, label_of(sem), seed), chosen, cases, work, batch)
     with console.status("Judging the replies…"):
         judges = load_judges(data, settings, sem)
         answers = read_answers(work)
@@ -106,34 +104,6 @@ def chosen_contenders(roster: Roster, names: Sequence[str]) -> list[Contender]:
                 f"{next((c.id for c in roster.contenders if not c.guided), 'base')!r}."
             )
     return chosen
-
-
-def fill(
-    engine: Engine,
-    roster: Roster,
-    contenders: Sequence[Contender],
-    cases: Sequence[Case],
-    work: Path,
-    *,
-    sem: str,
-    seed: int,
-    batch: int,
-) -> None:
-    """Append the missing answers to the work file, batch by batch."""
-    from recipes.studies.hef.runner import missing, read_answers
-
-    done = set(read_answers(work))
-    _cut_torn_line(work)
-    jobs = list(missing(cases, contenders, done, sem, seed, batch))
-    with work.open("a", encoding="utf8") as file:
-
-        def save(answer: Answer) -> None:
-            file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
-
-        runner = Runner(engine, roster, sem, seed, save)
-        for contender, condition, part in progress(jobs, "answering, batches"):
-            runner.answer(contender, condition, part)
-            file.flush()
 
 
 def load_judges(data: Path, settings: Settings, sem: SEM) -> Judges:
@@ -250,11 +220,3 @@ def _cell(cells: dict[str, Any], column: str) -> str:
     certain = paired is not None and not paired["interval"][0] <= neutral <= paired["interval"][1]
     digits = 2 if column in ("perplexity", "words") else 3
     return f"{value:.{digits}f}{'*' if certain else ''}"
-
-
-def _cut_torn_line(work: Path) -> None:
-    if work.exists():
-        raw = work.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            work.write_bytes(whole)

@@ -9,19 +9,19 @@ head and the last fit of its emotion head did. A killed run continues where it s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.strategies import prepare
 from empo_demo.dialogue import Message
 from empo_demo.empathy.emotions import INDEX
-from empo_demo.engine.protocol import Engine, Finished, Request
-from empo_demo.errors import DataError, EngineError
+from empo_demo.engine.protocol import Engine, Request
+from empo_demo.errors import DataError
+from empo_demo.evaluation.answers import AnswerFile, batches, reply_texts, seed_of
 from empo_demo.evaluation.dialogues import Item, read_items
-from empo_demo.evaluation.generate import batches, seed_of
-from empo_demo.files import parse_json
 from recipes.sem.folds import REPORTING, fold_of
 
 if TYPE_CHECKING:
@@ -126,33 +126,38 @@ def shuffled(reading: Reading, truth: str, rng: random.Random) -> Reading:
 
 @dataclass
 class Runner:
-    """Answers cases with one engine, and calls `save` with each answer at once."""
+    """Answers cases with one engine."""
 
     engine: Engine
     roster: Roster
     sem: str
     seed: int
-    save: Callable[[Answer], None]
 
-    def answer(self, contender: Contender, condition: Condition, cases: Sequence[Case]) -> None:
+    def answer(
+        self, contender: Contender, condition: Condition, cases: Sequence[Case]
+    ) -> list[Answer]:
         """Generate and score one batch. Raises `EngineError` if a side failed."""
         prompts = [self.messages(contender, condition, case) for case in cases]
         scores = self._scores(contender, prompts, cases)
         replies = self._replies(contender, prompts, cases)
-        for case, (log_p, tokens), reply in zip(cases, scores, replies, strict=True):
-            conv_id = case.item.conv_id
-            self.save(
-                Answer(
-                    contender.id, contender.revision, condition, conv_id, self.seed,
-                    reply, log_p, tokens, self.sem,
-                )
-            )  # fmt: skip
+        return [
+            Answer(
+                contender=contender.id,
+                revision=contender.revision,
+                condition=condition,
+                conv_id=case.item.conv_id,
+                seed=self.seed,
+                reply=reply.strip(),
+                log_p=log_p,
+                tokens=tokens,
+                sem=self.sem,
+            )
+            for case, (log_p, tokens), reply in zip(cases, scores, replies, strict=True)
+        ]
 
     def messages(
         self, contender: Contender, condition: Condition, case: Case
     ) -> tuple[Message, ...]:
-        from empo_demo.contenders.strategies import prepare
-
         guided = replace(contender, strategy="plain" if condition == "none" else "hef")
         return prepare(guided, case.item.context, case.readings[condition], self.roster).messages
 
@@ -185,54 +190,41 @@ class Runner:
             )
             for messages, case in zip(prompts, cases, strict=True)
         ]
-        return texts_of(self.engine, requests)
+        return reply_texts(self.engine, requests)
 
 
-def texts_of(engine: Engine, requests: Sequence[Request]) -> list[str]:
-    """The replies in the order of the requests. Raises `EngineError` if one failed."""
-    ended = {
-        event.side: event
-        for event in engine.stream(requests)
-        if hasattr(event, "error") or isinstance(event, Finished)
-    }
-    texts = []
-    for request in requests:
-        event = ended.get(request.side)
-        if not isinstance(event, Finished):
-            reason = getattr(event, "error", "it ended without an answer")
-            raise EngineError(f"{request.contender} failed on {request.side}: {reason}")
-        texts.append(event.text.strip())
-    return texts
-
-
-def missing(
-    cases: Sequence[Case], contenders: Sequence[Contender], done: set[Key],
-    sem: str, seed: int, batch: int,
-) -> Iterator[tuple[Contender, Condition, list[Case]]]:  # fmt: skip
-    """The cases that are still open, in batches of similar length."""
-    by_id = {case.item.conv_id: case for case in cases}
-    for contender in contenders:
-        for condition in CONDITIONS:
-            items = [
-                case.item
+def fill(
+    runner: Runner, contenders: Sequence[Contender], cases: Sequence[Case], work: Path, batch: int
+) -> None:
+    """Append the missing answers to the work file, batch by batch."""
+    done = read_answers(work)
+    jobs = [
+        (contender, condition, part)
+        for contender in contenders
+        for condition in CONDITIONS
+        for part in batches(
+            [
+                case
                 for case in cases
-                if (contender.revision, sem, condition, case.item.conv_id, seed) not in done
-            ]
-            for part in batches(items, batch):
-                yield contender, condition, [by_id[item.conv_id] for item in part]
+                if (contender.revision, runner.sem, condition, case.item.conv_id, runner.seed)
+                not in done
+            ],
+            batch,
+            lambda case: case.item,
+        )
+    ]
+    _file(work).fill(jobs, lambda job: map(asdict, runner.answer(*job)), "answering, batches")
 
 
-def read_answers(path: Path) -> dict[Key, Answer]:
-    """The answers in a work file. A torn last line of a killed run is dropped."""
-    answers = {}
-    lines = path.read_text(encoding="utf8").split("\n") if path.exists() else []
-    for number, line in enumerate(lines[:-1] if lines else [], start=1):
-        try:
-            answer = Answer(**parse_json(line))
-        except (ValueError, TypeError):
-            raise DataError(
-                f"{path}, line {number}: this is no work file of `python -m recipes.studies hef`; "
-                "give another with --work."
-            ) from None
-        answers[answer.key] = answer
-    return answers
+def read_answers(work: Path) -> dict[Key, Answer]:
+    """The answers in a work file. A torn last line of a killed run is removed."""
+    return {answer.key: answer for answer in _file(work).rows()}
+
+
+def _file(work: Path) -> AnswerFile[Answer]:
+    return AnswerFile(
+        work,
+        "contender",
+        lambda record: Answer(**record),
+        "this is not a work file of `python -m recipes.studies hef`; give another with --work.",
+    )

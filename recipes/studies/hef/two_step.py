@@ -15,10 +15,11 @@ from empo_demo.contenders.strategies import THINKING, after_thinking
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.engine.protocol import Engine, Request
+from empo_demo.evaluation.answers import reply_texts
 from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.progress import progress
 from recipes.studies.hef.effects import mean
-from recipes.studies.hef.runner import Case, texts_of
+from recipes.studies.hef.runner import Case
 
 UNFIT = 0.5
 """If less than this share of first steps is readable, the model is too small for the question."""
@@ -74,7 +75,7 @@ def _think(
         )
         key = case.item.conv_id
         requests.append(Request(key, contender.id, (message,), THINKING, round=key))
-    return texts_of(engine, requests)
+    return reply_texts(engine, requests)
 
 
 def _first(case: Case) -> str:
