@@ -106,10 +106,15 @@ def later(store: Store, **by: float) -> None:
     since = timedelta(**by)
     with store.database.write() as session:
         for table, name in (
-            (Round, "created_at"), (Vote, "created_at"), (Limit, "at"), (Voter, "created_at"),
-        ):  # fmt: skip
+            (Round, "created_at"),
+            (Vote, "created_at"),
+            (Vote, "comment_at"),
+            (Limit, "at"),
+            (Voter, "created_at"),
+        ):
             for row in session.scalars(select(table)):
-                setattr(row, name, getattr(row, name) - since)
+                if getattr(row, name) is not None:
+                    setattr(row, name, getattr(row, name) - since)
 
 
 def published(arena: Arena, folder: Path) -> str:
@@ -285,6 +290,10 @@ def test_nobody_sees_a_vote_for_a_day(served: Served, stranger: Stranger) -> Non
         assert not any(secret in answer for secret in secrets), name
     _age(served, hours=0.2)
     assert said in httpx.get(f"{served.url}/export/csv").text
+    served.arena.set_ratings(voter, round_id, {}, "My later comment.")
+    assert not any(part in httpx.get(f"{served.url}/export/csv").text for part in (said, "later"))
+    _age(served, hours=24.1)
+    assert "My later comment." in httpx.get(f"{served.url}/export/csv").text
     stranger.call("delete_my_data", voter)
     assert said not in httpx.get(f"{served.url}/export/csv").text
 
@@ -510,6 +519,7 @@ def _age(served: Served, **by: float) -> None:
     with served.arena.store.database.write() as session:
         for vote in session.scalars(select(Vote)):
             vote.created_at -= since
+            vote.comment_at = vote.comment_at and vote.comment_at - since
 
 
 def _answers(served: Served) -> dict[str, str]:

@@ -18,8 +18,7 @@ from sqlalchemy import select
 
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.exchange.formats import FORMATS, TABLE, rows_of
-from empo_demo.exchange.outbox import WAIT
-from empo_demo.votes.keeping import now
+from empo_demo.exchange.outbox import is_too_young
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import (
     NO_LABEL,
@@ -88,13 +87,13 @@ def rows(
     """Yield the rows of a format, oldest vote first, and count them in `report`.
 
     `mixed` keeps pairs whose sides differ in strategy. `public` leaves out the votes that may not
-    be published yet: a visitor has `WAIT` to withdraw a vote before anybody sees it.
+    be published yet: a visitor has a day to withdraw a vote before anybody sees it.
     """
     for round_ in voted_rounds(store):
         report.votes += 1
         reason = reason_left_out(round_)
         made: list[dict[str, Any]] = []
-        if reason is None and public and _too_young(round_):
+        if reason is None and public and round_.vote and is_too_young(round_.vote):
             reason = TOO_YOUNG
         if reason is None and form in ("trl", "kto") and mixed_strategies(round_) and not mixed:
             reason = OTHER_STRATEGY
@@ -105,10 +104,6 @@ def rows(
             report.left_out[reason] += 1
         report.rows += len(made)
         yield from made
-
-
-def _too_young(round_: Round) -> bool:
-    return round_.vote is None or round_.vote.created_at >= now() - WAIT
 
 
 def voted_rounds(store: Store) -> Iterator[Round]:

@@ -93,10 +93,9 @@ class Pusher:
         while taken := self._outbox.hand_over():
             try:
                 data_set.change("Publish votes", partial(self._with_rows, taken))
-            except BaseException:
+                published += self._outbox.confirm(taken)
+            finally:
                 self._outbox.end_lease(taken)
-                raise
-            published += self._outbox.confirm(taken)
         # Whoever withdrew a vote during the push finds it taken out with the push, not later.
         return Pushed(published, withdrawn + take_out(self._store, data_set))
 

@@ -9,10 +9,10 @@ changes nothing in the data set (`vote_rows.add`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 
 from empo_demo.exchange.formats import rows_of
 from empo_demo.exchange.vote_rows import published
@@ -22,10 +22,23 @@ from empo_demo.votes.reasons import may_be_used
 from empo_demo.votes.store import Store
 
 WAIT = timedelta(hours=24)
-"""No vote is published earlier after it was cast."""
+"""Nothing of a vote is published before its newest text has this age."""
 LEASE = timedelta(minutes=10)
 BATCH = 1_000
 """Rounds of one commit: a few megabytes."""
+
+
+def is_too_young(vote: Vote) -> bool:
+    """Whether nobody may see the vote yet. A comment that is added later begins the wait anew."""
+    return max(vote.created_at, vote.comment_at or vote.created_at) >= now() - WAIT
+
+
+def _has_waited(at: datetime) -> tuple[ColumnElement[bool], ...]:
+    """`not is_too_young(vote)` at a time, as conditions of a query."""
+    return (
+        Vote.created_at < at - WAIT,
+        or_(Vote.comment_at.is_(None), Vote.comment_at < at - WAIT),
+    )
 
 
 class Outbox:
@@ -40,7 +53,7 @@ class Outbox:
         due = (
             select(Round.id)
             .join(Vote)
-            .where(Vote.created_at < at - WAIT, Round.pushed_at.is_(None), *may_be_used())
+            .where(*_has_waited(at), Round.pushed_at.is_(None), *may_be_used())
             .where(or_(Round.handed_over_until.is_(None), Round.handed_over_until <= at))
             .order_by(Vote.id)
             .limit(BATCH)
@@ -52,19 +65,28 @@ class Outbox:
         return taken
 
     def rows(self, taken: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows to publish, as the database has them now: without what was withdrawn since."""
-        query = (
-            select(Round).join(Vote).where(Round.id.in_(taken), *may_be_used()).order_by(Vote.id)
-        )
+        """The rows to publish, as the database has them now: without what was withdrawn since, and
+        without those that were commented on since."""
+        may_leave = (Round.id.in_(taken), *_has_waited(now()), *may_be_used())
+        query = select(Round).join(Vote).where(*may_leave).order_by(Vote.id)
         with self._database.read() as session:
             found = list(session.scalars(query))
         return [published(row) for round_ in found for row in rows_of("jsonl", round_)]
 
     def confirm(self, taken: Sequence[str]) -> int:
-        """Mark the rounds as published; return how many there are still."""
+        """Mark the rounds as published; return how many there are still.
+
+        One that was commented on meanwhile may have been left out. It stays handed over, and is
+        handed over again when its comment has waited.
+        """
+        at = now()
+        waited = select(Vote.round_id).where(*_has_waited(at))
         with self._database.write() as session:
             done = session.execute(
-                _these(taken).values(pushed_at=now(), handed_over_until=None).returning(Round.id)
+                _these(taken)
+                .where(Round.id.in_(waited))
+                .values(pushed_at=at, handed_over_until=None)
+                .returning(Round.id)
             )
             return len(done.all())
 

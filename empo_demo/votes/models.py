@@ -180,6 +180,8 @@ class Vote(Base):
     fast: Mapped[bool]
     ratings: Mapped[dict[str, Any] | None]
     comment: Mapped[str] = mapped_column(Text, default="")
+    comment_at: Mapped[datetime | None]
+    """When the comment was last changed; None if it came with the vote."""
     continued: Mapped[str] = mapped_column(String(64), index=True)
 
 

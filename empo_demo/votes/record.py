@@ -143,6 +143,7 @@ class VoteRecord(_Strict):
     fast: bool
     ratings: dict[str, Slider] | None = None
     comment: Text = ""
+    comment_at: Moment | None = None
     continued: Digest
 
     @model_validator(mode="after")

@@ -289,7 +289,8 @@ class Store(Admission, Keeping):
             if found.vote is None:
                 raise NotAllowed("Rate a round after its vote: choose one of the buttons first.")
             found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
-            found.vote.comment = comment or found.vote.comment
+            if comment and comment != found.vote.comment:
+                found.vote.comment, found.vote.comment_at = comment, now()
             found.crisis, found.personal = found.crisis or crisis, found.personal or personal
 
     def contender_counts(self) -> dict[str, int]:

@@ -44,6 +44,24 @@ def test_a_public_export_waits_a_day_and_the_maintainers_does_not(
         assert write_export(arena.store, form, tmp_path / form).rows > 0
 
 
+def test_a_comment_that_comes_later_waits_a_day_too(arena: Arena, tmp_path: Path) -> None:
+    """What was written in a comment may be withdrawn for a day like all else of the vote."""
+    voter = arena.new_voter()
+    round_id = cast(arena, voter, "It rained on my parade.")
+    age(arena.store, hours=25)
+    arena.set_ratings(voter, round_id, {"natural": 40})
+    write_export(arena.store, "csv", tmp_path / "csv", public=True)
+    assert "parade" in (tmp_path / "csv").read_text(), "a slider is no text"
+    arena.set_ratings(voter, round_id, {"natural": 40}, "What I said of it later.")
+    for hours, public in ((0, 0), (23.99, 0), (24.01, 1)):
+        with arena.store.database.write() as session:
+            session.execute(update(Vote).values(comment_at=now() - timedelta(hours=hours)))
+        report = write_export(arena.store, "csv", tmp_path / "csv", public=True)
+        assert ("said of it" in (tmp_path / "csv").read_text()) is bool(public)
+        assert report.left_out["younger than 24 hours"] == 1 - public
+        assert len(outbox.Outbox(arena.store).hand_over()) == public
+
+
 def test_a_download_works_where_the_database_is_held_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

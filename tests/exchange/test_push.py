@@ -126,6 +126,34 @@ def test_a_vote_withdrawn_while_its_commit_is_under_way_is_nowhere(
     assert rows(hub, REPO) == [kept] and gone.encode() not in readable(hub, REPO)
 
 
+def test_a_comment_added_while_its_commit_is_under_way_waits_a_day(both: Arena, hub: Hub) -> None:
+    """Neither the commit that is repeated nor the next push has it, and no vote is lost."""
+    voter = both.new_voter()
+    late, kept = cast(both, voter), cast(both, both.new_voter())
+    age(both, 25)
+    once("POST", "/commit/", "before", hub)
+    with pytest.raises(StorageError):
+        Pusher(both.store, REPO).push()
+    both.set_ratings(voter, late, {}, "I said this later.")
+    assert Pusher(both.store, REPO).push().published == 1 and rows(hub, REPO) == [kept]
+    with both.store.database.write() as session:
+        session.execute(update(Vote).values(comment_at=now() - timedelta(hours=25)))
+
+    def comment() -> None:
+        hub.before_commit = lambda: None
+        both.set_ratings(voter, late, {}, "And this now.")
+
+    hub.before_commit = comment
+    Pusher(both.store, REPO).push()
+    assert sorted(rows(hub, REPO)) == sorted([late, kept]) and states(both.store)[late] != "waiting"
+    assert b"And this now." not in readable(hub, REPO)
+    with both.store.database.write() as session:
+        session.execute(update(Vote).values(comment_at=now() - timedelta(hours=25)))
+    Pusher(both.store, REPO).push()
+    assert sorted(rows(hub, REPO)) == sorted([late, kept])
+    assert states(both.store) == {late: "published", kept: "published"}
+
+
 def test_another_process_that_takes_out_first_wins(both: Arena, hub: Hub) -> None:
     """Its commit comes while ours is under way, so ours is refused and built anew without it."""
     cast(both, both.new_voter())
