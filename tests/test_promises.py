@@ -366,6 +366,10 @@ def test_without_consent_all_works_nothing_is_used_and_all_goes_within_the_hour(
     assert arena.find(voter, round_id).receipt and arena.go_on(voter, round_id).turns
     assert board(ballots_of_store(arena.store), ROSTER).ranking.votes == 0
     assert arena.store.contender_counts() == {}
+    stats, report = arena.stats(), write_export(arena.store, "csv", tmp_path / "csv", public=True)
+    assert not stats.rounds and not stats.votes and not stats.voters and not stats.fast
+    assert not any(stats.left_out.values()) and stats.checks == {"asked": 0, "passed": 0}
+    assert report.votes == 0 and not report.left_out
     later(arena.store, minutes=30)
     last = opened(arena, voter, "It rained as I went on.", agreed=False)
     later(arena.store, minutes=29.5)

@@ -90,6 +90,8 @@ def rows(
     be published yet: a visitor has a day to withdraw a vote before anybody sees it.
     """
     for round_ in voted_rounds(store):
+        if public and round_.ephemeral:
+            continue  # Nobody else may learn even that there was a vote without consent.
         report.votes += 1
         reason = reason_left_out(round_)
         made: list[dict[str, Any]] = []

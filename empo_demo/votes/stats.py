@@ -1,4 +1,7 @@
-"""Counts of what is stored, and of the votes that are left out, each under one reason."""
+"""Counts of what is stored, and of the votes that are left out, each under one reason.
+
+What is stored without consent is not counted, as nothing of it may be used.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,11 @@ class Stats:
 
 def count(store: Store) -> Stats:
     """All counts at one moment."""
+    agreed = Round.ephemeral.is_(False)
     with store.database.read() as session:
-        states = session.execute(select(Round.state, func.count()).group_by(Round.state)).tuples()
-        rounds = dict(iter(states))
-        voters = session.scalar(select(func.count(func.distinct(Round.voter))).join(Vote)) or 0
-        voted = list(session.scalars(select(Round).join(Vote)))
+        by_state = select(Round.state, func.count()).where(agreed).group_by(Round.state)
+        rounds = dict(iter(session.execute(by_state).tuples()))
+        voted = list(session.scalars(select(Round).join(Vote).where(agreed)))
     verdicts = Counter(round_.vote.verdict for round_ in voted if round_.vote)
     reasons = Counter(reason_left_out(round_) for round_ in voted)
     checks = [round_ for round_ in voted if round_.check_side]
@@ -50,7 +53,7 @@ def count(store: Store) -> Stats:
         votes=dict(verdicts),
         exportable=reasons[None],
         left_out={reason: reasons[reason] for reason in REASONS},
-        voters=voters,
+        voters=len({round_.voter for round_ in voted}),
         fast=sum(bool(round_.vote and round_.vote.fast) for round_ in voted),
         withdrawn=len(store.tombstones()),
         checks={"asked": len(checks), "passed": hits},
