@@ -386,6 +386,36 @@ def test_without_consent_all_works_nothing_is_used_and_all_goes_within_the_hour(
     assert TEXT.encode() not in files and b"went on" not in files
 
 
+def test_what_was_written_before_agreeing_is_not_kept_by_going_on(arena: Arena) -> None:
+    """The later round would hold the earlier turns; the visitor is told, and decides."""
+    voter, version = arena.new_voter(), arena.consent_text().version
+    first = cast(arena, voter, agreed=False)
+    with pytest.raises(NotAllowed, match="before you agreed, so it is not kept: start a new"):
+        arena.open_round(voter, arena.go_on(voter, first), "It still hurts.", consent=version)
+    second = arena.open_round(voter, arena.go_on(voter, first), "It still hurts.")
+    list(arena.stream(voter, second.round_id))
+    arena.vote(voter, second.round_id, "b")
+    with pytest.raises(NotAllowed, match="before you agreed"):
+        arena.open_round(voter, arena.go_on(voter, second.round_id), "And now.", consent=version)
+    cast(arena, voter, "A new dialogue.")
+    later(arena.store, minutes=59)
+    janitor.clean(arena.store)
+    stored = everything(arena.store)
+    assert TEXT not in stored and "still hurts" not in stored and "A new dialogue." in stored
+
+
+def test_who_tried_an_example_may_agree_and_go_on(arena: Arena) -> None:
+    """The example's words are not the visitor's."""
+    voter, version = arena.new_voter(), arena.consent_text().version
+    tried = cast(arena, voter, "An example's text.", agreed=False, example="The example")
+    went_on = arena.open_round(
+        voter, arena.go_on(voter, tried), "My own words.", consent=version, example="The example"
+    )
+    list(arena.stream(voter, went_on.round_id))
+    arena.vote(voter, went_on.round_id, "a")
+    assert arena.stats().votes == {"a": 1}
+
+
 # The README's claims ----------------------------------------------------------------------------
 
 

@@ -132,21 +132,23 @@ class Arena(Playground):
         """Check the text, read it, draw the contenders and store the round. Nothing is generated.
 
         `consent` is the version of the current text. Without it the round is erased after the
-        visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits, and
-        before all of these `HelpFirst` if the dialogue says that someone is in crisis.
+        visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits and
+        for a consent in the middle of a dialogue, and before all of these `HelpFirst` if the
+        dialogue says that someone is in crisis.
         """
         self.heed([*guards.said_by_user(dialogue), text])
         token = guards.check_token(voter)
         full = guards.check_dialogue(dialogue, text)
         agreed = guards.check_consent(consent)
-        self.store.admit(token, address, user if agreed else None)
         parent = self.store.parent_of(token, dialogue.digest) if dialogue.turns else None
+        guards.check_earlier_turns(parent, agreed)
+        self.store.admit(token, address, user if agreed else None)
         origin = "continued" if parent else "example" if example else "new"
         if dialogue.turns and origin == "new":
             origin = "given"
         return self._open(
             token, full, consent=agreed, origin=origin, example=(example or "")[:200] or None,
-            parent=parent,
+            parent=parent.id if parent else None,
         )  # fmt: skip
 
     def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:

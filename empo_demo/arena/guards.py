@@ -19,6 +19,7 @@ from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.empathy.safety import Assessment
+    from empo_demo.votes.models import Round
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
 _ROUND = re.compile(r"[0-9a-f]{32}\Z")
@@ -76,6 +77,18 @@ def check_consent(consent: str | None) -> str | None:
             "again, or go on without."
         )
     return consent
+
+
+def check_earlier_turns(parent: Round | None, consent: str | None) -> None:
+    """Refuse to keep a dialogue in which the visitor wrote before they agreed.
+
+    `parent` is the round that the dialogue goes on from. An example's words are not the visitor's.
+    """
+    if consent and parent is not None and parent.ephemeral and parent.origin != "example":
+        raise NotAllowed(
+            "You wrote in this dialogue before you agreed, so it is not kept: start a new "
+            "dialogue, or go on without agreeing."
+        )
 
 
 def check_dialogue(dialogue: Dialogue, text: str) -> Dialogue:

@@ -150,13 +150,17 @@ class Store(Admission, Keeping):
         with self.database.read() as session:
             return list(session.scalars(query))
 
-    def parent_of(self, token: str, continued: str) -> str | None:
-        """The voter's round after which the dialogue has the digest `continued`."""
+    def parent_of(self, token: str, continued: str) -> Round | None:
+        """The voter's round after which the dialogue has the digest `continued`.
+
+        Of several it is the newest one with consent, or else the newest one.
+        """
         query = (
-            select(Round.id)
+            select(Round)
             .join(Vote)
             .where(Vote.continued == continued, Round.voter == voter_id(token), may_be_shown())
-            .order_by(Round.created_at.desc())
+            .order_by(Round.ephemeral, Round.created_at.desc())
+            .limit(1)
         )
         with self.database.read() as session:
             return session.scalars(query).first()
