@@ -2,7 +2,9 @@
 
 It is written every few minutes and read at the start by an empty database. It holds what an export
 of full records holds, personal data masked, with the voters as the database has them. A withdrawn
-vote leaves it within seconds, and its history is squashed. A vote without consent never enters it.
+vote leaves it within seconds, and its history is squashed. A vote without consent never enters it,
+nor does a round with signs of a crisis or personal data: no such vote counts, so none is missed.
+One in which these are noticed later, in a comment, leaves it like a withdrawn one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from empo_demo.errors import StorageError
 from empo_demo.exchange import formats
@@ -111,33 +113,41 @@ class Backup:
         return written
 
     def _take_out(self, data_set: DataSet) -> int:
-        """Cut the rounds that were withdrawn since the last time; at the start, all of them."""
-        withdrawn = self._store.tombstones() - self._cut
-        if not withdrawn:
+        """Cut the rounds that were withdrawn since the last time, and those in which something was
+        noticed that keeps them here; at the start, all of them."""
+        unwanted = self._store.tombstones() | self._flagged()
+        new = unwanted - self._cut
+        if not new:
             return 0
 
         def without(there: Snapshot) -> dict[str, str]:
-            every = self._store.tombstones()
-            return cut(there, every, every)
+            withdrawn = self._store.tombstones()
+            return cut(there, withdrawn | self._flagged(), withdrawn)
 
         data_set.change("Take out withdrawn votes", without)
         data_set.squash("Votes without the withdrawn ones")
-        self._cut |= withdrawn
-        for name in withdrawn:
+        self._cut |= new
+        for name in new:
             self._kept.pop(name, None)
-        return len(withdrawn)
+        return len(new)
+
+    def _flagged(self) -> set[str]:
+        """The voted rounds with signs of a crisis or personal data."""
+        query = select(Round.id).join(Vote).where(or_(Round.crisis, Round.personal))
+        with self._store.database.read() as session:
+            return set(session.scalars(query))
 
     def _with_rows(self, names: list[str], there: Snapshot) -> dict[str, str]:
         """The rows as the database has them now: without what was withdrawn meanwhile."""
         with self._store.database.read() as session:
-            found = list(session.scalars(_consented().where(Round.id.in_(names))))
+            found = list(session.scalars(_wanted().where(Round.id.in_(names))))
         return add(there, map(_row, found), replace=True)
 
     def _batches(self) -> Iterator[dict[str, dict[str, Any]]]:
         """The rows to compare, by round, oldest vote first: recent ones, at the start all."""
         last = 0
         while True:
-            query = _consented().where(Vote.id > last).limit(BATCH)
+            query = _wanted().where(Vote.id > last).limit(BATCH)
             if self._since is not None:
                 query = query.where(Vote.created_at > self._since)
             with self._store.database.read() as session:
@@ -148,9 +158,14 @@ class Backup:
             last = max(round_.vote.id for round_ in found if round_.vote is not None)
 
 
-def _consented() -> Any:
-    query = select(Round).join(Vote).where(Round.ephemeral.is_(False), Round.consent.is_not(None))
-    return query.order_by(Vote.id)
+def _wanted() -> Any:
+    return (
+        select(Round)
+        .join(Vote)
+        .where(Round.ephemeral.is_(False), Round.consent.is_not(None))
+        .where(Round.crisis.is_(False), Round.personal.is_(False))
+        .order_by(Vote.id)
+    )
 
 
 def _row(round_: Round) -> dict[str, Any]:

@@ -238,6 +238,30 @@ def test_hidden_rounds_and_checks_are_kept_as_they_are(
     assert there == {hidden: ("spam", None), check: (None, "a")}
 
 
+def test_a_round_with_signs_of_a_crisis_or_personal_data_never_leaves(
+    both: Arena, hub: Hub, disks: Iterator[Arena]
+) -> None:
+    """Not even to the private backup; a restore loses no vote that counts."""
+    voter, kept = both.new_voter(), cast(both, both.new_voter())
+    late = cast(both, voter)
+    for text in ("Mail me at ann@example.org.", "I want to kill myself."):
+        both.set_ratings(voter, cast(both, voter), {}, f"A note. {text}")
+    backup = Backup(both.store, REPO)
+    backup.write()
+    assert sorted(rows(hub, REPO)) == sorted([kept, late])
+    assert not any(part in readable(hub, REPO) for part in (b"A note", b"kill", b"ann@"))
+    both.set_ratings(voter, late, {}, "Call me on 202-555-0143.")
+    for asking in (backup, Backup(both.store, REPO)):
+        asking.write()
+        assert rows(hub, REPO) == [kept] and late.encode() not in readable(hub, REPO)
+        assert backup.write() == 0
+    used = both.stats().exportable
+    after = next(disks)
+    Backup(after.store, REPO).restore()
+    assert after.stats().exportable == used == 1 and after.store.tombstones() == set()
+    assert len(both.my_votes(voter)) == 3, "they stay in the database"
+
+
 def test_many_votes_are_written_in_batches(
     both: Arena, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
