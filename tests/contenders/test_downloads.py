@@ -96,7 +96,7 @@ def test_the_table_says_it_per_contender_and_in_all(hub: Hub, tmp_path: Path) ->
 FETCH = """
 import sys
 from empo_demo import progress
-from empo_demo.engine import downloads
+from empo_demo.engine.weights import downloads
 from empo_demo.errors import EngineError
 progress.EVERY = 0.05
 before = downloads.model_download(sys.argv[1])

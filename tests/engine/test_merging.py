@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from empo_demo.engine.assembly import copies, merging
 from empo_demo.engine.assembly.copies import MergedCopy
 from empo_demo.engine.assembly.merging import merge
-from empo_demo.engine.assembly.served_copy import copies, merging
 from empo_demo.errors import EngineError
 
 IDS = torch.arange(5, 45)[None]
@@ -171,7 +171,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 import torch
-from empo_demo.engine import merging
+from empo_demo.engine.assembly import merging
 torch.set_num_threads(1)
 torch.randn(600, 600) @ torch.randn(600, 600)
 folder = Path(sys.argv[1])
@@ -296,7 +296,8 @@ def test_a_process_that_died_while_merging_leaves_nothing_that_is_used(
 ) -> None:
     copy = MergedCopy(*pair, "none")
     program = (
-        "import os, sys; from pathlib import Path; from empo_demo.engine import copies, merging;"
+        "import os, sys; from pathlib import Path;"
+        "from empo_demo.engine.assembly import copies, merging;"
         "copies.root = lambda: Path(sys.argv[3]);"
         "merging._Merge._write_config = lambda self, out: os._exit(9);"
         "copies.MergedCopy(Path(sys.argv[1]), Path(sys.argv[2]), 'none').make(None)"
@@ -325,7 +326,7 @@ def test_a_disk_that_fills_up_while_merging_leaves_nothing(
     """A real refusal by the system: the process may write files of 100 kB at most."""
     program = (
         "import resource, signal, sys; from pathlib import Path;"
-        "from empo_demo.engine import copies; from empo_demo.errors import EngineError\n"
+        "from empo_demo.engine.assembly import copies; from empo_demo.errors import EngineError\n"
         "copies.root = lambda: Path(sys.argv[3])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
