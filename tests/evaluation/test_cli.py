@@ -86,13 +86,12 @@ def test_a_lexicon_with_wrong_columns_is_named(files: list[Path], tmp_path: Path
 
 
 def test_the_report_is_written(files: list[Path], tmp_path: Path) -> None:
-    output = tmp_path / "report.html"
-    result = runner.invoke(app, ["report", str(output), *options(files), *LIGHT])
+    output = tmp_path / "report.md"
+    result = runner.invoke(app, ["report", "-o", str(output), *options(files), *LIGHT])
     assert result.exit_code == 0, result.output
-    assert "The paper's table" in output.read_text()
-    result = runner.invoke(
-        app, ["report", str(tmp_path / "no" / "r.html"), *options(files), *LIGHT]
-    )
+    assert " | base | aligned |" in output.read_text()
+    missing = tmp_path / "no" / "report.md"
+    result = runner.invoke(app, ["report", "-o", str(missing), *options(files), *LIGHT])
     assert isinstance(result.exception, DataError)
 
 
