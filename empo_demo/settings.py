@@ -19,8 +19,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from empo_demo.errors import SettingsError
 
-ROOT = Path(__file__).resolve().parent.parent
-ASSETS = ROOT / "assets"
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+"""The clone; where a wheel is installed, the folder that holds the package."""
+ASSETS = (PACKAGE if (PACKAGE / "assets").is_dir() else ROOT) / "assets"
+"""A wheel holds the assets in the package, a clone beside it."""
 
 Quantization = Literal["nf4", "int8", "none"]
 Exposure = Literal["all", "after-vote", "randomised"]

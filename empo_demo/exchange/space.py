@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from empo_demo.errors import SettingsError, StorageError
@@ -44,14 +44,17 @@ def check_variables(variables: Mapping[str, str]) -> None:
 def tracked(root: Path) -> list[str]:
     """The tracked files that the app needs, so that nothing else of a folder gets out."""
     command = ["git", "-C", str(root), "ls-files", "-z"]
-    try:
+    files: list[str] = []
+    with suppress(OSError, subprocess.CalledProcessError):
         found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        files = found.split("\0")
+    # An installed wheel may lie in a folder that some other repository holds.
+    if "app.py" not in files:
         raise SettingsError(
             f"{root} is not a git checkout, so it is not known which files belong to the app; "
             "run this in a clone of the repository."
-        ) from None
-    return [name for name in found.split("\0") if NEEDED.match(name) and (root / name).is_file()]
+        )
+    return [name for name in files if NEEDED.match(name) and (root / name).is_file()]
 
 
 def requirements(text: str, hardware: str | None) -> str:

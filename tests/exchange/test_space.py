@@ -165,6 +165,13 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, hub: Hub) -
         space.deploy("anna/arena", hardware="toaster")
     with pytest.raises(SettingsError, match="--backup holds 'anna/votes', where the votes are"):
         space.deploy("anna/arena", dataset="anna/votes", backup="anna/votes")
+    inside = tmp_path / "other" / "site-packages"
+    inside.mkdir(parents=True)
+    (inside / "requirements.txt").write_text("x")
+    subprocess.run(["git", "-C", str(inside.parent), "init", "-q"], check=True)
+    subprocess.run(["git", "-C", str(inside), "add", "."], check=True)
+    with pytest.raises(SettingsError, match="is not a git checkout"):
+        space.deploy("anna/arena", root=inside)
     with pytest.raises(SettingsError, match="is not a git checkout"):
         space.deploy("anna/arena", root=tmp_path)
     for name in ("../..", "anna/arena/x", "-a/b"):
