@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from empo_demo.terminal import OutputFile
+from empo_demo.terminal import OutputFile, named_output
 from empo_demo.votes.cli import Database, database_url, say_bad
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def deploy(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the `votes` app."""
+    app.command("backup")(backup)
+    app.command("restore")(restore)
     app.command("export")(export)
     app.command("import")(import_records)
     app.command("push")(push)
@@ -106,6 +108,41 @@ def import_records(
     finally:
         store.close()
     _say_imported(str(source), report)
+
+
+def backup(
+    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file of full records (JSONL).")
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Write all that is stored with consent into one file, unmasked, while the app runs."""
+    from empo_demo.exchange import backup_file
+    from empo_demo.votes.store import Store
+
+    output = named_output(output, file)
+    store = Store.open(database_url(database), create=False)
+    votes = backup_file.backup(store, output)
+    store.close()
+    typer.echo(f"{output}: {votes:,} votes.", err=True)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A file that `votes backup` made.")],
+    database: Database = None,
+) -> None:
+    """Replace the database's content by a backup's; withdrawn votes stay withdrawn."""
+    from empo_demo.exchange import backup_file
+    from empo_demo.votes.store import Store
+
+    store = Store.open(database_url(database))
+    try:
+        report = backup_file.restore(store, source)
+    finally:
+        store.close()
+    say_bad(report.bad)
+    typer.echo(f"{source}: {report}.", err=True)
 
 
 def push(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from empo_demo.terminal import group, named_output
+from empo_demo.terminal import group
 
 app = group()
 
@@ -76,44 +75,6 @@ def list_rounds(
     for row in found:
         left = f"  ({row['left_out']})" if row["left_out"] else ""
         typer.echo(f"{row['round_id']}  {row['time'][:16]}  {row['verdict']:8}{left}")
-
-
-@app.command()
-def backup(
-    file: Annotated[Path | None, typer.Argument(hidden=True)] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="A new file; it becomes a SQLite database."),
-    ] = None,
-    database: Database = None,
-) -> None:
-    """Copy all votes into one file, while the app runs."""
-    from empo_demo.votes import backup as backups
-    from empo_demo.votes.store import Store
-
-    output = named_output(output, file)
-    store = Store.open(database_url(database), create=False)
-    votes = backups.backup(store, output)
-    store.close()
-    typer.echo(f"{output}: {votes:,} votes.", err=True)
-
-
-@app.command()
-def restore(
-    source: Annotated[Path, typer.Argument(help="A file that `votes backup` made.")],
-    database: Database = None,
-) -> None:
-    """Replace the database's content by a backup's; withdrawn votes stay withdrawn."""
-    from empo_demo.votes import restore as restoring
-    from empo_demo.votes.store import Store
-
-    store = Store.open(database_url(database))
-    try:
-        report = restoring.restore(store, source)
-    finally:
-        store.close()
-    say_bad(report.bad)
-    typer.echo(f"{source}: {report}.", err=True)
 
 
 def say_bad(bad: Sequence[str]) -> None:

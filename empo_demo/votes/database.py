@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -207,6 +207,11 @@ class Database:
             if self.path is not None:
                 engine.dispose()
                 self._inode = self.path.stat().st_ino
+
+
+def changed(result: Any) -> int:
+    """The number of rows that a statement changed."""
+    return int(result.rowcount) if isinstance(result, CursorResult) else 0
 
 
 def migrate(connection: Connection, *, name: str = "", to: str = HEAD) -> None:

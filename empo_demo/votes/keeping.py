@@ -7,14 +7,14 @@ that its files are scrubbed of it within a minute (`scrub`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotFound
-from empo_demo.votes.database import Database
+from empo_demo.votes.database import Database, changed
 from empo_demo.votes.models import Limit, Round, Tombstone, Voter
 from empo_demo.votes.scrub import mark
 
@@ -40,11 +40,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def changed(result: Any) -> int:
-    """The number of rows that a statement changed."""
-    return int(result.rowcount) if isinstance(result, CursorResult) else 0
-
-
 def may_be_shown() -> ColumnElement[bool]:
     """No round without consent that should be erased: while the database was away, nobody could."""
     return or_(Round.ephemeral.is_(False), Round.created_at > now() - EPHEMERAL_LIFE)
@@ -61,6 +56,19 @@ def _adopt(session: Session, voter: str) -> int:
     return changed(moved)
 
 
+def bury(session: Session, tombstones: Iterable[Tombstone]) -> None:
+    """Store tombstones that are new, and erase their rounds. One that was pushed from here is
+    marked as published."""
+    known = set(session.scalars(select(Tombstone.round_id)))
+    new = {one.round_id: one for one in tombstones if one.round_id not in known}
+    there = select(Round.id).where(Round.id.in_(new), MAY_BE_PUBLISHED).with_for_update()
+    for name in session.scalars(there):
+        new[name].published = True
+    mark(session, changed(session.execute(delete(Round).where(Round.id.in_(new)))))
+    session.add_all(new.values())
+    session.flush()
+
+
 class Keeping:
     """The part of the store that erases. `database` belongs to the store."""
 
@@ -75,14 +83,7 @@ class Keeping:
     def bury(self, round_ids: set[str]) -> None:
         """Store tombstones of rounds that were withdrawn elsewhere, so that no import adds them."""
         with self.database.write() as session:
-            new = round_ids - set(session.scalars(select(Tombstone.round_id)))
-            there = select(Round.id).where(Round.id.in_(new), MAY_BE_PUBLISHED).with_for_update()
-            published = set(session.scalars(there))
-            gone = session.execute(delete(Round).where(Round.id.in_(new)))
-            mark(session, changed(gone))
-            at = now()
-            for name in new:
-                session.add(Tombstone(round_id=name, at=at, published=name in published))
+            bury(session, (Tombstone(round_id=n, at=now(), published=False) for n in round_ids))
 
     def adopt(self, token: str) -> int:
         """Give a returning voter the rounds restored from a data set; return their number."""

@@ -2,8 +2,8 @@
 
 `votes import`, `votes restore` and the merge of a data set check each round here before it is
 stored. The rules are those for a visitor's round, so that no imported round can break an export,
-the Board or the page. A record is `{"round": {…}, "replies": [{…}, {…}], "vote": {…} | null}`.
-Times are ISO 8601.
+the Board or the page. A record is `{"round": {…}, "replies": [{…}, {…}], "vote": {…} | null}`, in a
+backup with `"voter": {…}`. Times are ISO 8601.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from empo_demo.fields import (
     first_fault,
 )
 from empo_demo.votes.keeping import now
-from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote
+from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote, Voter
 from empo_demo.votes.verdicts import VERDICTS
 
 
@@ -157,50 +157,6 @@ class VoteRecord(_Strict):
         return self
 
 
-class Record(BaseModel):
-    """One round with its two replies and, if there is one, its vote. Other keys are ignored."""
-
-    model_config = ConfigDict(strict=True)
-
-    round: RoundRecord
-    replies: list[ReplyRecord]
-    vote: VoteRecord | None = None
-
-    @classmethod
-    def check(cls, value: Any) -> Self:
-        """The record in a parsed JSON value. Raises a `DataError` that names the first fault."""
-        return check(cls, value)
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if sorted(reply.side for reply in self.replies) != list(SIDES):
-            raise ValueError("a round must have the replies of the sides a and b")
-        vote = self.vote
-        ids = {reply.round_id for reply in self.replies} | {vote.round_id if vote else None}
-        if ids - {None, self.round.id}:
-            raise ValueError("its replies or its vote are another round's")
-        if (self.round.state == "voted") != (vote is not None):
-            raise ValueError("its state and its vote do not fit")
-        if vote is not None:
-            if any(not (reply.text or "").strip() for reply in self.replies):
-                raise ValueError("a round with a vote must have both replies' texts")
-            preferred = VERDICTS[vote.verdict].preferred or vote.chosen
-            if preferred != vote.chosen and not self.round.check_side:
-                raise ValueError("its verdict and the side chosen do not fit")
-        return self
-
-    def as_round(self, *, vote_id: bool = False) -> Round:
-        """The rows to store. `vote_id` keeps the vote's position in the order of votes."""
-        made = Round(**self.round.model_dump(exclude_unset=True))
-        made.replies = [Reply(**reply.model_dump(exclude={"round_id"})) for reply in self.replies]
-        if self.vote is not None:
-            left = {"round_id"} if vote_id else {"round_id", "id"}
-            made.vote = Vote(**self.vote.model_dump(exclude=left))
-            if made.pushed_at is None and made.handed_over_until is None:
-                made.handed_over_until = now()  # it may have been pushed since it was written
-        return made
-
-
 class VoterRecord(_Strict):
     """The columns of `voters`."""
 
@@ -217,6 +173,61 @@ class TombstoneRecord(_Strict):
     published: bool
 
 
+class Record(BaseModel):
+    """One round with its two replies and, if there are any, its vote and its voter.
+
+    Other keys are ignored.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    round: RoundRecord
+    replies: list[ReplyRecord]
+    vote: VoteRecord | None = None
+    voter: VoterRecord | None = None
+
+    @classmethod
+    def check(cls, value: Any) -> Self:
+        """The record in a parsed JSON value. Raises a `DataError` that names the first fault."""
+        return check(cls, value)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if sorted(reply.side for reply in self.replies) != list(SIDES):
+            raise ValueError("a round must have the replies of the sides a and b")
+        vote = self.vote
+        ids = {reply.round_id for reply in self.replies} | {vote.round_id if vote else None}
+        if ids - {None, self.round.id}:
+            raise ValueError("its replies or its vote are another round's")
+        if self.voter is not None and self.voter.id != self.round.voter:
+            raise ValueError("its voter is another round's")
+        if (self.round.state == "voted") != (vote is not None):
+            raise ValueError("its state and its vote do not fit")
+        if vote is not None:
+            if any(not (reply.text or "").strip() for reply in self.replies):
+                raise ValueError("a round with a vote must have both replies' texts")
+            preferred = VERDICTS[vote.verdict].preferred or vote.chosen
+            if preferred != vote.chosen and not self.round.check_side:
+                raise ValueError("its verdict and the side chosen do not fit")
+        return self
+
+    def as_voter(self) -> Voter:
+        """The row of its voter; of one that is not told, only the id is known."""
+        if self.voter is not None:
+            return Voter(**self.voter.model_dump())
+        return Voter(id=self.round.voter, created_at=self.round.created_at)
+
+    def as_round(self) -> Round:
+        """The rows to store. The order of votes is that in which they are stored."""
+        made = Round(**self.round.model_dump(exclude_unset=True))
+        made.replies = [Reply(**reply.model_dump(exclude={"round_id"})) for reply in self.replies]
+        if self.vote is not None:
+            made.vote = Vote(**self.vote.model_dump(exclude={"round_id", "id"}))
+            if made.pushed_at is None and made.handed_over_until is None:
+                made.handed_over_until = now()  # it may have been pushed since it was written
+        return made
+
+
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -231,13 +242,14 @@ def check(model: type[Part], value: Any) -> Part:
 def record_of(round_: Round) -> dict[str, Any]:
     """Everything stored of a round, as a JSON value that `Record.check` accepts."""
     return {
-        "round": _columns(round_),
-        "replies": [_columns(reply) for reply in round_.replies],
-        "vote": _columns(round_.vote) if round_.vote is not None else None,
+        "round": columns_of(round_),
+        "replies": [columns_of(reply) for reply in round_.replies],
+        "vote": columns_of(round_.vote) if round_.vote is not None else None,
     }
 
 
-def _columns(row: Base) -> dict[str, Any]:
+def columns_of(row: Base) -> dict[str, Any]:
+    """The columns of a row as JSON values."""
     values = {column.key: getattr(row, column.key) for column in inspect(type(row)).columns}
     return {
         key: value.isoformat() if isinstance(value, datetime) else value

@@ -19,12 +19,11 @@ from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, NotFound
 from empo_demo.votes.admission import Admission, RateLimit
-from empo_demo.votes.database import Database
+from empo_demo.votes.database import Database, changed
 from empo_demo.votes.filesystem import lost_on_restart
 from empo_demo.votes.keeping import (
     EPHEMERAL_LIFE,
     Keeping,
-    changed,
     may_be_shown,
     now,
     voter_id,

@@ -18,8 +18,8 @@ from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound, StorageError
+from empo_demo.exchange.backup_file import backup
 from empo_demo.votes import janitor
-from empo_demo.votes.backup import backup
 from empo_demo.votes.keeping import EPHEMERAL_LIFE, now
 from empo_demo.votes.models import Limit, Round, Voter
 from empo_demo.votes.scrub import is_marked, scrub
@@ -251,10 +251,11 @@ def test_a_backup_holds_no_text_without_consent_and_no_address(url: str, tmp_pat
     kept(arena, arena.new_voter(), one, address=HOME)
     unkept(arena, arena.new_voter(), other, address=WORK)
     keys = [key.encode() for key in addresses(arena.store)]
-    assert backup(arena.store, tmp_path / "backup.sqlite3") == 1
-    content = (tmp_path / "backup.sqlite3").read_bytes()
+    assert backup(arena.store, tmp_path / "backup.jsonl") == 1
+    content = (tmp_path / "backup.jsonl").read_bytes()
     assert one.encode() in content and other.encode() not in content
     assert len(keys) == 2 and not any(key in content for key in keys)
+    assert arena.store.secret() not in content
     arena.store.close()
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
 from empo_demo.exchange import hub
+from empo_demo.exchange.backup_file import backup, restore
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
-from empo_demo.votes.backup import backup
-from empo_demo.votes.restore import restore
+from empo_demo.votes.migrations import REVISIONS
+from empo_demo.votes.models import Round, Tombstone, Vote, Voter
+from empo_demo.votes.record import columns_of, record_of
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+from tests.votes.test_migrations import old_database
 
 
 @pytest.fixture
@@ -94,13 +99,72 @@ def test_withdrawn_votes_do_not_come_back(both: Arena, tmp_path: Path) -> None:
     cast(both, voter)
     kept = cast(both, other)
     export_file(both.settings.database, "jsonl", tmp_path / "records.jsonl")
-    assert backup(both.store, tmp_path / "backup.sqlite3") == 2
+    assert backup(both.store, tmp_path / "backup.jsonl") == 2
     assert both.delete_my_data(voter) == 1
     report = import_file(both.store, tmp_path / "records.jsonl")
     assert (report.new, report.known, report.withdrawn) == (0, 1, 1)
-    assert restore(both.store, tmp_path / "backup.sqlite3").votes == 1
+    assert restore(both.store, tmp_path / "backup.jsonl").votes == 1
     assert both.my_votes(voter) == [] and both.my_votes(other)[0]["round_id"] == kept
     assert both.stats().withdrawn == 1
+
+
+def everything(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """All that a backup holds, without what a new database counts anew."""
+    with store.database.read() as session:
+        oldest_first = select(Round.id).outerjoin(Vote).order_by(Vote.id.is_(None), Vote.id)
+        ids = list(session.scalars(oldest_first))
+        voters = session.scalars(select(Voter).order_by(Voter.id))
+        found = {
+            "rounds": [record_of(session.get_one(Round, name)) for name in ids],
+            "voters": [columns_of(one) for one in voters],
+            "tombstones": [columns_of(one) for one in session.scalars(select(Tombstone))],
+        }
+    for record in found["rounds"]:
+        record["round"].pop("handed_over_until")
+        (record["vote"] or {}).pop("id", None)
+    return found
+
+
+def test_a_backup_gives_back_every_column_unmasked(both: Arena, tmp_path: Path) -> None:
+    """In the order of the votes, with who logged in, what has no vote, and the withdrawn ids."""
+    consent = both.consent_text().version
+    voter, leaving = both.new_voter(), both.new_voter()
+    for text in ("Mail me at ann@example.org.", "It rained all day."):
+        opened = both.open_round(voter, Dialogue(), text, consent=consent, user="anna")
+        list(both.stream(voter, opened.round_id))
+        both.vote(voter, opened.round_id, "a", ratings={"natural": 3}, comment="Warm.")
+    both.open_round(both.new_voter(), Dialogue(), "Not answered yet.", consent=consent)
+    cast(both, leaving)
+    both.delete_my_data(leaving)
+    before = everything(both.store)
+    assert backup(both.store, tmp_path / "backup.jsonl") == 2
+    other = Store.open(f"sqlite:///{tmp_path}/other.sqlite3")
+    restored = restore(other, tmp_path / "backup.jsonl")
+    assert (restored.votes, restored.new, restored.bad) == (2, 3, [])
+    assert everything(other) == before
+    assert "ann@example.org" in (tmp_path / "backup.jsonl").read_text()
+    other.close()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_backup_of_an_earlier_version_is_restored(
+    arena: Arena, tmp_path: Path, revision: str
+) -> None:
+    """It was a copy of a SQLite database, of any schema so far."""
+    old_database(f"sqlite:///{tmp_path}/old.sqlite3", revision)
+    with closing(sqlite3.connect(tmp_path / "old.sqlite3")) as old:
+        for table, column in (("rounds", "id"), ("replies", "round_id"), ("votes", "round_id")):
+            old.execute(f"UPDATE {table} SET {column} = ?", ("0" * 32,))
+        old.execute("UPDATE voters SET id = ?", ("1" * 64,))
+        old.execute("UPDATE rounds SET voter = ?, consent = ?", ("1" * 64, "2" * 64))
+        old.execute("UPDATE votes SET continued = ?", ("3" * 64,))
+        old.commit()
+    content = (tmp_path / "old.sqlite3").read_bytes()
+    cast(arena, arena.new_voter())
+    restored = restore(arena.store, tmp_path / "old.sqlite3")
+    assert (restored.votes, restored.bad) == (1, []) and arena.stats().votes == {"a": 1}
+    assert (tmp_path / "old.sqlite3").read_bytes() == content
+    assert not list(tmp_path.glob(".restore-*"))
 
 
 def test_a_backup_is_taken_and_restored_while_votes_are_cast(both: Arena, tmp_path: Path) -> None:
@@ -119,7 +183,7 @@ def test_a_backup_is_taken_and_restored_while_votes_are_cast(both: Arena, tmp_pa
     thread = threading.Thread(target=visitor)
     thread.start()
     try:
-        assert backup(both.store, tmp_path / "backup.sqlite3") >= 5
+        assert backup(both.store, tmp_path / "backup.jsonl") >= 5
     finally:
         stop.set()
         thread.join()
@@ -127,7 +191,7 @@ def test_a_backup_is_taken_and_restored_while_votes_are_cast(both: Arena, tmp_pa
     both.store.hide(both.my_votes(before)[0]["round_id"], "spam")
     late = both.new_voter()
     cast(both, late)
-    restore(both.store, tmp_path / "backup.sqlite3")
+    restore(both.store, tmp_path / "backup.jsonl")
     assert len(both.my_votes(before)) == 5 and both.my_votes(late) == []
     assert both.stats().left_out["hidden by a moderator"] == 0
     cast(both, late)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,11 @@ from empo_demo.empathy import reading
 from empo_demo.empathy.feeling import Feeling, Push
 from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
+from empo_demo.exchange.backup_file import backup, restore
 from empo_demo.exchange.export import FORMATS, export_file
 from empo_demo.exchange.import_file import import_file
 from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import texts_of
-from empo_demo.votes.backup import backup
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
 from empo_demo.votes.record import (
     Record,
@@ -43,7 +41,6 @@ from empo_demo.votes.record import (
     VoterRecord,
     record_of,
 )
-from empo_demo.votes.restore import restore
 from empo_demo.votes.stats import count, newest
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM
@@ -198,7 +195,7 @@ def test_poisonous_records_are_named_and_the_good_ones_are_in(
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xfe\x00", b"[" * 100_000 + b"]" * 100_000, b'{"round": "\\ud800"}', b"{}\n[]\n1\nnull"],
+    [b"[" * 100_000 + b"]" * 100_000, b'{"round": "\\ud800"}', b"{}\n[]\n1\nnull"],
 )
 def test_a_file_without_one_good_record_ends_with_code_2(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "in.jsonl"
@@ -206,6 +203,12 @@ def test_a_file_without_one_good_record_ends_with_code_2(tmp_path: Path, content
     url = f"sqlite:///{tmp_path}/other.sqlite3"
     done = CliRunner().invoke(app, ["votes", "import", str(file), "--database", url])
     assert done.exit_code == 2 and done.stderr.splitlines()[-1].endswith("bad lines left out.")
+
+
+def test_a_file_that_is_not_text_is_refused(arena: Arena, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is not a UTF-8 text file"):
+        import_file(arena.store, tmp_path / "in.jsonl")
 
 
 NASTY: st.SearchStrategy[Any] = st.one_of(
@@ -283,17 +286,30 @@ def test_no_mutated_record_breaks_an_export_the_board_or_the_next_start(
 
 
 CELLS = [
-    (table, column)
-    for table, model in (("rounds", RoundRecord), ("replies", ReplyRecord), ("votes", VoteRecord),
-                         ("voters", VoterRecord))
+    (part, column)
+    for part, model in (
+        ("round", RoundRecord),
+        ("replies", ReplyRecord),
+        ("vote", VoteRecord),
+        ("voter", VoterRecord),
+    )
     for column in model.model_fields
-]  # fmt: skip
+]
 RAW: st.SearchStrategy[Any] = st.one_of(
-    st.sampled_from(["yesterday", "zz", "", "{", "[]", "null", b"\xff\xfe", 2**62, -1, 1e308, "z",
-                     "[" * 900 + "]" * 900, "../../x", '"evil"', "2026-01-01 00:00:00.000000"]),
+    st.sampled_from(
+        ["yesterday", "zz", "", "{", "[]", None, 2**62, -1, 1e308, "z", "[" * 900 + "]" * 900,
+         "../../x", '"evil"', "2026-01-01 00:00:00.000000", [[]], {"a": []}, "0" * 32, "0" * 64]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=5),
-    st.binary(max_size=5),
 )  # fmt: skip
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf8")
 
 
 def backup_of(good: dict[str, Any], rounds: int, path: Path) -> None:
@@ -318,44 +334,53 @@ def test_no_damaged_row_of_a_backup_breaks_the_restored_database(
     damages: list[tuple[tuple[str, str], int, Any]],
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
-    backup_of(good, 50, folder / "backup.sqlite3")
-    connection = sqlite3.connect(folder / "backup.sqlite3")
-    for (table, column), row, value in damages:
-        with suppress(sqlite3.IntegrityError):  # a primary key keeps its type
-            connection.execute(
-                f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid = "
-                f"(SELECT rowid FROM {table} LIMIT 1 OFFSET ?)",
-                (value, row),
-            )
-    connection.commit()
-    connection.close()
+    backup_of(good, 50, folder / "backup.jsonl")
+    held, *lines = lines_of(folder / "backup.jsonl")
+    for (part, column), row, value in damages:
+        damaged = lines[row % 50][part]
+        (damaged[row % 2] if part == "replies" else damaged)[column] = value
+    write_lines(folder / "backup.jsonl", [held, *lines])
     url = f"sqlite:///{folder}/votes.sqlite3"
     store = Store.open(url)
-    report = restore(store, folder / "backup.sqlite3")
+    report = restore(store, folder / "backup.jsonl")
     store.close()
-    assert report.rounds >= 50 - len(damages)
+    assert report.new >= 50 - len(damages)
     all_doors(url, folder)
 
 
 def test_a_backup_with_bad_times_is_restored_without_the_bad_rounds(
     arena: Arena, good: dict[str, Any], tmp_path: Path
 ) -> None:
-    backup_of(good, 3, tmp_path / "backup.sqlite3")
-    connection = sqlite3.connect(tmp_path / "backup.sqlite3")
-    connection.execute(
-        "UPDATE rounds SET created_at = 'yesterday' WHERE id = ?",
-        (numbered(good, 1)["round"]["id"],),
-    )
-    connection.commit()
+    file = tmp_path / "backup.jsonl"
+    backup_of(good, 3, file)
+    held, *lines = lines_of(file)
+    lines[1]["round"]["created_at"] = "yesterday"
+    write_lines(file, [held, *lines])
     url = arena.settings.database
-    command = ["votes", "restore", str(tmp_path / "backup.sqlite3"), "--database", url]
+    command = ["votes", "restore", str(file), "--database", url]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    lines = done.stderr.splitlines()
-    assert "'yesterday' is no time" in lines[0] and len(lines) == 2
-    assert lines[1].endswith("2 votes in 2 rounds restored, 1 bad rows left out.")
-    connection.execute("UPDATE rounds SET created_at = 'yesterday'")
-    connection.commit()
+    bad, summary = done.stderr.splitlines()
+    assert "'yesterday' is no time" in bad
+    assert summary.endswith("2 votes in 2 rounds restored, 1 bad lines left out.")
+    for line in lines:
+        line["round"]["created_at"] = "yesterday"
+    write_lines(file, [held, *lines])
     with pytest.raises(DataError, match="nothing was changed"):
-        restore(arena.store, tmp_path / "backup.sqlite3")
+        restore(arena.store, file)
     assert count(arena.store).votes == {"a": 2}
+
+
+def test_a_backup_that_is_cut_off_changes_nothing(
+    arena: Arena, good: dict[str, Any], tmp_path: Path
+) -> None:
+    """A restore replaces what is there, so a part of a backup would lose votes."""
+    file = tmp_path / "backup.jsonl"
+    backup_of(good, 5, file)
+    write_lines(file, lines_of(file)[:4])
+    with pytest.raises(DataError, match=r"cut off: it has 3 of 5 rounds; nothing was changed"):
+        restore(arena.store, file)
+    assert count(arena.store).votes == {"a": 1}
+    other = Store.open(f"sqlite:///{tmp_path}/other.sqlite3")
+    assert (import_file(other, file).new, count(other).votes) == (3, {"a": 3})
+    other.close()
