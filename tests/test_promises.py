@@ -1,4 +1,4 @@
-"""One test for each sentence of the consent text, and of what the README claims for security.
+"""One test for each sentence of the consent text, and of what is claimed for security.
 
 `keeps` names the sentence that a test is for. A sentence without a test is an error, and so is a
 test for a sentence that is no longer there.
@@ -44,7 +44,11 @@ KEPT: dict[str, str] = {}
 TEXT = "I failed my driving test again."
 HOME = "203.0.113.7"
 CONSENT = consent.TEXT
-README = " ".join((REPOSITORY / "README.md").read_text(encoding="utf8").split())
+README = " ".join(
+    word
+    for name in ("README.md", "SECURITY.md")
+    for word in (REPOSITORY / name).read_text(encoding="utf8").split()
+)
 CLAIMS = (
     "not blind, not stored.",
     "**Data**: what is stored about you",
@@ -52,7 +56,7 @@ CLAIMS = (
     "Attention checks, limits and clustered intervals protect the board.",
     "hostile files, servers, pages and floods refused",
 )
-"""What the README claims for security and privacy, in its words."""
+"""What the README and SECURITY.md claim for security and privacy, in their words."""
 
 
 def keeps(sentence: str) -> Callable[[Test], Test]:
