@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena import guards, opening
-from empo_demo.arena.jobs import jobs_of, replay
+from empo_demo.arena.comparison import Comparison, Shown, explore, shown
+from empo_demo.arena.frames import SECONDS, Frame, Replies, frames
+from empo_demo.arena.jobs import Job, jobs_of, replay
 from empo_demo.arena.live import Live, LiveRounds, owner
-from empo_demo.arena.playground import Playground
+from empo_demo.arena.loaded_models import Models
 from empo_demo.arena.rounds import (
     ConsentText,
     OpenedRound,
@@ -31,16 +33,17 @@ from empo_demo.arena.rounds import (
 )
 from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Engine, Event
+from empo_demo.engine.protocol import Engine
 from empo_demo.errors import NotAllowed, SettingsError, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
-from empo_demo.votes.models import Round
+from empo_demo.votes.models import Round, Side
 from empo_demo.votes.record import record_of
 from empo_demo.votes.store import CastVote, Store, voter_id
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
+    from empo_demo.empathy.reading import Reading
     from empo_demo.empathy.sem import SEM
     from empo_demo.settings import Settings
     from empo_demo.votes.stats import Stats
@@ -49,10 +52,10 @@ log = logging.getLogger(__name__)
 OTHER_MODELS = "The models have changed since it was opened."
 
 
-class Arena(Playground):
+class Arena:
     """One arena over one store. It is safe for threads. Replicas share the store, not the arena.
 
-    What asks the models outside a round is inherited from `Playground`.
+    `models` are the engine and the SEM, which may be attached after the start.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Arena(Playground):
         engine: Engine | None = None,
         sem: SEM | None = None,
     ) -> None:
-        super().__init__(settings, roster, store, engine, sem)
+        self.settings, self.roster, self.store = settings, roster, store
+        self.models = Models(roster, engine, sem)
         self._rounds = LiveRounds(store)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
         Janitor(store).start()
@@ -171,11 +175,14 @@ class Arena(Playground):
             example=old.example, parent=old.parent, retry_of=old.id,
         )  # fmt: skip
 
-    def stream(self, voter: str, round_id: str) -> Iterator[Event]:
-        """Yield the replies as events of the sides "a" and "b"; wait while the models load.
+    def stream(
+        self, voter: str, round_id: str, *, every: float = SECONDS
+    ) -> Generator[Frame, None, None]:
+        """Yield what both sides have said so far, at most each `every` seconds.
 
-        Closing the iterator stops the models and keeps the text so far. A round that was answered
-        before yields its stored replies. Raises `NotAllowed` for a void or running round.
+        It waits while the models load. Closing the iterator stops the models and keeps the text so
+        far. A round that was answered before yields its stored replies. Raises `NotAllowed` for a
+        void or running round.
         """
         round_ = self._answerable(guards.check_token(voter), round_id)
         if round_.state == "streaming" and self._rounds.get(round_.id) is None:
@@ -187,7 +194,7 @@ class Arena(Playground):
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         if round_.state in ("votable", "voted"):
             return replay(round_)
-        return self._perform(voter, round_)
+        return self._perform(voter, round_, every)
 
     def stop(self, voter: str, round_id: str) -> None:
         """Stop a round that streams in this process. Its replies so far are kept."""
@@ -246,7 +253,7 @@ class Arena(Playground):
         """The round, in any state, for a page that was reloaded."""
         round_ = self._answerable(guards.check_token(voter), round_id)
         live = self._rounds.get(round_.id)
-        return view_of(round_, self._labels(), live.texts() if live else None)
+        return view_of(round_, self._labels(), live.replies.frame().texts if live else None)
 
     def latest(self, voter: str) -> RoundView | None:
         """The newest round of the voter, or None."""
@@ -258,6 +265,57 @@ class Arena(Playground):
         from empo_demo.votes.stats import count
 
         return count(self.store)
+
+    # Outside a round: nothing here is blind, stored or a vote -----------------------------------
+
+    def heed(self, texts: Sequence[object]) -> None:
+        """Raise `HelpFirst` if one of a user's `texts` says that someone is in crisis.
+
+        It comes before every other check, limit and question, and stores nothing.
+        """
+        guards.check_crisis(texts, self.settings.country)
+
+    def analyze(self, dialogue: Dialogue | str) -> Reading:
+        """The SEM's reading of the last user turn (or of a bare text). Nothing is stored.
+
+        Raises `HelpFirst` if the dialogue says that someone is in crisis.
+        """
+        if isinstance(dialogue, str):
+            dialogue = guards.check_dialogue(Dialogue(), dialogue)
+        self.heed(guards.said_by_user(dialogue))
+        sem = self.models.sem()
+        if sem is None:
+            raise NotAllowed("The emotion model is not available; the arena works without it.")
+        return sem.read(dialogue.turns)
+
+    def explore(
+        self, comparison: Comparison, *, address: str | None = None, every: float = SECONDS
+    ) -> tuple[dict[str, Shown], Generator[Frame, None, None]]:
+        """Stream a comparison, which is neither blind nor stored; return who is on which side.
+
+        It counts against the limits of the address. Without the SEM, `Shown` says that a guided
+        side has no guidance. Raises `HelpFirst` if the dialogue says that someone is in crisis.
+        """
+        self.heed(guards.said_by_user(comparison.dialogue))
+        comparison.checked(self.roster)
+        engine, sem = self.models.engine_now(), self.models.sem()
+        self.store.admit_explore(address)
+        reading, _ = opening.read(sem, comparison.dialogue)
+        stream = explore(
+            engine,
+            self.roster,
+            comparison,
+            reading,
+            screen=guards.screen,
+            watch=self._give_way,
+            every=every,
+        )
+        return shown(self.roster, comparison, reading), stream
+
+    def _give_way(self) -> None:
+        """End a comparison that uses the engine's only place when a round waits for it."""
+        if self.settings.max_concurrent_rounds == 1 and self.models.ahead():
+            raise NotAllowed("A visitor's round comes first; compare again in a moment.")
 
     # Inside ---------------------------------------------------------------------------------
 
@@ -302,7 +360,7 @@ class Arena(Playground):
     ) -> OpenedRound:
         seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
         stored, opened = opening.compose(
-            dialogue, self.settings, self.roster, self._backend.sem(),
+            dialogue, self.settings, self.roster, self.models.sem(),
             self.store.contender_counts(), seed,
         )  # fmt: skip
         stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
@@ -312,34 +370,35 @@ class Arena(Playground):
         log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
         return opened
 
-    def _perform(self, token: str, round_: Round) -> Iterator[Event]:
-        live = Live(round_.id)
+    def _perform(self, token: str, round_: Round, every: float) -> Generator[Frame, None, None]:
+        live = Live(round_.id, replies=Replies(guards.screen))
         if not self._rounds.add(live):
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         try:
-            engine = self._backend.engine(given_up=live.stop.is_set)
+            engine = self.models.engine(given_up=live.stop.is_set)
             if engine is None:
                 self.store.void(token, round_.id, "It was stopped before the models had loaded.")
+                yield live.replies.frame()
                 return
-            try:
-                jobs = jobs_of(round_, self.roster)
-            except SettingsError:
-                # The error names the contender, and nobody may read that before the vote.
-                log.warning("Round %s: its contender is not in the roster", round_.id)
-                self.store.void(token, round_.id, OTHER_MODELS)
-                raise NotAllowed(
-                    f"This round cannot be answered: {OTHER_MODELS} Press Retry."
-                ) from None
-            stream = RoundStream(
-                engine,
-                jobs,
-                live,
-                save=self._rounds.save,
-                screen=guards.screen,
-            )
+            stream = RoundStream(engine, self._jobs(token, round_), live)
             # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
             if not self.store.claim(token, round_.id, owner(), engine.describe()):
                 raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
-            yield from stream.events()
+            save = self._rounds.save
+            try:
+                yield from frames(stream, live.replies, watch=lambda: live.watch(save), every=every)
+            finally:
+                live.finish(save)
         finally:
             self._rounds.remove(live)
+
+    def _jobs(self, token: str, round_: Round) -> dict[Side, Job]:
+        try:
+            return jobs_of(round_, self.roster)
+        except SettingsError:
+            # The error names the contender, and nobody may read that before the vote.
+            log.warning("Round %s: its contender is not in the roster", round_.id)
+            self.store.void(token, round_.id, OTHER_MODELS)
+            raise NotAllowed(
+                f"This round cannot be answered: {OTHER_MODELS} Press Retry."
+            ) from None

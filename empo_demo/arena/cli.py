@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from empo_demo.arena.comparison import Comparison, explore
-from empo_demo.arena.frames import Frame, frames
+from empo_demo.arena.frames import Frame
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
-from empo_demo.engine.protocol import Event, Failed, Finished
+from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import DataError, EngineError, InvalidInput
 from empo_demo.files import parse_json, read_text
 from empo_demo.settings import load_settings
@@ -60,8 +60,9 @@ def compare(
 
         sem, engine = load_sem(settings), load_engine(settings, roster)
     reading = sem.read(comparison.dialogue.turns)
-    events = explore(engine, roster, comparison, reading)
-    said = _stream(events, comparison, reading, console, quiet=as_json)
+    said = _stream(
+        explore(engine, roster, comparison, reading), comparison, reading, console, quiet=as_json
+    )
     for side, name in comparison.names.items():
         end = said.ends.get(side)
         if not isinstance(end, Finished):
@@ -79,14 +80,14 @@ def compare(
 
 
 def _stream(
-    events: Iterator[Event], comparison: Comparison, reading: Reading, console: Any, *, quiet: bool
+    frames: Iterator[Frame], comparison: Comparison, reading: Reading, console: Any, *, quiet: bool
 ) -> Frame:
     """Show both replies while they grow; return the last frame."""
     from rich.live import Live
 
     frame = Frame({"a": "", "b": ""})
     with Live(console=console, refresh_per_second=10, transient=quiet) as live:
-        for frame in frames(events):
+        for frame in frames:
             live.update(_panes(frame, comparison, reading))
     return frame
 

@@ -7,18 +7,19 @@ neither gradio nor torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.arena.frames import SECONDS, Frame, Replies, frames
 from empo_demo.contenders.roster import Roster
+from empo_demo.contenders.strategies import THINKING, Prepared, after_thinking, prepare
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Decoding, Engine, Event, Finished, Request
+from empo_demo.engine.protocol import Decoding, Engine, Finished, Request
 from empo_demo.errors import InvalidInput, NotFound
 from empo_demo.votes.models import SIDES, Side
 
 if TYPE_CHECKING:
-    from empo_demo.contenders.strategies import Prepared
     from empo_demo.empathy.reading import Reading
 
 DIAL = (0.0, 1.5)
@@ -85,21 +86,23 @@ class Shown:
 
 
 def explore(
-    engine: Engine, roster: Roster, comparison: Comparison, reading: Reading | None = None
-) -> Iterator[Event]:
+    engine: Engine,
+    roster: Roster,
+    comparison: Comparison,
+    reading: Reading | None = None,
+    *,
+    screen: Callable[[str], str | None] = lambda text: None,
+    watch: Callable[[], None] = lambda: None,
+    every: float = SECONDS,
+) -> Generator[Frame, None, None]:
     """Stream both sides ("a" is left, "b" right) with the same dialogue and decoding.
 
     Closing the iterator stops the work. Without a reading, guided contenders answer unguided.
+    `screen`, `watch` and `every` are those of `Replies` and `frames`.
     """
     comparison.checked(roster)
     requests = [_request(engine, roster, comparison, side, reading) for side in SIDES]
-    stream = engine.stream(requests)
-    try:
-        yield from stream
-    finally:
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
+    yield from frames(engine.stream(requests), Replies(screen), watch=watch, every=every)
 
 
 def shown(roster: Roster, comparison: Comparison, reading: Reading | None) -> dict[str, Shown]:
@@ -138,8 +141,6 @@ def _check_decoding(decoding: Decoding) -> None:
 def _prepare(
     roster: Roster, comparison: Comparison, side: Side, reading: Reading | None
 ) -> Prepared:
-    from empo_demo.contenders.strategies import prepare
-
     return prepare(roster[comparison.names[side]], comparison.dialogue, reading, roster)
 
 
@@ -157,8 +158,6 @@ def _request(
     )
     if prepared.think is None:
         return request
-    from empo_demo.contenders.strategies import THINKING, after_thinking
-
     thought = ""
     for event in engine.stream([replace(request, messages=prepared.think, decoding=THINKING)]):
         if isinstance(event, Finished):

@@ -1,16 +1,18 @@
-"""The work of a round's two sides, made from a stored round; and the replay of an answered one."""
+"""The work of a round's two sides, made from a stored round; and the frame of an answered one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from empo_demo.arena import checks
+from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import dialogue_of, reading_of
+from empo_demo.contenders import strategies
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request
+from empo_demo.engine.protocol import Failed, Finished, FinishReason, Request
 from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ def _job(
 ) -> Job:
     if reply.strategy == checks.STRATEGY:
         return Job(side, known_bad=checks.text_of(reply.revision))
-    from empo_demo.contenders import strategies
-
     contender = roster[reply.contender]
     return Job(
         side,
@@ -52,16 +52,19 @@ def _job(
     )
 
 
-def replay(round_: Round) -> Iterator[Event]:
-    """The stored replies of an answered round, as the events of a stream."""
-    for side in SIDES:
-        text = round_.reply(side).text or ""
-        if text:
-            yield Delta(side, text)
-    for side in SIDES:
-        reply = round_.reply(side)
-        reason = cast(FinishReason, reply.reason or "eos")
-        yield Finished(
-            side, reason, reply.text or "", reply.tokens or 0, reply.milliseconds or 0.0,
-            round_.dropped_exchanges or 0,
-        )  # fmt: skip
+def replay(round_: Round) -> Generator[Frame, None, None]:
+    """Yield the stored replies of an answered round as the one frame of a stream."""
+    replies = {side: round_.reply(side) for side in SIDES}
+    dropped = round_.dropped_exchanges or 0
+    ends: dict[Side, Finished | Failed] = {
+        side: Finished(
+            side,
+            cast(FinishReason, reply.reason or "eos"),
+            reply.text or "",
+            reply.tokens or 0,
+            reply.milliseconds or 0.0,
+            dropped,
+        )
+        for side, reply in replies.items()
+    }
+    yield Frame({side: reply.text or "" for side, reply in replies.items()}, ends, dropped)

@@ -13,16 +13,13 @@ import re
 import secrets
 import socket
 import threading
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from empo_demo.dialogue import is_blank, with_plain_breaks
+from empo_demo.arena.frames import Replies, showable
 from empo_demo.errors import StorageError
-from empo_demo.votes.models import SIDES, Side
-from empo_demo.votes.store import LEASE, Store
+from empo_demo.votes.store import LEASE, Store, now
 
 log = logging.getLogger(__name__)
 _SENTENCE = re.compile(r"\w[^.!?…。！？]*[.!?…。！？]")
@@ -33,41 +30,16 @@ ABANDONED = "The app was restarted while the replies were being written."
 
 
 @dataclass
-class Outcome:
-    """The state of one side so far."""
-
-    text: str = ""
-    tokens: int = 0
-    milliseconds: float = 0.0
-    reason: str | None = None
-    error: str | None = None
-    guidance: str | None = None
-    thought: str | None = None
-    dropped: int = 0
-    """How many of the dialogue's first exchanges the models did not read."""
-
-    @property
-    def done(self) -> bool:
-        return self.reason is not None or self.error is not None
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "text": showable(self.text), "tokens": self.tokens,
-            "milliseconds": self.milliseconds, "reason": self.reason, "error": self.error,
-            "guidance": self.guidance, "thought": self.thought,
-        }  # fmt: skip
-
-
-@dataclass
 class Live:
     """A round that streams in this process. `find` and `stop` use it."""
 
     round_id: str
     stop: threading.Event = field(default_factory=threading.Event)
-    outcomes: dict[Side, Outcome] = field(default_factory=lambda: {s: Outcome() for s in SIDES})
+    replies: Replies = field(default_factory=Replies)
     first_words_at: datetime | None = None
     cut: Callable[[], None] | None = None
     """Ends the engine's stream from another thread, where the engine can do that."""
+    finished: bool = False
 
     def interrupt(self) -> None:
         """Stop the round, also while the engine says nothing."""
@@ -75,22 +47,25 @@ class Live:
         if self.cut is not None:
             self.cut()
 
-    @property
-    def dropped(self) -> int:
-        """How many exchanges the models did not read; a known bad side has no model, hence 0."""
-        return max(outcome.dropped for outcome in self.outcomes.values())
+    def watch(self, save: Callable[[Live], None]) -> None:
+        """Note when the first words can be seen, and store the outcome before the last frame."""
+        if self.first_words_at is None and self.replies.worded:
+            self.first_words_at = now()
+        if self.replies.done:
+            self.finish(save)
 
-    def texts(self) -> dict[Side, str]:
-        """The replies so far; nothing until each side has words or has ended, as in the stream."""
-        begun = all(one.text or one.done for one in self.outcomes.values())
-        return {side: one.text if begun else "" for side, one in self.outcomes.items()}
+    def finish(self, save: Callable[[Live], None]) -> None:
+        """Call `save` once, when the outcome is complete."""
+        if not self.finished:
+            self.finished = True
+            save(self)
 
     def void_reason(self) -> str | None:
         """Why nobody can vote on this round, as a sentence for the visitor; None if they can."""
-        for side, outcome in self.outcomes.items():
+        for side, outcome in self.replies.outcomes.items():
             if outcome.error is not None:
                 return f"Side {side.upper()} failed: {outcome.error}"
-        for side, outcome in self.outcomes.items():
+        for side, outcome in self.replies.outcomes.items():
             text = showable(outcome.text)
             if outcome.reason == "stopped" and not _SENTENCE.search(text):
                 return "It was stopped before both sides had said a sentence."
@@ -143,10 +118,10 @@ class LiveRounds:
         try:
             self._store.finish(
                 live.round_id,
-                {side: outcome.row() for side, outcome in live.outcomes.items()},
+                {side: outcome.row() for side, outcome in live.replies.outcomes.items()},
                 void_reason=live.void_reason(),
                 first_words_at=live.first_words_at,
-                dropped_exchanges=live.dropped,
+                dropped_exchanges=live.replies.dropped,
             )
         except StorageError:
             self._unsaved[live.round_id] = live
@@ -221,13 +196,3 @@ def _is_dead(name: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def showable(text: str) -> str:
-    """A model's text without control characters and surrogates, which databases refuse.
-
-    It is empty where nothing of it can be seen, so that nobody votes on a blank reply.
-    """
-    plain = with_plain_breaks(text)
-    kept = "".join(c for c in plain if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    return "" if is_blank(kept) else kept.strip()

@@ -196,7 +196,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
         timer = gr.Timer(1.5, active=False)
 
         def restore(stored: Any, request: gr.Request) -> dict[Any, Any]:
-            loading = arena.status().state == "loading"
+            loading = arena.models.status().state == "loading"
             language = (request.headers or {}).get("accept-language", "en")
             return {**handlers.restore(stored, language), timer: gr.update(active=loading)}
 
@@ -207,7 +207,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             event.then(None, [session], None, js=LANGUAGE, api_visibility="private")
 
         def watch(stored: Any, request: gr.Request) -> dict[Any, Any]:
-            done = arena.status().state != "loading"
+            done = arena.models.status().state != "loading"
             shown = handlers.badge(say_of(stored, request))
             return {badge: shown, timer: gr.update(active=not done)}
 
@@ -237,8 +237,8 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
 
     failures = []
     jobs: dict[str, Any] = {
-        "sem": lambda: arena.attach(sem=load_sem(settings)),
-        "engine": lambda: arena.attach(engine=load_engine(settings, roster)),
+        "sem": lambda: arena.models.attach(sem=load_sem(settings)),
+        "engine": lambda: arena.models.attach(engine=load_engine(settings, roster)),
     }
     for name, load in jobs.items():
         try:
@@ -250,6 +250,6 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
             log.exception("Loading the %s failed", name)
             failures.append(f"The {name} could not be loaded ({type(error).__name__}).")
     if failures:
-        arena.attach(failure=" ".join(failures))
+        arena.models.attach(failure=" ".join(failures))
     else:
-        log.info("The models are ready: %s", arena.status().details)
+        log.info("The models are ready: %s", arena.models.status().details)

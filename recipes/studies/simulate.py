@@ -170,8 +170,8 @@ def _visit(
         if counts["void"] > 5 * wanted:
             raise InvalidInput("Most rounds could not be voted on; look at the engine's log.")
         opened = arena.open_round(voter, Dialogue(), rng.choice(texts), consent=consent)
-        events = list(arena.stream(voter, opened.round_id))
-        ended = {event.side: event.text for event in events if isinstance(event, Finished)}
+        *_, last = arena.stream(voter, opened.round_id)
+        ended = {side: end.text for side, end in last.ends.items() if isinstance(end, Finished)}
         try:
             verdict = taste(ended["a"], ended["b"], rng)
             arena.vote(voter, opened.round_id, verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from contextlib import closing
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
-from empo_demo.arena.frames import frames
 from empo_demo.arena.live import Live
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Delta, Failed, Finished
+from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
@@ -58,8 +59,8 @@ def test_a_whole_round_with_two_turns_on_a_shared_history(arena: Arena, engine: 
 def test_nothing_before_the_vote_names_a_contender(arena: Arena) -> None:
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
-    events = list(arena.stream(voter, opened.round_id))
-    shown = [opened.as_json(), [asdict(event) for event in events]]
+    frames = list(arena.stream(voter, opened.round_id, every=0))
+    shown = [opened.as_json(), [asdict(frame) for frame in frames]]
     shown.append(arena.find(voter, opened.round_id).as_json())
     raw = json.dumps(shown).lower()
     for secret in ("aligned", "base", "rev-", "adapter"):
@@ -188,9 +189,10 @@ def test_closing_the_stream_stops_the_engine_and_keeps_what_was_said(
 def stopped(arena: Arena, voter: str, *, after: int) -> str:
     """The id of a round that was left after so many words of both sides together."""
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
-    with closing(arena.stream(voter, opened.round_id)) as events:  # type: ignore[type-var]
-        for _ in range(after):
-            next(events)
+    with closing(arena.stream(voter, opened.round_id, every=0)) as stream:
+        for frame in stream:
+            if sum(len(text.split()) for text in frame.texts.values()) >= after:
+                break
     return opened.round_id
 
 
@@ -201,13 +203,13 @@ def test_exchanges_that_were_too_long_for_the_models_are_told_stored_and_exporte
     voter, engine.dropped = arena.new_voter(), 3
     engine.enqueue("One. Two three four.", "Five. Six seven eight.")
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=agreed(arena))
-    with closing(frames(arena.stream(voter, opened.round_id), every=0)) as stream:  # type: ignore[type-var]
+    with closing(arena.stream(voter, opened.round_id, every=0)) as stream:
         for frame in stream:
             assert frame.dropped == 3, "from the first words on"
             if stopped and "Two" in frame.texts["a"]:
                 arena.stop(voter, opened.round_id)
     assert arena.find(voter, opened.round_id).as_json()["dropped_exchanges"] == 3
-    *_, replayed = frames(arena.stream(voter, opened.round_id))
+    (replayed,) = arena.stream(voter, opened.round_id)
     assert replayed.dropped == 3
     arena.vote(voter, opened.round_id, "a")
     (mine,) = arena.my_data(voter)
@@ -241,10 +243,10 @@ def test_a_reloaded_page_shows_no_side_before_the_other(arena: Arena) -> None:
     opened = arena.open_round(voter, Dialogue(), TEXT)
     live = Live(opened.round_id)
     arena._rounds.add(live)
-    live.outcomes["a"].text = "Oh no"
+    live.replies.outcomes["a"].text = "Oh no"
     replies = arena.find(voter, opened.round_id).replies
     assert (replies["a"].text, replies["b"].text) == ("", "")
-    live.outcomes["b"].text = "I am"
+    live.replies.outcomes["b"].text = "I am"
     replies = arena.find(voter, opened.round_id).replies
     assert (replies["a"].text, replies["b"].text) == ("Oh no", "I am")
 
@@ -263,7 +265,8 @@ def test_a_reload_finds_the_finished_round_and_its_replies(arena: Arena) -> None
     round_id = answered(arena, voter)
     found = arena.latest(voter)
     assert found is not None and found.round_id == round_id
-    ends = [e for e in arena.stream(voter, round_id) if isinstance(e, Finished)]
+    *_, last = arena.stream(voter, round_id)
+    ends = [end for end in last.ends.values() if isinstance(end, Finished)]
     assert {e.side: e.text for e in ends} == {s: r.text for s, r in found.replies.items()}
 
 
@@ -359,14 +362,16 @@ def test_a_reply_that_could_encourage_harm_is_withheld_while_it_is_written(
     engine.enqueue(HARMFUL, long)
     opened = arena.open_round(voter, Dialogue(), TEXT)
     engine.enqueue(HARMFUL, long)
-    _, explored = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
-    for events in (list(arena.stream(voter, opened.round_id)), list(explored)):
-        shown = "".join(e.text for e in events if isinstance(e, Delta) and e.side == "a")
-        assert "You should kill" in shown and "yourself" not in shown
-        place = next(i for i, e in enumerate(events) if isinstance(e, Failed))
-        assert events[place].side == "a" and "withheld" in events[place].error
-        assert all(event.side == "b" for event in events[place + 1 :])
-    assert isinstance(events[-1], Finished) and events[-1].text == long, "the other side goes on"
+    _, explored = arena.explore(Comparison(Dialogue().plus("user", "Hello.")), every=0)
+    for frames in (list(arena.stream(voter, opened.round_id, every=0)), list(explored)):
+        shown = [frame.texts["a"] for frame in frames]
+        assert any("You should kill" in text for text in shown)
+        assert not any("yourself" in text for text in shown)
+        place = next(i for i, frame in enumerate(frames) if "a" in frame.ends)
+        end = frames[place].ends["a"]
+        assert isinstance(end, Failed) and "withheld" in end.error
+        assert not any(shown[place:]), "nothing of it is left"
+    assert frames[-1].ends["b"].text == long, "the other side goes on"  # type: ignore[union-attr]
 
 
 def test_a_withheld_reply_is_in_no_answer_and_in_no_row(arena: Arena, engine: Any) -> None:
@@ -380,8 +385,9 @@ def test_a_withheld_reply_is_in_no_answer_and_in_no_row(arena: Arena, engine: An
 
 def test_when_both_sides_are_withheld_the_models_stop(arena: Arena, engine: Any) -> None:
     engine.enqueue(HARMFUL, HARMFUL)
-    _, events = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
-    assert [type(e) for e in list(events)[-2:]] == [Failed, Failed] and engine.closed == 1
+    _, frames = arena.explore(Comparison(Dialogue().plus("user", "Hello.")))
+    *_, last = frames
+    assert [type(e) for e in last.ends.values()] == [Failed, Failed] and engine.closed == 1
 
 
 def test_every_refusal_is_one_line(arena: Arena) -> None:
@@ -396,3 +402,26 @@ def test_every_refusal_is_one_line(arena: Arena) -> None:
         with pytest.raises(ArenaError) as caught:
             call()
         assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_between_engine_and_page_stand_two_generators(arena: Arena, engine: Any) -> None:
+    """The arena's, which claims the round, and `frames`; every further one costs each word."""
+    depths: list[list[str]] = []
+    here = "test_between_engine_and_page_stand_two_generators"
+
+    def screen(text: str) -> None:
+        frame = inspect.currentframe()
+        names = []
+        while frame is not None and frame.f_code.co_name != here:
+            if frame.f_code.co_flags & inspect.CO_GENERATOR:
+                names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        depths.append(names)
+
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), TEXT)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(guards, "screen", screen)
+        for _ in arena.stream(voter, opened.round_id):
+            pass
+    assert depths and all(names == ["frames", "_perform"] for names in depths)

@@ -64,14 +64,14 @@ def test_both_sides_get_the_same_dialogue_seed_and_decoding_with_their_own_dial(
     engine = Script()
     decoding = Decoding(temperature=0.2)
     comparison = Comparison(DIALOGUE, "base", "aligned", 7, 1.0, 0.5, decoding)
-    events = list(explore(engine, ROSTER, comparison))
+    *_, last = explore(engine, ROSTER, comparison)
     (requests,) = engine.rounds
     assert [r.side for r in requests] == ["a", "b"]
     assert [r.contender for r in requests] == ["base", "aligned"]
     assert {r.seed for r in requests} == {7} and {r.decoding for r in requests} == {decoding}
     assert requests[0].messages == requests[1].messages
     assert [r.adapter_scale for r in requests] == [1.0, 0.5]
-    assert sum(isinstance(event, Finished) for event in events) == 2
+    assert [type(end) for end in last.ends.values()] == [Finished, Finished]
 
 
 def test_one_contender_may_stand_on_both_sides_with_two_dials() -> None:

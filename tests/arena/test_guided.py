@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import Receipt
 from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
@@ -134,11 +135,11 @@ def test_before_the_vote_no_public_method_tells_of_guidance_or_contender(
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)
     seen: list[Any] = [opened.as_json(), arena.find(voter, opened.round_id).as_json()]
-    for event in arena.stream(voter, opened.round_id):
-        seen += [asdict(event), arena.find(voter, opened.round_id).as_json()]
+    for frame in arena.stream(voter, opened.round_id, every=0):
+        seen += [asdict(frame), arena.find(voter, opened.round_id).as_json()]
     latest = arena.latest(voter)
     assert latest is not None
-    seen += [latest.as_json(), arena.my_votes(voter), asdict(arena.status())]
+    seen += [latest.as_json(), arena.my_votes(voter), asdict(arena.models.status())]
     seen.append(arena.stats().as_json())
     told = json.dumps(seen, default=str).lower()
     for secret in ("base", "hef", "rev-", "guidance", "thought", "disappointed", "strategy"):
@@ -173,28 +174,30 @@ class Thinking:
             yield Finished(request.side, "eos", "Oh.", 1, 1.0)
 
 
-def timed(arena: Arena) -> list[tuple[float, Event]]:
+def timed(arena: Arena) -> list[tuple[float, Frame]]:
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)
-    return [(time.monotonic(), event) for event in arena.stream(voter, opened.round_id)]
+    stream = arena.stream(voter, opened.round_id, every=0)
+    return [(time.monotonic(), frame) for frame in stream]
 
 
 def test_a_side_that_thinks_first_does_not_let_the_other_speak_before_it(store: Store) -> None:
     engine = Thinking('{"emotion": "lonely", "cause": ["dog"]}')
-    events = timed(make(store, ScriptedSEM(), "hef-two-step", engine))
-    (one_at, one), (other_at, other) = events[:2]
-    assert {one.side, other.side} == {"a", "b"}
-    assert isinstance(one, Delta) and isinstance(other, Delta)
-    assert min(one_at, other_at) >= engine.thought_at > 0
-    assert other_at - one_at < 0.09, "the engine was 0.1 s apart; the page must not see it"
+    frames = timed(make(store, ScriptedSEM(), "hef-two-step", engine))
+    first_at, first = frames[0]
+    assert first.texts == {"a": "Oh.", "b": "Oh."} and not first.ends
+    assert first_at >= engine.thought_at > 0
+    assert all(all(frame.texts.values()) for _, frame in frames), (
+        "the engine was 0.1 s apart; the page must not see it"
+    )
 
 
 def test_an_engine_that_breaks_while_thinking_ends_the_round_in_words(store: Store) -> None:
     arena = make(store, ScriptedSEM(), "hef-two-step", Thinking(RuntimeError("CUDA error")))
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)
-    events = list(arena.stream(voter, opened.round_id))
-    failed = [event for event in events if isinstance(event, Failed)]
-    assert {event.side for event in failed} == {"a", "b"}
+    *_, last = arena.stream(voter, opened.round_id)
+    failed = [end for end in last.ends.values() if isinstance(end, Failed)]
+    assert {end.side for end in failed} == {"a", "b"}
     view = arena.find(voter, opened.round_id)
     assert view.state == "void" and "broke off" in (view.void_reason or "")

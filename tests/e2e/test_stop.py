@@ -54,8 +54,8 @@ class OneAtATime(ScriptedEngine):
 @pytest.fixture
 def answered_by(served: Served) -> Iterator[Callable[[Any], None]]:
     """Lets another engine answer for this test."""
-    yield lambda engine: served.arena.attach(engine=engine)
-    served.arena.attach(engine=served.engine)
+    yield lambda engine: served.arena.models.attach(engine=engine)
+    served.arena.models.attach(engine=served.engine)
 
 
 def is_stopped(page: Any) -> float:

@@ -66,8 +66,8 @@ def test_one_batch_serves_every_strategy_as_each_alone(
 
 
 def compared(engine: LocalEngine, comparison: Comparison) -> dict[str, str]:
-    events = list(explore(engine, ROSTER, comparison))
-    return {e.side: e.text for e in events if isinstance(e, Finished)}
+    *_, last = explore(engine, ROSTER, comparison)
+    return {side: end.text for side, end in last.ends.items() if isinstance(end, Finished)}
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED])

@@ -543,6 +543,7 @@ def test_closing_the_stream_frees_the_reader_of_a_silent_server(silent: StandIn)
 
 
 def test_stop_ends_a_round_of_a_silent_server(silent: StandIn) -> None:
+    from empo_demo.arena.frames import Frame, frames
     from empo_demo.arena.jobs import Job
     from empo_demo.arena.live import Live
     from empo_demo.arena.streaming import RoundStream
@@ -550,9 +551,13 @@ def test_stop_ends_a_round_of_a_silent_server(silent: StandIn) -> None:
     jobs: Any = {side: Job(side, Request(side, "m", ASKED), None) for side in ("a", "b")}
     live = Live("round")
     stored: list[Live] = []
-    round_ = RoundStream(silent.engine(), jobs, live, save=stored.append, screen=lambda _: None)
-    read: list[Event] = []
-    reader = threading.Thread(target=lambda: read.extend(round_.events()), daemon=True)
+    stream = frames(
+        RoundStream(silent.engine(), jobs, live),
+        live.replies,
+        watch=lambda: live.watch(stored.append),
+    )
+    read: list[Frame] = []
+    reader = threading.Thread(target=lambda: read.extend(stream), daemon=True)
     reader.start()
     deadline = time.monotonic() + 30
     while len(silent.asked) < 2 and time.monotonic() < deadline:
@@ -560,7 +565,8 @@ def test_stop_ends_a_round_of_a_silent_server(silent: StandIn) -> None:
     live.interrupt()
     reader.join(1)
     assert not reader.is_alive()
-    assert [getattr(event, "reason", event) for event in read] == ["stopped"] * 2
+    (last,) = read
+    assert [getattr(end, "reason", end) for end in last.ends.values()] == ["stopped"] * 2
     assert stored == [live]
 
 

@@ -315,9 +315,10 @@ def test_a_dialogue_that_a_stranger_made_up_costs_no_reading(
             asked.append(len(turns))
             return super().read(turns)
 
-    handlers.arena.attach(sem=Counting())
-    real = handlers.arena.feelings
-    monkeypatch.setattr(handlers.arena, "feelings", lambda t: (asked.append(len(t)), real(t))[1])
+    handlers.arena.models.attach(sem=Counting())
+    real = handlers.arena.models.feelings
+    models = handlers.arena.models
+    monkeypatch.setattr(models, "feelings", lambda t: (asked.append(len(t)), real(t))[1])
     roles = ("user", "assistant")
     draft = [{"role": roles[i % 2], "content": f"word{i}"} for i in range(40)]
     page = handlers.restore({"draft": draft})
@@ -329,7 +330,8 @@ def test_the_levels_of_a_round_are_read_once(
 ) -> None:
     asked: list[int] = []
     known = [*rehearsal().levels.values()]
-    monkeypatch.setattr(handlers.arena, "epitome", lambda pairs: (asked.append(1), known)[1])
+    models = handlers.arena.models
+    monkeypatch.setattr(models, "epitome", lambda pairs: (asked.append(1), known)[1])
     session = merged(handlers.send(TEXT, visitor(handlers)))[handlers.parts.session]
     pages = [handlers.vote("a", session), handlers.restore(session), handlers.switch(session)]
     assert all('class="level' in page[handlers.parts.pane_a] for page in pages)

@@ -33,7 +33,7 @@ def url(loading: Arena) -> Iterator[str]:
 
 
 def ready(arena: Arena) -> None:
-    arena.attach(engine=ScriptedEngine(), sem=ScriptedSEM())
+    arena.models.attach(engine=ScriptedEngine(), sem=ScriptedSEM())
 
 
 def test_it_lives_from_the_start_and_is_ready_with_its_models(loading: Arena, url: str) -> None:

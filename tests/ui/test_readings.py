@@ -17,6 +17,7 @@ class Arena:
     """Answers with a push of 1 where it explains; keeps what it was asked."""
 
     def __init__(self, source: str = "sem") -> None:
+        self.models = self
         self.source, self.asked = source, []  # type: str, list[tuple[tuple[str, ...], bool]]
 
     def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:
@@ -86,6 +87,9 @@ def test_a_text_that_is_forgotten_while_others_are_read_is_answered() -> None:
     known, new = (Feeling(value, None, None, "sem") for value in (0.1, 0.2))
 
     class Busy:
+        def __init__(self) -> None:
+            self.models = self
+
         def feelings(self, texts: Any, **_: Any) -> list[Feeling]:
             page._felt.clear()
             return [new] * len(texts)

@@ -81,7 +81,7 @@ class Arrivals:
 
     def badge(self, say: Texts) -> str:
         """Return the badge that says whether the models are ready."""
-        return highlights.badge(self.arena.status(), say)
+        return highlights.badge(self.arena.models.status(), say)
 
     def _blank(self, session: Session) -> Changes:
         """Return the page before a round, with the recorded round unless a dialogue has begun."""
@@ -105,7 +105,7 @@ class Arrivals:
     def list_recorded(self) -> Any:
         """List the recorded dialogues, each by the start of its last turn."""
         try:
-            dialogues = self.arena.recorded_dialogues()
+            dialogues = self.arena.models.recorded_dialogues()
         except ArenaError:
             return gr.update()
         names = [

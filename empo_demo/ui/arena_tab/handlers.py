@@ -134,7 +134,7 @@ class Handlers(Arrivals):
         """Play a recorded dialogue: the one at `place` in the list, or a random one."""
         session = replace(self._session(stored), round="", example="", draft=())
         try:
-            dialogues = self.arena.recorded_dialogues()
+            dialogues = self.arena.models.recorded_dialogues()
             if not dialogues:
                 raise NotAllowed(texts_of(session.language)("recorded.loading"))
             chosen = isinstance(place, int) and 0 <= place < len(dialogues)
@@ -206,7 +206,7 @@ class Handlers(Arrivals):
             view = self.arena.find(session.voter, session.round)
             markup = share_card(
                 view, self.arena.roster, self.arena.settings.country, texts_of(session.language),
-                repeatable=self.arena.repeatable,
+                repeatable=self.arena.models.repeatable,
             )  # fmt: skip
         except Exception as error:
             return self.show(session).told(error)

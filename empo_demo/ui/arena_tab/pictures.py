@@ -86,9 +86,9 @@ class Pictures:
 
     def _waiting(self) -> str:
         """Say why no reply is written yet."""
-        if self.arena.status().state != "ready":
+        if self.arena.models.status().state != "ready":
             return self.say("loading")
-        ahead = self.arena.ahead()
+        ahead = self.arena.models.ahead()
         if not ahead:
             return self.say("reading")
         return self.say.count("ahead", ahead)

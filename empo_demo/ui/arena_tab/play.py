@@ -9,7 +9,6 @@ from contextlib import closing
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
-from empo_demo.arena.frames import frames
 from empo_demo.arena.rounds import OpenedRound
 from empo_demo.engine.protocol import Finished
 from empo_demo.ui.arena_tab.pictures import Changes, Pictures
@@ -28,7 +27,7 @@ def play(arena: Arena, show: Pictures, session: Session, opened: OpenedRound) ->
     notes: dict[Side, str] = {}
     felt_at = 0.0
     try:
-        with closing(frames(arena.stream(session.voter, opened.round_id))) as stream:  # type: ignore[type-var]
+        with closing(arena.stream(session.voter, opened.round_id)) as stream:
             for frame in stream:
                 texts = frame.texts
                 notes = {

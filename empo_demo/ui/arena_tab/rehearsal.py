@@ -67,10 +67,10 @@ def record(arena: Arena, text: str) -> dict[str, Any]:
             }
             for side in SIDES
         },
-        "levels": [one.as_json() for one in arena.epitome(pairs)],
+        "levels": [one.as_json() for one in arena.models.epitome(pairs)],
         "feelings": {
             text: one.as_json()
-            for text, one in zip(texts, arena.feelings(texts, explained=True), strict=True)
+            for text, one in zip(texts, arena.models.feelings(texts, explained=True), strict=True)
         },
     }
 

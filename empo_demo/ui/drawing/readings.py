@@ -65,7 +65,7 @@ class Readings:
         known: dict[str, Any] = {text: kept.get(text) for text in texts}
         wanted = [text for text, feeling in known.items() if feeling is None]
         if wanted:
-            read = self._arena.feelings(wanted, explained=explained)
+            read = self._arena.models.feelings(wanted, explained=explained)
             found = dict(zip(wanted, read, strict=True))
             known |= found
             self._keep(kept, found)
@@ -113,12 +113,12 @@ class Readings:
 
     def _judge_anew(self, context: str, texts: tuple[str, ...]) -> tuple[Epitome, ...]:
         """Raises `LookupError` where no SEM gives levels yet, which is not worth remembering."""
-        found = tuple(self._arena.epitome([(context, text) for text in texts]))
+        found = tuple(self._arena.models.epitome([(context, text) for text in texts]))
         if not found:
             raise LookupError("no levels")
         return found
 
     def _read_anew(self, turns: tuple[Turn, ...]) -> Reading:
-        if self._arena.status().state == "loading":
+        if self._arena.models.status().state == "loading":
             raise ArenaError("The emotion model is loading.")
         return self._arena.analyze(Dialogue(turns))

@@ -17,7 +17,7 @@ import gradio as gr
 from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison, Shown
-from empo_demo.arena.frames import Frame, frames
+from empo_demo.arena.frames import Frame
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Failed
 from empo_demo.errors import ArenaError, InvalidInput
@@ -101,10 +101,10 @@ class Explorer:
                 reading = say("link.reading.changed")
             else:
                 reading = say("explore.reading")
-            titles, events = self.arena.explore(comparison, address=address)
+            titles, stream = self.arena.explore(comparison, address=address)
             yield {self.said: above + highlights.message(reading), self.link: ""}
             frame = Frame({"a": "", "b": ""})
-            with closing(frames(events)) as stream:  # type: ignore[type-var]
+            with closing(stream):
                 for frame in stream:
                     yield self._panes(titles, frame, say)
             told = (
@@ -129,10 +129,10 @@ class Explorer:
                 both = replace(
                     asked, left=asked.right, dial_left=low, dial_right=high, seed_right=None
                 )
-                _, events = self.arena.explore(both, address=address)
+                _, stream = self.arena.explore(both, address=address)
                 told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
                 yield {self.said: above + highlights.message(told)}
-                for frame in frames(events):
+                for frame in stream:
                     last = frame
                 texts += [_text(last, side, say) for side in SIDES]
                 yield {self.strip: _columns(texts, say)}
@@ -218,7 +218,7 @@ class Explorer:
             query = shared_link.address(self.arena.roster, comparison, texts)
         except ArenaError as error:
             return highlights.message(say.own(error.public))
-        note = "" if self.arena.repeatable else say("link.may_differ")
+        note = "" if self.arena.models.repeatable else say("link.may_differ")
         return highlights.link(query, say, note=note)
 
 

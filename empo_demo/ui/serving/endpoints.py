@@ -16,7 +16,6 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
-from empo_demo.arena.frames import frames
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
@@ -70,12 +69,14 @@ def _round_endpoints(arena: Arena) -> None:
         "dropped_exchanges" is how many of the first exchanges were too long for the models.
         """
         try:
-            with closing(frames(arena.stream(voter, round_id))) as stream:  # type: ignore[type-var]
+            with closing(arena.stream(voter, round_id)) as stream:
                 for frame in stream:
                     ends = {side: _end(end) for side, end in frame.ends.items()}
                     yield {
-                        **frame.texts, "finished": ends, "dropped_exchanges": frame.dropped,
-                    }  # fmt: skip
+                        **frame.texts,
+                        "finished": ends,
+                        "dropped_exchanges": frame.dropped,
+                    }
         except ArenaError as error:
             raise gr.Error(error.public, print_exception=False) from None
         except Exception:

@@ -61,7 +61,7 @@ class Health:
             return [f"The database did not answer within {PATIENCE:g} s."]
 
     def _look(self) -> list[str]:
-        status = self._arena.status()
+        status = self._arena.models.status()
         missing = [] if status.state == "ready" else [status.message]
         try:
             # A transaction for writing: a database that can only be read keeps no vote.
