@@ -55,7 +55,9 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ("user", "assistant"):
-            raise InvalidInput(f"A turn's role is {self.role!r}; it must be 'user' or 'assistant'.")
+            raise InvalidInput(
+                "A turn's role is {role}; it must be 'user' or 'assistant'.", role=repr(self.role)
+            )
         object.__setattr__(self, "content", clean_text(self.content))
 
     def message(self) -> Message:
@@ -71,15 +73,19 @@ class Dialogue:
     def __post_init__(self) -> None:
         if len(self.turns) > MAX_TURNS:
             raise InvalidInput(
-                f"The dialogue has {len(self.turns)} turns; at most {MAX_TURNS} are taken. "
-                "Start a new dialogue."
+                "The dialogue has {n} turns; at most {most} are taken. Start a new dialogue.",
+                n=len(self.turns),
+                most=MAX_TURNS,
             )
         for position, turn in enumerate(self.turns):
             expected: Role = "user" if position % 2 == 0 else "assistant"
             if turn.role != expected:
                 raise InvalidInput(
-                    f"Turn {position + 1} of the dialogue is the {turn.role}'s; it must be the "
-                    f"{expected}'s: a dialogue starts with the user and the roles alternate."
+                    "Turn {n} of the dialogue is the {role}'s; it must be the {other}'s: a "
+                    "dialogue starts with the user and the roles alternate.",
+                    n=position + 1,
+                    role=turn.role,
+                    other=expected,
                 )
 
     @classmethod
@@ -89,8 +95,9 @@ class Dialogue:
         for position, message in enumerate(messages, start=1):
             if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
                 raise InvalidInput(
-                    f"Turn {position} of the dialogue must be an object with the texts "
-                    "'role' and 'content'."
+                    "Turn {n} of the dialogue must be an object with the texts 'role' and "
+                    "'content'.",
+                    n=position,
                 )
             turns.append(Turn(message.get("role"), message["content"]))  # type: ignore[arg-type]
         return cls(tuple(turns))
@@ -136,12 +143,15 @@ def clean_text(text: str, *, limit: int | None = None) -> str:
     stripped = with_plain_breaks(text).strip()
     if limit is not None and len(stripped) > limit:
         raise InvalidInput(
-            f"The text has {len(stripped):,} characters; at most {limit:,} are taken. Shorten it."
+            "The text has {n} characters; at most {most} are taken. Shorten it.",
+            n=f"{len(stripped):,}",
+            most=f"{limit:,}",
         )
     for character in stripped:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
             raise InvalidInput(
-                f"The text holds a control character (U+{ord(character):04X}). "
-                "Remove it, or type the text instead of pasting it."
+                "The text holds a control character (U+{code}). Remove it, or type the text "
+                "instead of pasting it.",
+                code=f"{ord(character):04X}",
             )
     return stripped

@@ -1,4 +1,4 @@
-"""The errors that people see: one base class, one line of plain words each.
+"""What people are told: sentences that other languages can look up, and the errors made of them.
 
 A message says what was wrong, what was expected and what to do. Anything that is not an
 `ArenaError` is a bug: the page shows a general sentence and the log the traceback.
@@ -6,14 +6,75 @@ A message says what was wrong, what was expected and what to do. Anything that i
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Self
+
+SIDE_FAILED = "Side {side} failed: {error}"
+SIDE_SILENT = "Side {side} had nothing to say."
+SERVER_ERROR = (
+    "The model server answered with an error ({status}); try again, or tell who runs this app: the "
+    "log has the server's words."
+)
+_STORED = (SIDE_FAILED, SIDE_SILENT, SERVER_ERROR)
+"""The keys of the sentences that are stored with values in them."""
+
+
+class Sentence(str):
+    """An English text that knows its `key`, a template, and the `values` of the template's gaps.
+
+    It goes wherever a text goes. Another language looks the key up, and translates those of the
+    values that are sentences or words of ours. A tuple is a list: "one, two and three".
+    """
+
+    key: str
+    values: Mapping[str, object]
+
+    def __new__(cls, key: str, **values: object) -> Self:
+        english = {name: _english(value) for name, value in values.items()}
+        made = super().__new__(cls, key.format(**english) if values else key)
+        made.key, made.values = key, values
+        return made
+
+    @classmethod
+    def of(cls, text: str) -> Sentence:
+        """Return `text` itself if it is a sentence, else a sentence without values."""
+        return text if isinstance(text, Sentence) else cls(text)
+
+    @classmethod
+    def stored(cls, text: str | None) -> Sentence:
+        """Return a sentence that comes from the database, where it is plain English."""
+        for key in _STORED:
+            pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(key))
+            found = re.fullmatch(pattern, text or "", re.DOTALL)
+            if found:
+                return cls(
+                    key, **{name: cls.stored(part) for name, part in found.groupdict().items()}
+                )
+        return cls(text or "")
+
+
+def _english(value: object) -> object:
+    if not isinstance(value, tuple):
+        return value
+    *most, last = map(str, value)
+    return f"{', '.join(most)} and {last}" if most else last
+
 
 class ArenaError(Exception):
-    """Base of every error whose message is written for people."""
+    """Base of every error whose message is written for people.
+
+    `message` is a sentence, or the key of one whose gaps `values` fill.
+    """
+
+    def __init__(self, message: str = "", **values: object) -> None:
+        self.sentence = Sentence(message, **values) if values else Sentence.of(message)
+        super().__init__(self.sentence)
 
     @property
-    def public(self) -> str:
+    def public(self) -> Sentence:
         """The message that a visitor of the page may read."""
-        return str(self)
+        return self.sentence
 
 
 class InvalidInput(ArenaError):
@@ -44,10 +105,10 @@ class StorageError(ArenaError):
 
     def __init__(self, message: str, public: str | None = None) -> None:
         super().__init__(message)
-        self._public = public or message
+        self._public = Sentence.of(public or message)
 
     @property
-    def public(self) -> str:
+    def public(self) -> Sentence:
         return self._public
 
 

@@ -34,7 +34,7 @@ from empo_demo.arena.rounds import (
 from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Engine
-from empo_demo.errors import NotAllowed, SettingsError, StorageError
+from empo_demo.errors import NotAllowed, Sentence, SettingsError, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import Round, Side
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from empo_demo.votes.stats import Stats
 
 log = logging.getLogger(__name__)
+UNANSWERABLE = "This round cannot be answered: {reason} Press Retry."
 OTHER_MODELS = "The models have changed since it was opened."
 
 
@@ -189,7 +190,7 @@ class Arena:
             self._rounds.sweep()
             round_ = self._own(voter, round_id)
         if round_.state == "void":
-            raise NotAllowed(f"This round cannot be answered: {round_.void_reason} Press Retry.")
+            raise NotAllowed(UNANSWERABLE, reason=Sentence.stored(round_.void_reason))
         if round_.state == "streaming":
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         if round_.state in ("votable", "voted"):
@@ -227,8 +228,10 @@ class Arena:
             self._rounds.flush(wanted)
             voted, created = self.store.cast(token, wanted, fill)
         except StorageError as error:
-            told = "The vote was not counted; nothing is lost, try again."
-            raise StorageError(f"{error} {told}", f"{error.public} {told}") from error
+            uncounted = "{error} The vote was not counted; nothing is lost, try again."
+            raise StorageError(
+                Sentence(uncounted, error=error.sentence), Sentence(uncounted, error=error.public)
+            ) from error
         return receipt_of(voted, self._labels(), created=created)
 
     def set_ratings(
@@ -399,6 +402,4 @@ class Arena:
             # The error names the contender, and nobody may read that before the vote.
             log.warning("Round %s: its contender is not in the roster", round_.id)
             self.store.void(token, round_.id, OTHER_MODELS)
-            raise NotAllowed(
-                f"This round cannot be answered: {OTHER_MODELS} Press Retry."
-            ) from None
+            raise NotAllowed(UNANSWERABLE, reason=OTHER_MODELS) from None

@@ -61,7 +61,9 @@ class Comparison:
         for contender in (self.left, self.right):
             if contender not in known:
                 raise NotFound(
-                    f"There is no contender {contender[:80]!r}; there are: {', '.join(known)}."
+                    "There is no contender {name}; there are: {known}.",
+                    name=repr(contender[:80]),
+                    known=", ".join(known),
                 )
         if not self.dialogue.turns or self.dialogue.turns[-1].role != "user":
             raise InvalidInput("The dialogue must end with the user; write what they say next.")
@@ -69,7 +71,10 @@ class Comparison:
             raise InvalidInput("The seed must be a whole number from 0 to 2147483647.")
         for dial in (self.dial_left, self.dial_right):
             if not (math.isfinite(dial) and DIAL[0] <= dial <= DIAL[1]):
-                raise InvalidInput(f"The alignment dial goes from {DIAL[0]:g} to {DIAL[1]:g}.")
+                low, high = (f"{end:g}" for end in DIAL)
+                raise InvalidInput(
+                    "The alignment dial goes from {low} to {high}.", low=low, high=high
+                )
         _check_decoding(self.decoding)
         return self
 
@@ -135,7 +140,12 @@ def _check_decoding(decoding: Decoding) -> None:
     }
     for name, (value, low, high) in limits.items():
         if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidInput(f"The {name} must be from {low:g} to {high:g}.")
+            raise InvalidInput(
+                "The {name} must be from {low} to {high}.",
+                name=name,
+                low=f"{low:g}",
+                high=f"{high:g}",
+            )
 
 
 def _prepare(

@@ -102,16 +102,22 @@ def check_dialogue(dialogue: Dialogue, text: str) -> Dialogue:
         most = MAX_TEXT if turn.role == "user" else MAX_REPLY
         if len(turn.content) > most:
             raise InvalidInput(
-                f"Turn {position} of the dialogue has {len(turn.content):,} characters; at most "
-                f"{most:,} are taken. Start a new dialogue."
+                "Turn {n} of the dialogue has {length} characters; at most {most} are taken. Start "
+                "a new dialogue.",
+                n=position,
+                length=f"{len(turn.content):,}",
+                most=f"{most:,}",
             )
     return dialogue.plus("user", clean_text(text, limit=MAX_TEXT))
 
 
 def check_verdict(verdict: str) -> str:
     if not isinstance(verdict, str) or verdict not in VERDICTS:
-        shown = str(verdict)[:40]
-        raise InvalidInput(f"There is no verdict {shown!r}; there are: {', '.join(VERDICTS)}.")
+        raise InvalidInput(
+            "There is no verdict {name}; there are: {known}.",
+            name=repr(str(verdict)[:40]),
+            known=", ".join(VERDICTS),
+        )
     return verdict
 
 
@@ -125,10 +131,16 @@ def check_ratings(ratings: Mapping[str, Any] | None, chosen: str) -> dict[str, i
         side, _, dimension = name.partition("_")
         if side not in SIDES or dimension not in RATINGS:
             known = ", ".join(f"a_{r}" for r in RATINGS)
-            raise InvalidInput(f"There is no slider {name[:40]!r}; there are: {known}, b_….")
+            raise InvalidInput(
+                "There is no slider {name}; there are: {known}, b_….",
+                name=repr(name[:40]),
+                known=known,
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
             raise InvalidInput(
-                f"The slider {name} holds {str(value)[:40]!r}; it may hold a number from 0 to 100."
+                "The slider {name} holds {value}; it may hold a number from 0 to 100.",
+                name=name,
+                value=repr(str(value)[:40]),
             )
         checked[name] = round(value)
     return checked

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from empo_demo.arena.frames import Replies, showable
-from empo_demo.errors import StorageError
+from empo_demo.errors import SIDE_FAILED, SIDE_SILENT, Sentence, StorageError
 from empo_demo.votes.store import LEASE, Store, now
 
 log = logging.getLogger(__name__)
@@ -64,13 +64,13 @@ class Live:
         """Why nobody can vote on this round, as a sentence for the visitor; None if they can."""
         for side, outcome in self.replies.outcomes.items():
             if outcome.error is not None:
-                return f"Side {side.upper()} failed: {outcome.error}"
+                return Sentence(SIDE_FAILED, side=side.upper(), error=outcome.error)
         for side, outcome in self.replies.outcomes.items():
             text = showable(outcome.text)
             if outcome.reason == "stopped" and not _SENTENCE.search(text):
                 return "It was stopped before both sides had said a sentence."
             if not text:
-                return f"Side {side.upper()} had nothing to say."
+                return Sentence(SIDE_SILENT, side=side.upper())
         return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from empo_demo.arena.rounds import Status
 from empo_demo.empathy import sem as sems
 from empo_demo.engine.protocol import Engine
-from empo_demo.errors import EngineError, NotAllowed
+from empo_demo.errors import EngineError, NotAllowed, Sentence
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
@@ -54,7 +54,7 @@ class Models:
         if self._failure is not None:
             return Status("failed", self._failure, {}, tiny)
         seconds = round(time.monotonic() - self._since)
-        return Status("loading", f"The models are loading ({seconds} s).", {}, tiny)
+        return Status("loading", Sentence("The models are loading ({n} s).", n=seconds), {}, tiny)
 
     def engine(
         self, *, patience: float = ENGINE_PATIENCE, given_up: Callable[[], bool] = lambda: False
@@ -69,8 +69,9 @@ class Models:
                     raise EngineError(self._failure)
                 if time.monotonic() > until:
                     raise EngineError(
-                        f"The models are still loading after {patience:.0f} s. Your text is kept: "
-                        "press Retry in a minute."
+                        "The models are still loading after {n} s. Your text is kept: press Retry "
+                        "in a minute.",
+                        n=f"{patience:.0f}",
                     )
                 self._arrival.wait(0.2)
             return self._engine

@@ -17,6 +17,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.empathy.reading import Reading
 from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.errors import Sentence
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict
 
@@ -230,7 +231,7 @@ def view_of(
         side: ReplyView(
             text=(texts or {}).get(side, round_.reply(side).text or ""),
             reason=round_.reply(side).reason,
-            error=round_.reply(side).error,
+            error=_stored(round_.reply(side).error),
         )
         for side in SIDES
     }
@@ -241,11 +242,15 @@ def view_of(
         reading=reading_of(round_) if voted or round_.show_chips else None,
         show=Exposure(round_.show_chips, round_.show_plots),
         replies=replies,
-        void_reason=round_.void_reason,
+        void_reason=_stored(round_.void_reason),
         receipt=receipt_of(round_, labels, created=False) if voted else None,
         dropped_exchanges=round_.dropped_exchanges or 0,
         retry=may_help(round_),
     )
+
+
+def _stored(text: str | None) -> Sentence | None:
+    return None if text is None else Sentence.stored(text)
 
 
 def may_help(round_: Round) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from empo_demo.board.ballots import Ballot
+from empo_demo.errors import Sentence
 from empo_demo.votes.verdicts import VERDICTS
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -33,7 +34,11 @@ class Agreement:
         if self.units == 0:
             return "Agreement between voters: no round was judged by more than one."
         shown = "–" if self.alpha is None else f"{self.alpha:.2f}"
-        return f"Agreement between voters (Krippendorff's alpha): {shown} on {self.units} rounds."
+        return Sentence(
+            "Agreement between voters (Krippendorff's alpha): {alpha} on {n} rounds.",
+            alpha=shown,
+            n=self.units,
+        )
 
 
 def alpha(judgements: Iterable[tuple[Hashable, Hashable, float]], level: Level) -> Agreement:

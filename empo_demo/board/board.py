@@ -14,6 +14,7 @@ from empo_demo.board import agreement, ratings, standing
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.sentences import sentences, separation_note, span
 from empo_demo.contenders.roster import label_of
+from empo_demo.errors import Sentence
 from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -168,12 +169,15 @@ def _lineage(roster: Roster | None, ranking: standing.Ranking) -> tuple[Row, ...
 def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
     hidden = one.status == "hidden" or one.win_rate is None
     note = {
-        "hidden": f"too few votes yet: {one.decided} of {standing.HIDDEN_BELOW}",
+        "hidden": Sentence(
+            "too few votes yet: {n} of {all}", n=one.decided, all=standing.HIDDEN_BELOW
+        ),
         "preliminary": "preliminary",
         "settled": "",
     }[one.status]
     if not hidden and one.separation is not None:
-        note = ", ".join(filter(None, [separation_note(one), note]))
+        why = separation_note(one)
+        note = Sentence("{why}, preliminary", why=why) if note else why
     return {
         "contender": label_of(one.id, labels),
         "win rate": "–" if hidden else f"{one.win_rate:.1%}",

@@ -164,7 +164,7 @@ def _note(one: Standing) -> str:
 def _span(interval: tuple[float, float] | None, form: str) -> str:
     from empo_demo.board.sentences import span
 
-    return span(interval, form, " … ")
+    return span(interval, form, "{low} … {high}")
 
 
 def _share(name: str, rate: float | None, interval: tuple[float, float] | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from empo_demo.board import agreement, standing
 from empo_demo.contenders.roster import label_of
+from empo_demo.errors import Sentence
 
 
 def sentences(
@@ -22,9 +23,11 @@ def sentences(
         _rate_sentence("ended in a tie", ranking.ties),
         _rate_sentence("found both replies bad", ranking.both_bad),
         agreed.sentence(),
-        f"{_counted(ranking.votes, 'vote', 'votes')} by "
-        f"{_counted(ranking.voters, 'person', 'people')}; every interval counts a person as one, "
-        "however often they voted.",
+        Sentence(
+            "{votes} by {people}; every interval counts a person as one, however often they voted.",
+            votes=_counted(ranking.votes, "1 vote", "{n} votes"),
+            people=_counted(ranking.voters, "1 person", "{n} people"),
+        ),
     )
 
 
@@ -34,8 +37,11 @@ def limits(ranking: standing.Ranking, labels: Mapping[str, str]) -> tuple[str, .
     if len(ranking.groups) > 1:
         groups = "; ".join(_names((one.id for one in group), labels) for group in ranking.groups)
         said.append(
-            f"These groups never met: {groups}. Strengths and win rates compare within a group "
-            "only."
+            Sentence(
+                "These groups never met: {groups}. Strengths and win rates compare within a group "
+                "only.",
+                groups=groups,
+            )
         )
     sets: dict[tuple[str, ...], standing.Standing] = {}
     for one in ranking.contenders:
@@ -49,17 +55,24 @@ def _separated(one: standing.Standing, members: Sequence[str], labels: Mapping[s
     assert one.separation is not None
     kind, names = one.separation.kind, _names(members, labels)
     if kind == "tied":
-        return f"{names} only tied: how strong it is cannot be said."
+        return Sentence("{names} only tied: how strong it is cannot be said.", names=names)
     if kind == "between":
-        return (
-            f"{names} won every vote against some and lost every one against others: the strength "
-            "has no limit."
+        return Sentence(
+            "{names} won every vote against some and lost every one against others: the strength "
+            "has no limit.",
+            names=names,
         )
     end = "upper" if kind == "won" else "lower"
     if len(members) > 1:
-        return f"{names} {kind} every vote against the others: the strengths have no {end} end."
-    limit = span(one.strength_interval_bootstrap or one.strength_interval_sandwich, "{:+.2f}")
-    return f"{names} {kind} every vote: its strength is {limit} log odds, and has no {end} end."
+        return Sentence(
+            f"{{names}} {kind} every vote against the others: the strengths have no {end} end.",
+            names=names,
+        )
+    return Sentence(
+        f"{{name}} {kind} every vote: its strength is {{limit}} log odds, and has no {end} end.",
+        name=names,
+        limit=span(one.strength_interval_bootstrap or one.strength_interval_sandwich, "{:+.2f}"),
+    )
 
 
 def separation_note(one: standing.Standing) -> str:
@@ -80,9 +93,12 @@ def side_sentence(effect: standing.Effect | None) -> str:
     """The effect of being side A, in words."""
     if effect is None:
         return "Whether the side matters cannot be said from these votes."
-    side = "left (A)" if effect.estimate > 0 else "right (B)"
     return _effect_sentence(
-        effect, f"People lean to the {side}", "No sign that the side matters", "side A"
+        effect,
+        "People lean to the {side}",
+        "No sign that the side matters",
+        "side A",
+        side="left (A)" if effect.estimate > 0 else "right (B)",
     )
 
 
@@ -90,33 +106,45 @@ def length_sentence(effect: standing.Effect | None) -> str:
     """The effect of a longer reply, in words."""
     if effect is None:
         return "Whether longer replies win cannot be said from these votes."
-    taste = "Longer" if effect.estimate > 0 else "Shorter"
     return _effect_sentence(
-        effect, f"{taste} replies win more", "No sign that length matters",
+        effect,
+        "{taste} replies win more",
+        "No sign that length matters",
         "a reply twice as long",
-    )  # fmt: skip
+        taste="Longer" if effect.estimate > 0 else "Shorter",
+    )
 
 
-def _effect_sentence(effect: standing.Effect, shown: str, not_shown: str, winner: str) -> str:
+def _effect_sentence(
+    effect: standing.Effect, shown: str, not_shown: str, winner: str, **direction: str
+) -> Sentence:
     """`shown` where the interval leaves out 0, else `not_shown`; then how often `winner` wins."""
     found = not effect.interval[0] <= 0 <= effect.interval[1]
-    share, bounds = _percent(effect.estimate), _percents(effect.interval)
-    chance = f"between equals, {winner} would win about {share} (95 %: {bounds})."
+    chance = f"between equals, {winner} would win about {{share}} (95 %: {{span}})."
     free = " The strengths are free of this." if found else ""
-    return f"{shown if found else not_shown}: {chance}{free}"
+    return Sentence(
+        f"{shown if found else not_shown}: {chance}{free}",
+        share=_percent(effect.estimate),
+        span=_percents(effect.interval),
+        **(direction if found else {}),
+    )
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
+def _counted(number: int, one: str, many: str) -> Sentence:
+    return Sentence(one) if number == 1 else Sentence(many, n=f"{number:,}")
 
 
-def _rate_sentence(what: str, rate: standing.Rate) -> str:
+def _rate_sentence(what: str, rate: standing.Rate) -> Sentence:
     if rate.rate is None or rate.interval is None:
-        return f"No vote yet {what}."
-    return f"{rate.rate:.0%} of the votes {what} (95 %: {span(rate.interval, '{:.0%}')})."
+        return Sentence(f"No vote yet {what}.")
+    return Sentence(
+        f"{{share}} of the votes {what} (95 %: {{span}}).",
+        share=f"{rate.rate:.0%}",
+        span=span(rate.interval, "{:.0%}"),
+    )
 
 
-def span(interval: Sequence[float] | None, form: str, between: str = " to ") -> str:
+def span(interval: Sequence[float] | None, form: str, between: str = "{low} to {high}") -> str:
     """An interval in words: `at least` or `at most` where one end is infinite."""
     if interval is None:
         return "–"
@@ -124,10 +152,10 @@ def span(interval: Sequence[float] | None, form: str, between: str = " to ") -> 
     if math.isinf(low) and math.isinf(high):
         return "no limit"
     if math.isinf(high):
-        return f"at least {form.format(low)}"
+        return Sentence("at least {low}", low=form.format(low))
     if math.isinf(low):
-        return f"at most {form.format(high)}"
-    return between.join(form.format(end) for end in interval)
+        return Sentence("at most {high}", high=form.format(high))
+    return Sentence(between, low=form.format(low), high=form.format(high))
 
 
 def _percent(log_odds: float) -> str:
@@ -135,4 +163,5 @@ def _percent(log_odds: float) -> str:
 
 
 def _percents(interval: tuple[float, float]) -> str:
-    return f"{_percent(interval[0])} to {_percent(interval[1])}"
+    low, high = map(_percent, interval)
+    return Sentence("{low} to {high}", low=low, high=high)

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 from empo_demo.empathy.language import is_english
 from empo_demo.empathy.patterns import load_patterns
 from empo_demo.empathy.personal import Span, find_personal, mask_personal
+from empo_demo.errors import Sentence
 from empo_demo.settings import ASSETS
 
 __all__ = [
@@ -97,7 +98,7 @@ def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
     lines = sorted(place["lines"], key=lambda line: (line.get("for") == "abuse") != abuse)
     links = [(line["label"], line["url"]) for line in lines]
     links += [
-        (f"Emergency: {number}", f"tel:{number}")
+        (Sentence("Emergency: {number}", number=number), f"tel:{number}")
         for number in place["emergency"]
         if "emergency_note" not in place
     ]
@@ -111,13 +112,14 @@ def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
 
 def personal_notice(spans: Iterable[Span]) -> SafetyNotice:
     """Warn, before a text is sent, of what could tell who someone is."""
-    kinds = list(dict.fromkeys(_NAMES[span.kind] for span in spans))
-    named = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
     return SafetyNotice(
         "personal",
         "This looks like personal data",
-        f"Your text holds {named}. Leave it out if you can: the arena does not need it, and it is "
-        "masked in everything that is published.",
+        Sentence(
+            "Your text holds {what}. Leave it out if you can: the arena does not need it, and it "
+            "is masked in everything that is published.",
+            what=tuple(dict.fromkeys(_NAMES[span.kind] for span in spans)),
+        ),
     )
 
 
@@ -137,14 +139,17 @@ def countries() -> dict[str, str]:
     return {code: entry["name"] for code, entry in entries.items() if code != "international"}
 
 
-def _words(place: dict[str, Any]) -> str:
+def _words(place: dict[str, Any]) -> Sentence:
     numbers = " or ".join(place["emergency"])
-    emergency = place.get("emergency_note") or f"{numbers} in {place['name']}"
-    return (
+    emergency = place.get("emergency_note") or Sentence(
+        f"{{number}} in {place['name']}", number=numbers
+    )
+    return Sentence(
         "What you wrote sounds serious, and the models here cannot help with it. If you or someone "
-        f"else is in danger now, call {emergency}. To talk to a person, in confidence, use one of "
-        "the lines below. No model answers this text, and it was not stored. If it was not meant "
-        "that way, say it in other words."
+        "else is in danger now, call {number}. To talk to a person, in confidence, use one of the "
+        "lines below. No model answers this text, and it was not stored. If it was not meant that "
+        "way, say it in other words.",
+        number=emergency,
     )
 
 

@@ -129,7 +129,7 @@ class RecordedEngine:
         try:
             text = self.reply(request.contender, request.messages, request.seed)
         except EngineError as error:
-            yield Failed(request.side, str(error))
+            yield Failed(request.side, error.public)
             return
         yield Delta(request.side, text)
         elapsed = (time.perf_counter() - started) * 1000

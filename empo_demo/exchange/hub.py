@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
-from empo_demo.errors import StorageError
+from empo_demo.errors import Sentence, StorageError
 from empo_demo.exchange.data_set import DataSet, Snapshot, plain
 from empo_demo.exchange.hub_backup import Backup
 from empo_demo.exchange.import_file import Imported, import_records
@@ -152,11 +152,24 @@ def age_of_push(store: Store, settings: Settings) -> str:
         return ""
     last = last_push(store)
     if last is None:
-        return f"Nothing was pushed to {settings.hub_dataset} yet: votes go there after a day."
+        return Sentence(
+            "Nothing was pushed to {place} yet: votes go there after a day.",
+            place=settings.hub_dataset,
+        )
     minutes = max(0, int((now() - last).total_seconds() // 60))
-    age = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
-    age = f"{minutes // 1440} days" if minutes >= 2880 else age
-    return f"The last push to {settings.hub_dataset} was {age} ago; votes go there after a day."
+    return Sentence(
+        "The last push to {place} was {age} ago; votes go there after a day.",
+        place=settings.hub_dataset,
+        age=_age(minutes),
+    )
+
+
+def _age(minutes: int) -> Sentence:
+    if minutes >= 2880:
+        return Sentence("{n} days", n=minutes // 1440)
+    if minutes >= 120:
+        return Sentence("{n} hours", n=minutes // 60)
+    return Sentence("{n} minutes", n=minutes)
 
 
 def start_pushing(store: Store, settings: Settings) -> Pusher | None:

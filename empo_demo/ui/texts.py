@@ -1,19 +1,20 @@
 """The words of the page, one file per language in `assets/texts`; English where one is missing.
 
-A file holds the page's own words by key, and under `sentences` what other rooms say in English
-(errors, notices, the Board's sentences), with its translation. What people and models wrote is
-not here: it stays as it came.
+A file holds the page's own words by key. Under `sentences` it holds what other rooms say (errors,
+notices, the Board's sentences): the English template, which is the key of a `Sentence`, with its
+translation. What people and models wrote is not here: it stays as it came.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from empo_demo.errors import Sentence
 from empo_demo.settings import ASSETS
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -33,7 +34,7 @@ class Texts:
 
     language: str
     words: dict[str, str]
-    sentences: tuple[tuple[re.Pattern[str], str], ...] = field(default=())
+    sentences: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str, **values: object) -> str:
         return self.words[key].format(**values)
@@ -54,25 +55,22 @@ class Texts:
     def own(self, sentence: str) -> str:
         """What another room says in English, in this language; as it is where nobody wrote it.
 
-        A `{name}` in the file stands for any text, which is translated in its turn.
+        It is looked up by its key, and so are those of its values that are our own words.
         """
         if FIGURE.fullmatch(sentence):
             return self.number(sentence)
-        for pattern, translation in self.sentences:
-            found = pattern.fullmatch(sentence)
-            if found:
-                parts = {name: self._part(text) for name, text in found.groupdict().items()}
-                return translation.format(**parts)
-        return sentence
+        said = Sentence.of(sentence)
+        translation = self.sentences.get(said.key)
+        if translation is None or not said.values:
+            return translation or sentence
+        return translation.format(**{name: self._value(v) for name, v in said.values.items()})
 
-    def _part(self, text: str) -> str:
-        """A part of a sentence: a sentence of its own, or a list of such."""
-        whole = self.own(text)
-        parts = re.split(r", | and ", text)
-        if whole != text or len(parts) == 1 or self.language == LANGUAGES[0]:
-            return whole
-        *most, last = (self.own(part) for part in parts)
-        return f"{', '.join(most)} {self('and')} {last}"
+    def _value(self, value: object) -> str:
+        """A value of a sentence: a text, a number, or a list of texts."""
+        if not isinstance(value, tuple):
+            return self.own(value if isinstance(value, str) else str(value))
+        *most, last = map(self.own, value)
+        return f"{', '.join(most)} {self('and')} {last}" if most else last
 
     def emotion(self, label: str) -> str:
         """One of the 32 emotions."""
@@ -102,25 +100,8 @@ def texts_of(language: str) -> Texts:
         language = LANGUAGES[0]
     english = json.loads((FOLDER / "en.json").read_text(encoding="utf8"))
     own = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf8"))
-    sentences = _patterns(own.pop("sentences", {}))
+    sentences = own.pop("sentences", {})
     return Texts(language, {**english, **own}, sentences)
-
-
-def _patterns(sentences: Mapping[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The English sentences as patterns; those with the most fixed words come first."""
-    return tuple(
-        (re.compile(_pattern(re.split(r"\{(\w+)\}", english)), re.DOTALL), translation)
-        for english, translation in sorted(
-            sentences.items(), key=lambda pair: -len(re.sub(r"\{\w+\}", "", pair[0]))
-        )
-    )
-
-
-def _pattern(parts: Iterable[str]) -> str:
-    """`parts` are fixed text and names of placeholders in turn."""
-    return "".join(
-        f"(?P<{part}>.+?)" if place % 2 else re.escape(part) for place, part in enumerate(parts)
-    )
 
 
 def preferred(header: str) -> str:

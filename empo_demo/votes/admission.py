@@ -21,12 +21,20 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from empo_demo.errors import NotAllowed
+from empo_demo.errors import NotAllowed, Sentence
 from empo_demo.votes.database import Database
 from empo_demo.votes.keeping import now, voter_id
 from empo_demo.votes.models import Limit, Secret, Voter
 from empo_demo.votes.scrub import mark
 
+VOTER_LIMIT = (
+    "You have opened {n} {what} in {minutes} minutes, which is the limit. Your text is not lost: "
+    "go on in {wait}."
+)
+NETWORK_LIMIT = (
+    "Your network has opened {n} {what} in {minutes} minutes, which is the limit. Your text is not "
+    "lost: go on in {wait}."
+)
 KINDS = ("address", "explore")
 """What is counted of an address: its rounds, and its comparisons."""
 
@@ -129,16 +137,13 @@ class Admission:
         if len(recent) >= count:
             wait = (recent[len(recent) - count] - since).total_seconds()
             minutes = int(self.limit.window.total_seconds() // 60)
-            things = what if count == 1 else f"{what}s"
-            if key.startswith("v:"):
-                raise NotAllowed(
-                    f"You have opened {count} {things} in {minutes} minutes, which is the limit. "
-                    f"Your text is not lost: go on in {_spell(wait)}."
-                )
             # Others share an address, so one visitor may not have opened all of these.
             raise NotAllowed(
-                f"Your network has opened {count} {things} in {minutes} minutes, which is the "
-                f"limit. Your text is not lost: go on in {_spell(wait)}."
+                VOTER_LIMIT if key.startswith("v:") else NETWORK_LIMIT,
+                n=count,
+                what=what if count == 1 else f"{what}s",
+                minutes=minutes,
+                wait=_spell(wait),
             )
         session.add(Limit(key=key, at=at))
 
@@ -154,6 +159,8 @@ def _network(address: str) -> str:
     return str(parsed)
 
 
-def _spell(seconds: float) -> str:
+def _spell(seconds: float) -> Sentence:
     whole = max(1, math.ceil(seconds))
-    return f"{whole} s" if whole < 120 else f"{math.ceil(whole / 60)} minutes"
+    if whole < 120:
+        return Sentence("{n} s", n=whole)
+    return Sentence("{n} minutes", n=math.ceil(whole / 60))

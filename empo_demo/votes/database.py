@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
-from empo_demo.errors import NotFound, SettingsError, StorageError
+from empo_demo.errors import NotFound, Sentence, SettingsError, StorageError
 from empo_demo.votes.filesystem import unreliable_locks
 from empo_demo.votes.migrations import HEAD, REVISIONS
 
@@ -110,7 +110,11 @@ class Database:
         }
         for part, words in known.items():
             if part in reason:
-                return self._error(f"{words}. Nothing was saved.")
+                unsaved = "The database {what}. Nothing was saved."
+                return StorageError(
+                    f"The database {self.name} {words}. Nothing was saved.",
+                    Sentence(unsaved, what=words),
+                )
         first = reason.strip().splitlines()[0] if reason.strip() else "no answer"
         return self._error(
             f"cannot be reached ({first}). Nothing was saved.", "cannot be reached at present."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from empo_demo.errors import NotAllowed, NotFound
+from empo_demo.errors import NotAllowed, NotFound, Sentence
 from empo_demo.votes.admission import Admission, RateLimit
 from empo_demo.votes.database import Database, changed
 from empo_demo.votes.filesystem import lost_on_restart
@@ -322,7 +322,8 @@ def new_receipt() -> str:
     return f"{letters[:5]}-{letters[5:]}"
 
 
-def _not_votable(round_: Round) -> str:
+def _not_votable(round_: Round) -> Sentence:
     if round_.state == "void":
-        return f"This round cannot be voted on: {round_.void_reason} Press Retry."
-    return "This round cannot be voted on yet: both replies must be finished first."
+        reason = Sentence.stored(round_.void_reason)
+        return Sentence("This round cannot be voted on: {reason} Press Retry.", reason=reason)
+    return Sentence("This round cannot be voted on yet: both replies must be finished first.")

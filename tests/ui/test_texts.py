@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
+import importlib
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,27 @@ from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.errors import (
+    SERVER_ERROR,
+    SIDE_FAILED,
+    SIDE_SILENT,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    Sentence,
+)
 from empo_demo.evaluation.results import RESULTS, read
 from empo_demo.ui.session import Session
 from empo_demo.ui.tabs import findings
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
 from empo_demo.votes import consent
+from empo_demo.votes.admission import VOTER_LIMIT, _spell
 from empo_demo.votes.models import Round
 from empo_demo.votes.reasons import REASONS, TOO_YOUNG
 from tests.ui.test_handlers import handlers_of, merged
 
 GERMAN = texts_of("de")
-ROOMS = ("dialogue.py", "arena/*.py", "votes/admission.py", "votes/store.py", "ui/*.py")
+ROOMS = ("dialogue.py", "arena/*.py", "votes/admission.py", "votes/store.py", "ui/**/*.py")
 """The modules whose errors a visitor of the page can meet."""
 ERRORS = ("InvalidInput", "NotAllowed", "NotFound", "EngineError", "StorageError", "ArenaError")
 ELSEWHERE = ("cli.py", "endpoints.py")
@@ -63,28 +76,36 @@ def test_the_first_known_language_of_the_browser_is_taken() -> None:
 
 
 def raised() -> list[tuple[str, str]]:
-    """Every message that the rooms of the page raise, with 7 where a value stands."""
+    """Every message that the rooms of the page raise: a sentence's key, or a text with 7 in it."""
     root = Path(empo_demo.__file__).parent
     found = []
     for pattern in ROOMS:
         for path in sorted(root.glob(pattern)):
             if path.name in ELSEWHERE:
                 continue
+            name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+            module = importlib.import_module(name)
             for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
                 if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                    name = getattr(node.exc.func, "id", "")
-                    text = said(node.exc.args[0]) if name in ERRORS and node.exc.args else ""
-                    if text.strip("7 "):
-                        found.append((f"{path.name}:{node.lineno}", text))
+                    kind = getattr(node.exc.func, "id", "")
+                    texts = said(node.exc.args[0], module) if node.exc.args else []
+                    if kind in ERRORS:
+                        place = f"{path.name}:{node.lineno}"
+                        found += [(place, text) for text in texts if text.strip("7 ")]
     return found
 
 
-def said(node: ast.AST) -> str:
+def said(node: ast.AST, module: Any) -> list[str]:
     if isinstance(node, ast.Constant):
-        return str(node.value)
+        return [str(node.value)]
+    if isinstance(node, ast.Name):
+        constant = getattr(module, node.id, None)
+        return [constant] if isinstance(constant, str) else []
+    if isinstance(node, ast.IfExp):
+        return said(node.body, module) + said(node.orelse, module)
     if isinstance(node, ast.JoinedStr):
-        return "".join(v.value if isinstance(v, ast.Constant) else "7" for v in node.values)
-    return ""
+        return ["".join(v.value if isinstance(v, ast.Constant) else "7" for v in node.values)]
+    return []
 
 
 def test_every_error_that_a_visitor_can_meet_is_translated() -> None:
@@ -137,7 +158,13 @@ def test_one_vote_by_one_person_is_said_in_the_singular() -> None:
 def test_figures_are_written_as_the_language_writes_them() -> None:
     assert GERMAN.number("2,768 · 0.24 · 58%") == "2.768 · 0,24 · 58\u00a0%"
     assert texts_of("en").number("2,768 · 0.24 · 58%") == "2,768 · 0.24 · 58%"
-    tied = GERMAN.own("21% of the votes ended in a tie (95 %: 15% to 28%).")
+    tied = GERMAN.own(
+        Sentence(
+            "{share} of the votes ended in a tie (95 %: {span}).",
+            share="21%",
+            span=Sentence("{low} to {high}", low="15%", high="28%"),
+        )
+    )
     assert "21\u00a0%" in tied and "15\u00a0% bis 28\u00a0%" in tied
     said = findings.sentences(read(RESULTS), GERMAN)
     assert "2.768 Dialogen" in said[4] and "0,24" in said[2]
@@ -166,11 +193,39 @@ def test_consent_is_given_to_the_text_that_was_shown(arena: Arena) -> None:
 
 
 def test_the_limit_of_rounds_is_told_in_german() -> None:
-    told = (
+    error = NotAllowed(VOTER_LIMIT, n=30, what="rounds", minutes=10, wait=_spell(230))
+    assert str(error) == (
         "You have opened 30 rounds in 10 minutes, which is the limit. "
         "Your text is not lost: go on in 4 minutes."
     )
-    assert GERMAN.own(told) == (
+    assert GERMAN.own(error.public) == (
         "Sie haben in 10 Minuten 30 Runden begonnen, das ist die Grenze. "
         "Ihr Text ist nicht verloren: In 4 Minuten geht es weiter."
     )
+
+
+def test_another_language_looks_a_sentence_up_and_never_reads_english() -> None:
+    """Also what a visitor's words make of a sentence stays what they are."""
+    key = "There is no contender {name}; there are: {known}."
+    odd = NotFound(key, name="a; there are: b", known="c")
+    assert GERMAN.own(odd.public) == "Das Modell a; there are: b gibt es hier nicht; es gibt: c."
+    assert GERMAN.own(str(odd)) == str(odd), "a text without its key is not taken apart"
+    braces = InvalidInput("There is no verdict {name}; there are: {known}.", name="{n}", known="a")
+    assert str(braces) == "There is no verdict {n}; there are: a."
+    assert GERMAN.own(braces.public) == "Das Urteil {n} gibt es nicht; es gibt: a."
+
+
+@pytest.mark.parametrize("error", ["The reply was stopped.", Sentence(SERVER_ERROR, status=503)])
+def test_what_was_stored_in_english_is_shown_in_german(error: str) -> None:
+    failed = Sentence(SIDE_FAILED, side="A", error=error)
+    stored = Sentence.stored(str(failed))
+    assert stored == failed and stored.key == SIDE_FAILED
+    assert GERMAN.own(stored).startswith("Seite A") and GERMAN.own(error) in GERMAN.own(stored)
+    assert GERMAN.own(error) != error
+
+
+def test_a_sentence_outlives_a_copy_and_another_process() -> None:
+    sentence = Sentence(SIDE_SILENT, side="B")
+    for copied in (copy.deepcopy(sentence), pickle.loads(pickle.dumps(sentence))):
+        assert (copied, copied.key, copied.values) == (sentence, sentence.key, sentence.values)
+    assert Sentence("{what}.", what=("one", "two", "three")) == "one, two and three."

@@ -114,7 +114,7 @@ class RemoteEngine:
                 if replies.line.wait(pause):
                     raise EngineError("The reply was stopped.")
         except EngineError as error:
-            replies.put(Failed(request.side, str(error)))
+            replies.put(Failed(request.side, error.public))
         except Exception:
             log.exception("A reply could not be read")
             replies.put(Failed(request.side, "The model server's answer could not be read."))

@@ -27,7 +27,7 @@ from empo_demo.engine.servers.model_names import is_same, served_name
 from empo_demo.engine.servers.reply_text import ReplyText
 from empo_demo.engine.servers.transport import CHECK, Ended, Line
 from empo_demo.engine.text.thoughts import ALL_THOUGHT
-from empo_demo.errors import EngineError, first_line
+from empo_demo.errors import SERVER_ERROR, EngineError, Sentence, first_line
 
 log = logging.getLogger(__name__)
 _NOT_OPENAI = (
@@ -197,7 +197,7 @@ class ModelServer:
             )
         if status in (400, 422):
             return EngineError(f"The model server refused the request; {_TRY}")
-        message = f"The model server answered with an error ({status}); {_TRY}"
+        message = Sentence(SERVER_ERROR, status=status)
         if status < 500 and status not in (404, 408, 429):
             return EngineError(message)
         pause = _pause(error.response.headers.get("retry-after", ""))
