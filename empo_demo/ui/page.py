@@ -8,12 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from gradio_client import utils as client_utils
 from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
@@ -27,7 +25,8 @@ from empo_demo.settings import Settings
 from empo_demo.ui.arena_tab import components as arena_tab
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.explore import explore_tab
-from empo_demo.ui.serving import endpoints, export_route, lanes
+from empo_demo.ui.serving import endpoints, export_route
+from empo_demo.ui.serving.gradio_patches import Page, install_lanes, progress_only_on, walled
 from empo_demo.ui.serving.health import Health
 from empo_demo.ui.serving.middleware import Doors, Guard, PackedPage, on_space
 from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
@@ -71,7 +70,7 @@ def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: 
     `outermost` are ASGI middlewares around all others; `more` goes to Gradio's `launch`.
     """
     page = build(arena, lexicon)
-    threads = lanes.install(page, arena.settings)
+    threads = install_lanes(page, arena.settings)
     # uvicorn would believe X-Forwarded-For of 127.0.0.1; the Guard decides whom to believe.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     walls = [*outermost, Middleware(Health, arena=arena)]
@@ -107,7 +106,7 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
         "state_session_capacity": SESSIONS,
         "strict_cors": True,
         "app_kwargs": {
-            "lifespan": _walled(
+            "lifespan": walled(
                 [
                     *outermost,
                     Middleware(Guard, doors=Doors.of(settings, name)),
@@ -120,41 +119,6 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
             "openapi_url": None,
         },
     }
-
-
-def _walled(middlewares: Sequence[Middleware]) -> Any:
-    """A lifespan that puts `middlewares` around the app before it takes its first request.
-
-    Those of FastAPI's own option lie inside Gradio's, which answers other sites' preflights.
-    """
-
-    @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
-        app.user_middleware[:0] = middlewares
-        app.middleware_stack = app.build_middleware_stack()
-        yield
-
-    return lifespan
-
-
-class Page(gr.Blocks):
-    """Blocks that answers values of a wrong kind in one sentence, as a stranger may send them.
-
-    A value that names a file is of a wrong kind, wherever it stands: no handler takes files, and
-    Gradio would fetch the address that a stranger gives, keep what it finds, and serve it.
-    """
-
-    async def preprocess_data(self, block_fn: Any, inputs: Any, *values: Any, **more: Any) -> Any:
-        try:
-            client_utils.traverse(inputs, _refuse_file, client_utils.is_file_obj_with_meta)
-            return await super().preprocess_data(block_fn, inputs, *values, **more)
-        except Exception:
-            words = "One of the values is of a kind that cannot be used here."
-            raise gr.Error(words, print_exception=False) from None
-
-
-def _refuse_file(value: Any) -> None:
-    raise ValueError(f"No file is taken here: {str(value)[:80]}")
 
 
 def build(arena: Arena, lexicon: Any) -> gr.Blocks:
@@ -212,19 +176,8 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             return {badge: shown, timer: gr.update(active=not done)}
 
         timer.tick(watch, [session], [badge, timer], **_PRIVATE)
-    _progress_on(badge, page)
+    progress_only_on(badge, page)
     return page
-
-
-def _progress_on(place: gr.HTML, page: gr.Blocks) -> None:
-    """Name `place` as the only component that may show the progress of calls that show none.
-
-    Otherwise Gradio's script copies all properties of all outputs at each frame of a stream, also
-    for earlier calls. That is more work for the browser than all the rest of an answer.
-    """
-    for fn in page.fns.values():
-        if fn.show_progress == "hidden":
-            fn.show_progress_on = [place]
 
 
 def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
