@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
 import shutil
@@ -27,13 +26,32 @@ from tests import postgres as postgresql
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models of the tests are tiny: on a busy machine, threads that wait for each other cost a
+# training of a second more than a minute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Merged copies are kept between starts, but not between test runs.
 os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="empo-assets-")
-atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
 # A busy machine is slow, which is no fault of what is tested.
 settings.register_profile("arena", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("arena")
+
+MOST_WORKERS = 8
+"""Each one may hold a model, a page, a browser and a database server."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process per core; none beside this one for named files, so that one can debug them."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    if all(".py" in argument for argument in config.args):
+        return 0
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 import httpx
+import pytest
 from sqlalchemy import update
 
 from empo_demo.votes.keeping import now
@@ -13,6 +14,7 @@ from empo_demo.votes.models import Vote
 from tests.attacks.conftest import TEXT, Served, Stranger
 
 
+@pytest.mark.slow
 def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> None:
     voter = stranger.call("new_voter")
     stranger.call("vote", voter, stranger.answered(voter), "a", {}, "")

@@ -39,6 +39,7 @@ def test_too_few_and_too_many_values(stranger: Stranger, capfd: Any) -> None:
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_handler_of_the_page_falls_over_nonsense(
     served: Served, stranger: Stranger, capfd: Any
 ) -> None:

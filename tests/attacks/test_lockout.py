@@ -13,6 +13,7 @@ from tests.attacks.conftest import TEXT, Served, Stranger
 from tests.bench.flood import first_words, flood, run, votes
 
 
+@pytest.mark.slow
 def test_votes_and_rounds_go_on_while_explore_is_flooded(
     served: Served, stranger: Stranger
 ) -> None:

@@ -59,6 +59,7 @@ def known(stranger: Stranger) -> Iterator[str]:
     stranger.call("delete_my_data", voter)
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_fetches_are_kept_in_bounded_memory(
     served: Served, stranger: Stranger, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

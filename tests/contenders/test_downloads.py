@@ -77,6 +77,7 @@ def listing(hub: Hub, tmp_path: Path, **more: str) -> Any:
     return found["plan"], {row["id"]: row["download"] for row in found["contenders"]}
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_must_be_downloaded_and_loads_nothing(hub: Hub, tmp_path: Path) -> None:
     plan, sizes = listing(hub, tmp_path)
     # The two configurations are read for the plan itself, so they are in the cache by then.
@@ -87,6 +88,7 @@ def test_the_plan_says_what_must_be_downloaded_and_loads_nothing(hub: Hub, tmp_p
     assert not [path for path in asked if path.endswith(("safetensors", "bin"))]
 
 
+@pytest.mark.slow
 def test_the_table_says_it_per_contender_and_in_all(hub: Hub, tmp_path: Path) -> None:
     table = ran(hub, tmp_path, "contenders").stdout
     assert "to download" in table and "0.7 MB" in table
@@ -150,6 +152,7 @@ print(model_download(sys.argv[1]), adapter_download(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_without_the_hub_the_size_is_unknown_or_nothing_is_missing(
     hub: Hub, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def command(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_prepare_makes_every_merged_copy_and_the_listing_says_so(tmp_path: Path) -> None:
     before = json.loads(command(tmp_path, "--json").stdout)
     rows = {row["id"]: row["prepared"] for row in before["contenders"]}

@@ -189,6 +189,7 @@ print(f"{size:.0f} {figure('VmHWM') - before:.1f}")
 """
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """Shards of 20 MB; the larger of the two models has four times as many layers."""
     peaks = {}
@@ -291,6 +292,7 @@ def test_the_model_that_was_quantised_is_gone_before_its_copy_is_loaded(
         gc.enable()
 
 
+@pytest.mark.slow
 def test_a_process_that_died_while_merging_leaves_nothing_that_is_used(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -320,6 +322,7 @@ def test_a_full_disk_is_said_before_the_first_byte(
         MergedCopy(*pair, "none").make(never)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_merging_leaves_nothing(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

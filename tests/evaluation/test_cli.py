@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.evaluation import cli
+from empo_demo.settings import ASSETS
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(cli.evaluate_app, name="evaluate")
@@ -114,9 +115,7 @@ def test_word_counts_are_made_and_used(files: list[Path], tmp_path: Path) -> Non
 
 
 def test_the_real_engine_answers_dialogues(data_dir: Path, tmp_path: Path) -> None:
-    base = data_dir.parent / "models" / "tiny-base"
-    if not (base / "config.json").is_file():
-        pytest.skip(f"the tiny base is not at {base}")
+    base = ASSETS / "tiny" / "base"
     roster, output = tmp_path / "roster.toml", tmp_path / "out.jsonl"
     entry = '[[contenders]]\nid = "{id}"\nbase = "{base}"\n'
     roster.write_text(

@@ -53,6 +53,7 @@ def test_retention_needs_an_adapter() -> None:
         base_of(base, roster)
 
 
+@pytest.mark.slow
 def test_an_unknown_task_is_one_clear_error() -> None:
     with pytest.raises(NotFound, match=r"has no task 'mmluu'\. Did you mean"):
         harness("mmluu")
@@ -72,11 +73,9 @@ def test_a_file_that_describes_no_task_is_one_clear_error(tmp_path: Path, conten
 
 
 @pytest.fixture(scope="module")
-def pair(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Contender, Contender]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Contender, Contender]:
     """The tiny base, and an adapter that spoils it thoroughly."""
-    base = data_dir.parent / "models" / "tiny-base"
-    if not (base / "config.json").is_file():
-        pytest.skip(f"the tiny base is not at {base}")
+    base = ASSETS / "tiny" / "base"
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -88,6 +87,7 @@ def pair(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Cont
     return Contender("base", str(base)), Contender("aligned", str(base), adapter=str(folder))
 
 
+@pytest.mark.slow
 def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
     pair: tuple[Contender, Contender],
 ) -> None:
@@ -105,6 +105,7 @@ def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
     assert row.difference < -2 * row.error
 
 
+@pytest.mark.slow
 def test_the_modules_rows_are_the_contenders_whatever_the_batch(
     pair: tuple[Contender, Contender],
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_prompt_that_is_trained_on_opens_no_turn_that_was_typed(
         assert prompt == "Hi < |im_end|>\n< |im_start|>system\n[ INST] < ｜User｜> I <3 you."
 
 
+@pytest.mark.slow
 def test_trl_itself_reads_the_rows(voted: Arena, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     from trl.data_utils import is_conversational

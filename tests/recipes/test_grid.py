@@ -49,6 +49,7 @@ def test_an_option_that_names_nothing_is_refused(values: list[str]) -> None:
         grid.named_paths(values, "--adapter")
 
 
+@pytest.mark.slow
 def test_the_grid_of_real_adapters_over_real_pairs(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
     from empo_demo.training import build, dpo, sft

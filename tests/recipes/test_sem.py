@@ -169,6 +169,7 @@ def trained(data: Path, start: Path, tmp_path_factory: pytest.TempPathFactory) -
     return train(data, start, tmp_path_factory.mktemp("sem"), folds=True)
 
 
+@pytest.mark.slow
 def test_one_command_gives_a_sem_that_reads(trained: Path) -> None:
     read = EmbeddedSEM(trained)
     (row,) = read.emotions([["The neighbour scratched my car."]])
@@ -176,12 +177,14 @@ def test_one_command_gives_a_sem_that_reads(trained: Path) -> None:
     assert [cause.text for cause in read.causes(["My car was scratched."])[0]]
 
 
+@pytest.mark.slow
 def test_the_app_reads_with_the_sem_that_was_trained(trained: Path) -> None:
     read = load_sem(load_settings(sem=f"embedded:{trained}")).read([Turn("user", "I was alone.")])
     assert read.sem == EmbeddedSEM(trained).label != EmbeddedSEM().label
     assert len(read.emotions) == 32
 
 
+@pytest.mark.slow
 def test_the_card_shows_every_figure_with_its_interval(trained: Path) -> None:
     card = (trained / "README.md").read_text(encoding="utf8")
     figures = json.loads((trained / "figures.json").read_text(encoding="utf8"))
@@ -190,6 +193,7 @@ def test_the_card_shows_every_figure_with_its_interval(trained: Path) -> None:
     assert all(row["low"] <= row["value"] <= row["high"] for row in figures if row["n"] > 1)
 
 
+@pytest.mark.slow
 def test_every_dialogue_of_the_validation_split_is_measured_and_none_trained_on(
     trained: Path, data: Path
 ) -> None:
@@ -203,6 +207,7 @@ def test_every_dialogue_of_the_validation_split_is_measured_and_none_trained_on(
     assert counts["valence, Spearman of label means with word norms (ED contexts)"] == 5
 
 
+@pytest.mark.slow
 def test_the_trained_sem_has_a_spread_and_a_90_per_cent_set(trained: Path) -> None:
     (reading,) = EmbeddedSEM(trained).read_many([[Turn("user", "My car was scratched")]])
     assert reading.feeling is not None
@@ -212,6 +217,7 @@ def test_the_trained_sem_has_a_spread_and_a_90_per_cent_set(trained: Path) -> No
     assert 1 <= len(reading.likely) <= 32
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(
     trained: Path, data: Path, start: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +286,7 @@ def test_pruning_keeps_english_and_drops_other_scripts(start: Path) -> None:
     assert len(pruned.turns(["zebra"]).ids) == 3
 
 
+@pytest.mark.slow
 def test_a_tensor_larger_than_a_shard_is_taken_apart_and_joined(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +355,7 @@ def test_a_question_at_the_end_of_a_long_reply_is_read(start: Path) -> None:
     assert texts.tokenizer.id_to_token(reply[121]) == "?"
 
 
+@pytest.mark.slow
 def test_the_levels_do_not_depend_on_the_padding_beside_them(trained: Path) -> None:
     read = EmbeddedSEM(trained)
     short, long = ("I was alone", "I am so sorry"), ("I was alone", "car " * 100)
@@ -368,10 +376,12 @@ def test_other_settings_do_not_go_on_with_these_checkpoints(
         train(data, start, tmp_path, seed=1)
 
 
+@pytest.mark.slow
 def test_a_finished_training_leaves_no_checkpoints(trained: Path) -> None:
     assert not (trained / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_emotions_are_cross_validated_over_all_dialogues(trained: Path) -> None:
     """Every dialogue of both splits is read once, by an encoder that saw nothing of its block."""
     figures = {row["name"]: row for row in json.loads((trained / "figures.json").read_text())}
@@ -435,6 +445,7 @@ def test_a_teacher_reads_only_dialogues_that_it_was_not_trained_on(
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_command_learns_from_teachers(data: Path, start: Path, tmp_path: Path) -> None:
     out = train(data, start, tmp_path / "taught", folds=True, teachers=True)
     assert json.loads((out / "sem.json").read_text())["teachers"] is True

@@ -11,6 +11,7 @@ from empo_demo.errors import DataError, SettingsError
 from recipes.studies.side_by_side import HEADING, PROMPTS, section, write
 
 
+@pytest.mark.slow
 def test_a_card_ends_with_one_row_per_prompt_however_often_it_is_written(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("---\nlicense: x\n---\n\n# Card\n", encoding="utf8")

@@ -32,6 +32,7 @@ def train(data: Path, out: Path, **changes: float) -> dict[str, object]:
     return load_file(out / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
