@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.empathy.encoder import SemNet, Text, Texts, last_turn, mean
+from empo_demo.empathy.seen import fold_of, kept_back
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem.corpora import by_length
-from recipes.sem.folds import FOLDS, fold_of, kept_back
+from recipes.sem.folds import cross_validate
 
 SHARES = (1.0, 0.9, 0.8)
 """Candidates: the share of the trained weights in the encoder's average with its start."""
@@ -97,13 +98,14 @@ def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> 
     x = torch.cat([states, recent], 1)
     labels = torch.tensor([item.label for item in items])
     folds = np.array([fold_of(item.conversation) for item in items])
-    rows = np.zeros((len(items), len(EMOTIONS)))
-    likely = np.zeros_like(rows, dtype=bool)
-    for fold in range(FOLDS):
-        own, rest = folds == fold, folds != fold
-        penalty, heat, bound = settings(net, x[rest], labels[rest], folds[rest])
-        head = refit(net, x[rest], labels[rest], penalty)
-        rows[own], likely[own] = answers(x[own], head, heat, bound)
+
+    def read_fold(_: int, own: list[int], others: list[int]) -> list[tuple[Values, Values]]:
+        penalty, heat, bound = settings(net, x[others], labels[others], folds[others])
+        head = refit(net, x[others], labels[others], penalty)
+        return list(zip(*answers(x[own], head, heat, bound), strict=True))
+
+    both = zip(*cross_validate(folds.tolist(), read_fold), strict=True)
+    rows, likely = (np.array(column) for column in both)
     penalty, heat, bound = settings(net, x, labels, folds)
     weight, bias = refit(net, x, labels, penalty)
     size = states.shape[1]
@@ -172,11 +174,7 @@ def settings(
     """
     found = []
     for penalty in PENALTIES:
-        said = torch.zeros(len(x), len(EMOTIONS))
-        for fold in np.unique(folds):
-            own = folds == fold
-            if not own.all():
-                said[own] = _said(x[own], refit(net, x[~own], labels[~own], penalty))
+        said = _held_out(net, x, labels, folds, penalty)
         heat = temperature(said, labels)
         found.append((float(F.cross_entropy(said.double() / heat, labels)), penalty, heat, said))
     _, penalty, heat, said = min(found, key=lambda row: row[0])
@@ -185,6 +183,19 @@ def settings(
     # Split conformal prediction: this many of the held-out probabilities may be below the bound.
     place = int(np.floor((1 - COVERED) * (len(right) + 1))) - 1
     return penalty, heat, float(right[max(0, place)])
+
+
+def _held_out(
+    net: SemNet, x: torch.Tensor, labels: torch.Tensor, folds: Values, penalty: float
+) -> torch.Tensor:
+    """(n, 32) logits, each fold's by a head that was fitted on the others; 0 if there is one."""
+
+    def read(_: int, own: list[int], others: list[int]) -> list[torch.Tensor]:
+        if not others:
+            return list(torch.zeros(len(own), len(EMOTIONS)))
+        return list(_said(x[own], refit(net, x[others], labels[others], penalty)))
+
+    return torch.stack(cross_validate(folds.tolist(), read))
 
 
 def _said(x: torch.Tensor, head: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

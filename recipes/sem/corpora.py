@@ -1,6 +1,6 @@
 """The SEM's training examples: emotions, sentiment, cause words, EPITOME levels.
 
-EmoCause's situations are dialogues of ED-valid: `folds.fold_of` splits both alike.
+EmoCause's situations are dialogues of ED-valid: `empathy.seen.fold_of` splits both alike.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from empo_demo.empathy.encoder import SemNet, Texts
+from empo_demo.empathy.seen import fold_of
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem import quality
 from recipes.sem.choice import (
@@ -31,7 +32,7 @@ from recipes.sem.choice import (
     rows_of,
     settings,
 )
-from recipes.sem.folds import FOLDS, fold_of, outer_fold, tunes
+from recipes.sem.folds import cross_validate, kept, outer_fold, tunes
 from recipes.sem.intervals import Figure
 from recipes.sem.teachers import learn_emotions
 from recipes.sem.tune import Example
@@ -48,27 +49,32 @@ def cross_validate_emotions(
     train, valid = (read_conversations(data, split) for split in ("train", "valid"))
     both = [*train, *valid]
     start = copy.deepcopy(net.state_dict())
-    items: list[Item] = []
-    rows: list[np.ndarray] = []
-    likely: list[np.ndarray] = []
-    for fold in range(FOLDS):
-        own = items_of([c for c in both if outer_fold(c.conv_id) == fold], texts)
-        kept = work / f"fold-{fold}.npz"
-        if own and not kept.is_file():
-            rest = [c for c in both if outer_fold(c.conv_id) != fold]
-            part = _read_fold(
-                net, origin, texts, rest, own, feeling, work, fold,
-                epochs=epochs, seed=seed, teachers=teachers,
-            )  # fmt: skip
-            np.savez_compressed(kept, probabilities=part[0].astype(np.float32), likely=part[1])
+    # Fold by fold, as the intervals of the figures draw in the order of the items.
+    items = sorted(items_of(both, texts), key=lambda item: outer_fold(item.conversation))
+
+    def read(fold: int, own: list[int], _: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        def anew() -> tuple[np.ndarray, np.ndarray]:
+            probabilities, likely = _read_fold(
+                net,
+                origin,
+                texts,
+                [c for c in both if outer_fold(c.conv_id) != fold],
+                [items[i] for i in own],
+                feeling,
+                work,
+                fold,
+                epochs=epochs,
+                seed=seed,
+                teachers=teachers,
+            )
             net.load_state_dict(start)
-        if own:
-            items += own
-            with np.load(kept) as part:
-                rows.append(part["probabilities"])
-                likely.append(part["likely"])
-    read = np.concatenate(rows), np.concatenate(likely)
-    return _figures(items, *read, train, {c.conv_id for c in valid})
+            return probabilities.astype(np.float32), likely
+
+        return list(zip(*kept(work / f"fold-{fold}.npz", anew), strict=True))
+
+    rows = cross_validate([outer_fold(item.conversation) for item in items], read)
+    probabilities, likely = (np.array(column) for column in zip(*rows, strict=True))
+    return _figures(items, probabilities, likely, train, {c.conv_id for c in valid})
 
 
 def _read_fold(

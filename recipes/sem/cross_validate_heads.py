@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,11 @@ import torch
 
 from empo_demo.empathy.causes import most_marks
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
+from empo_demo.empathy.seen import FOLDS, fold_of
 from empo_demo.empathy.words import is_content
 from empo_demo.progress import progress
 from recipes.sem import corpora
-from recipes.sem.folds import FOLDS, fold_of
+from recipes.sem.folds import cross_validate, kept
 from recipes.sem.heads import fit_causes, fit_levels
 from recipes.sem.intervals import Figure, figure, interval
 
@@ -41,21 +41,22 @@ def cross_validate_causes(
 
     The scale of the shipped head comes from all folds' held-out words.
     """
-    folds = np.array([fold_of(example.conv_id) for example in examples])
-    logits: list[list[float]] = [[] for _ in examples]
-    for fold in range(FOLDS):
+    folds = [fold_of(example.conv_id) for example in examples]
+
+    def read_logits(fold: int, own: list[int], others: list[int]) -> list[list[float]]:
         fresh = copy.deepcopy(net)
-        fit_causes(fresh, [e for e, f in zip(examples, folds, strict=True) if f != fold], seed=seed)
-        own = np.flatnonzero(folds == fold).tolist()
-        for i in progress(own, f"cause words, fold {fold + 1} of {FOLDS}"):
-            logits[i] = word_logits(fresh, examples[i])
-    chances: list[list[float]] = [[] for _ in examples]
-    for fold in range(FOLDS):
-        scale, shift = calibrated(examples, logits, folds != fold)
-        for i in np.flatnonzero(folds == fold).tolist():
-            chances[i] = [1 / (1 + float(np.exp(-scale * x - shift))) for x in logits[i]]
-    every = np.ones(len(examples), dtype=bool)
-    return calibrated(examples, logits, every), _cause_figures(examples, chances)
+        fit_causes(fresh, [examples[i] for i in others], seed=seed)
+        title = f"cause words, fold {fold + 1} of {FOLDS}"
+        return [word_logits(fresh, examples[i]) for i in progress(own, title)]
+
+    logits = cross_validate(folds, read_logits)
+
+    def read_chances(_: int, own: list[int], others: list[int]) -> list[list[float]]:
+        scale, shift = calibrated(examples, logits, others)
+        return [[1 / (1 + float(np.exp(-scale * x - shift))) for x in logits[i]] for i in own]
+
+    chances = cross_validate(folds, read_chances)
+    return calibrated(examples, logits, range(len(examples))), _cause_figures(examples, chances)
 
 
 def word_logits(net: SemNet, example: corpora.CauseExample) -> list[float]:
@@ -74,12 +75,12 @@ def word_logits(net: SemNet, example: corpora.CauseExample) -> list[float]:
 def calibrated(
     examples: Sequence[corpora.CauseExample],
     logits: Sequence[Sequence[float]],
-    which: np.ndarray,
+    which: Iterable[int],
 ) -> tuple[float, float]:
     """Scale and shift of a logistic regression of "a person marked it" on content words' logits."""
     rows = [
         (logit, float(word in examples[i].causes))
-        for i in np.flatnonzero(which).tolist()
+        for i in which
         for word, logit in enumerate(logits[i])
         if is_content(examples[i].words[word])
     ]
@@ -170,20 +171,18 @@ def cross_validate_levels(
 
     A fold's levels are kept in `work` and not made again.
     """
-    folds = np.array([fold_of_seeker(pair.seeker) for pair in pairs])
-    said = np.zeros((len(pairs), len(MECHANISMS)), dtype=int)
-    work.mkdir(parents=True, exist_ok=True)
-    for fold in range(SEEKER_FOLDS):
-        own = np.flatnonzero(folds == fold).tolist()
-        kept = work / f"epitome-{fold}.json"
-        if own and not kept.is_file():
+
+    def read(fold: int, own: list[int], others: list[int]) -> list[np.ndarray]:
+        def anew() -> list[np.ndarray]:
             fresh = copy.deepcopy(net)
-            others = [pairs[i] for i in np.flatnonzero(folds != fold).tolist()]
-            fit_levels(fresh, others, seed=seed, title=f" fold {fold + 1} of {SEEKER_FOLDS}")
-            kept.write_text(json.dumps(predict(fresh, [pairs[i] for i in own])), encoding="utf8")
-        if own:
-            said[own] = json.loads(kept.read_text(encoding="utf8"))
-    return level_figures(pairs, said)
+            title = f" fold {fold + 1} of {SEEKER_FOLDS}"
+            fit_levels(fresh, [pairs[i] for i in others], seed=seed, title=title)
+            return [np.array(predict(fresh, [pairs[i] for i in own]))]
+
+        return list(kept(work / f"epitome-{fold}.npz", anew)[0])
+
+    said = cross_validate([fold_of_seeker(pair.seeker) for pair in pairs], read)
+    return level_figures(pairs, np.array(said))
 
 
 def predict(net: SemNet, pairs: Sequence[corpora.Pair]) -> list[list[int]]:

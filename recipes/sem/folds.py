@@ -1,35 +1,51 @@
-"""Which dialogues the SEM's figures are measured on: folds by conversation, for all heads alike.
+"""Cross-validation: each example is read by what was fitted without its fold.
 
-EmoCause annotates situations of ED-valid, so all heads share one split of its dialogues: whatever
-is chosen for a fold's figures (share, temperature, marks) is chosen on the other folds. The
-encoder sees no dialogue of ED-valid at all, and not those of ED-train that `kept_back` names.
+All dialogues of a block of neighbouring tasks share a fold where the encoder is trained, so that
+those of one writer do. Which dialogues the shipped SEM has seen says `empo_demo.empathy.seen`.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-FOLDS = 3
-REPORTING = 2
-"""The fold of ED-valid that `python -m recipes.studies hef` uses."""
+import numpy as np
+
+from empo_demo.empathy.seen import FOLDS, block, number_of
+
 PARTS = 12
 """Parts of the blocks: four make an outer fold, one of the other eight chooses for it."""
-BLOCK = 400
-"""The number of neighbouring tasks of EmpatheticDialogues in one block; see `block`."""
-KEPT_BACK = 10
-"""One of this many tasks of ED-train is kept back."""
+Row = TypeVar("Row")
 
 
-def fold_of(conv_id: str) -> int:
-    """The fold, 0 to 2, of the dialogue `conv_id`: SHA-256 of the id, modulo 3."""
-    return _number(conv_id) % FOLDS
+def cross_validate(
+    folds: Sequence[int], read: Callable[[int, list[int], list[int]], Sequence[Row]]
+) -> list[Row]:
+    """What was read of each example, in the order of the examples, `folds` being their folds.
+
+    `read(fold, own, others)` fits on the examples at `others` and reads those at `own`; whatever it
+    chooses, it chooses on `others`.
+    """
+    found: dict[int, Row] = {}
+    for fold in sorted(set(folds)):
+        own = [i for i, its in enumerate(folds) if its == fold]
+        others = [i for i, its in enumerate(folds) if its != fold]
+        found.update(zip(own, read(fold, own, others), strict=True))
+    return [found[i] for i in range(len(folds))]
+
+
+def kept(path: Path, read: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """The arrays of `read`; a killed run finds them in `path`, and does not make them again."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, *read())
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
 def outer_fold(conv_id: str) -> int:
-    """The fold, 0 to 2, of a dialogue where emotions are cross-validated: by its block of tasks.
-
-    All dialogues of `BLOCK` neighbouring tasks share a fold, so that those of one writer do.
-    """
+    """The fold, 0 to 2, of a dialogue where emotions are cross-validated: by its block of tasks."""
     return _part(conv_id) % FOLDS
 
 
@@ -44,23 +60,4 @@ def tunes(conv_id: str, fold: int) -> bool:
 
 
 def _part(conv_id: str) -> int:
-    return int(block(conv_id)) % PARTS if block(conv_id).isdigit() else _number(conv_id) % PARTS
-
-
-def block(conv_id: str) -> str:
-    """The block of neighbouring tasks of a dialogue, or its id where it names no task.
-
-    A writer did many tasks in a row and reads alike in all of them; the data does not name the
-    writers, but the tasks (`hit:N_conv:M`) are numbered in the order in which they were done.
-    """
-    task = conv_id.split("_")[0].removeprefix("hit:")
-    return str(int(task) // BLOCK) if task.isdigit() else conv_id
-
-
-def kept_back(conv_id: str) -> bool:
-    """Whether a dialogue of ED-train is kept from training, with all of its task (`hit:N`)."""
-    return _number(conv_id.split("_")[0]) % KEPT_BACK == 0
-
-
-def _number(text: str) -> int:
-    return int(hashlib.sha256(text.encode()).hexdigest(), 16)
+    return int(block(conv_id)) % PARTS if block(conv_id).isdigit() else number_of(conv_id) % PARTS

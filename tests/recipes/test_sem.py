@@ -15,6 +15,7 @@ import torch
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.plugins import load_sem
+from empo_demo.empathy.seen import kept_back
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
@@ -37,7 +38,7 @@ from recipes.sem.cross_validate_heads import (
     macro_f1,
     marks,
 )
-from recipes.sem.folds import kept_back, outer_fold, tunes
+from recipes.sem.folds import outer_fold, tunes
 from recipes.sem.intervals import blocks, figure, interval, widened
 from recipes.sem.quality import calibration_error
 
@@ -521,7 +522,7 @@ def test_a_weight_becomes_the_share_of_words_that_people_mark() -> None:
         for i in range(400)
     ]
     logits = [[3.0, -1.0]] * 400
-    scale, shift = calibrated(rows, logits, np.ones(400, dtype=bool))
+    scale, shift = calibrated(rows, logits, range(400))
     chance = 1 / (1 + np.exp(-scale * 3.0 - shift))
     assert chance == pytest.approx(0.75, abs=0.01)
 

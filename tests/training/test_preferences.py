@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.empathy.emotions import EMOTIONS, OPPOSITE
+from empo_demo.empathy.seen import fold_of
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.training import build as building
 from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.preferences import CONTROLS, build
-from recipes.sem.folds import fold_of
 
 
 def conversation(number: int, emotion: str, turns: int) -> Conversation:
