@@ -60,6 +60,11 @@ def _attention(voter: str, rounds: list[Round]) -> Attention:
         return Attention(voter[:12], len(rounds), 0, 0, 0.0, (0.0, 1.0), False)
     low, high = binomtest(hits, len(checks)).proportion_ci(method="wilson")
     return Attention(
-        voter[:12], len(rounds), len(checks), hits, hits / len(checks),
-        (float(low), float(high)), bool(high < GUESSING),
-    )  # fmt: skip
+        voter[:12],
+        len(rounds),
+        len(checks),
+        hits,
+        hits / len(checks),
+        (float(low), float(high)),
+        bool(high < GUESSING),
+    )

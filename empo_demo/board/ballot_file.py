@@ -101,7 +101,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is no whole Parquet file: {error}.") from None
+        raise DataError(f"{path} is not a whole Parquet file: {error}.") from None
     yield from enumerate(rows, start=1)
 
 
@@ -123,12 +123,17 @@ def _from_table(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `votes export --format csv` or `parquet`, with the columns of a ballot."""
     shown = [name for name in ("chips", "plots") if truth(str(row.get(f"show_{name}") or ""))]
     return {
-        "round": row.get("round_id"), "voter": row.get("voter"), "verdict": row.get("verdict"),
-        "a": row.get("a_contender"), "b": row.get("b_contender"), "time": row.get("time"),
+        "round": row.get("round_id"),
+        "voter": row.get("voter"),
+        "verdict": row.get("verdict"),
+        "a": row.get("a_contender"),
+        "b": row.get("b_contender"),
+        "time": row.get("time"),
         "len_a": len(str(row.get("a_text") or "").split()),
         "len_b": len(str(row.get("b_text") or "").split()),
-        "exposure": "+".join(shown) or "nothing", "ratings": row.get("ratings"),
-    }  # fmt: skip
+        "exposure": "+".join(shown) or "nothing",
+        "ratings": row.get("ratings"),
+    }
 
 
 def _check_rounds(ballots: list[Ballot], path: Path) -> None:
@@ -158,10 +163,17 @@ def ballot_of(row: Any) -> Ballot:
     if row["a"] == row["b"]:
         raise ValueError(f"a and b are both {row['a']!r}; two contenders are expected.")
     return Ballot(
-        str(row["round"]), str(row["voter"]), row["a"], row["b"], row["verdict"],
-        _length(row, "len_a"), _length(row, "len_b"), _time(row), row.get("exposure"),
+        str(row["round"]),
+        str(row["voter"]),
+        row["a"],
+        row["b"],
+        row["verdict"],
+        _length(row, "len_a"),
+        _length(row, "len_b"),
+        _time(row),
+        row.get("exposure"),
         _ratings(row),
-    )  # fmt: skip
+    )
 
 
 def _length(row: dict[str, Any], name: str) -> float | None:

@@ -63,23 +63,27 @@ class Board:
             {
                 "contender": label_of(one.one, self.labels),
                 "against": label_of(one.other, self.labels),
-                "won": str(one.wins), "lost": str(one.losses), "ties": str(one.ties),
+                "won": str(one.wins),
+                "lost": str(one.losses),
+                "ties": str(one.ties),
                 "both bad": str(one.both_bad),
             }
             for one in self.matrix
             if one.one < one.other
-        ]  # fmt: skip
+        ]
 
     def sliders_table(self) -> list[Row]:
         return [
             {
-                "contender": label_of(name, self.labels), "slider": dimension,
-                "mean": f"{cell['mean']:.1f}", "95 %": span(cell["interval"], "{:.1f}"),
+                "contender": label_of(name, self.labels),
+                "slider": dimension,
+                "mean": f"{cell['mean']:.1f}",
+                "95 %": span(cell["interval"], "{:.1f}"),
                 "ratings": str(cell["n"]),
             }
             for name, cells in self.sliders.items()
             for dimension, cell in cells.items()
-        ]  # fmt: skip
+        ]
 
 
 def board(
@@ -120,13 +124,17 @@ def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
             counts[ballot.b, ballot.a, how] += 1
     return tuple(
         Meeting(
-            one, other, counts[one, other, "won"], counts[other, one, "won"],
-            counts[one, other, "tie"], counts[one, other, "both_bad"],
+            one,
+            other,
+            counts[one, other, "won"],
+            counts[other, one, "won"],
+            counts[one, other, "tie"],
+            counts[one, other, "both_bad"],
         )
         for one in ids
         for other in ids
         if one != other
-    )  # fmt: skip
+    )
 
 
 def _days(ballots: Sequence[Ballot]) -> tuple[tuple[str, int], ...]:

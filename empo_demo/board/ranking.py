@@ -100,9 +100,9 @@ def design_of(
 
     The side and length columns are left out if the data cannot separate them from the others.
     """
-    kept = [i for i, ballot in enumerate(ballots) if VERDICTS[ballot.verdict].outcome is not None]
-    rows = [ballots[i] for i in kept]
-    names = [rows[j].voter if clusters is None else clusters[i] for j, i in enumerate(kept)]
+    places = [i for i, ballot in enumerate(ballots) if VERDICTS[ballot.verdict].outcome is not None]
+    rows = [ballots[i] for i in places]
+    names = [rows[j].voter if clusters is None else clusters[i] for j, i in enumerate(places)]
     ids = tuple(sorted({side for ballot in ballots for side in (ballot.a, ballot.b)}))
     where = {name: i for i, name in enumerate(ids)}
     sides = np.array([(where[row.a], where[row.b]) for row in rows], dtype=np.intp).reshape(-1, 2)

@@ -53,9 +53,14 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     words = {True: "prepared", False: "not yet", None: "-"}
     for row in listing["contenders"]:
         table.add_row(
-            row["id"], row["strategy"], f"{row['weight']:g}", row["revision"],
-            words[row["prepared"]], downloaded(row["download"]), row["trial"] or "-",
-        )  # fmt: skip
+            row["id"],
+            row["strategy"],
+            f"{row['weight']:g}",
+            row["revision"],
+            words[row["prepared"]],
+            downloaded(row["download"]),
+            row["trial"] or "-",
+        )
     Console(markup=False).print(table)
     typer.echo(lines)
 

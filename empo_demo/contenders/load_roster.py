@@ -36,7 +36,7 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
     if the roster cannot open a round.
     """
     roster = _recorded(settings) or read_roster(
-        _preset_path(settings.preset), served=_is_served(settings)
+        _preset_path(settings.preset), on_server=_on_server(settings)
     )
     _check_recording(roster, settings)
     roster = _with_own_models(roster, settings)
@@ -54,7 +54,7 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
     return replace(roster, contenders=revised)
 
 
-def _is_served(settings: Settings) -> bool:
+def _on_server(settings: Settings) -> bool:
     """Whether EMPO_ENGINE names servers."""
     return "://" in settings.engine
 
@@ -157,38 +157,39 @@ def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
     server, and without the models' configurations. The tiny models fit everywhere.
     """
     optional = [c for c in roster.contenders if c.optional]
-    if _is_served(settings) and optional:
-        return _with_what_is_served(roster, settings)
+    if _on_server(settings) and optional:
+        return _with_what_on_server(roster, settings)
     if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
         return roster
     from empo_demo.engine.planning.budget import plan_of
     from empo_demo.engine.planning.fits import fits, free_memory
 
-    kept = list(roster.contenders)
+    contenders = list(roster.contenders)
     try:
         while optional:
-            budget = plan_of(settings, roster, [c for c in kept if not c.predictions])
+            budget = plan_of(settings, roster, [c for c in contenders if not c.predictions])
             if fits(budget, free_memory(budget.device)):
                 break
             left_out = optional.pop()
-            kept.remove(left_out)
+            contenders.remove(left_out)
             log.warning("The contender %s is left out: its model does not fit.", left_out.id)
     except EngineError as error:
         log.warning("Whether all contenders fit is not known: %s", error)
         return roster
-    return replace(roster, contenders=tuple(kept))
+    return replace(roster, contenders=tuple(contenders))
 
 
-def _with_what_is_served(roster: Roster, settings: Settings) -> Roster:
+def _with_what_on_server(roster: Roster, settings: Settings) -> Roster:
     """`roster` without the optional contenders that no server has."""
     from empo_demo.engine.servers.remote import RemoteEngine
 
     servers = RemoteEngine(settings.engine, ())
     try:
         missing = [
-            c for c in roster.contenders
+            c
+            for c in roster.contenders
             if c.optional and not c.predictions and not servers.serves(c)
-        ]  # fmt: skip
+        ]
     finally:
         servers.close()
     for contender in missing:
@@ -207,11 +208,11 @@ def _with_own_models(roster: Roster, settings: Settings) -> Roster:
         return roster
     contenders = roster.contenders
     if settings.base is not None:
-        own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE", served=_is_served(settings))
+        own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE", on_server=_on_server(settings))
         contenders = _replace_base(roster, own, keep_aligned=settings.aligned is not None)
     if settings.aligned is not None:
         own = resolve_model(
-            settings.aligned, Path.cwd(), "EMPO_ALIGNED", served=_is_served(settings)
+            settings.aligned, Path.cwd(), "EMPO_ALIGNED", on_server=_on_server(settings)
         )
         contenders = _replace_aligned(roster, contenders, own)
     if not roster.tiny or settings.base is None:
@@ -229,15 +230,15 @@ def _with_own_models(roster: Roster, settings: Settings) -> Roster:
 def _replace_base(roster: Roster, own: str, *, keep_aligned: bool) -> tuple[Contender, ...]:
     first = _named(roster, "base") or roster.contenders[0]
     aligned = _named(roster, "aligned")
-    kept = []
+    contenders = []
     for contender in roster.contenders:
         is_aligned = aligned is not None and contender.adapter == aligned.adapter and keep_aligned
         if roster.tiny and contender.adapter is not None and not is_aligned:
             continue
         if contender.base == first.base:
             contender = replace(_called(contender, first, own, roster), base=own)
-        kept.append(contender)
-    return tuple(kept)
+        contenders.append(contender)
+    return tuple(contenders)
 
 
 def _called(contender: Contender, replaced: Contender, own: str, roster: Roster) -> Contender:

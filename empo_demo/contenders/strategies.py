@@ -133,9 +133,12 @@ def prepare(
 
 
 def after_thinking(
-    contender: Strategic, dialogue: Dialogue, reading: Reading | None, setting: Setting,
+    contender: Strategic,
+    dialogue: Dialogue,
+    reading: Reading | None,
+    setting: Setting,
     thought: str,
-) -> Prepared:  # fmt: skip
+) -> Prepared:
     """The messages for `contender` with the model's decision in `thought`."""
     return STRATEGIES[contender.strategy].after_thinking(dialogue, reading, setting, thought)
 

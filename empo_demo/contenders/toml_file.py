@@ -79,7 +79,7 @@ class _RosterTable(BaseModel):
     contenders: list[_ContenderTable] = Field(description="[[contenders]] tables")
 
 
-def read_roster(path: Path, *, files: Path | None = None, served: bool = False) -> Roster:
+def read_roster(path: Path, *, files: Path | None = None, on_server: bool = False) -> Roster:
     """The roster in the file at `path`, without revisions; `served` as in `resolve_model`.
 
     Predictions are in the folder `files`, by default beside `path`. A contender marked `optional`
@@ -89,7 +89,7 @@ def read_roster(path: Path, *, files: Path | None = None, served: bool = False) 
     folder = path.resolve().parent
     contenders = []
     for row in table.contenders:
-        contender = _contender(row, folder, path, files or folder, served=served)
+        contender = _contender(row, folder, path, files or folder, on_server=on_server)
         if contender is not None:
             contenders.append(contender)
     check_contenders(contenders, where=str(path))
@@ -177,7 +177,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def resolve_model(model: str, folder: Path, where: str, *, served: bool = False) -> str:
+def resolve_model(model: str, folder: Path, where: str, *, on_server: bool = False) -> str:
     """An existing folder as an absolute path, or an unchanged Hub id; else `SettingsError`.
 
     If a server has the models (`served`), it may call them as it likes: `gemma3:latest`.
@@ -185,7 +185,7 @@ def resolve_model(model: str, folder: Path, where: str, *, served: bool = False)
     path = folder / Path(model).expanduser()
     if path.is_dir():
         return str(path.resolve())
-    if served and model.strip():
+    if on_server and model.strip():
         return model
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise SettingsError(
@@ -207,8 +207,10 @@ def is_adapter(model: str) -> bool:
         return False  # a name that only a server knows
     from huggingface_hub import file_exists, try_to_load_from_cache
 
-    cached = [isinstance(try_to_load_from_cache(model, name), str) for name in
-              ("adapter_config.json", "config.json")]  # fmt: skip
+    cached = [
+        isinstance(try_to_load_from_cache(model, name), str)
+        for name in ("adapter_config.json", "config.json")
+    ]
     if any(cached):
         return cached[0]
     try:
@@ -229,7 +231,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def _contender(
-    row: _ContenderTable, folder: Path, path: Path, files: Path, *, served: bool
+    row: _ContenderTable, folder: Path, path: Path, files: Path, *, on_server: bool
 ) -> Contender | None:
     where = f"{path}, contender {row.id!r},"
     if not row.base and not row.predictions:
@@ -243,12 +245,14 @@ def _contender(
             raise SettingsError(f"{where} names the predictions {file}, but there is no such file.")
         contender = replace(contender, predictions=str(file.resolve()))
     if row.base:
-        contender = replace(contender, base=resolve_model(row.base, folder, where, served=served))
+        contender = replace(
+            contender, base=resolve_model(row.base, folder, where, on_server=on_server)
+        )
     if row.adapter:
         on_hub = "/" in row.adapter and _HUB_ID.fullmatch(row.adapter)
         if row.optional and not (folder / row.adapter).is_dir() and not on_hub:
             return None
-        adapter = resolve_model(row.adapter, folder, where, served=served)
+        adapter = resolve_model(row.adapter, folder, where, on_server=on_server)
         contender = replace(contender, adapter=adapter)
     return contender
 

@@ -68,7 +68,7 @@ def _parse(line: str) -> _Job | str:
 
 def _job(record: Any) -> _Job:
     if not isinstance(record, Mapping):
-        raise InvalidInput('The line is no JSON object; {"text": …} or its kin was expected.')
+        raise InvalidInput('The line is not a JSON object; {"text": …} or its kin was expected.')
     if "response" in record or "context" in record:
         return _Pair(_context(record.get("context")), _text(record.get("response"), "response"))
     if "tokens" in record:
@@ -133,8 +133,10 @@ def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     """The answers of jobs of several kinds. Each kind is one batch for the model."""
     found: dict[int, dict[str, Any]] = {}
     kinds: list[tuple[type, Callable[[SEM, list[Any]], list[dict[str, Any]]]]] = [
-        (_Dialogue, _read_dialogues), (_Words, _read_words), (_Pair, _grade_pairs),
-    ]  # fmt: skip
+        (_Dialogue, _read_dialogues),
+        (_Words, _read_words),
+        (_Pair, _grade_pairs),
+    ]
     for kind, answer in kinds:
         places = [place for place, job in enumerate(jobs) if isinstance(job, kind)]
         if places:

@@ -56,8 +56,8 @@ def choose(text: str, words: Sequence[tuple[int, int, float]]) -> tuple[Cause, .
     """The content words that a person would mark, in text order; at least the most probable one."""
     content = [word for word in words if is_content(text[word[0] : word[1]])]
     best = sorted(content, key=lambda word: -word[2])[: most_marks(len(words))]
-    kept = [word for word in best if word[2] >= MARKED] or best[:1]
-    return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(kept))
+    marks = [word for word in best if word[2] >= MARKED] or best[:1]
+    return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(marks))
 
 
 def most_marks(words: int) -> int:

@@ -1,7 +1,7 @@
 """The 32 emotions of EmpatheticDialogues: names, polar opposites, groups and colours.
 
 The groups are the eight petals of Plutchik's wheel. The opposites are those of EmPO's published
-code (arXiv 2406.19071). Some hold in one direction only, so `OPPOSITE` is no involution.
+code (arXiv 2406.19071). Some hold in one direction only, so `OPPOSITE` is not an involution.
 """
 
 from __future__ import annotations
@@ -11,27 +11,65 @@ from typing import Literal
 Group = Literal["joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation"]
 
 EMOTIONS: tuple[str, ...] = (
-    "afraid", "angry", "annoyed", "anticipating", "anxious", "apprehensive", "ashamed", "caring",
-    "confident", "content", "devastated", "disappointed", "disgusted", "embarrassed", "excited",
-    "faithful", "furious", "grateful", "guilty", "hopeful", "impressed", "jealous", "joyful",
-    "lonely", "nostalgic", "prepared", "proud", "sad", "sentimental", "surprised", "terrified",
+    "afraid",
+    "angry",
+    "annoyed",
+    "anticipating",
+    "anxious",
+    "apprehensive",
+    "ashamed",
+    "caring",
+    "confident",
+    "content",
+    "devastated",
+    "disappointed",
+    "disgusted",
+    "embarrassed",
+    "excited",
+    "faithful",
+    "furious",
+    "grateful",
+    "guilty",
+    "hopeful",
+    "impressed",
+    "jealous",
+    "joyful",
+    "lonely",
+    "nostalgic",
+    "prepared",
+    "proud",
+    "sad",
+    "sentimental",
+    "surprised",
+    "terrified",
     "trusting",
-)  # fmt: skip
+)
 """All labels in alphabetical order: the order of every model head and every stored vector."""
 
 INDEX: dict[str, int] = {label: position for position, label in enumerate(EMOTIONS)}
 
 _MUTUAL = (
-    ("afraid", "angry"), ("proud", "ashamed"), ("faithful", "jealous"), ("terrified", "furious"),
-    ("joyful", "sad"), ("embarrassed", "confident"), ("excited", "devastated"),
-    ("annoyed", "apprehensive"), ("lonely", "caring"), ("surprised", "anticipating"),
-    ("nostalgic", "hopeful"), ("disappointed", "impressed"), ("trusting", "disgusted"),
+    ("afraid", "angry"),
+    ("proud", "ashamed"),
+    ("faithful", "jealous"),
+    ("terrified", "furious"),
+    ("joyful", "sad"),
+    ("embarrassed", "confident"),
+    ("excited", "devastated"),
+    ("annoyed", "apprehensive"),
+    ("lonely", "caring"),
+    ("surprised", "anticipating"),
+    ("nostalgic", "hopeful"),
+    ("disappointed", "impressed"),
+    ("trusting", "disgusted"),
     ("anxious", "content"),
-)  # fmt: skip
+)
 _ONE_WAY = (
-    ("sentimental", "apprehensive"), ("grateful", "disgusted"), ("prepared", "anxious"),
+    ("sentimental", "apprehensive"),
+    ("grateful", "disgusted"),
+    ("prepared", "anxious"),
     ("guilty", "proud"),
-)  # fmt: skip
+)
 
 OPPOSITE: dict[str, str] = {
     **dict(_MUTUAL),

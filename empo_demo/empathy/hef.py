@@ -189,13 +189,13 @@ def clean_word(word: str) -> str:
     Letters, marks, digits, apostrophes, hyphens and joiners are kept; all else becomes a space. So
     text of a visitor enters a system message only as words, never as a role tag or markup.
     """
-    kept = "".join(
+    letters = "".join(
         character
         if unicodedata.category(character)[0] in "LMN" or character in "'’-\u200c\u200d"
         else " "
         for character in word
     )
-    return " ".join(kept.split())[:LONGEST_WORD].strip(" -'’")
+    return " ".join(letters.split())[:LONGEST_WORD].strip(" -'’")
 
 
 def wording(*, tiny: bool, two_step: bool = False) -> str:

@@ -23,9 +23,34 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _LEAST_WORDS = 4
 _LEAST_PROBABILITY = 0.6
 _CLOSELY_READ = (
-    "de", "es", "fr", "it", "pt", "nl", "sv", "da", "no", "nb", "fi", "pl", "cs", "tr", "ro", "hu",
-    "id", "vi", "ca", "hr", "sk", "et", "lt", "lv", "sq", "sw", "tl",
-)  # fmt: skip
+    "de",
+    "es",
+    "fr",
+    "it",
+    "pt",
+    "nl",
+    "sv",
+    "da",
+    "no",
+    "nb",
+    "fi",
+    "pl",
+    "cs",
+    "tr",
+    "ro",
+    "hu",
+    "id",
+    "vi",
+    "ca",
+    "hr",
+    "sk",
+    "et",
+    "lt",
+    "lv",
+    "sq",
+    "sw",
+    "tl",
+)
 
 
 def is_english(text: str) -> bool:

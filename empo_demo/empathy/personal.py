@@ -106,11 +106,11 @@ def find_personal(text: str, region: str = "US") -> tuple[Span, ...]:
         *_spans(_LOWER_ADDRESS, text, "address"),
         *_phones(text, region),
     ]
-    kept: list[Span] = []
+    apart: list[Span] = []
     for span in found:
-        if all(span.end <= other.start or span.start >= other.end for other in kept):
-            kept.append(span)
-    return tuple(sorted(kept, key=lambda span: span.start))
+        if all(span.end <= other.start or span.start >= other.end for other in apart):
+            apart.append(span)
+    return tuple(sorted(apart, key=lambda span: span.start))
 
 
 def mask_personal(text: str, region: str = "US") -> str:
@@ -135,7 +135,7 @@ def mask_words(
         """Where the boundary `at`, which no span crosses, lies in the masked text."""
         return at + sum(len(_MASKS[s.kind]) - (s.end - s.start) for s in spans if s.end <= at)
 
-    kept: dict[tuple[int, int], dict[str, Any]] = {}
+    by_place: dict[tuple[int, int], dict[str, Any]] = {}
     for word in words:
         start, end = int(word["start"]), int(word["end"])
         if not 0 <= start < end or text[start:end] != word["text"]:
@@ -143,8 +143,10 @@ def mask_words(
         hidden = [span for span in spans if span.start < end and start < span.end]
         low = place(min([start, *(span.start for span in hidden)]))
         high = place(max([end, *(span.end for span in hidden)]))
-        kept.setdefault((low, high), {**word, "start": low, "end": high, "text": masked[low:high]})
-    return list(kept.values())
+        by_place.setdefault(
+            (low, high), {**word, "start": low, "end": high, "text": masked[low:high]}
+        )
+    return list(by_place.values())
 
 
 def _spans(pattern: re.Pattern[str], text: str, kind: PersonalKind) -> list[Span]:

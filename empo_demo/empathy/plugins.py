@@ -1,7 +1,7 @@
 """SEMs by name, from the entry-point group `empo_demo.sem`.
 
 An entry point is a function ``(settings, argument) -> SEM``. `EMPO_SEM` holds its name, or
-``name:argument``. The SEM of a third party is put into a `Guarded`, which turns its faults into
+``name:argument``. The SEM of a third party is put into a `GuardedSEM`, which turns its faults into
 `SEMFailure`; then a round goes on without guidance. This module imports no model.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.guarded import Guarded, reason_of
+from empo_demo.empathy.guarded_sem import GuardedSEM, reason_of
 from empo_demo.errors import SEMFailure, SettingsError
 from empo_demo.settings import Settings, load_settings
 
@@ -64,10 +64,10 @@ def load_plugin(chosen: Settings | str) -> SEM:
     missing = [part for part in ("name", "revision", "read") if not hasattr(sem, part)]
     if missing:
         raise SettingsError(
-            f"EMPO_SEM holds {settings.sem!r}, but what it brings is no SEM: "
+            f"EMPO_SEM holds {settings.sem!r}, but what it brings is not a SEM: "
             f"it has no {' and no '.join(missing)}."
         )
-    guarded = Guarded(sem)
+    guarded = GuardedSEM(sem)
     try:
         guarded.trial()
     except SEMFailure as error:

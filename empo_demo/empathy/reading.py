@@ -1,7 +1,7 @@
 """The answer of a SEM: the emotions of a turn, its cause words, and how good it feels.
 
 `Reading` is what a SEM returns, what a round stores and what comes back from a file: pydantic reads
-its fields for the stored form. A plugin's own `Reading` is checked by `Guarded`, not when it is
+its fields for the stored form. A plugin's own `Reading` is checked by `GuardedSEM`, not when it is
 made.
 """
 

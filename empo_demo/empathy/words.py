@@ -32,7 +32,7 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 def is_content(word: str) -> bool:
-    """Whether `word` has content: it has a letter or digit and is no stop word."""
+    """Whether `word` has content: it has a letter or digit and is not a stop word."""
     plain = word.lower().replace("’", "'")
     return any(c.isalnum() for c in plain) and plain not in STOP_WORDS
 

@@ -31,9 +31,7 @@ def generate(
     """Write one reply per dialogue, in place of the last listener turn."""
     from empo_demo.evaluation.generate import run
 
-    run(
-        contender, data, output, limit=limit, seed=seed, batch=batch, force_adapter=force_adapter
-    )  # fmt: skip
+    run(contender, data, output, limit=limit, seed=seed, batch=batch, force_adapter=force_adapter)
 
 
 @evaluate_app.command()
@@ -50,9 +48,14 @@ def retention(
     from empo_demo.evaluation.retention import run
 
     run(
-        contender, tasks, limit=limit, shots=shots, batch=batch, as_json=as_json,
+        contender,
+        tasks,
+        limit=limit,
+        shots=shots,
+        batch=batch,
+        as_json=as_json,
         force_adapter=force_adapter,
-    )  # fmt: skip
+    )
 
 
 @evaluate_app.command("word-counts")

@@ -92,9 +92,15 @@ class Generator:
 
 
 def run(
-    contender_id: str, data: Path, output: Path, *, limit: int | None, seed: int, batch: int,
+    contender_id: str,
+    data: Path,
+    output: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    batch: int,
     force_adapter: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """The command: generate what is missing in `output`. Raises `EngineError` if a reply failed."""
     from rich.console import Console
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
-from empo_demo.evaluation.served import Served
+from empo_demo.evaluation.contender_model import ContenderModel
 
 Answers = dict[str, dict[str, dict[str, float]]]
 """Scores by task, metric and question."""
@@ -35,12 +35,14 @@ class Harness:
         if not self.specs:
             raise InvalidInput("No task is named: give --tasks mmlu,leaderboard or a YAML file.")
 
-    def evaluate(self, served: Served) -> tuple[Answers, dict[str, list[str]]]:
+    def evaluate(self, contender: ContenderModel) -> tuple[Answers, dict[str, list[str]]]:
         """Scores by question, and the leaf tasks of each group among the tasks."""
         import lm_eval  # type: ignore[import-untyped,import-not-found,unused-ignore]
         from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-        model = HFLM(pretrained=served.model, tokenizer=served.tokenizer, batch_size=self.batch)
+        model = HFLM(
+            pretrained=contender.model, tokenizer=contender.tokenizer, batch_size=self.batch
+        )
         try:
             results = lm_eval.simple_evaluate(
                 model=model,

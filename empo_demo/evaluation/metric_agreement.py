@@ -31,7 +31,7 @@ FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class VotedPair:
+class VotePair:
     """One vote: the user's turn, both replies, and the verdict (a, b or tie)."""
 
     voter: str
@@ -68,7 +68,7 @@ BETTER = {
 """What each metric counts as the better reply."""
 
 
-def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
+def text_scores(pairs: Sequence[VotePair], tools: Tools) -> Scores:
     """The scores of the metrics that need no model, for both sides of each vote."""
     return {
         one.key: [_both(pair, one.score, tools) for pair in pairs]
@@ -77,7 +77,7 @@ def text_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
     }
 
 
-def judged_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
+def judged_scores(pairs: Sequence[VotePair], tools: Tools) -> Scores:
     """The scores of the metrics that the SEM judges: emotion overlap and EPITOME levels."""
     read = {
         side: tools.emotions([getattr(pair, side) for pair in pairs]) for side in ("user", "a", "b")
@@ -101,7 +101,7 @@ def judged_scores(pairs: Sequence[VotedPair], tools: Tools) -> Scores:
 
 
 def agreements(
-    pairs: Sequence[VotedPair],
+    pairs: Sequence[VotePair],
     scores: Mapping[str, Sequence[tuple[float, float] | None]],
     *,
     resamples: int = RESAMPLES,
@@ -182,6 +182,6 @@ def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
     return float(kendalltau(x, y).statistic)
 
 
-def _both(pair: VotedPair, score: Any, tools: Tools) -> tuple[float, float] | None:
+def _both(pair: VotePair, score: Any, tools: Tools) -> tuple[float, float] | None:
     a, b = score(pair.user, pair.a, tools), score(pair.user, pair.b, tools)
     return None if a is None or b is None else (a, b)

@@ -27,8 +27,11 @@ def template() -> Any:
     import plotly.graph_objects as go
 
     axis = {
-        "gridcolor": GRID, "zerolinecolor": ZERO_LINE, "fixedrange": True, "automargin": True,
-    }  # fmt: skip
+        "gridcolor": GRID,
+        "zerolinecolor": ZERO_LINE,
+        "fixedrange": True,
+        "automargin": True,
+    }
     return go.layout.Template(
         layout={
             "paper_bgcolor": "rgba(0,0,0,0)",

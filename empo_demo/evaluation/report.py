@@ -38,16 +38,32 @@ STUDIES = ASSETS / "studies.json"
 MARKDOWN = RESULTS.with_suffix(".md")
 PAIRED = ("second − first", "metric", "n", "difference", "95 %", "d", "p (Holm)")
 PARITY = (
-    ("BERTScore", "`bertscore_minilm`: the SEM's encoder", "`bertscore`",
-     f"`--encoder {PAPER_MODEL}:{PAPER_LAYER}`; taken by itself where the Hub answers"),
-    ("NIDF", "`nidf_own_counts`: our counts of EmpatheticDialogues", "`nidf`",
-     "`--nidf-corpus` with the paper's counts or dialogues"),
-    ("valence, arousal, dominance", "`vad`: VADER, valence only", "`vad`, with NRC-VAD",
-     "`EMPO_NRC_VAD=PATH`"),
-    ("diff-EPITOME", "`diff_epitome`: the SEM's levels", "`diff_epitome`, with stored levels",
-     "a file with `pred_*_scores` and `gt_*_scores`, as EmPO's"),
+    (
+        "BERTScore",
+        "`bertscore_minilm`: the SEM's encoder",
+        "`bertscore`",
+        f"`--encoder {PAPER_MODEL}:{PAPER_LAYER}`; taken by itself where the Hub answers",
+    ),
+    (
+        "NIDF",
+        "`nidf_own_counts`: our counts of EmpatheticDialogues",
+        "`nidf`",
+        "`--nidf-corpus` with the paper's counts or dialogues",
+    ),
+    (
+        "valence, arousal, dominance",
+        "`vad`: VADER, valence only",
+        "`vad`, with NRC-VAD",
+        "`EMPO_NRC_VAD=PATH`",
+    ),
+    (
+        "diff-EPITOME",
+        "`diff_epitome`: the SEM's levels",
+        "`diff_epitome`, with stored levels",
+        "a file with `pred_*_scores` and `gt_*_scores`, as EmPO's",
+    ),
     ("distinct-n, words", "the paper's", "the same", "none"),
-)  # fmt: skip
+)
 """Which options of `score` give the figures as the paper computes them."""
 RETAINED = ("task", "metric", "n", "base", "aligned", "difference")
 

@@ -161,10 +161,10 @@ def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
 
 def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) -> ResultsData:
     """`data` with the agreement of each metric with the votes in this installation's database."""
-    from empo_demo.evaluation.voted import read_voted
+    from empo_demo.evaluation.vote_pairs import read_vote_pairs
 
     try:
-        pairs, left_out = read_voted(settings)
+        pairs, left_out = read_vote_pairs(settings)
     except StorageError as error:
         return replace(data, notices=[*data.notices, str(error)])
     tools = Tools(settings)

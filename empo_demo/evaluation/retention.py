@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import InvalidInput
+from empo_demo.evaluation.contender_model import load_local, open_model
 from empo_demo.evaluation.harness import Answers, Harness
-from empo_demo.evaluation.served import load_local, serving
 from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def evaluate(
     members: dict[str, list[str]] = {}
     for contender in (base, aligned):
         console.print(f"Evaluating {contender.id}…", highlight=False)
-        with serving(engine, contender.id) as served:
-            answers[contender.id], members = harness.evaluate(served)
+        with open_model(engine, contender.id) as model:
+            answers[contender.id], members = harness.evaluate(model)
     rows = compare(answers[base.id], answers[aligned.id], members)
     return {
         "base": base.id,

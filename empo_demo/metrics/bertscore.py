@@ -40,8 +40,8 @@ def bertscore(
     """Score each response against its reference, in order."""
     scores = [Score(0.0, 0.0, 0.0)] * len(responses)
     pairs = zip(responses, references, strict=True)
-    kept = [i for i, (one, other) in enumerate(pairs) if one.strip() and other.strip()]
-    if not kept:
+    places = [i for i, (one, other) in enumerate(pairs) if one.strip() and other.strip()]
+    if not places:
         return scores
     from bert_score.utils import bert_cos_score_idf  # type: ignore[import-untyped,unused-ignore]
 
@@ -49,14 +49,14 @@ def bertscore(
     weights[encoder.tokenizer.cls_token_id] = weights[encoder.tokenizer.sep_token_id] = 0.0
     rows = bert_cos_score_idf(
         encoder.model,
-        [references[i] for i in kept],
-        [responses[i] for i in kept],
+        [references[i] for i in places],
+        [responses[i] for i in places],
         encoder.tokenizer,
         weights,
         batch_size=batch,
         device=encoder.model.device,
     )
-    for i, row in zip(kept, rows.tolist(), strict=True):
+    for i, row in zip(places, rows.tolist(), strict=True):
         scores[i] = Score(*row)
     return scores
 

@@ -1,7 +1,7 @@
 """Counts replies that break the blind test: a model says that it is one, or which one it is.
 
 The English patterns are our own. They look for statements about the speaker and not for the words
-alone: "my AI class was cancelled" is no disclosure.
+alone: "my AI class was cancelled" is not a disclosure.
 """
 
 from __future__ import annotations

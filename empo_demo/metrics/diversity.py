@@ -79,11 +79,11 @@ def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def _first_words(texts: Sequence[str], budget: int) -> list[str]:
-    kept = []
+    parts = []
     for text in texts:
         if budget <= 0:
             break
         part = words(text)[:budget]
-        kept.append(" ".join(part))
+        parts.append(" ".join(part))
         budget -= len(part)
-    return kept
+    return parts

@@ -21,12 +21,12 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / _SETTINGS
     asked = json.loads(json.dumps(settings, default=str))
     if path.is_file() and any(entry != path for entry in folder.iterdir()):
-        kept = _read(path)
-        differing = [name for name in asked if kept.get(name) != asked[name]]
+        known = _read(path)
+        differing = [name for name in asked if known.get(name) != asked[name]]
         if differing:
             name = differing[0]
             raise DataError(
-                f"{folder} holds checkpoints of another training: {name} is {kept.get(name)!r} "
+                f"{folder} holds checkpoints of another training: {name} is {known.get(name)!r} "
                 f"there and {asked[name]!r} now. Give another --output, or delete that folder."
             )
         return

@@ -70,10 +70,10 @@ def build_preferences(
 ) -> None:
     """Pairs from EmpatheticDialogues, or from the arena's votes, with a data card beside them."""
     from empo_demo.errors import InvalidInput
-    from empo_demo.training import build
+    from empo_demo.training import preferences
 
     if source == "votes":
-        typer.echo(build.from_votes(output, database), err=True)
+        typer.echo(preferences.from_votes(output, database), err=True)
         return
     for name, value, known in (
         ("source", source, ("dialogues", "votes")),
@@ -84,9 +84,9 @@ def build_preferences(
             raise InvalidInput(f"--{name} is {value!r}; it may be {' or '.join(known)}.")
     if data is None:
         raise InvalidInput("Give the folder of the dialogue files with --data.")
-    said = build.from_dialogues(
+    said = preferences.from_dialogues(
         data, output, split=split, draws=draws, seed=seed, control=control
-    )  # fmt: skip
+    )
     typer.echo(said, err=True)
 
 
@@ -112,10 +112,21 @@ def sft(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, output, epochs=epochs, learning_rate=learning_rate, batch=batch, micro=micro,
-        rank=rank, alpha=2 * rank, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps, length=length,
-    )  # fmt: skip
+        base,
+        output,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        micro=micro,
+        rank=rank,
+        alpha=2 * rank,
+        seed=seed,
+        quantization=_quantization(quantization),
+        steps=steps,
+        warmup=warmup,
+        save_steps=save_steps,
+        length=length,
+    )
     training.run(job, data)
     _say_where(output)
 
@@ -147,10 +158,21 @@ def dpo(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps, length=length, **_shape(rank, adapter),
-    )  # fmt: skip
+        base,
+        output,
+        adapter=adapter,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        micro=micro,
+        seed=seed,
+        quantization=_quantization(quantization),
+        steps=steps,
+        warmup=warmup,
+        save_steps=save_steps,
+        length=length,
+        **_shape(rank, adapter),
+    )
     training.run_dpo(job, pairs, loss=loss, beta=beta)
     _say_where(output)
 
@@ -179,10 +201,21 @@ def kto(
     from empo_demo.training.recipe import Job
 
     job = Job(
-        base, output, adapter=adapter, epochs=epochs, learning_rate=learning_rate, batch=batch,
-        micro=micro, seed=seed, quantization=_quantization(quantization), steps=steps,
-        warmup=warmup, save_steps=save_steps, length=length, **_shape(rank, adapter),
-    )  # fmt: skip
+        base,
+        output,
+        adapter=adapter,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        micro=micro,
+        seed=seed,
+        quantization=_quantization(quantization),
+        steps=steps,
+        warmup=warmup,
+        save_steps=save_steps,
+        length=length,
+        **_shape(rank, adapter),
+    )
     training.run_kto(job, pairs, beta=beta)
     _say_where(output)
 

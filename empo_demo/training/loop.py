@@ -119,10 +119,16 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
         )
     _train(plan, parent, pairs, folder / "adapter")
     contender = Contender(
-        id=name, base=parent.base, adapter=str((folder / "adapter").resolve()),
-        strategy=parent.strategy, weight=parent.weight, parent=parent.id, votes=count,
-        data_hash=digest, label=f"{_root(parent.label or parent.id)}, version {_version(name)}",
-    )  # fmt: skip
+        id=name,
+        base=parent.base,
+        adapter=str((folder / "adapter").resolve()),
+        strategy=parent.strategy,
+        weight=parent.weight,
+        parent=parent.id,
+        votes=count,
+        data_hash=digest,
+        label=f"{_root(parent.label or parent.id)}, version {_version(name)}",
+    )
     add_contender(plan.roster, contender)
     return contender
 
@@ -148,10 +154,16 @@ def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
     from empo_demo.training.recipe import Job
 
     job = Job(
-        parent.base, out, adapter=Path(parent.adapter or ""), epochs=plan.epochs,
-        learning_rate=plan.learning_rate, batch=plan.batch, micro=plan.micro, seed=plan.seed,
+        parent.base,
+        out,
+        adapter=Path(parent.adapter or ""),
+        epochs=plan.epochs,
+        learning_rate=plan.learning_rate,
+        batch=plan.batch,
+        micro=plan.micro,
+        seed=plan.seed,
         length=plan.length,
-    )  # fmt: skip
+    )
     if plan.method == "dpo":
         run_dpo(job, pairs, beta=plan.beta)
     else:

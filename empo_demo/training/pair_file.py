@@ -49,7 +49,7 @@ def read_pairs(path: Path, *, also: Sequence[str] = ()) -> list[Row]:
     """The rows of a file of pairs: prompt, chosen and rejected as turns, and the columns `also`.
 
     Says on stderr what was made of rows in another form. Raises a `DataError` for the first row
-    that is no pair, and if none is left.
+    that is not a pair, and if none is left.
     """
     return _read(path, lambda row, notes: _both(row, notes, also))
 
@@ -75,30 +75,30 @@ def fitting(
             "save a template that does."
         )
     lengths = [len(encode_chat(tokenizer, row["prompt"])) for row in rows]
-    kept = [row for row, tokens in zip(rows, lengths, strict=True) if tokens < length]
-    if not kept:
+    short = [row for row, tokens in zip(rows, lengths, strict=True) if tokens < length]
+    if not short:
         raise DataError(
             f"{path}: every prompt is too long: the shortest has {min(lengths, default=0):,} "
             f"tokens, and prompt and reply may have {length:,}. Give a higher --length, or shorter "
             "dialogues."
         )
-    if len(kept) < len(rows):
+    if len(short) < len(rows):
         too_long = f"have prompts of {length:,} tokens or more, and were left out"
-        _say(path, Counter({too_long: len(rows) - len(kept)}))
-    return [_as_served(row, template, tokenizer) for row in kept]
+        _say(path, Counter({too_long: len(rows) - len(short)}))
+    return [_as_prompted(row, template, tokenizer) for row in short]
 
 
-def _as_served(row: Row, template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Row:
-    served = dict(row)
+def _as_prompted(row: Row, template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> Row:
+    copy = dict(row)
     for name in ("prompt", "chosen", "rejected", "completion"):
         if name in row:
-            served[name] = [
+            copy[name] = [
                 {**turn, "content": template.safe(tokenizer, turn["content"])} for turn in row[name]
             ]
-    served["prompt"] = template.form.given(served["prompt"])
+    copy["prompt"] = template.form.given(copy["prompt"])
     if template.form.options:
-        served["chat_template_kwargs"] = dict(template.form.options)
-    return served
+        copy["chat_template_kwargs"] = dict(template.form.options)
+    return copy
 
 
 def _read(path: Path, made: Callable[[Row, Counter[str]], list[Row]]) -> list[Row]:
@@ -129,8 +129,8 @@ def _both(row: Row, notes: Counter[str], also: Sequence[str] = ()) -> list[Row]:
     if chosen["content"].strip() == rejected["content"].strip():
         notes[_SAME] += 1
         return []
-    kept = {name: row[name] for name in also}
-    return [{**kept, "prompt": prompt, "chosen": [chosen], "rejected": [rejected]}]
+    columns = {name: row[name] for name in also}
+    return [{**columns, "prompt": prompt, "chosen": [chosen], "rejected": [rejected]}]
 
 
 def _rated(row: Row, notes: Counter[str]) -> list[Row]:

@@ -15,12 +15,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from empo_demo.empathy.emotions import OPPOSITE
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.progress import progress
-from empo_demo.training.corpus import Conversation
+from empo_demo.settings import load_settings
+from empo_demo.training.corpus import (
+    Conversation,
+    Split,
+    empathetic_file,
+    file_hash,
+    read_conversations,
+)
 
 Control = Literal["none", "same-emotion", "random"]
 CONTROLS: tuple[Control, ...] = ("none", "same-emotion", "random")
@@ -151,3 +158,36 @@ def _target(conversation: Conversation) -> str:
 
 def _mean(values: Sequence[int]) -> float:
     return sum(values) / len(values) if values else 0.0
+
+
+def from_dialogues(
+    data: Path, out: Path, *, split: str, draws: int, seed: int, control: str
+) -> str:
+    """Write the EmPO pairs of a split of EmpatheticDialogues to `out`, with a card."""
+    source = empathetic_file(data, cast(Split, split))
+    conversations = read_conversations(data, cast(Split, split))
+    pairs = build(conversations, draws=draws, seed=seed, control=control)
+    left = sum(c.target is None for c in conversations)
+    card = {
+        "source": source.name,
+        "source_sha256": file_hash(source),
+        "opposites": "plutchik",
+        "draws": draws,
+        "seed": seed,
+        "control": control,
+        "licence": "CC BY-NC 4.0",
+        "dialogues": len(conversations),
+        "without_target": left,
+    }
+    write(pairs, out, card)
+    return (
+        f"{out}: {len(pairs):,} pairs of {len(conversations) - left:,} dialogues "
+        f"({left:,} without a reply left out); card: {out.with_suffix('.card.json')}."
+    )
+
+
+def from_votes(out: Path, database: str | None) -> str:
+    """Write pairs from the votes of a database, like `votes export --format trl`."""
+    from empo_demo.exchange.export import export_file
+
+    return f"{out}: {export_file(load_settings(database=database).database, 'trl', out)}."

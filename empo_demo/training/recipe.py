@@ -140,9 +140,11 @@ def as_the_adapter(job: Job) -> Job:
     try:
         made = parse_json(read_text(file))
         return replace(
-            job, rank=int(made["r"]), alpha=int(made["lora_alpha"]),
+            job,
+            rank=int(made["r"]),
+            alpha=int(made["lora_alpha"]),
             dropout=float(made["lora_dropout"]),
-        )  # fmt: skip
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} describes no LoRA adapter: {error}.") from None
 

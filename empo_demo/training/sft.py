@@ -40,8 +40,8 @@ def run(job: Job, data: Path) -> None:
         processing_class=tokenizer,
         peft_config=new_adapter(job),
     )
-    told = {"method": "sft", "data": file_hash(empathetic_file(data, "train"))}
-    metrics = train(trainer, job, told)
+    facts = {"method": "sft", "data": file_hash(empathetic_file(data, "train"))}
+    metrics = train(trainer, job, facts)
     write_card(
         job,
         title="SFT adapter",

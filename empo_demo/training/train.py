@@ -32,9 +32,9 @@ def guard_loss() -> TrainerCallback:
             grads = [p.grad for p in model.parameters() if p.grad is not None]
             if grads and not torch.isfinite(torch.stack(torch._foreach_norm(grads)).sum()):
                 raise EngineError(
-                    f"The loss is no number at step {state.global_step + 1}; the last checkpoint "
-                    f"in {args.output_dir} is kept. Train again with a lower --learning-rate, "
-                    "into another --output."
+                    f"The loss is not a number at step {state.global_step + 1}; the last "
+                    f"checkpoint in {args.output_dir} is kept. Train again with a lower "
+                    "--learning-rate, into another --output."
                 )
 
     return Guard()
@@ -67,16 +67,16 @@ def _shown(trainer: Any) -> Iterator[None]:
         yield
 
 
-def train(trainer: Any, job: Job, told: Mapping[str, Any]) -> dict[str, float]:
+def train(trainer: Any, job: Job, facts: Mapping[str, Any]) -> dict[str, float]:
     """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
 
-    `told` is what the result depends on beside `job` (method, data). Only checkpoints of exactly
+    `facts` are what the result depends on beside `job` (method, data). Only checkpoints of exactly
     the same training are continued.
     """
     trainer.add_callback(guard_loss())
     checkpoints = job.out / "checkpoints"
     if trainer.is_world_process_zero():
-        claim(checkpoints, {**_decides(job), **told})
+        claim(checkpoints, {**_decides(job), **facts})
     with _room_on_disk(job.out), _shown(trainer):
         resume = last_whole(checkpoints)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)

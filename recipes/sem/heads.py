@@ -163,6 +163,6 @@ def check_loss(loss: Tensor) -> None:
     """Raise an `EngineError` if the loss is not a number. The last checkpoint is kept."""
     if not torch.isfinite(loss):
         raise EngineError(
-            "The loss is no number; the last checkpoint is kept. Run the command again, "
+            "The loss is not a number; the last checkpoint is kept. Run the command again, "
             "with another --seed."
         )

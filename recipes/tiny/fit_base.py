@@ -137,7 +137,7 @@ class _Trainer:
             total += loss.item()
         if not math.isfinite(total):
             raise EngineError(
-                f"The loss is no number at step {self.step}; the last checkpoint is kept. "
+                f"The loss is not a number at step {self.step}; the last checkpoint is kept. "
                 "Lower the learning rate and run the command again."
             )
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -21,7 +21,7 @@ from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Turn
-from empo_demo.empathy.guarded import LIMIT, Guarded
+from empo_demo.empathy.guarded_sem import LIMIT, GuardedSEM
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
@@ -61,22 +61,22 @@ def ids(receipt: Receipt) -> set[str]:
 
 
 @pytest.fixture
-def hanging() -> Iterator[Guarded]:
+def hanging() -> Iterator[GuardedSEM]:
     """A plugin that never answers, under the limit that holds in earnest."""
     released = threading.Event()
 
     def read(_: Sequence[Turn]) -> Any:
         released.wait(60)
 
-    yield Guarded(SimpleNamespace(name="slow", revision="1", read=read))
+    yield GuardedSEM(SimpleNamespace(name="slow", revision="1", read=read))
     released.set()
 
 
-def failing() -> Guarded:
+def failing() -> GuardedSEM:
     def read(_: Sequence[Turn]) -> Any:
         raise RuntimeError("no memory")
 
-    return Guarded(SimpleNamespace(name="broken", revision="1", read=read))
+    return GuardedSEM(SimpleNamespace(name="broken", revision="1", read=read))
 
 
 def exported(store: Store, form: str, path: Path, **options: Any) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def exported(store: Store, form: str, path: Path, **options: Any) -> list[dict[s
 
 
 def test_a_hanging_sem_costs_a_round_two_seconds_and_its_guidance(
-    store: Store, hanging: Guarded
+    store: Store, hanging: GuardedSEM
 ) -> None:
     started = time.monotonic()
     receipt = voted(make(store, hanging))

@@ -13,7 +13,7 @@ from empo_demo.cli import app
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.analyze import CHUNK, analyze_records
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.guarded import Guarded
+from empo_demo.empathy.guarded_sem import GuardedSEM
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.empathy.sem import EmbeddedSEM
 
@@ -166,7 +166,7 @@ def test_a_pipe_gets_the_cause_words_and_who_read_the_valence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pipe shows no underlining."""
-    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda _: Guarded(WordLengths()))
+    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda _: GuardedSEM(WordLengths()))
     shown = CliRunner().invoke(app, ["analyze", "The [b]thunderstorm[/b] was loud."]).stdout
     assert "unsure: perhaps" in shown
     assert "caused by: [b]thunderstorm[/b] 100%" in shown

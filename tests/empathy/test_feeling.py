@@ -11,7 +11,7 @@ from empo_demo.dialogue import Turn
 from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
-from empo_demo.empathy.guarded import Guarded
+from empo_demo.empathy.guarded_sem import GuardedSEM
 from empo_demo.empathy.reading import Reading
 from empo_demo.empathy.sem import EmbeddedSEM, feelings
 from empo_demo.errors import SEMFailure
@@ -153,7 +153,7 @@ def test_a_reading_of_an_earlier_version_has_no_feeling() -> None:
 
 
 def test_a_plugin_without_valence_is_read_by_vader_and_says_so() -> None:
-    guarded = Guarded(Fixed(reading()))
+    guarded = GuardedSEM(Fixed(reading()))
     found = guarded.read(user("What a wonderful day")).feeling
     assert found is not None
     assert found.source == "vader"
@@ -166,7 +166,7 @@ def test_a_plugin_without_valence_is_read_by_vader_and_says_so() -> None:
 
 def test_a_plugin_with_valence_keeps_its_own() -> None:
     own = Feeling(0.4, 0.1, None, "sem", (Push(0, 4, "What", 0.1),))
-    assert Guarded(Fixed(reading(own))).read(user("What a day")).feeling == own
+    assert GuardedSEM(Fixed(reading(own))).read(user("What a day")).feeling == own
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_plugin_with_valence_keeps_its_own() -> None:
 )
 def test_a_plugin_with_a_bad_valence_is_refused(feeling: Feeling) -> None:
     with pytest.raises(SEMFailure):
-        Guarded(Fixed(reading(feeling))).read(user("What a day"))
+        GuardedSEM(Fixed(reading(feeling))).read(user("What a day"))
 
 
 def test_the_likely_labels_come_first_and_hold_the_first(sem: EmbeddedSEM) -> None:

@@ -14,7 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.guarded import Guarded
+from empo_demo.empathy.guarded_sem import GuardedSEM
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Finished, Request
 from empo_demo.settings import load_settings
@@ -69,7 +69,7 @@ def play(tmp_path: Path, read: Any, strategy: Any) -> tuple[Any, Any, Scripted]:
     )
     settings = load_settings(database=f"sqlite:///{tmp_path / 'votes.sqlite3'}", seed=3)
     engine = Scripted()
-    sem = Guarded(SimpleNamespace(name="other", revision="1", read=read), limit=0.1)  # type: ignore[arg-type]
+    sem = GuardedSEM(SimpleNamespace(name="other", revision="1", read=read), limit=0.1)  # type: ignore[arg-type]
     arena = Arena(settings, roster, Store.open(settings.database), engine=engine, sem=sem)
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)

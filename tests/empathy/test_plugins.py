@@ -18,7 +18,7 @@ import pytest
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling
-from empo_demo.empathy.guarded import MOST_HANGING, Guarded
+from empo_demo.empathy.guarded_sem import MOST_HANGING, GuardedSEM
 from empo_demo.empathy.plugins import load_plugin
 from empo_demo.empathy.reading import Cause, Reading, checked_json
 from empo_demo.errors import SEMFailure, SettingsError
@@ -28,8 +28,8 @@ TURNS = [Turn("user", "My dog died this morning.")]
 GOOD = Reading(tuple((e, 1 / 32) for e in EMOTIONS), (Cause(3, 6, "dog", 0.5),), "x", 1.0)
 
 
-def guarded(answer: Callable[[Sequence[Turn]], Any], limit: float = 2.0) -> Guarded:
-    return Guarded(SimpleNamespace(name="other", revision="7", read=answer), limit)  # type: ignore[arg-type]
+def guarded(answer: Callable[[Sequence[Turn]], Any], limit: float = 2.0) -> GuardedSEM:
+    return GuardedSEM(SimpleNamespace(name="other", revision="7", read=answer), limit)  # type: ignore[arg-type]
 
 
 def test_a_sound_reading_passes_sorted_and_named() -> None:
@@ -115,10 +115,10 @@ def test_read_many_answers_once_for_each() -> None:
     sem = SimpleNamespace(
         name="o", revision="1", read=lambda _: GOOD, read_many=lambda many: [GOOD] * len(many)
     )
-    assert len(Guarded(sem).read_many([TURNS, TURNS])) == 2  # type: ignore[arg-type]
+    assert len(GuardedSEM(sem).read_many([TURNS, TURNS])) == 2  # type: ignore[arg-type]
     sem.read_many = lambda many: [GOOD]
     with pytest.raises(SEMFailure, match="once for each"):
-        Guarded(sem).read_many([TURNS, TURNS])  # type: ignore[arg-type]
+        GuardedSEM(sem).read_many([TURNS, TURNS])  # type: ignore[arg-type]
 
 
 PACKAGE = """
@@ -186,7 +186,7 @@ def test_a_third_party_sem_is_chosen_by_name_and_argument() -> None:
         ("broken", "cannot be loaded: OSError: weights are missing"),
         ("gone", "plugin cannot be imported: ModuleNotFoundError"),
         ("wrong", "none of the 32: blue"),
-        ("empty", "is no SEM: it has no name"),
+        ("empty", "is not a SEM: it has no name"),
         ("embedded:./nowhere", "The emotion model in nowhere cannot be loaded"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from empo_demo.evaluation.metric_agreement import VotedPair, agreement, agreements, text_scores
+from empo_demo.evaluation.metric_agreement import VotePair, agreement, agreements, text_scores
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import Settings
 
@@ -51,9 +51,9 @@ def test_too_few_votes_give_a_count_and_no_figure() -> None:
 
 def test_a_taste_for_long_replies_shows_under_length() -> None:
     pairs = [
-        VotedPair(f"v{i % 7}", "I lost my dog.", "Oh no.", "Oh no, that must hurt so much.", "b")
+        VotePair(f"v{i % 7}", "I lost my dog.", "Oh no.", "Oh no, that must hurt so much.", "b")
         if i % 2
-        else VotedPair(f"v{i % 7}", "I won!", "Well done, you earned it.", "Nice.", "a")
+        else VotePair(f"v{i % 7}", "I won!", "Well done, you earned it.", "Nice.", "a")
         for i in range(40)
     ]
     rows = {row.metric: row for row in agreements(pairs, text_scores(pairs, Tools(Settings())))}
@@ -63,7 +63,7 @@ def test_a_taste_for_long_replies_shows_under_length() -> None:
 
 
 def test_an_empty_reply_is_left_out_where_a_metric_is_undefined() -> None:
-    pairs = [VotedPair("v", "Hi.", "", "Hello there.", "b")]
+    pairs = [VotePair("v", "Hi.", "", "Hello there.", "b")]
     scores = text_scores(pairs, Tools(Settings()))
     assert scores["nidf_own_counts"] == [None]
     assert scores["length"] == [(0.0, 2.0)]

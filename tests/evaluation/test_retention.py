@@ -9,9 +9,9 @@ import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
+from empo_demo.evaluation.contender_model import load_local, open_model
 from empo_demo.evaluation.harness import Harness
 from empo_demo.evaluation.retention import base_of, compare
-from empo_demo.evaluation.served import load_local, serving
 from empo_demo.settings import ASSETS, Settings
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e .[train]")
@@ -96,7 +96,7 @@ def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
     tasks = harness(str(TASK))
     answers = []
     for one in (base, aligned):
-        with serving(engine, one.id) as served:
+        with open_model(engine, one.id) as served:
             answers.append(tasks.evaluate(served)[0])
     row = next(row for row in compare(*answers) if row.metric == "acc")
     assert (row.task, row.n) == ("everyday", 40)
@@ -115,7 +115,7 @@ def test_the_modules_rows_are_the_contenders_whatever_the_batch(
     tokens = torch.randint(5, 500, (3, 9), generator=torch.Generator().manual_seed(1))
     logits = {}
     for one in pair:
-        with serving(engine, one.id) as served, torch.inference_mode():
+        with open_model(engine, one.id) as served, torch.inference_mode():
             logits[one.id] = served.model(tokens).logits.float()
             alone = served.model(input_ids=tokens[:1]).logits.float()
         assert torch.allclose(logits[one.id][:1], alone, atol=0.1)

@@ -10,7 +10,7 @@ import pytest
 
 from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import read_items
-from empo_demo.training import build
+from empo_demo.training import preferences
 from empo_demo.training.corpus import empathetic_file, read_conversations
 
 HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
@@ -130,7 +130,7 @@ def test_no_pair_of_any_source_holds_comma_as_a_word(tmp_path: Path) -> None:
     ]
     write(tmp_path, lines)
     out = tmp_path / "pairs.jsonl"
-    said = build.from_dialogues(tmp_path, out, split="train", draws=2, seed=0, control="none")
+    said = preferences.from_dialogues(tmp_path, out, split="train", draws=2, seed=0, control="none")
     assert "16 pairs of 8 dialogues" in said
     assert (
         "_comma_" not in out.read_text()

@@ -52,14 +52,14 @@ def test_an_option_that_names_nothing_is_refused(values: list[str]) -> None:
 @pytest.mark.slow
 def test_the_grid_of_real_adapters_over_real_pairs(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
-    from empo_demo.training import build, dpo, sft
+    from empo_demo.training import dpo, preferences, sft
     from empo_demo.training.recipe import Job
 
     base, start = str(data / "init"), tmp_path / "sft"
     columns = {}
     for control in ("none", "random"):
         columns[control] = tmp_path / f"{control}.jsonl"
-        build.from_dialogues(
+        preferences.from_dialogues(
             data, columns[control], split="train", draws=2, seed=0, control=control
         )
     knobs = {"batch": 4, "micro": 2, "learning_rate": 1e-2}

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from empo_demo.empathy.emotions import EMOTIONS, OPPOSITE
 from empo_demo.empathy.seen import fold_of
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.training import build as building
 from empo_demo.training.corpus import Conversation, read_conversations
-from empo_demo.training.preferences import CONTROLS, build
+from empo_demo.training.preferences import CONTROLS, build, from_dialogues
 
 
 def conversation(number: int, emotion: str, turns: int) -> Conversation:
@@ -103,7 +102,7 @@ def test_the_same_seed_writes_the_same_file_with_a_card_beside_it(tmp_path: Path
     written = []
     for name in ("one.jsonl", "two.jsonl"):
         out = tmp_path / name
-        building.from_dialogues(tmp_path, out, split="train", draws=3, seed=5, control="none")
+        from_dialogues(tmp_path, out, split="train", draws=3, seed=5, control="none")
         written.append(out.read_bytes())
     card = json.loads((tmp_path / "one.card.json").read_text())
     assert written[0] == written[1] and len(written[0].splitlines()) == card["pairs"] == 60

@@ -80,10 +80,10 @@ def job(data: Path, out: Path, **changes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def pairs(data: Path) -> Path:
-    from empo_demo.training import build
+    from empo_demo.training import preferences
 
     out = data / "pairs.jsonl"
-    build.from_dialogues(data, out, split="train", draws=1, seed=0, control="none")
+    preferences.from_dialogues(data, out, split="train", draws=1, seed=0, control="none")
     return out
 
 
@@ -364,7 +364,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
     from empo_demo.errors import EngineError
     from empo_demo.training.dpo import run_dpo
 
-    with pytest.raises(EngineError, match=r"loss is no number at step \d+; the last checkpoint"):
+    with pytest.raises(EngineError, match=r"loss is not a number at step \d+; the last checkpoint"):
         run_dpo(
             job(data, tmp_path, adapter=sft, learning_rate=1e30, save_steps=1,
                 steps=40, warmup=0, extra={"max_grad_norm": 0.0}), pairs,
@@ -469,10 +469,10 @@ def test_kto_takes_pairs_apart_and_rated_replies_as_they_are(tmp_path: Path) -> 
 
 
 def test_preferences_build_says_how_many_pairs_it_wrote_where(data: Path, tmp_path: Path) -> None:
-    from empo_demo.training import build
+    from empo_demo.training import preferences
 
     out = tmp_path / "pairs.jsonl"
-    said = build.from_dialogues(data, out, split="train", draws=2, seed=0, control="none")
+    said = preferences.from_dialogues(data, out, split="train", draws=2, seed=0, control="none")
     rows = len(out.read_text().splitlines())
     assert said.startswith(f"{out}: {rows:,} pairs of {rows // 2:,} dialogues (")
     assert said.endswith(f"card: {tmp_path / 'pairs.card.json'}.")

@@ -9,14 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empo_demo.evaluation.metric_agreement import ORDER, VotedPair
+from empo_demo.evaluation.metric_agreement import ORDER, VotePair
 from empo_demo.settings import Settings
 
 if TYPE_CHECKING:
     from empo_demo.votes.models import Round
 
 
-def read_voted(settings: Settings) -> tuple[list[VotedPair], dict[str, int]]:
+def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]:
     """The pairs in order of time, and the number of votes that were left out, by reason.
 
     An installation without a database has no votes. Raises `StorageError` if it is broken.
@@ -31,7 +31,7 @@ def read_voted(settings: Settings) -> tuple[list[VotedPair], dict[str, int]]:
     if url.get_backend_name() == "sqlite" and not _exists(url.database):
         return [], {}
     store = Store.open(settings.database, create=False)
-    pairs: list[VotedPair] = []
+    pairs: list[VotePair] = []
     left_out: Counter[str] = Counter()
     try:
         with store.database.read() as session:
@@ -58,10 +58,10 @@ def _left_out(round_: Round) -> str | None:
     return "no text" if any(not reply.text for reply in round_.replies) else None
 
 
-def _pair(round_: Round) -> VotedPair:
+def _pair(round_: Round) -> VotePair:
     user = next(turn for turn in reversed(round_.dialogue) if turn["role"] == "user")
     assert round_.vote is not None
-    return VotedPair(
+    return VotePair(
         voter=round_.voter,
         user=str(user["content"]),
         a=round_.reply("a").text or "",

@@ -18,7 +18,7 @@ from empo_demo.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ContenderModel:
     """A causal language model that answers as one contender, and its tokenizer."""
 
     model: Any
@@ -39,7 +39,7 @@ def load_local(settings: Settings, roster: Roster, contenders: Sequence[Contende
 
 
 @contextmanager
-def serving(engine: Engine, contender_id: str) -> Iterator[Served]:
+def open_model(engine: Engine, contender_id: str) -> Iterator[ContenderModel]:
     """The module of a contender, valid inside the context."""
     weights = engine.model_of(contender_id)  # type: ignore[attr-defined]
     adapter = weights.adapters[contender_id]
@@ -54,7 +54,7 @@ def serving(engine: Engine, contender_id: str) -> Iterator[Served]:
     if weights.rows is not None:
         hook = weights.model.register_forward_pre_hook(before, with_kwargs=True)
     try:
-        yield Served(weights.model, weights.tokenizer)
+        yield ContenderModel(weights.model, weights.tokenizer)
     finally:
         if hook is not None:
             hook.remove()

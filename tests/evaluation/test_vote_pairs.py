@@ -10,7 +10,7 @@ import pytest
 
 from empo_demo.errors import StorageError
 from empo_demo.evaluation.results import ResultsData, with_votes
-from empo_demo.evaluation.voted import read_voted
+from empo_demo.evaluation.vote_pairs import read_vote_pairs
 from empo_demo.settings import Settings
 from empo_demo.votes.models import Reply, Round, Vote, Voter
 from empo_demo.votes.store import Store
@@ -76,7 +76,7 @@ def test_votes_for_a_side_and_equal_votes_are_read_the_rest_is_counted(settings:
             round_with(6, None, state="votable"),
         ],
     )
-    pairs, left_out = read_voted(settings)
+    pairs, left_out = read_vote_pairs(settings)
     assert [(pair.verdict, pair.user) for pair in pairs] == [
         ("b", "I lost my dog."),
         ("tie", "I lost my dog."),
@@ -97,7 +97,7 @@ def test_the_votes_enter_the_results(settings: Settings) -> None:
 
 
 def test_without_a_database_there_are_no_votes(settings: Settings) -> None:
-    assert read_voted(settings) == ([], {})
+    assert read_vote_pairs(settings) == ([], {})
     assert with_votes(ResultsData(), settings).agreement == []
 
 
@@ -106,5 +106,5 @@ def test_a_broken_database_is_a_notice_not_a_broken_report(
 ) -> None:
     (tmp_path / "votes.sqlite3").write_bytes(b"this is no database, and long enough to be seen")
     with pytest.raises(StorageError):
-        read_voted(settings)
+        read_vote_pairs(settings)
     assert len(with_votes(ResultsData(), settings).notices) == 1

@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 TRIAL = Turn("user", "My best friend moved away last week and I miss her so much.")
 
 
-class Guarded:
+class GuardedSEM:
     """A SEM that returns a correct answer in time, or raises `SEMFailure`."""
 
     def __init__(self, sem: SEM, limit: float = LIMIT) -> None:
