@@ -32,25 +32,31 @@ def test_compare_refuses_a_dialogue_that_is_no_dialogue_in_one_line(
 
 
 READERS = {
-    "evaluation.dialogues": "read_items", "evaluation.results": "read_retention",
-    "evaluation.hef.runner": "read_answers", "evaluation.hef.reply_judge": "train_judge",
-    "engine.predictions": "read_predictions", "metrics.nidf": "read_counts",
-    "training.corpus": "read_lines", "board.ballot_file": "read_ballots",
-}  # fmt: skip
+    "empo_demo.evaluation.dialogues": "read_items",
+    "empo_demo.evaluation.results": "read_retention",
+    "recipes.studies.hef.runner": "read_answers",
+    "recipes.studies.hef.reply_judge": "train_judge",
+    "empo_demo.engine.predictions": "read_predictions",
+    "empo_demo.metrics.nidf": "read_counts",
+    "empo_demo.training.corpus": "read_lines",
+    "empo_demo.board.ballot_file": "read_ballots",
+}
 
 
-@pytest.mark.parametrize("name", [*READERS, "evaluation.results.read"])
+@pytest.mark.parametrize("name", [*READERS, "empo_demo.evaluation.results.read"])
 @pytest.mark.parametrize("start", [b"", b'{"conv_id": '])
 def test_every_file_that_is_handed_in_may_be_deep(tmp_path: Path, name: str, start: bytes) -> None:
     room, function = (name, READERS[name]) if name in READERS else name.rsplit(".", 1)
-    read = getattr(import_module(f"empo_demo.{room}"), function)
+    read = getattr(import_module(room), function)
     file = tmp_path / "in.jsonl"
     file.write_bytes(start + DEEP + b"\n")
     with pytest.raises(DataError, match=r"in\.jsonl"):
         list(read(file))
 
 
-@pytest.mark.parametrize("name", ["engine.predictions", "metrics.nidf", "training.corpus"])
+@pytest.mark.parametrize(
+    "name", ["empo_demo.engine.predictions", "empo_demo.metrics.nidf", "empo_demo.training.corpus"]
+)
 @pytest.mark.parametrize("damage", ["cut", "changed", "no gzip"])
 def test_a_damaged_gzip_file_is_one_line(tmp_path: Path, name: str, damage: str) -> None:
     raw = bytearray(gzip.compress(b'{"utterances": []}\n' * 5000))
@@ -58,7 +64,7 @@ def test_a_damaged_gzip_file_is_one_line(tmp_path: Path, name: str, damage: str)
         raw[20], raw[24] = raw[20] ^ 0xFF, raw[24] ^ 0x5A
     file = tmp_path / "in.jsonl.gz"
     file.write_bytes({"cut": raw[:60], "changed": raw, "no gzip": b"\x1f\x8bno"}[damage])
-    read = getattr(import_module(f"empo_demo.{name}"), READERS[name])
+    read = getattr(import_module(name), READERS[name])
     with pytest.raises(DataError, match=r"in\.jsonl"):
         list(read(file))
 
