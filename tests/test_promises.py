@@ -278,6 +278,7 @@ def test_a_vote_stays_until_it_is_deleted_and_then_goes_at_once(arena: Arena) ->
     assert arena.my_data(voter) == [] and len(arena.my_votes(other)) == 1
 
 
+@pytest.mark.slow
 @keeps("Votes are published 24 hours after they were cast at the earliest;")
 def test_nobody_sees_a_vote_for_a_day(served: Served, stranger: Stranger) -> None:
     """The page, its configuration, and all that it answers to a stranger."""

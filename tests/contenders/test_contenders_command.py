@@ -37,6 +37,7 @@ def command(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_listing_is_one_line_of_json_alone_on_stdout(tmp_path: Path) -> None:
     done = command(tmp_path, TWO, "contenders", "--json")
     assert done.returncode == 0 and done.stdout.count("\n") == 1

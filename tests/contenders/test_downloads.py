@@ -117,6 +117,7 @@ def fetched(hub: Hub, tmp_path: Path, name: str, program: str = FETCH) -> list[s
     return [*done.stdout.split(), done.stderr]
 
 
+@pytest.mark.slow
 def test_the_deed_is_what_the_plan_said(hub: Hub, tmp_path: Path) -> None:
     config = len(hub.repositories[f"model/{BASE}"].files["config.json"])
     hub.pause = 0.3

@@ -19,6 +19,7 @@ def shipped() -> Any:
     return make_engine("nf4")
 
 
+@pytest.mark.slow
 def test_replies_do_not_change_in_company(shipped: Any) -> None:
     found = count(shipped, rounds_of(12, 20))
     assert shipped.repeatable and found == dict.fromkeys(found, 0)

@@ -62,6 +62,7 @@ def _named(number: int, requests: list[Request]) -> list[Request]:
     return [replace(one, side=f"{number}{one.side}", round=str(number)) for one in requests]
 
 
+@pytest.mark.slow
 def test_recorded_steps_give_the_replies_of_plain_ones(recorded: LocalEngine) -> None:
     expected = replies(recorded)
     assert Graph.replays == 0

@@ -99,6 +99,7 @@ def prepared(models: Path, tmp_path: Path) -> tuple[Settings, loop.Plan]:
     return settings, loop.Plan(url, tmp_path / "loop", epochs=1, batch=8, micro=8, length=64)
 
 
+@pytest.mark.slow
 def test_votes_become_a_contender_beside_its_parent(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_votes_become_a_contender_beside_its_parent(
     assert all(ballot.len_a and ballot.time and ballot.exposure for ballot in ballots)
 
 
+@pytest.mark.slow
 def test_in_a_pipe_the_votes_say_lines(
     models: Path,
     tmp_path: Path,
@@ -142,6 +144,7 @@ def test_in_a_pipe_the_votes_say_lines(
         assert re.fullmatch(r"votes \(random\): \d+ of 30 done, \d+ s", line), line
 
 
+@pytest.mark.slow
 def test_the_same_votes_are_not_trained_on_twice(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def pairs(data: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_sft_is_reproducible_and_leaves_an_adapter_with_its_card(
     data: Path, sft: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_sft_is_reproducible_and_leaves_an_adapter_with_its_card(
     assert not (again / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_arena_loads_the_adapters_as_they_are(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_the_arena_loads_the_adapters_as_they_are(
     assert tokens > 1 and math.isfinite(one) and one != other
 
 
+@pytest.mark.slow
 def test_the_reference_of_dpo_is_the_sft_model(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +194,7 @@ def logged(module: Any, run: Any) -> dict[str, float]:
     return kept
 
 
+@pytest.mark.slow
 def test_dpo_learns_the_pairs_it_sees(data: Path, sft: Path, pairs: Path, tmp_path: Path) -> None:
     from empo_demo.training import dpo
 
@@ -200,6 +204,7 @@ def test_dpo_learns_the_pairs_it_sees(data: Path, sft: Path, pairs: Path, tmp_pa
     assert found["rewards/margins"] > 0 and found["loss"] < math.log(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ipo", "sigmoid:1,sft:0.5"])
 def test_other_losses_of_trl_can_be_named(
     data: Path, sft: Path, pairs: Path, tmp_path: Path, loss: str
@@ -211,6 +216,7 @@ def test_other_losses_of_trl_can_be_named(
     assert not same(sft, tmp_path)
 
 
+@pytest.mark.slow
 def test_kto_reads_what_votes_export_writes(data: Path, sft: Path, tmp_path: Path) -> None:
     rows = tmp_path / "votes.jsonl"
     user = [{"role": "user", "content": "My old dog died today"}]
@@ -248,6 +254,7 @@ def cut_off(data: Path, sft: Path, pairs: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_dpo_goes_on_from_its_last_checkpoint(
     data: Path, sft: Path, pairs: Path, whole: Path, cut_off: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +263,7 @@ def test_a_killed_dpo_goes_on_from_its_last_checkpoint(
     assert same(whole, killed)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_batch_of_one(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -295,6 +303,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert last_whole(tmp_path / "nowhere") is None
 
 
+@pytest.mark.slow
 def test_a_dpo_killed_while_it_saved_goes_on_from_the_checkpoint_before(
     data: Path, sft: Path, pairs: Path, whole: Path, cut_off: Path, tmp_path: Path
 ) -> None:
@@ -308,6 +317,7 @@ def test_a_dpo_killed_while_it_saved_goes_on_from_the_checkpoint_before(
     assert same(whole, killed)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_settings_are_not_gone_on_with(
     data: Path, sft: Path, pairs: Path, cut_off: Path, tmp_path: Path
 ) -> None:
@@ -358,6 +368,7 @@ def run(data: Path, sft: Path, pairs: Path, out: Path) -> None:
     assert start(data, sft, pairs, out).wait(240) == 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -382,6 +393,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
 """No file of the process may grow past 16 kB, as on a disk that is full."""
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error(data: Path, sft: Path, pairs: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", LIMITED + CODE, *map(str, (data / "init", sft, pairs))]
     ran = subprocess.run([*arguments, str(tmp_path)], capture_output=True, text=True, timeout=240)
@@ -390,6 +402,7 @@ def test_a_full_disk_is_one_clear_error(data: Path, sft: Path, pairs: Path, tmp_
     assert said.startswith("The training cannot be written to") and "free some space" in said
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_base_is_refused(
     data: Path, sft: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -402,6 +415,7 @@ def test_an_adapter_of_another_base_is_refused(
     assert "does not fit the base" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -425,6 +439,7 @@ def test_wrong_input_is_one_line_that_names_it(
     assert said in line
 
 
+@pytest.mark.slow
 def test_a_malformed_pair_is_named_by_file_and_line(
     data: Path, sft: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
