@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,10 @@ pytestmark = pytest.mark.slow
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The package, built and installed by pip into a folder of its own."""
     folder = tmp_path_factory.mktemp("site")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-    subprocess.run([*install, str(REPOSITORY / "examples" / "sem_plugin")], check=True)
+    source = tmp_path_factory.mktemp("source") / "sem_plugin"
+    shutil.copytree(REPOSITORY / "examples" / "sem_plugin", source)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(folder), str(source)], check=True)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     yield importlib.import_module("transformers_sem")
