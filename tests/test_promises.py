@@ -239,8 +239,9 @@ def test_an_address_is_a_keyed_hash_for_an_hour_at_most(
     with arena.store.database.read() as session:
         keys = set(session.scalars(select(Limit.key).where(Limit.key.like("a:%"))))
     other = _arena(f"sqlite:///{tmp_path}/other.sqlite3").store
-    assert keys == {arena.store._address_key(HOME), arena.store._address_key(HOME, "explore")}
-    assert other._address_key(HOME) not in keys, "another key, another hash"
+    limits = arena.store.limits
+    assert keys == {limits.address_key(HOME), limits.address_key(HOME, "explore")}
+    assert other.limits.address_key(HOME) not in keys, "another key, another hash"
     opened(arena, arena.new_voter(), address=HOME)
     with pytest.raises(NotAllowed, match="3 rounds"):
         opened(arena, arena.new_voter(), address=HOME)
@@ -270,7 +271,7 @@ def test_a_vote_stays_until_it_is_deleted_and_then_goes_at_once(arena: Arena) ->
     cast(arena, voter, comment="A comment of mine.")
     cast(arena, other, "It rained all day.")
     later(arena.store, days=800)
-    arena.store.purge()
+    arena.store.erasure.purge()
     assert len(arena.my_votes(voter)) == 1
     assert arena.delete_my_data(voter) == 1
     stored = everything(arena.store)
@@ -356,7 +357,7 @@ def test_a_copy_stays_until_its_owner_reads_the_tombstones(arena: Arena, tmp_pat
     assert import_file(others, tmp_path / "copy.jsonl").new == 1
     arena.delete_my_data(voter)
     assert TEXT in everything(others)
-    others.bury(arena.store.tombstones())
+    others.erasure.bury(arena.store.erasure.tombstones())
     assert TEXT not in everything(others)
     assert import_file(others, tmp_path / "copy.jsonl").withdrawn == 1
     others.close()

@@ -73,7 +73,7 @@ class Arena:
         self._rounds = LiveRounds(store)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
         Janitor(store).start()
-        abandoned, erased = self._rounds.sweep(), store.purge()
+        abandoned, erased = self._rounds.sweep(), store.erasure.purge()
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
 
@@ -108,7 +108,7 @@ class Arena:
         """Erase one round of the voter with its vote; `NotFound` if the round is not theirs."""
         round_ = self._own(guards.check_token(voter), round_id)
         self._rounds.forget({round_.id})
-        self.store.erase_round(voter, round_.id)
+        self.store.erasure.erase_round(voter, round_.id)
 
     def delete_my_data(self, voter: str, *, address: str | None = None) -> int:
         """Erase all rounds and votes of the voter, and the hashes of the address they come from;
@@ -119,7 +119,7 @@ class Arena:
 
     def end_visit(self, voter: str) -> int:
         """Erase the rounds of a visitor who gave no consent; return their number."""
-        return self.store.purge(token=guards.check_token(voter))
+        return self.store.erasure.purge(token=guards.check_token(voter))
 
     # The life of a round --------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class Arena:
         agreed = guards.check_consent(consent)
         parent = self.store.parent_of(token, dialogue.digest) if dialogue.turns else None
         guards.check_earlier_turns(parent, agreed)
-        self.store.admit(token, address, user if agreed else None)
+        self.store.limits.admit(token, address, user if agreed else None)
         origin = "continued" if parent else "example" if example else "new"
         if dialogue.turns and origin == "new":
             origin = "given"
@@ -169,7 +169,7 @@ class Arena:
                 "It was tried twice, and the model only thought. Start a new dialogue."
             )
         self._rounds.stop(old.id)
-        self.store.admit(token, address)
+        self.store.limits.admit(token, address)
         self.store.void(token, old.id, "It was tried again.")
         return self._open(
             token, dialogue_of(old), consent=old.consent, origin=old.origin,
@@ -302,7 +302,7 @@ class Arena:
         self.heed(guards.said_by_user(comparison.dialogue))
         comparison.checked(self.roster)
         engine, sem = self.models.engine_now(), self.models.sem()
-        self.store.admit_explore(address)
+        self.store.limits.admit_explore(address)
         reading, _ = opening.read(sem, comparison.dialogue)
         stream = explore(
             engine,

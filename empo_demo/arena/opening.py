@@ -16,8 +16,7 @@ from empo_demo import __version__
 from empo_demo.arena import checks, guards
 from empo_demo.arena.rounds import Exposure, OpenedRound
 from empo_demo.dialogue import Dialogue
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import SIDES, Reply, Round, Side
+from empo_demo.votes.models import SIDES, Reply, Round, Side, now
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster

@@ -24,8 +24,7 @@ from empo_demo.exchange.import_file import Imported, import_records
 from empo_demo.exchange.outbox import WAIT, Outbox
 from empo_demo.exchange.repeat import repeat
 from empo_demo.exchange.vote_rows import add, card, cut, rows_of, tombstones_of
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Tombstone
+from empo_demo.votes.models import Round, Tombstone, now
 from empo_demo.votes.store import Store
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Pusher:
         log.info("%s: %s", self._repo, self.push())
 
     def _is_withdrawn(self) -> bool:
-        return bool(self._store.tombstones(published=True))
+        return bool(self._store.erasure.tombstones(published=True))
 
     def _push(self) -> Pushed:
         data_set = DataSet(self._repo)
@@ -108,12 +107,12 @@ def take_out(store: Store, data_set: DataSet) -> int:
 
     A tombstone is settled only after the squash, so that a break before it is repeated.
     """
-    withdrawn = store.tombstones(published=True)
+    withdrawn = store.erasure.tombstones(published=True)
     if not withdrawn:
         return 0
 
     def without(there: Snapshot) -> dict[str, str]:
-        every = store.tombstones()
+        every = store.erasure.tombstones()
         return cut(there, every, every)
 
     data_set.change("Take out withdrawn votes", without)
@@ -128,15 +127,15 @@ def take_out(store: Store, data_set: DataSet) -> int:
 def pull(store: Store, data_set: DataSet) -> Imported:
     """Import the rounds of the data set that are neither stored nor withdrawn.
 
-    Its voters are hashes of the stored ones. `Keeping.adopt` gives a returning voter their rounds.
+    Its voters are hashes of the stored ones. `Store.adopt` gives a returning voter their rounds.
     Stored rounds are not changed, so a pull may be repeated. A withdrawn round that the data set
     has or names is marked to be taken out: nobody can tell whether its history was squashed.
     """
     with data_set.read() as there:
         buried = set(tombstones_of(there))
-        store.bury(buried)
+        store.erasure.bury(buried)
         rows = rows_of(there)
-        _mark(store, store.tombstones() & (rows.keys() | buried))
+        _mark(store, store.erasure.tombstones() & (rows.keys() | buried))
         return import_records(store, _as_pushed(rows.values()))
 
 

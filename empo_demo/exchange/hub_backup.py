@@ -26,8 +26,7 @@ from empo_demo.exchange.data_set import DataSet, Snapshot, plain
 from empo_demo.exchange.import_file import Imported, import_records
 from empo_demo.exchange.repeat import repeat
 from empo_demo.exchange.vote_rows import add, cut, rows_of, tombstones_of, with_id
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
@@ -82,14 +81,14 @@ class Backup:
             log.info("%s: %d votes written or taken out", self._repo, written)
 
     def _is_withdrawn(self) -> bool:
-        return bool(self._store.tombstones() - self._cut)
+        return bool(self._store.erasure.tombstones() - self._cut)
 
     def _restore(self) -> Imported | None:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
             with DataSet(self._repo, private=True).read() as there:
-                self._store.bury(set(tombstones_of(there)))
+                self._store.erasure.bury(set(tombstones_of(there)))
                 rows = rows_of(there)
                 found = import_records(self._store, map(_record, rows.values()))
         except RepositoryNotFoundError:
@@ -115,13 +114,13 @@ class Backup:
     def _take_out(self, data_set: DataSet) -> int:
         """Cut the rounds that were withdrawn since the last time, and those in which something was
         noticed that keeps them here; at the start, all of them."""
-        unwanted = self._store.tombstones() | self._flagged()
+        unwanted = self._store.erasure.tombstones() | self._flagged()
         new = unwanted - self._cut
         if not new:
             return 0
 
         def without(there: Snapshot) -> dict[str, str]:
-            withdrawn = self._store.tombstones()
+            withdrawn = self._store.erasure.tombstones()
             return cut(there, withdrawn | self._flagged(), withdrawn)
 
         data_set.change("Take out withdrawn votes", without)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from empo_demo.errors import DataError
 from empo_demo.files import json_lines
-from empo_demo.votes.keeping import bury
+from empo_demo.votes.erasure import bury
 from empo_demo.votes.models import Round, Tombstone, Vote, Voter
 from empo_demo.votes.reasons import not_stored
 from empo_demo.votes.record import Record, TombstoneRecord, check

@@ -16,8 +16,7 @@ from sqlalchemy import ColumnElement, or_, select, update
 
 from empo_demo.exchange.formats import rows_of
 from empo_demo.exchange.vote_rows import published
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.reasons import may_be_used
 from empo_demo.votes.store import Store
 

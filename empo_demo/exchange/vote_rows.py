@@ -15,7 +15,7 @@ from typing import Any
 
 from empo_demo.exchange.data_set import Snapshot
 from empo_demo.files import parse_json
-from empo_demo.votes.keeping import published_voter
+from empo_demo.votes.models import published_voter
 
 FOLDER = "data"
 TOMBSTONES = "tombstones.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -20,8 +21,6 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Count rounds and votes, and what exports leave out, by reason."""
-    import json
-
     from empo_demo.votes.stats import count
     from empo_demo.votes.store import Store
 
@@ -46,10 +45,11 @@ def hide(
     database: Database = None,
 ) -> None:
     """Hide a round: it is never exported or counted."""
+    from empo_demo.votes import moderation
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)
-    store.hide(round_id, reason)
+    moderation.hide(store, round_id, reason)
     store.close()
     typer.echo(f"The round {round_id} is hidden.", err=True)
 
@@ -61,9 +61,7 @@ def list_rounds(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """List the newest voted rounds, with what keeps each out of exports."""
-    import json
-
-    from empo_demo.votes.stats import newest
+    from empo_demo.votes.moderation import newest
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)

@@ -54,7 +54,7 @@ class Janitor:
 
 def clean(store: Store) -> None:
     """Erase what is due, and overwrite what was erased."""
-    if store.is_due():
-        log.info("Rounds without consent erased: %d", store.purge())
+    if store.erasure.is_due():
+        log.info("Rounds without consent erased: %d", store.erasure.purge())
     if is_marked(store.database) and not scrub(store.database):
         log.info("The files still hold what was erased, as somebody reads them; tried again soon")

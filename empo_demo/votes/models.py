@@ -7,6 +7,7 @@ as the SHA-256 of the token. Addresses are never stored, only keyed hashes in `l
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -34,6 +35,20 @@ RATINGS: tuple[str, ...] = ("appropriate", "emotion", "natural", "continue")
 in the context, would like to continue. The key of a rating is `a_natural` or `b_natural`. A bare
 `natural` means the side that the dialogue continues with."""
 MAX_COMMENT = 2_000
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def voter_id(token: str) -> str:
+    """The hash under which a voter is stored. A leaked database lets nobody vote as another."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def published_voter(voter: str) -> str:
+    """The hash under which the rounds of a stored voter are published and restored."""
+    return hashlib.sha256(f"export {voter}".encode()).hexdigest()
 
 
 class Moment(TypeDecorator[datetime]):

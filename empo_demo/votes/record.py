@@ -37,8 +37,7 @@ from empo_demo.fields import (
     Text,
     first_fault,
 )
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote, Voter
+from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote, Voter, now
 from empo_demo.votes.verdicts import VERDICTS
 
 

@@ -55,28 +55,10 @@ def count(store: Store) -> Stats:
         left_out={reason: reasons[reason] for reason in REASONS},
         voters=len({round_.voter for round_ in voted}),
         fast=sum(bool(round_.vote and round_.vote.fast) for round_ in voted),
-        withdrawn=len(store.tombstones()),
+        withdrawn=len(store.erasure.tombstones()),
         checks={"asked": len(checks), "passed": hits},
         warnings=store.warnings,
     )
-
-
-def newest(store: Store, limit: int) -> list[dict[str, Any]]:
-    """The newest voted rounds, for a moderator: id, time, verdict, and why they are left out."""
-    query = select(Round).join(Vote).order_by(Vote.id.desc()).limit(limit)
-    with store.database.read() as session:
-        found = list(session.scalars(query))
-    return [
-        {
-            "round_id": round_.id,
-            "time": round_.vote.created_at.isoformat(),
-            "verdict": round_.vote.verdict,
-            "left_out": reason_left_out(round_),
-            "hidden_reason": round_.hidden_reason,
-        }
-        for round_ in found
-        if round_.vote is not None
-    ]
 
 
 @dataclass(frozen=True, slots=True)

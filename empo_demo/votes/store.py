@@ -8,27 +8,29 @@ the SHA-256 of their token. This module knows no contenders, pages or models.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, NotFound, Sentence
-from empo_demo.votes.admission import Admission, RateLimit
 from empo_demo.votes.database import Database, changed
+from empo_demo.votes.erasure import EPHEMERAL_LIFE, Erasure, may_be_shown
 from empo_demo.votes.filesystem import lost_on_restart
-from empo_demo.votes.keeping import (
-    EPHEMERAL_LIFE,
-    Keeping,
-    may_be_shown,
+from empo_demo.votes.limits import Limits, RateLimit
+from empo_demo.votes.models import (
+    Reply,
+    Round,
+    Tombstone,
+    Vote,
+    Voter,
     now,
+    published_voter,
     voter_id,
 )
-from empo_demo.votes.models import Reply, Round, Vote
 from empo_demo.votes.verdicts import DECISIVE
 
 if TYPE_CHECKING:
@@ -57,8 +59,11 @@ class CastVote:
     personal: bool = False
 
 
-class Store(Admission, Keeping):
-    """The storage of the votes. It is safe for threads, and processes may share one database."""
+class Store:
+    """The storage of the votes. It is safe for threads, and processes may share one database.
+
+    `limits` says who may open a round; `erasure` erases what may not stay.
+    """
 
     def __init__(
         self,
@@ -69,9 +74,8 @@ class Store(Admission, Keeping):
         push_target: bool = False,
     ) -> None:
         self.database = database
-        self.limit = limit or RateLimit()
-        self._secret = secret.encode() if secret else None
-        self._forgotten, self._memory = {}, threading.Lock()
+        self.limits = Limits(database, limit or RateLimit(), secret)
+        self.erasure = Erasure(database)
         if database.path and lost_on_restart(database.path) and not push_target:
             database.warnings.append(
                 f"{database.path} is on this Space's ephemeral disk: a restart erases all votes. "
@@ -108,8 +112,33 @@ class Store(Admission, Keeping):
 
     def erase_voter(self, token: str, address: str | None = None) -> int:
         """Erase everything of a voter, with the hashed addresses; return the number of rounds."""
-        self.forget_addresses(token, address)
-        return super().erase_voter(token)
+        self.limits.forget(token, address)
+        return self.erasure.erase_voter(token)
+
+    def is_empty(self) -> bool:
+        """Whether there is no round and no tombstone."""
+        with self.database.read() as session:
+            first = session.scalar(select(Round.id).limit(1))
+            return first is None and session.scalar(select(Tombstone.round_id).limit(1)) is None
+
+    # Voters from a data set -----------------------------------------------------------------
+
+    def adopt(self, token: str) -> int:
+        """Give a returning voter the rounds restored from a data set; return their number."""
+        voter = voter_id(token)
+        with self.database.read() as session:
+            if session.get(Voter, published_voter(voter)) is None:
+                return 0
+        with self.database.write() as session:
+            return _adopt(session, voter)
+
+    def adopt_restored(self) -> None:
+        """Give all voters that are stored under their own hash their rounds from a data set."""
+        with self.database.write() as session:
+            known = set(session.scalars(select(Voter.id)))
+            for voter in known:
+                if published_voter(voter) in known:
+                    _adopt(session, voter)
 
     # Opening --------------------------------------------------------------------------------
 
@@ -307,6 +336,17 @@ class Store(Admission, Keeping):
         )
         with self.database.read() as session:
             return {row[0]: row[1] for row in session.execute(query)}
+
+
+def _adopt(session: Session, voter: str) -> int:
+    """Give `voter` the rounds that are stored under their published hash."""
+    restored = published_voter(voter)
+    if session.get(Voter, voter) is None:
+        session.add(Voter(id=voter, created_at=now()))
+        session.flush()
+    moved = session.execute(update(Round).where(Round.voter == restored).values(voter=voter))
+    session.execute(delete(Voter).where(Voter.id == restored))
+    return changed(moved)
 
 
 def reading_seconds(round_: Round) -> float:

@@ -15,7 +15,7 @@ from empo_demo.arena.guards import HelpFirst
 from empo_demo.dialogue import MAX_TEXT, Dialogue
 from empo_demo.errors import NotAllowed
 from empo_demo.ui.examples import examples
-from empo_demo.votes.admission import RateLimit
+from empo_demo.votes.limits import RateLimit
 from empo_demo.votes.models import Base, Round
 from empo_demo.votes.store import Store
 
@@ -68,7 +68,7 @@ def test_help_comes_instead_of_an_answer_and_nothing_is_kept(
 
 
 def test_help_comes_before_every_limit(arena: Arena, store: Store) -> None:
-    store.limit = RateLimit(per_address=1, explores_per_address=1)
+    store.limits.rate = RateLimit(per_address=1, explores_per_address=1)
     voter = arena.new_voter()
     for _ in range(3):
         with pytest.raises(HelpFirst):

@@ -17,8 +17,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import EngineError, NotAllowed, StorageError
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round
+from empo_demo.votes.models import Round, now
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedEngine, ScriptedSEM
 

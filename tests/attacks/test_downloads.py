@@ -9,8 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Vote
+from empo_demo.votes.models import Vote, now
 from tests.attacks.conftest import TEXT, Served, Stranger
 
 

@@ -70,7 +70,7 @@ def test_nothing_is_sent_before_the_visitor_has_chosen(visitor: Any, served: Ser
     assert visitor.input_value("#box textarea") == TEXT
     visitor.click("#refuse")
     expect(visitor.locator("#pane_a .pane .text")).to_have_text("I am sorry to hear that.")
-    assert served.arena.store.has_ephemeral()
+    assert served.arena.store.erasure.has_ephemeral()
 
 
 def test_one_click_on_an_example_and_the_replies_write_themselves(visitor: Any) -> None:

@@ -13,8 +13,7 @@ from sqlalchemy import update
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.settings import load_settings
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Vote
+from empo_demo.votes.models import Vote, now
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 from tests.hub import Hub, running

@@ -18,8 +18,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange import hub
 from empo_demo.settings import load_settings
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 

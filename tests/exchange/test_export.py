@@ -21,6 +21,7 @@ from empo_demo.errors import DataError, InvalidInput
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Reply
+from empo_demo.votes.moderation import hide
 from tests.conftest import ScriptedEngine, ScriptedSEM
 
 VERDICTS = ("a", "b", "tie", "both_bad")
@@ -227,7 +228,7 @@ def test_a_file_with_one_contender_on_both_sides_is_read_and_the_vote_is_named(
 
 def test_rank_and_ratings_name_what_they_leave_out(voted: Arena) -> None:
     first = ballots_of_store(voted.store)[0].round
-    voted.store.hide(first, "spam")
+    hide(voted.store, first, "spam")
     url = voted.settings.database
     for command in ("rank", "ratings"):
         done = CliRunner().invoke(app, ["votes", command, "--database", url])

@@ -18,6 +18,7 @@ from empo_demo.exchange.hub import Pusher, start_pushing
 from empo_demo.exchange.hub_backup import Backup
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Voter
+from empo_demo.votes.moderation import hide
 from tests.exchange.conftest import age, arena_at, cast, readable, rows
 from tests.hub import Break, Hub, Repository
 
@@ -90,7 +91,7 @@ def test_deleted_data_leaves_the_backup_and_its_history(
     assert rows(hub, REPO) == [kept] and gone.encode() not in readable(hub, REPO)
     after = next(disks)
     Backup(after.store, REPO).restore()
-    assert after.my_votes(voter) == [] and after.store.tombstones() == {gone}
+    assert after.my_votes(voter) == [] and after.store.erasure.tombstones() == {gone}
 
 
 def test_data_deleted_while_its_backup_is_under_way_leaves_it(both: Arena, hub: Hub) -> None:
@@ -225,7 +226,7 @@ def test_hidden_rounds_and_checks_are_kept_as_they_are(
     both: Arena, hub: Hub, disks: Iterator[Arena]
 ) -> None:
     hidden, check = cast(both, both.new_voter()), cast(both, both.new_voter())
-    both.store.hide(hidden, "spam")
+    hide(both.store, hidden, "spam")
     with both.store.database.write() as session:
         session.execute(update(Round).where(Round.id == check).values(check_side="a"))
     Backup(both.store, REPO).write()
@@ -258,7 +259,7 @@ def test_a_round_with_signs_of_a_crisis_or_personal_data_never_leaves(
     used = both.stats().exportable
     after = next(disks)
     Backup(after.store, REPO).restore()
-    assert after.stats().exportable == used == 1 and after.store.tombstones() == set()
+    assert after.stats().exportable == used == 1 and after.store.erasure.tombstones() == set()
     assert len(both.my_votes(voter)) == 3, "they stay in the database"
 
 

@@ -16,12 +16,11 @@ from empo_demo.exchange import outbox
 from empo_demo.exchange.export import Report, rows, write_export
 from empo_demo.exchange.formats import rows_of
 from empo_demo.settings import load_settings
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
-from tests.votes.test_keeping import cast
+from tests.votes.test_backup import cast
 
 PERSONAL = "Mail ann.lee@example.org or call 202-555-0143, I miss my dog."
 

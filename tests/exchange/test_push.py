@@ -15,8 +15,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import StorageError
 from empo_demo.exchange import outbox, vote_rows
 from empo_demo.exchange.hub import Pusher
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Round, Tombstone, Vote
+from empo_demo.votes.models import Round, Tombstone, Vote, now
 from empo_demo.votes.store import Store
 from tests.exchange.conftest import age, arena_at, cast, readable, rows
 from tests.hub import Break, Hub
@@ -101,7 +100,7 @@ def test_a_vote_withdrawn_after_a_failed_push_is_nowhere(
     both.delete_my_data(voter)
     assert Pusher(both.store, REPO).push().withdrawn == 1
     assert rows(hub, REPO) == [kept] and gone.encode() not in readable(hub, REPO)
-    assert not both.store.tombstones(published=True)
+    assert not both.store.erasure.tombstones(published=True)
 
 
 @pytest.mark.parametrize("one_round", [True, False])
@@ -116,7 +115,7 @@ def test_a_vote_withdrawn_while_its_commit_is_under_way_is_nowhere(
     def withdraw() -> None:
         hub.before_commit = lambda: None
         if one_round:
-            both.store.erase_round(voter, gone)
+            both.store.erasure.erase_round(voter, gone)
         else:
             both.delete_my_data(voter)
 
@@ -172,7 +171,7 @@ def test_another_process_that_takes_out_first_wins(both: Arena, hub: Hub) -> Non
     hub.before_commit = withdraw_there
     assert Pusher(both.store, REPO).push().published == 0
     assert gone not in rows(hub, REPO) and gone.encode() not in readable(hub, REPO)
-    assert not both.store.tombstones(published=True)
+    assert not both.store.erasure.tombstones(published=True)
 
 
 def test_two_processes_push_each_vote_once(both: Arena, hub: Hub) -> None:
@@ -252,7 +251,7 @@ def test_a_fault_at_each_step_loses_doubles_and_reveals_nothing(
         else:
             # What had not arrived is lost with the disk; EMPO_HUB_BACKUP is against that.
             expected = {named["old"], named["due"]} & set(rows(hub, repo))
-            withdrawn = arena.store.tombstones(published=True)
+            withdrawn = arena.store.erasure.tombstones(published=True)
             arena.store.close()
             arena = arena_at(f"sqlite:///{tmp_path}/{repo.replace('/', '-')}.sqlite3")
             Pusher(arena.store, repo).restore()
@@ -264,7 +263,7 @@ def test_a_fault_at_each_step_loses_doubles_and_reveals_nothing(
         left_over = readable(hub, repo)
         assert named["leaving"].encode() not in left_over, f"step {step}"
         assert named["gone"].encode() not in left_over, f"step {step}"
-        assert not arena.store.tombstones(published=True)
+        assert not arena.store.erasure.tombstones(published=True)
         assert set(states(arena.store).values()) == {"published"}
         arena.store.close()
 
@@ -278,8 +277,8 @@ def test_a_round_withdrawn_before_an_old_backup_came_back_leaves_the_data_set(
     age(arena, 25)
     Pusher(arena.store, REPO).push()
     other = Store.open(f"sqlite:///{tmp_path}/other.sqlite3")
-    other.bury({gone})
-    assert not other.tombstones(published=True)
+    other.erasure.bury({gone})
+    assert not other.erasure.tombstones(published=True)
     assert Pusher(other, REPO).pull().withdrawn == 1
     assert Pusher(other, REPO).push().withdrawn == 1
     assert rows(hub, REPO) == [] and gone.encode() not in readable(hub, REPO)

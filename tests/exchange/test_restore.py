@@ -19,8 +19,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.exchange import vote_rows
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.hub import Pusher
-from empo_demo.votes.keeping import now
-from empo_demo.votes.models import Tombstone
+from empo_demo.votes.models import Tombstone, now
 from empo_demo.votes.store import Store
 from tests.conftest import REPOSITORY
 from tests.hub import Hub, Repository

@@ -23,7 +23,7 @@ from empo_demo.ui.explore import explore_tab
 from empo_demo.ui.explore.explorer import Explorer
 from empo_demo.ui.session import Session
 from empo_demo.ui.texts import texts_of
-from empo_demo.votes.admission import RateLimit
+from empo_demo.votes.limits import RateLimit
 from tests.ui.test_handlers import handlers_of
 
 SAY = texts_of("en")

@@ -126,7 +126,7 @@ def test_an_example_plays_without_consent_and_is_not_kept(handlers: Handlers) ->
     voted = handlers.vote("b", page[p.session])
     assert "was not kept" in voted[p.reveal] and voted[p.keep]["visible"]
     assert handlers.arena.stats().exportable == 0
-    assert handlers.arena.store.has_ephemeral()
+    assert handlers.arena.store.erasure.has_ephemeral()
     assert handlers.arena.end_visit(page[p.session]["voter"]) == 1
     following = merged(handlers.next(page[p.session]))
     assert following[p.session]["example"] == examples()[5].title
@@ -418,5 +418,5 @@ def test_everything_stored_of_me_is_shown_and_one_vote_can_be_withdrawn(
     left = data_tab.withdraw(arena, session, session["round"], mine, erased)
     assert left[mine].count("<article") == 1 and "It rained, too." in left[mine]
     assert "keep its words" in left[erased], "the later round's dialogue holds the earlier turn"
-    assert arena.store.tombstones() == {session["round"]}
+    assert arena.store.erasure.tombstones() == {session["round"]}
     assert arena.stats().votes == {}

@@ -36,13 +36,13 @@ from empo_demo.ui.session import Session
 from empo_demo.ui.tabs import findings
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
 from empo_demo.votes import consent
-from empo_demo.votes.admission import VOTER_LIMIT, _spell
+from empo_demo.votes.limits import VOTER_LIMIT, _spell
 from empo_demo.votes.models import Round
 from empo_demo.votes.reasons import REASONS, TOO_YOUNG
 from tests.ui.test_handlers import handlers_of, merged
 
 GERMAN = texts_of("de")
-ROOMS = ("dialogue.py", "arena/*.py", "votes/admission.py", "votes/store.py", "ui/**/*.py")
+ROOMS = ("dialogue.py", "arena/*.py", "votes/limits.py", "votes/store.py", "ui/**/*.py")
 """The modules whose errors a visitor of the page can meet."""
 ERRORS = ("InvalidInput", "NotAllowed", "NotFound", "EngineError", "StorageError", "ArenaError")
 ELSEWHERE = ("cli.py", "endpoints.py")

@@ -20,8 +20,8 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound, StorageError
 from empo_demo.exchange.backup_file import backup
 from empo_demo.votes import janitor
-from empo_demo.votes.keeping import EPHEMERAL_LIFE, now
-from empo_demo.votes.models import Limit, Round, Voter
+from empo_demo.votes.erasure import EPHEMERAL_LIFE
+from empo_demo.votes.models import Limit, Round, Voter, now
 from empo_demo.votes.scrub import is_marked, scrub
 from empo_demo.votes.store import RateLimit, Store
 from tests.votes.test_store import NO_LIMIT, arena_at
@@ -122,7 +122,7 @@ def test_deleting_ones_data_leaves_no_hashed_address_and_resets_no_limit(
     list(arena.explore(Comparison(Dialogue().plus("user", "Hi.")), address=HOME)[1])
     other = arena.new_voter()
     unkept(arena, other, address=WORK)
-    theirs = arena.store._address_key(WORK)
+    theirs = arena.store.limits.address_key(WORK)
     assert arena.delete_my_data(voter, address=address) == 2
     left = addresses(arena.store)
     assert left == [theirs] if address else theirs in left and len(left) == 2
@@ -139,10 +139,10 @@ def test_the_memory_of_erased_addresses_lasts_no_longer_than_the_window(arena: A
     voter = arena.new_voter()
     unkept(arena, voter, address=HOME)
     arena.delete_my_data(voter, address=HOME)
-    (times,) = arena.store._forgotten.values()
-    times[:] = [at - arena.store.limit.window for at in times]
+    (times,) = arena.store.limits._forgotten.values()
+    times[:] = [at - arena.store.limits.rate.window for at in times]
     arena.delete_my_data(arena.new_voter())
-    assert arena.store._forgotten == {}
+    assert arena.store.limits._forgotten == {}
 
 
 # Texts without consent --------------------------------------------------------------------------
@@ -183,14 +183,14 @@ def test_a_janitor_survives_every_error(
     arena: Arena, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures: list[Exception] = [RuntimeError("a bug"), StorageError("away"), KeyError("x")]
-    real = arena.store.is_due
+    real = arena.store.erasure.is_due
 
     def is_due() -> bool:
         if failures:
             raise failures.pop()
         return real()
 
-    monkeypatch.setattr(arena.store, "is_due", is_due)
+    monkeypatch.setattr(arena.store.erasure, "is_due", is_due)
     unkept(arena, arena.new_voter())
     aged(arena.store, hours=2)
     janitor.Janitor(arena.store).start()
@@ -206,7 +206,7 @@ def test_what_aged_while_the_database_was_away_is_erased_at_its_return(
     unkept(arena, arena.new_voter())
     with away(arena.store):
         later = now() + timedelta(hours=3)
-        monkeypatch.setattr("empo_demo.votes.keeping.now", lambda: later)
+        monkeypatch.setattr("empo_demo.votes.erasure.now", lambda: later)
         time.sleep(0.3)
     assert eventually(lambda: rows(arena.store, Round) == 0)
     arena.store.close()
@@ -255,7 +255,7 @@ def test_a_backup_holds_no_text_without_consent_and_no_address(url: str, tmp_pat
     content = (tmp_path / "backup.jsonl").read_bytes()
     assert one.encode() in content and other.encode() not in content
     assert len(keys) == 2 and not any(key in content for key in keys)
-    assert arena.store.secret() not in content
+    assert arena.store.limits.secret() not in content
     arena.store.close()
 
 
@@ -333,7 +333,7 @@ def test_who_deletes_nothing_gives_the_janitor_nothing_to_do(
     for _ in range(3):
         arena.delete_my_data(arena.new_voter(), address=WORK)
         arena.end_visit(arena.new_voter())
-    arena.store.purge()
+    arena.store.erasure.purge()
     assert not is_marked(arena.store.database)
     worked: list[float] = []
 

@@ -67,8 +67,8 @@ def test_votes_that_an_earlier_version_may_have_pushed_count_as_handed_over(url:
     with store.database.write() as session:
         (found,) = session.scalars(select(Round))
         assert found.handed_over_until is not None and found.pushed_at is None
-    store.bury({"r"})
-    assert store.tombstones(published=True) == {"r"}
+    store.erasure.bury({"r"})
+    assert store.erasure.tombstones(published=True) == {"r"}
     store.close()
 
 

@@ -32,6 +32,7 @@ from empo_demo.exchange.import_file import import_file
 from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
+from empo_demo.votes.moderation import newest
 from empo_demo.votes.record import (
     Record,
     ReplyRecord,
@@ -41,7 +42,7 @@ from empo_demo.votes.record import (
     VoterRecord,
     record_of,
 )
-from empo_demo.votes.stats import count, newest
+from empo_demo.votes.stats import count
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM
 

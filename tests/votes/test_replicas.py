@@ -25,7 +25,7 @@ def test_a_limit_holds_for_replicas_that_count_at_the_same_moment(url: str) -> N
 
     def admit(number: int) -> bool:
         try:
-            stores[number % len(stores)].admit("token", "203.0.113.9")
+            stores[number % len(stores)].limits.admit("token", "203.0.113.9")
         except NotAllowed:
             return False
         return True

@@ -122,13 +122,13 @@ def test_no_address_is_stored_but_as_a_keyed_hash(url: str) -> None:
     other = Store(arena.store.database, secret="two")
     assert any(key.startswith("a:") for key in keys)
     assert not any("192.0.2.77" in key for key in keys)
-    assert arena.store.keyed_hash("address", "x") != other.keyed_hash("address", "x")
+    assert arena.store.limits.keyed_hash("address", "x") != other.limits.keyed_hash("address", "x")
     arena.store.close()
 
 
 def test_replicas_share_the_key_that_was_made(url: str) -> None:
     one, two = Store.open(url), Store.open(url)
-    assert one.secret() == two.secret() and len(one.secret()) >= 32
+    assert one.limits.secret() == two.limits.secret() and len(one.limits.secret()) >= 32
     one.close()
     two.close()
 

@@ -23,8 +23,7 @@ from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, Sentence
 from empo_demo.votes.database import Database
-from empo_demo.votes.keeping import now, voter_id
-from empo_demo.votes.models import Limit, Secret, Voter
+from empo_demo.votes.models import Limit, Secret, Voter, now, voter_id
 from empo_demo.votes.scrub import mark
 
 VOTER_LIMIT = (
@@ -49,20 +48,21 @@ class RateLimit:
     window: timedelta = timedelta(minutes=10)
 
 
-class Admission:
-    """The part of the store that counts and refuses. It uses the store's attributes."""
+class Limits:
+    """Counts what a voter and an address open in one database, and refuses what is too much."""
 
-    database: Database
-    limit: RateLimit
-    _secret: bytes | None
-    _memory: threading.Lock
-    _forgotten: dict[str, list[datetime]]
-    """The times of erased rows by their keys, never on a disk and not longer than the window."""
+    def __init__(self, database: Database, rate: RateLimit, secret: str | None = None) -> None:
+        self.rate = rate
+        self._database = database
+        self._secret = secret.encode() if secret else None
+        self._memory = threading.Lock()
+        self._forgotten: dict[str, list[datetime]] = {}
+        """The times of erased rows by their keys, never on a disk and for at most the window."""
 
     def secret(self) -> bytes:
         """The key of the hashes: EMPO_SECRET, or one made once and shared by all replicas."""
         if self._secret is None:
-            with self.database.write() as session:
+            with self._database.write() as session:
                 self._ignore(session, Secret, {"name": "hashes", "value": secrets.token_hex(32)})
                 stored = session.get_one(Secret, "hashes").value
             self._secret = stored.encode()
@@ -71,21 +71,22 @@ class Admission:
     def keyed_hash(self, kind: str, value: str) -> str:
         return hmac.new(self.secret(), f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
 
-    def _address_key(self, address: str, kind: str = "address") -> str:
+    def address_key(self, address: str, kind: str = "address") -> str:
+        """The key under which an address is counted: a hash that only this arena can make."""
         return "a:" + self.keyed_hash(kind, _network(address))
 
     def _ignore(self, session: Session, table: type[Any], row: Mapping[str, Any]) -> None:
         """Insert `row` unless there is one with its key."""
-        dialect = sqlite if self.database.sqlite else postgresql
+        dialect = sqlite if self._database.sqlite else postgresql
         session.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
 
     def admit(self, token: str, address: str | None = None, user: str | None = None) -> None:
         """Count a round. Raises a `NotAllowed` that says how long to wait if a limit is reached."""
         voter, at = voter_id(token), now()
-        keys = {f"v:{voter}": self.limit.per_voter}
+        keys = {f"v:{voter}": self.rate.per_voter}
         if address:
-            keys[self._address_key(address)] = self.limit.per_address
-        with self.database.write() as session:
+            keys[self.address_key(address)] = self.rate.per_address
+        with self._database.write() as session:
             self._ignore(session, Voter, {"id": voter, "created_at": at, "user": user})
             if user:
                 session.execute(update(Voter).where(Voter.id == voter).values(user=user))
@@ -95,25 +96,25 @@ class Admission:
     def admit_explore(self, address: str | None) -> None:
         """Count a comparison of an address. Raises `NotAllowed` like `admit`."""
         if address:
-            key, count = self._address_key(address, "explore"), self.limit.explores_per_address
-            with self.database.write() as session:
+            key, count = self.address_key(address, "explore"), self.rate.explores_per_address
+            with self._database.write() as session:
                 self._count(session, key, count, now(), "comparison")
 
-    def forget_addresses(self, token: str, address: str | None) -> None:
+    def forget(self, token: str, address: str | None) -> None:
         """Erase the hashed addresses of a voter's rounds, and those of the address at hand.
 
         Both rows of a round have one time: no other sign ties an address to a voter.
         """
-        keys = [self._address_key(address, kind) for kind in KINDS] if address else []
+        keys = [self.address_key(address, kind) for kind in KINDS] if address else []
         own = select(Limit.at).where(Limit.key == f"v:{voter_id(token)}")
         theirs = (Limit.key.like("a:%"), or_(Limit.key.in_(keys), Limit.at.in_(own)))
-        with self.database.write() as session:
+        with self._database.write() as session:
             found = session.execute(
                 delete(Limit).where(*theirs).returning(Limit.key, Limit.at)
             ).tuples()
             erased = list(found)
             mark(session, len(erased))
-        since = now() - self.limit.window
+        since = now() - self.rate.window
         with self._memory:
             for key in list(self._forgotten):
                 self._forgotten[key] = [at for at in self._forgotten[key] if at > since]
@@ -125,8 +126,8 @@ class Admission:
     def _count(
         self, session: Session, key: str, count: int, at: datetime, what: str = "round"
     ) -> None:
-        since = at - self.limit.window
-        if not self.database.sqlite:
+        since = at - self.rate.window
+        if not self._database.sqlite:
             # Without this lock, two replicas that count at once would both admit one too many.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
         session.execute(delete(Limit).where(Limit.key == key, Limit.at <= since))
@@ -136,7 +137,7 @@ class Admission:
         recent = sorted([*stored, *forgotten])
         if len(recent) >= count:
             wait = (recent[len(recent) - count] - since).total_seconds()
-            minutes = int(self.limit.window.total_seconds() // 60)
+            minutes = int(self.rate.window.total_seconds() // 60)
             # Others share an address, so one visitor may not have opened all of these.
             raise NotAllowed(
                 VOTER_LIMIT if key.startswith("v:") else NETWORK_LIMIT,

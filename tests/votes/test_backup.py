@@ -22,6 +22,7 @@ from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.migrations import REVISIONS
 from empo_demo.votes.models import Round, Tombstone, Vote, Voter
+from empo_demo.votes.moderation import hide
 from empo_demo.votes.record import columns_of, record_of
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
@@ -188,7 +189,7 @@ def test_a_backup_is_taken_and_restored_while_votes_are_cast(both: Arena, tmp_pa
         stop.set()
         thread.join()
     assert errors == []
-    both.store.hide(both.my_votes(before)[0]["round_id"], "spam")
+    hide(both.store, both.my_votes(before)[0]["round_id"], "spam")
     late = both.new_voter()
     cast(both, late)
     restore(both.store, tmp_path / "backup.jsonl")
@@ -224,5 +225,5 @@ def test_the_settings_name_the_key_and_the_push_target(
     monkeypatch.setenv("SYSTEM", "spaces")
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
     with_key = Store.of(load_settings(database=url, secret="mine", hub_dataset="owner/votes"))
-    assert with_key.secret() == b"mine" and with_key.warnings == ()
+    assert with_key.limits.secret() == b"mine" and with_key.warnings == ()
     assert Store.of(load_settings(database=url)).warnings

@@ -1,4 +1,4 @@
-"""Erases and hides: withdrawal, visits without consent, hidden rounds.
+"""Erases: withdrawn rounds, and visits without consent.
 
 A withdrawn round leaves a tombstone, which is only its id. Whoever erases marks the database, so
 that its files are scrubbed of it within a minute (`scrub`).
@@ -6,16 +6,22 @@ that its files are scrubbed of it within a minute (`scrub`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
-from empo_demo.errors import NotFound
 from empo_demo.votes.database import Database, changed
-from empo_demo.votes.models import Limit, Round, Tombstone, Voter
+from empo_demo.votes.models import (
+    Limit,
+    Round,
+    Tombstone,
+    Voter,
+    now,
+    published_voter,
+    voter_id,
+)
 from empo_demo.votes.scrub import mark
 
 EPHEMERAL_LIFE = timedelta(hours=1)
@@ -26,34 +32,9 @@ MAY_BE_PUBLISHED = or_(Round.pushed_at.is_not(None), Round.handed_over_until.is_
 """Also of a push that failed here some rows may have arrived."""
 
 
-def voter_id(token: str) -> str:
-    """The hash under which a voter is stored. A leaked database lets nobody vote as another."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def published_voter(voter: str) -> str:
-    """The hash under which the rounds of a stored voter are published and restored."""
-    return hashlib.sha256(f"export {voter}".encode()).hexdigest()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
 def may_be_shown() -> ColumnElement[bool]:
     """No round without consent that should be erased: while the database was away, nobody could."""
     return or_(Round.ephemeral.is_(False), Round.created_at > now() - EPHEMERAL_LIFE)
-
-
-def _adopt(session: Session, voter: str) -> int:
-    """Give `voter` the rounds that are stored under their published hash."""
-    restored = published_voter(voter)
-    if session.get(Voter, voter) is None:
-        session.add(Voter(id=voter, created_at=now()))
-        session.flush()
-    moved = session.execute(update(Round).where(Round.voter == restored).values(voter=voter))
-    session.execute(delete(Voter).where(Voter.id == restored))
-    return changed(moved)
 
 
 def bury(session: Session, tombstones: Iterable[Tombstone]) -> None:
@@ -69,55 +50,33 @@ def bury(session: Session, tombstones: Iterable[Tombstone]) -> None:
     session.flush()
 
 
-class Keeping:
-    """The part of the store that erases. `database` belongs to the store."""
+class Erasure:
+    """Erases from one database."""
 
-    database: Database
-
-    def is_empty(self) -> bool:
-        """Whether there is no round and no tombstone."""
-        with self.database.read() as session:
-            kept = session.scalar(select(Round.id).limit(1))
-            return kept is None and session.scalar(select(Tombstone.round_id).limit(1)) is None
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def bury(self, round_ids: set[str]) -> None:
         """Store tombstones of rounds that were withdrawn elsewhere, so that no import adds them."""
-        with self.database.write() as session:
+        with self._database.write() as session:
             bury(session, (Tombstone(round_id=n, at=now(), published=False) for n in round_ids))
-
-    def adopt(self, token: str) -> int:
-        """Give a returning voter the rounds restored from a data set; return their number."""
-        voter = voter_id(token)
-        with self.database.read() as session:
-            if session.get(Voter, published_voter(voter)) is None:
-                return 0
-        with self.database.write() as session:
-            return _adopt(session, voter)
-
-    def adopt_restored(self) -> None:
-        """Give all voters that are stored under their own hash their rounds from a data set."""
-        with self.database.write() as session:
-            known = set(session.scalars(select(Voter.id)))
-            for voter in known:
-                if published_voter(voter) in known:
-                    _adopt(session, voter)
 
     def erase_voter(self, token: str) -> int:
         """Erase everything of a voter; return the number of rounds.
 
         The count for the rate limit stays until its window ends, so that erasing does not reset it.
         """
-        self.adopt(token)
         voter, at = voter_id(token), now()
-        with self.database.write() as session:
+        names = (voter, published_voter(voter))  # The second has what came back from a data set.
+        with self._database.write() as session:
             query = select(Round.id, MAY_BE_PUBLISHED, Round.ephemeral)
             # A push that takes one of these rounds now waits, so it is marked or not taken.
-            found = session.execute(query.where(Round.voter == voter).with_for_update()).all()
+            found = session.execute(query.where(Round.voter.in_(names)).with_for_update()).all()
             for round_id, published, ephemeral in found:
                 if not ephemeral:
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
-            session.execute(delete(Round).where(Round.voter == voter))
-            mark(session, changed(session.execute(delete(Voter).where(Voter.id == voter))))
+            session.execute(delete(Round).where(Round.voter.in_(names)))
+            mark(session, changed(session.execute(delete(Voter).where(Voter.id.in_(names)))))
             return len(found)
 
     def erase_round(self, token: str, round_id: str) -> bool:
@@ -127,7 +86,7 @@ class Keeping:
         they have the dialogue in themselves.
         """
         own = (Round.id == round_id, Round.voter == voter_id(token))
-        with self.database.write() as session:
+        with self._database.write() as session:
             query = select(MAY_BE_PUBLISHED, Round.ephemeral).where(*own).with_for_update()
             found = session.execute(query).first()
             if found is None:
@@ -146,7 +105,7 @@ class Keeping:
         before = now() - ERASED
         stale = Round.created_at < before if token is None else Round.voter == voter_id(token)
         idle = Voter.created_at < before if token is None else Voter.id == voter_id(token)
-        with self.database.write() as session:
+        with self._database.write() as session:
             gone = session.execute(delete(Round).where(stale, Round.ephemeral.is_(True)))
             limits = session.execute(delete(Limit).where(Limit.at < before))
             rounds = select(Round.id).where(Round.voter == Voter.id).exists()
@@ -159,28 +118,19 @@ class Keeping:
         before = now() - DUE
         stale = select(Round.id).where(Round.ephemeral.is_(True), Round.created_at < before)
         counted = select(Limit.id).where(Limit.at < before)
-        with self.database.read() as session:
+        with self._database.read() as session:
             return any(session.scalar(query.limit(1)) is not None for query in (stale, counted))
 
     def has_ephemeral(self) -> bool:
         """Whether there are rounds without consent that must still be erased."""
         query = select(Round.id).where(Round.ephemeral.is_(True)).limit(1)
-        with self.database.read() as session:
+        with self._database.read() as session:
             return session.scalar(query) is not None
-
-    def hide(self, round_id: str, reason: str) -> None:
-        """A moderator hides a round: it stays stored, but leaves every export and ranking."""
-        with self.database.write() as session:
-            done = session.execute(
-                update(Round).where(Round.id == round_id).values(hidden_reason=reason)
-            )
-            if changed(done) != 1:
-                raise NotFound(f"There is no round {round_id!r}. `votes list` shows them.")
 
     def tombstones(self, *, published: bool | None = None) -> set[str]:
         """The ids of withdrawn rounds; with `published`, only those (not) in the data set."""
         query = select(Tombstone.round_id)
         if published is not None:
             query = query.where(Tombstone.published.is_(published))
-        with self.database.read() as session:
+        with self._database.read() as session:
             return set(session.scalars(query))
