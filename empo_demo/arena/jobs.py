@@ -13,6 +13,7 @@ from empo_demo.arena.rounds import dialogue_of, reading_of
 from empo_demo.contenders import strategies
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Failed, Finished, FinishReason, Request
+from empo_demo.errors import SettingsError
 from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def _job(
     if reply.strategy == checks.STRATEGY:
         return Job(side, known_bad=checks.text_of(reply.revision))
     contender = roster[reply.contender]
+    if contender.revision != reply.revision:
+        # The vote would count for another model than the one that answers.
+        raise SettingsError("The contender {name} is another model by now.", name=contender.id)
     return Job(
         side,
         Request(side, contender.id, (), roster.decoding, reply.seed),

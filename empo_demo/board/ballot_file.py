@@ -8,7 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from empo_demo.board.ballots import Ballot, Counted, ballot_of_round, reason_not_ranked
+from empo_demo.board.ballots import (
+    Ballot,
+    Counted,
+    ballot_of_round,
+    reason_not_ranked,
+    told_apart,
+)
 from empo_demo.csv_table import decimal, read_table, trimmed, truth
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, parse_json, read_text
@@ -48,6 +54,8 @@ _EXPORTED = (
     "ratings",
     "a_text",
     "b_text",
+    "a_revision",
+    "b_revision",
 )
 """The columns that are read of `votes export --format csv`; the first five are needed."""
 
@@ -68,7 +76,7 @@ def read_ballots(path: Path) -> Counted:
         else:
             left_out[found] += 1
     _check_rounds(ballots, path)
-    return Counted(ballots, left_out)
+    return Counted(told_apart(ballots), left_out)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -133,6 +141,8 @@ def _from_table(row: dict[str, Any]) -> dict[str, Any]:
         "len_b": len(str(row.get("b_text") or "").split()),
         "exposure": "+".join(shown) or "nothing",
         "ratings": row.get("ratings"),
+        "revision_a": str(row.get("a_revision") or ""),
+        "revision_b": str(row.get("b_revision") or ""),
     }
 
 
@@ -173,6 +183,8 @@ def ballot_of(row: Any) -> Ballot:
         _time(row),
         row.get("exposure"),
         _ratings(row),
+        str(row.get("revision_a") or ""),
+        str(row.get("revision_b") or ""),
     )
 
 

@@ -1,19 +1,21 @@
 """Ballots: the votes as the ranking uses them, from the database.
 
 A ballot is one vote without its texts: round, voter, the two contenders, the verdict, and the
-lengths of the replies. Votes that are left out are counted by reason.
+lengths of the replies. Votes that are left out are counted by reason. A vote belongs to a model,
+not to a name: a name that several models had stands for each of them with its revision.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 
+from empo_demo.contenders.roster import OF_REVISION, UNGUIDED
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import ONE_CONTENDER, reason_left_out
@@ -22,7 +24,10 @@ from empo_demo.votes.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote. Lengths are in words or in any other unit that is the same for all, or None."""
+    """One vote. Lengths are in words or in any other unit that is the same for all, or None.
+
+    `revision_a` and `revision_b` identify the models; they are empty where only names are known.
+    """
 
     round: str
     voter: str
@@ -34,6 +39,8 @@ class Ballot:
     time: datetime | None = None
     exposure: str | None = None
     ratings: Mapping[str, Any] | None = None
+    revision_a: str = ""
+    revision_b: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,39 @@ def count_ballots(store: Store) -> Counted:
         rounds = session.scalars(select(Round).join(Vote).order_by(Vote.id)).all()
         reasons = [(reason_not_ranked(round_), round_) for round_ in rounds]
         ballots = [ballot_of_round(round_) for reason, round_ in reasons if reason is None]
-    return Counted(ballots, Counter(reason for reason, _ in reasons if reason is not None))
+    return Counted(
+        told_apart(ballots), Counter(reason for reason, _ in reasons if reason is not None)
+    )
+
+
+def told_apart(
+    ballots: Sequence[Ballot], revisions: Mapping[str, str] | None = None
+) -> list[Ballot]:
+    """The ballots with one name per model: `base`, and `base@REVISION` of another model.
+
+    `revisions` says which revision has the plain name, by contender id. Where it does not, a name
+    that only one model had stays plain, and one that several had is plain for none of them.
+    """
+    revisions = revisions or {}
+    seen: dict[str, set[str]] = defaultdict(set)
+    for one in ballots:
+        seen[_plain(one.a, one.revision_a)].add(one.revision_a)
+        seen[_plain(one.b, one.revision_b)].add(one.revision_b)
+
+    def name(name: str, revision: str) -> str:
+        plain = _plain(name, revision)
+        current = revisions.get(plain.removesuffix(UNGUIDED))
+        known = revision == current if current else len(seen[plain]) == 1
+        return plain if known or not revision else f"{plain}{OF_REVISION}{revision}"
+
+    return [
+        replace(one, a=name(one.a, one.revision_a), b=name(one.b, one.revision_b))
+        for one in ballots
+    ]
+
+
+def _plain(name: str, revision: str) -> str:
+    return name.removesuffix(f"{OF_REVISION}{revision}") if revision else name
 
 
 def ballot_of_round(round_: Round) -> Ballot:
@@ -82,6 +121,8 @@ def ballot_of_round(round_: Round) -> Ballot:
         time=round_.vote.created_at,
         exposure=_exposure(round_),
         ratings=round_.vote.ratings,
+        revision_a=a.revision,
+        revision_b=b.revision,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.board import agreement, ratings, standing
-from empo_demo.board.ballots import Ballot
+from empo_demo.board.ballots import Ballot, told_apart
 from empo_demo.board.sentences import sentences, separation_note, span
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import Sentence
@@ -93,7 +93,11 @@ def board(
     samples: int = 1000,
     seed: int = 0,
 ) -> Board:
-    """Compute the whole Board. `roster` gives labels and lineage."""
+    """Compute the whole Board. `roster` gives labels and lineage, and says whose votes are those
+    of its own contenders: a vote on another model with the same name is listed by its revision."""
+    if roster is not None:
+        current = {one.id: one.revision for one in roster.contenders}
+        ballots = told_apart(ballots, current)
     ranking = standing.rank(ballots, samples=samples, seed=seed)
     contenders = roster.contenders if roster is not None else ()
     labels = {one.id: one.label or one.id for one in contenders}

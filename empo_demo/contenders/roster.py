@@ -12,16 +12,22 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from empo_demo.contenders.strategies import is_guided
-from empo_demo.engine.protocol import Decoding
+from empo_demo.engine.protocol import Decoding, Pair
 from empo_demo.errors import SettingsError
 from empo_demo.settings import Quantization
+from empo_demo.smollm2.package import is_base
+
+Hints = Literal["full", "compact"]
+"""The forms of HEF's guidance: `full` for chat models, `compact` for small ones."""
 
 UNGUIDED = "~unguided"
 """Follows the id of a guided contender that had to answer without a reading. No id of a roster may
 contain a tilde, so no vote on such a side counts for the guided contender."""
+OF_REVISION = "@"
+"""Stands between a contender's id and a revision, where other models than the roster's had it."""
 MOST_BOOST = 4.0
 """A contender without votes is drawn at most this many times as often as by its weight."""
 
@@ -59,7 +65,11 @@ class Contender:
 
 
 def label_of(contender: str, labels: Mapping[str, str]) -> str:
-    """A stored id in words. It says if a guided contender had to answer without guidance."""
+    """A stored id in words. It says if a guided contender had to answer without guidance, and
+    which revision it is if the id is followed by one."""
+    earlier, mark, revision = contender.rpartition(OF_REVISION)
+    if mark and contender not in labels and earlier.removesuffix(UNGUIDED) in labels:
+        return f"{label_of(earlier, labels)} (revision {revision[:7]})"
     known = contender.removesuffix(UNGUIDED)
     label = labels.get(known) or known
     return label if known == contender else f"{label} (without guidance)"
@@ -69,8 +79,9 @@ def label_of(contender: str, labels: Mapping[str, str]) -> str:
 class Roster:
     """Who takes part, and what they share: the system prompt, decoding, quantisation.
 
-    `hef_top_k` (1 to 32) is how many of the SEM's emotions HEF names first. `tiny` says that the
-    models know only the compact guidance of the embedded ones.
+    `hef_top_k` (1 to 32) is how many of the SEM's emotions HEF names first. `hints` is the form of
+    HEF's guidance. `tiny` marks the pair that is in the repository as a whole; it knows only the
+    compact form.
     """
 
     name: str
@@ -79,8 +90,27 @@ class Roster:
     quantization: Quantization = "nf4"
     decoding: Decoding = field(default_factory=Decoding)
     tiny: bool = False
+    hints: Hints = "full"
     hef_top_k: int = 3
     sem: str = "embedded"
+
+    @property
+    def compact_hints(self) -> bool:
+        """Whether HEF's guidance is one short sentence, which small models can follow."""
+        return self.tiny or self.hints == "compact"
+
+    @property
+    def pair(self) -> Pair:
+        """Which pair of this repository it is; "own" if it is none."""
+        if self.tiny:
+            return "tiny"
+        fetched = any(is_base(contender.base) for contender in self.contenders)
+        return "smollm2" if fetched else "own"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether its adapters are in this repository. They fit no other base."""
+        return self.pair != "own"
 
     @property
     def recorded(self) -> bool:

@@ -15,6 +15,8 @@ from typing import Literal, Protocol, runtime_checkable
 from empo_demo.dialogue import Message
 from empo_demo.settings import Quantization
 
+Pair = Literal["tiny", "smollm2", "own"]
+"""The pairs of this repository, and models of one's own."""
 FinishReason = Literal["eos", "stop", "length", "stopped"]
 """Why a side ended: end-of-sequence token, stop string, token limit, or stopped by a person."""
 

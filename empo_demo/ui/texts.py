@@ -83,7 +83,11 @@ class Texts:
         return self.words.get(f"verdict.{name}.{form}", own)
 
     def contender(self, name: str, label: str) -> str:
-        """A contender for people."""
+        """A contender for people; an earlier one of the same name with its revision."""
+        known, _, revision = name.rpartition("@")
+        if f"contender.{known}" in self.words:
+            whole = self.words[f"contender.{known}"]
+            return self("contender.earlier", name=whole, revision=revision[:7])
         return self.words.get(f"contender.{name}", label or name)
 
     def certainty(self, reading: Reading) -> str:

@@ -6,6 +6,7 @@ What is stored without consent is not counted, as nothing of it may be used.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,10 +75,11 @@ class PairVotes:
         return self.one + self.other + self.neither
 
 
-def pair_votes(store: Store, one: str, other: str) -> PairVotes:
+def pair_votes(store: Store, one: str, other: str, revisions: Collection[str] = ()) -> PairVotes:
     """The votes between `one` and `other`, on whichever sides they were.
 
-    What the ranking leaves out is left out here.
+    What the ranking leaves out is left out here. With `revisions`, only votes on these models
+    count, not on others that had their names.
     """
     left, right = aliased(Reply), aliased(Reply)
     query = (
@@ -89,6 +91,8 @@ def pair_votes(store: Store, one: str, other: str) -> PairVotes:
         .where(left.contender != right.contender, *may_be_used())
         .group_by(left.contender, Vote.verdict)
     )
+    if revisions:
+        query = query.where(left.revision.in_(revisions), right.revision.in_(revisions))
     counts: Counter[str | None] = Counter()
     with store.database.read() as session:
         for on_a, verdict, number in session.execute(query):

@@ -8,7 +8,7 @@ the SHA-256 of their token. This module knows no contenders, pages or models.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -325,8 +325,11 @@ class Store:
                 found.vote.comment, found.vote.comment_at = comment, now()
             found.crisis, found.personal = found.crisis or crisis, found.personal or personal
 
-    def contender_counts(self) -> dict[str, int]:
-        """The number of decisive votes of each contender. A vote without consent is not used."""
+    def contender_counts(self, revisions: Collection[str] = ()) -> dict[str, int]:
+        """The number of decisive votes of each contender. A vote without consent is not used.
+
+        With `revisions`, only votes on these models count, not on others that had their names.
+        """
         query = (
             select(Reply.contender, func.count())
             .join(Vote, Vote.round_id == Reply.round_id)
@@ -334,6 +337,8 @@ class Store:
             .where(Vote.verdict.in_(DECISIVE), Round.ephemeral.is_(False))
             .group_by(Reply.contender)
         )
+        if revisions:
+            query = query.where(Reply.revision.in_(revisions))
         with self.database.read() as session:
             return {row[0]: row[1] for row in session.execute(query)}
 

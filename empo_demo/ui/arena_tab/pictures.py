@@ -208,8 +208,10 @@ class Pictures:
     def _others(self, voted: Receipt) -> PairVotes | None:
         """Count how others voted on these two models; None below `ENOUGH` votes."""
         try:
-            one, other = voted.reveal.a.contender, voted.reveal.b.contender
-            found = pair_votes(self.arena.store, one, other)
+            one, other = voted.reveal.a, voted.reveal.b
+            found = pair_votes(
+                self.arena.store, one.contender, other.contender, (one.revision, other.revision)
+            )
         except ArenaError:
             return None
         return found if found.votes >= ENOUGH else None
