@@ -26,7 +26,19 @@ ASSETS = (PACKAGE if (PACKAGE / "assets").is_dir() else ROOT) / "assets"
 """A wheel holds the assets in the package, a clone beside it."""
 
 Quantization = Literal["nf4", "int8", "none"]
+PAIR = ("sft", "aligned")
+"""The adapters of the pair that everybody meets, by their folders in assets/smollm2."""
 Exposure = Literal["all", "after-vote", "randomised"]
+
+
+def default_preset(assets: Path = ASSETS) -> str:
+    """The pair that is served when EMPO_PRESET is not set.
+
+    It is smollm2 as soon as its adapters are in the repository, and tiny until then.
+    """
+    folders = [assets / "smollm2" / name for name in PAIR]
+    here = all((folder / "adapter_model.safetensors").is_file() for folder in folders)
+    return "smollm2" if here else "tiny"
 
 
 class Settings(BaseSettings):
@@ -34,7 +46,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EMPO_", extra="forbid", env_ignore_empty=True)
 
-    preset: str = Field("tiny", description="tiny, empo-7b, empo-recorded, or a TOML file")
+    preset: str = Field(
+        default_factory=default_preset,
+        description="smollm2, tiny, empo-7b, empo-recorded, or a TOML file",
+    )
     base: str | None = Field(None, description="base model: a folder or a Hub id")
     aligned: str | None = Field(None, description="aligned model: an adapter or a model")
     quantization: Quantization | None = Field(None, description="nf4, int8 or none")

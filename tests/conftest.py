@@ -24,6 +24,8 @@ from empo_demo.votes.store import Store
 from tests import postgres as postgresql
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The pair that is in the repository as a whole: no test may need a download.
+os.environ["EMPO_PRESET"] = "tiny"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models of the tests are tiny: on a busy machine, threads that wait for each other cost a

@@ -77,6 +77,15 @@ class Arena:
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
 
+    def change_pair(self, roster: Roster, reason: Sentence) -> None:
+        """Serve `roster` instead of the one that was meant; only before an engine is attached.
+
+        A round that was opened for the other pair is not answered by this one: it says that the
+        models have changed.
+        """
+        self.roster = roster
+        self.models.replace(roster, reason)
+
     # The voter ------------------------------------------------------------------------------
 
     def new_voter(self) -> str:
@@ -364,7 +373,7 @@ class Arena:
         seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
         stored, opened = opening.compose(
             dialogue, self.settings, self.roster, self.models.sem(),
-            self.store.contender_counts(), seed,
+            self.store.contender_counts([c.revision for c in self.roster.contenders]), seed,
         )  # fmt: skip
         stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
         stored.origin, stored.example = origin, example

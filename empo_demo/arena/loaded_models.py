@@ -30,6 +30,7 @@ class Models:
         self._arrival = threading.Condition()
         self._roster, self._engine, self._sem = roster, engine, sem
         self._failure: str | None = None
+        self._note = Sentence("")
         self._since = time.monotonic()
 
     def attach(
@@ -46,15 +47,27 @@ class Models:
             self._failure = failure if self._engine is None else None
             self._arrival.notify_all()
 
+    def begin(self, step: Sentence) -> None:
+        """Say what the loading does now, in one sentence, shown until the models are there."""
+        self._note = step
+
+    def replace(self, roster: Roster, reason: Sentence) -> None:
+        """Take note that `roster` is loaded instead of the one that was meant, and of the reason.
+
+        Only before an engine is attached.
+        """
+        self._roster, self._note = roster, reason
+
     def status(self) -> Status:
         """Whether the models can answer, with a sentence for the page."""
-        tiny = self._roster.tiny
+        about = (self._roster.pair, self._note)
         if self._engine is not None:
-            return Status("ready", "Both models are ready.", self._engine.describe(), tiny)
+            return Status("ready", "Both models are ready.", self._engine.describe(), *about)
         if self._failure is not None:
-            return Status("failed", self._failure, {}, tiny)
+            return Status("failed", self._failure, {}, *about)
         seconds = round(time.monotonic() - self._since)
-        return Status("loading", Sentence("The models are loading ({n} s).", n=seconds), {}, tiny)
+        step = self._note or Sentence("The models are loading ({n} s).", n=seconds)
+        return Status("loading", step, {}, *about)
 
     def engine(
         self, *, patience: float = ENGINE_PATIENCE, given_up: Callable[[], bool] = lambda: False

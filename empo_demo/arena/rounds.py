@@ -16,6 +16,7 @@ from empo_demo.contenders.strategies import is_guided
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.empathy.reading import Reading
+from empo_demo.engine.protocol import Pair
 from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import Sentence
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
@@ -164,14 +165,21 @@ class RoundView:
         }
 
 
+Loading = Literal["loading", "ready", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Whether the models can answer. `details` is the engine's description."""
+    """Whether the models can answer. `details` is the engine's description.
 
-    state: Literal["loading", "ready", "failed"]
+    `note` is one sentence: what the loading does now, or why another pair is served than was meant.
+    """
+
+    state: Loading
     message: str
     details: dict[str, str] = field(default_factory=dict)
-    tiny: bool = False
+    pair: Pair = "own"
+    note: str = ""
 
 
 def reading_of(round_: Round) -> Reading | None:

@@ -12,12 +12,15 @@ from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_ro
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.protocol import Decoding
+from empo_demo.engine.weights.adapters import is_named
 from empo_demo.errors import EngineError, SettingsError
 from empo_demo.settings import ASSETS, Quantization, Settings
+from empo_demo.smollm2.package import SMOLLM2
 
 RECORDED = "empo-recorded"
 """The preset whose files are in the folder that EMPO_ENGINE names."""
 PRESETS: dict[str, Path] = {
+    "smollm2": ASSETS / "contenders" / "smollm2.toml",
     "tiny": ASSETS / "contenders" / "tiny.toml",
     "empo-7b": ASSETS / "contenders" / "empo-7b.toml",
     RECORDED: ASSETS / "contenders" / "empo-recorded.toml",
@@ -200,54 +203,57 @@ def _with_what_on_server(roster: Roster, settings: Settings) -> Roster:
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:
     """`roster` with EMPO_BASE and EMPO_ALIGNED as its base and aligned models.
 
-    An adapter fits only the weights that it was trained on. So if EMPO_BASE replaces the embedded
-    tiny base, the tiny adapters are left out too. Other rosters keep their adapters, because
-    EMPO_BASE may be a local copy of the same model.
+    An adapter fits only the weights that it was trained on. So if EMPO_BASE replaces the base of an
+    embedded pair, its adapters are left out too. They stay for a copy of the same model, and in
+    other rosters, where EMPO_BASE may be such a copy.
     """
     if settings.base is None and settings.aligned is None:
         return roster
-    contenders = roster.contenders
+    contenders, kept = roster.contenders, None
     if settings.base is not None:
         own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE", on_server=_on_server(settings))
-        contenders = _replace_base(roster, own, keep_aligned=settings.aligned is not None)
+        contenders = _replace_base(roster, own)
     if settings.aligned is not None:
-        own = resolve_model(
+        kept = resolve_model(
             settings.aligned, Path.cwd(), "EMPO_ALIGNED", on_server=_on_server(settings)
         )
-        contenders = _replace_aligned(roster, contenders, own)
-    if not roster.tiny or settings.base is None:
+        contenders = _replace_aligned(roster, contenders, kept)
+    if settings.base is None or not roster.embedded or _is_copy(settings, roster):
         return replace(roster, contenders=contenders)
     return replace(
         roster,
         name="own models",
-        contenders=contenders,
+        contenders=tuple(c for c in contenders if c.adapter in (None, kept)),
         tiny=False,
+        hints="full",
+        quantization="nf4",
         system_prompt=SYSTEM_PROMPT,
         decoding=CHAT_DECODING,
     )
 
 
-def _replace_base(roster: Roster, own: str, *, keep_aligned: bool) -> tuple[Contender, ...]:
+def _is_copy(settings: Settings, roster: Roster) -> bool:
+    """Whether EMPO_BASE is the base of the embedded pair, under a name of its own."""
+    if roster.tiny or settings.base is None:
+        return False
+    return settings.force_adapter or is_named(settings.base, SMOLLM2.model)
+
+
+def _replace_base(roster: Roster, own: str) -> tuple[Contender, ...]:
     first = _named(roster, "base") or roster.contenders[0]
-    aligned = _named(roster, "aligned")
-    contenders = []
-    for contender in roster.contenders:
-        is_aligned = aligned is not None and contender.adapter == aligned.adapter and keep_aligned
-        if roster.tiny and contender.adapter is not None and not is_aligned:
-            continue
-        if contender.base == first.base:
-            contender = replace(_called(contender, first, own, roster), base=own)
-        contenders.append(contender)
-    return tuple(contenders)
+    return tuple(
+        replace(_called(c, first, own, roster), base=own) if c.base == first.base else c
+        for c in roster.contenders
+    )
 
 
 def _called(contender: Contender, replaced: Contender, own: str, roster: Roster) -> Contender:
     """`contender` with the name of `own` in its label, where it had that of the replaced model.
 
-    A folder of the same name holds the same model. The tiny models' labels name none.
+    A folder of the same name holds the same model. The labels of embedded pairs name none.
     """
     model, name = replaced.adapter or replaced.base, Path(own).name
-    if roster.tiny or not replaced.label or Path(model).name.lower() == name.lower():
+    if roster.embedded or not replaced.label or Path(model).name.lower() == name.lower():
         return contender
     return replace(contender, label=contender.label.replace(replaced.label, name))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.fingerprint import fingerprint
+from empo_demo.smollm2.package import fingerprint_of
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster
@@ -25,18 +26,18 @@ def revision(contender: Contender, roster: Roster) -> str:
     """
     strategy = STRATEGIES[contender.strategy]
     parts: dict[str, object] = {
-        "base": fingerprint(contender.base),
+        "base": fingerprint_of(contender.base),
         "adapter": fingerprint(contender.adapter),
         "predictions": fingerprint(contender.predictions),
         "strategy": contender.strategy,
         "prompt": roster.system_prompt,
         "quantization": roster.quantization,
     }
-    wording = strategy.wording(tiny=roster.tiny)
+    wording = strategy.wording(tiny=roster.compact_hints)
     if wording:
         parts["guidance"] = wording
     if strategy.guided:
-        parts["top_k"] = 1 if roster.tiny else roster.hef_top_k
+        parts["top_k"] = 1 if roster.compact_hints else roster.hef_top_k
         parts["sem"] = roster.sem
     canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -26,7 +26,7 @@ class Setting(Protocol):
     @property
     def system_prompt(self) -> str: ...
     @property
-    def tiny(self) -> bool: ...
+    def compact_hints(self) -> bool: ...
     @property
     def hef_top_k(self) -> int: ...
 
@@ -87,7 +87,7 @@ class Hef(Plain):
     def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
         if reading is None:
             return super().prepare(dialogue, reading, setting)
-        guidance = hef.guidance(reading, setting.hef_top_k, tiny=setting.tiny)
+        guidance = hef.guidance(reading, setting.hef_top_k, tiny=setting.compact_hints)
         return _guided(dialogue, setting, guidance, hef.first_emotion(reading), "sem")
 
     def wording(self, *, tiny: bool) -> str:
@@ -115,7 +115,7 @@ class HefTwoStep(Hef):
             return self.prepare(dialogue, reading, setting)
         last = dialogue.last_user_turn
         parsed = hef.parse_thought(thought, last.content if last else "")
-        emotion, guidance = hef.guidance_after(parsed, reading, tiny=setting.tiny)
+        emotion, guidance = hef.guidance_after(parsed, reading, tiny=setting.compact_hints)
         return _guided(dialogue, setting, guidance, emotion, "llm" if parsed else "sem")
 
     def wording(self, *, tiny: bool) -> str:

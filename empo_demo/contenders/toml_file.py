@@ -20,11 +20,12 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from tomlkit.items import AoT
 
-from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.roster import Contender, Hints, Roster
 from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError
 from empo_demo.settings import Quantization
+from empo_demo.smollm2.package import SMOLLM2, is_base
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -71,6 +72,7 @@ class _RosterTable(BaseModel):
 
     name: str = Field("", description="a text")
     tiny: bool = Field(False, description="true or false")
+    hints: Hints = Field("full", description="full or compact")
     system_prompt: str = Field("", description="a text")
     quantization: Quantization = Field("nf4", description="nf4, int8 or none")
     decoding: _DecodingTable = Field(
@@ -101,6 +103,7 @@ def read_roster(path: Path, *, files: Path | None = None, on_server: bool = Fals
         quantization=table.quantization,
         decoding=Decoding(**{**decoding, "stop": tuple(decoding["stop"])}),
         tiny=table.tiny,
+        hints=table.hints,
     )
 
 
@@ -149,7 +152,7 @@ def add_contender(path: Path, contender: Contender) -> None:
 def write_roster(path: Path, roster: Roster) -> None:
     """Write `roster` as a new file, so that `add_contender` can extend a preset."""
     folder = path.resolve().parent
-    head = ("name", "tiny", "system_prompt", "quantization")
+    head = ("name", "tiny", "hints", "system_prompt", "quantization")
     document = tomlkit.document()
     document.update(_known({name: getattr(roster, name) for name in head}))
     document["decoding"] = _known(asdict(roster.decoding))
@@ -180,6 +183,8 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 def resolve_model(model: str, folder: Path, where: str, *, on_server: bool = False) -> str:
     """An existing folder as an absolute path, or an unchanged Hub id; else `SettingsError`.
 
+    The name of the base that pip fetches gives the folder where it lies, or will lie.
+
     If a server has the models (`served`), it may call them as it likes: `gemma3:latest`.
     """
     path = folder / Path(model).expanduser()
@@ -187,6 +192,8 @@ def resolve_model(model: str, folder: Path, where: str, *, on_server: bool = Fal
         return str(path.resolve())
     if on_server and model.strip():
         return model
+    if model == SMOLLM2.model:
+        return str(SMOLLM2.folder)
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise SettingsError(
             f"{where} names the model {model!r}, but there is no such folder; "
@@ -302,5 +309,7 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _relative(model: str, folder: Path) -> str:
+    if is_base(model):
+        return SMOLLM2.model
     path = Path(model)
     return os.path.relpath(path, folder) if path.is_absolute() else model

@@ -91,7 +91,7 @@ def guidance_after(thought: Thought | None, reading: Reading, *, tiny: bool) -> 
 def compact_form(emotion: str, words: Sequence[str] = ()) -> str:
     """`The user feels EMOTION.`, or the same with up to three cause words.
 
-    The tiny model was trained with exactly these two forms; its training calls this function too.
+    Small models were trained with exactly these two forms; the trainings call this function too.
     """
     if not words:
         return f"The user feels {emotion}."
@@ -99,7 +99,7 @@ def compact_form(emotion: str, words: Sequence[str] = ()) -> str:
 
 
 def compact_guidance(emotion: str, words: Sequence[str] = ()) -> str:
-    """The tiny model's guidance: `compact_form` with clean words, in lower case as in training."""
+    """A small model's guidance: `compact_form` with clean words, in lower case as in training."""
     return compact_form(emotion, [word.lower() for word in _clean_words(words)])
 
 

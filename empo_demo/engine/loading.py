@@ -70,7 +70,9 @@ def _load_written(settings: Settings, lineup: Lineup, written: Sequence[Source])
     from empo_demo.engine.lockstep.local import LocalEngine
     from empo_demo.engine.planning.budget import plan_of
     from empo_demo.engine.planning.fits import check, free_memory, table
+    from empo_demo.smollm2.obtain import provide
 
+    provide({source.base for source in written})
     replan = partial(plan_of, settings, lineup, written)
     budget = replan()
     free = free_memory(budget.device)

@@ -98,7 +98,9 @@ def load_base(job: Job) -> PreTrainedModel:
 
     from empo_demo.engine.loading import check_model
     from empo_demo.errors import first_line
+    from empo_demo.smollm2.obtain import provide
 
+    provide([job.base])
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.float32}
     if torch.cuda.is_available():

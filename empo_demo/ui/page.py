@@ -18,7 +18,8 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.engine.device import on_zero_gpu
-from empo_demo.errors import ArenaError, SettingsError
+from empo_demo.engine.protocol import Engine
+from empo_demo.errors import ArenaError, Sentence, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
@@ -172,10 +173,12 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
 
         def watch(stored: Any, request: gr.Request) -> dict[Any, Any]:
             done = arena.models.status().state != "loading"
-            shown = handlers.badge(say_of(stored, request))
-            return {badge: shown, timer: gr.update(active=not done)}
+            say, note = say_of(stored, request), handlers.parts.pair_note
+            shown = {badge: handlers.badge(say), note: handlers.pair_note(say)}
+            return {**shown, timer: gr.update(active=not done)}
 
-        timer.tick(watch, [session], [badge, timer], **_PRIVATE)
+        watched = [badge, handlers.parts.pair_note, timer]
+        timer.tick(watch, [session], watched, **_PRIVATE)
     progress_only_on(badge, page)
     return page
 
@@ -186,12 +189,11 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
     Without a SEM there is no guidance and no emotion, but the arena works.
     """
     from empo_demo.empathy.plugins import load_sem
-    from empo_demo.engine.loading import load_engine
 
     failures = []
     jobs: dict[str, Any] = {
         "sem": lambda: arena.models.attach(sem=load_sem(settings)),
-        "engine": lambda: arena.models.attach(engine=load_engine(settings, roster)),
+        "engine": lambda: arena.models.attach(engine=_engine_of(arena, settings, roster)),
     }
     for name, load in jobs.items():
         try:
@@ -206,3 +208,23 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
         arena.models.attach(failure=" ".join(failures))
     else:
         log.info("The models are ready: %s", arena.models.status().details)
+
+
+def _engine_of(arena: Arena, settings: Settings, roster: Roster) -> Engine:
+    """The engine of `roster`, or of the tiny pair if the base of the other one cannot be had."""
+    from empo_demo.engine.loading import load_engine
+    from empo_demo.smollm2.fetch import Unavailable
+    from empo_demo.smollm2.obtain import obtain, sentence
+    from empo_demo.smollm2.package import SMOLLM2
+
+    meant = settings.preset == "smollm2" and settings.aligned is None
+    if settings.engine == "local" and meant and roster.pair == "smollm2":
+        try:
+            obtain(SMOLLM2, lambda *step: arena.models.begin(sentence(*step)))
+        except Unavailable as error:
+            log.warning("The tiny pair answers instead of SmolLM2. %s", error)
+            roster = load_roster(settings.model_copy(update={"preset": "tiny"}))
+            arena.change_pair(roster, error.sentence)
+        else:
+            arena.models.begin(Sentence(""))
+    return load_engine(settings, roster)

@@ -92,7 +92,7 @@ def check_base(folder: Path, base: str, *, force: bool = False) -> None:
     the Hub.
     """
     trained_on = str(read_config(folder).get("base_model_name_or_path") or "")
-    if force or not trained_on or _last_part(trained_on) in _names_of(base):
+    if force or not trained_on or is_named(base, trained_on):
         return
     raise EngineError(
         f"The adapter {folder} was trained on {trained_on}, not on {base}. Give the base that it "
@@ -120,6 +120,11 @@ def check_kind(folder: Path) -> None:
             "layers instead of changing weights, and that cannot be served here; train a LoRA, "
             "or serve it elsewhere and give that server as EMPO_ENGINE."
         )
+
+
+def is_named(base: str, name: str) -> bool:
+    """Whether `base` is the model `name`, by the last part of its name, or by its configuration."""
+    return _last_part(name) in _names_of(base)
 
 
 def _names_of(base: str) -> set[str]:

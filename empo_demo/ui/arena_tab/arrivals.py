@@ -83,6 +83,10 @@ class Arrivals:
         """Return the badge that says whether the models are ready."""
         return highlights.badge(self.arena.models.status(), say)
 
+    def pair_note(self, say: Texts) -> str:
+        """Return what the loading does now, and which pair answers."""
+        return highlights.pair_note(self.arena.models.status(), say)
+
     def _blank(self, session: Session) -> Changes:
         """Return the page before a round, with the recorded round unless a dialogue has begun."""
         show = self.show(session)

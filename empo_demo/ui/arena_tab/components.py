@@ -44,8 +44,8 @@ def build(arena: Arena, session: gr.BrowserState, badge: gr.HTML, labels: Labels
         with gr.Column(scale=3, min_width=300, elem_classes="side"):
             slots["heard"] = gr.HTML(elem_id="heard")
             slots["plots"] = gr.HTML(elem_id="plots")
-    if arena.roster.tiny:
-        labels.add(gr.HTML(_tiny(_SAY), elem_id="tiny-note"), _tiny)
+    note = partial(_pair_note, arena)
+    slots["pair_note"] = labels.add(gr.HTML(note(_SAY), elem_id="pair-note"), note)
     parts = Parts(session=session, badge=badge, **slots)
     handlers = Handlers(arena, parts, labels)
     _at_first(handlers)
@@ -69,8 +69,8 @@ def _lead(arena: Arena, say: Any) -> str:
     return f'<h2 class="lead">{say("lead")}</h2>{note}'
 
 
-def _tiny(say: Any) -> str:
-    return f'<p class="quiet">{say("tiny")}</p>'
+def _pair_note(arena: Arena, say: Any) -> str:
+    return highlights.pair_note(arena.models.status(), say)
 
 
 def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:

@@ -256,14 +256,30 @@ def link(query: str, say: Texts = ENGLISH, *, note: str = "") -> str:
 
 
 def badge(status: Status, say: Texts = ENGLISH) -> str:
-    """The state of the models, and that the embedded ones are tiny."""
-    name = say("badge.tiny" if status.tiny else "badge.own")
+    """The state of the models, and which pair it is."""
+    name = say(f"badge.{status.pair}")
     title = "; ".join(f"{key}: {value}" for key, value in status.details.items())
     return (
         f'<span class="badge {status.state}" title="{escape(title or say.own(status.message))}">'
         f'<i></i>{escape(name)}<span class="state"> · '
         f"{escape(say(f'badge.{status.state}'))}</span></span>"
     )
+
+
+def pair_note(status: Status, say: Texts = ENGLISH) -> str:
+    """What the loading does now, why another pair is served than was meant, and what the pair is.
+
+    It is empty for models of one's own.
+    """
+    notes = []
+    if status.note:
+        note = say.own(status.note)
+        notes.append(
+            say("pair.loading" if status.state == "loading" else "pair.instead", note=note)
+        )
+    if status.pair != "own":
+        notes.append(say(f"pair.{status.pair}"))
+    return "".join(f'<p class="quiet">{escape(note)}</p>' for note in notes)
 
 
 def lines(text: str) -> str:

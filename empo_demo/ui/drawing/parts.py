@@ -17,6 +17,7 @@ class Parts:
 
     session: gr.BrowserState
     badge: gr.HTML
+    pair_note: gr.HTML
     examples: gr.HTML
     steps: gr.HTML
     consent: gr.Column

@@ -1,0 +1,92 @@
+"""The page says which pair answers, what the loading does, and why another pair takes its place."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from empo_demo.arena.arena import Arena
+from empo_demo.contenders.load_roster import load_roster
+from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.dialogue import Dialogue
+from empo_demo.errors import NotAllowed, Sentence
+from empo_demo.settings import load_settings
+from empo_demo.smollm2.obtain import sentence
+from empo_demo.smollm2.package import SMOLLM2
+from empo_demo.ui.drawing import highlights
+from empo_demo.ui.page import load_models
+from empo_demo.ui.texts import texts_of
+from empo_demo.votes.store import Store
+from tests.conftest import ScriptedEngine, ScriptedSEM
+
+MEANT = Roster(
+    "smollm2",
+    tuple(
+        Contender(name, str(SMOLLM2.folder), adapter, revision=f"smollm2-{name}")
+        for name, adapter in (("base", None), ("aligned", "a"))
+    ),
+)
+TINY = load_roster(load_settings(preset="tiny"))
+
+
+@pytest.fixture
+def waiting(store: Store) -> Arena:
+    """An arena that is meant to serve SmolLM2, before anything is loaded."""
+    settings = load_settings(preset="smollm2", database=str(store.database.url), device="cpu")
+    return Arena(settings, MEANT, store, sem=ScriptedSEM())
+
+
+def notes(arena: Arena) -> list[str]:
+    return [highlights.pair_note(arena.models.status(), texts_of(name)) for name in ("en", "de")]
+
+
+def test_what_the_loading_does_is_on_the_page_in_both_languages(waiting: Arena) -> None:
+    assert waiting.models.status().message.startswith("The models are loading")
+    waiting.models.begin(sentence("Downloading SmolLM2-135M-Instruct", 34_000_000, 93_000_000))
+    english, german = notes(waiting)
+    assert "Downloading SmolLM2-135M-Instruct: 34 of 93 MB. The recorded round" in english
+    assert "SmolLM2-135M-Instruct wird geladen: 34 von 93 MB. Die aufgezeichnete" in german
+    assert waiting.models.status().message == "Downloading SmolLM2-135M-Instruct: 34 of 93 MB."
+    assert "SmolLM2" in highlights.badge(waiting.models.status())
+
+
+def test_where_the_base_cannot_be_had_the_tiny_pair_answers_and_says_why(
+    waiting: Arena, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded: list[Roster] = []
+
+    def load_engine(settings: object, roster: Roster) -> ScriptedEngine:
+        loaded.append(roster)
+        return ScriptedEngine()
+
+    monkeypatch.setattr("empo_demo.engine.loading.load_engine", load_engine)
+    monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda settings: ScriptedSEM())
+    with caplog.at_level(logging.WARNING):
+        load_models(waiting, waiting.settings, MEANT)
+    assert waiting.models.status().state == "ready" and waiting.models.status().pair == "tiny"
+    assert [one.name for one in loaded] == ["tiny"] == [waiting.roster.name]
+    said = "The tiny pair answers instead of SmolLM2. HF_HUB_OFFLINE is set, so nothing is"
+    assert said in caplog.text
+    english, german = notes(waiting)
+    assert "The tiny pair answers here instead of SmolLM2. HF_HUB_OFFLINE is set" in english
+    assert "17 million parameters" in english
+    assert "HF_HUB_OFFLINE ist gesetzt, also wird nichts heruntergeladen." in german
+    assert "tiny" in highlights.badge(waiting.models.status())
+
+
+def test_a_round_for_the_one_pair_is_never_answered_by_the_other(waiting: Arena) -> None:
+    voter = waiting.new_voter()
+    opened = waiting.open_round(voter, Dialogue(), "I lost my keys.")
+    waiting.change_pair(TINY, Sentence("The package index cannot be reached."))
+    waiting.models.attach(engine=ScriptedEngine())
+    with pytest.raises(NotAllowed, match="The models have changed since it was opened"):
+        list(waiting.stream(voter, opened.round_id))
+    again = waiting.retry(voter, opened.round_id)
+    list(waiting.stream(voter, again.round_id))
+    receipt = waiting.vote(voter, again.round_id, "a")
+    assert receipt.reveal.a.revision in {contender.revision for contender in TINY.contenders}
+
+
+def test_models_of_ones_own_need_no_note(arena: Arena) -> None:
+    assert notes(arena) == ["", ""]
