@@ -97,9 +97,14 @@ def opened(arena: Arena, voter: str, said: str = TEXT, *, agreed: bool = True, *
 
 
 def cast(
-    arena: Arena, voter: str, said: str = TEXT, comment: str = "", *, agreed: bool = True,
+    arena: Arena,
+    voter: str,
+    said: str = TEXT,
+    comment: str = "",
+    *,
+    agreed: bool = True,
     **more: Any,
-) -> str:  # fmt: skip
+) -> str:
     round_id = opened(arena, voter, said, agreed=agreed, **more)
     arena.vote(voter, round_id, "a", ratings={"natural": 70}, comment=comment)
     return round_id
@@ -138,8 +143,9 @@ def everything(store: Store) -> str:
                 [list(row) for row in session.execute(select(table))]
                 for table in Base.metadata.sorted_tables
             ],
-            default=str, ensure_ascii=False,
-        )  # fmt: skip
+            default=str,
+            ensure_ascii=False,
+        )
 
 
 # The consent text -------------------------------------------------------------------------------
@@ -446,9 +452,19 @@ def test_a_visitor_is_shown_every_column_that_is_stored_of_their_rounds(arena: A
             for table in Base.metadata.sorted_tables
         }
         tables = set(inspect(session.connection()).get_table_names()) - {"alembic_version"}
-    assert tables == set(others) == {
-        "voters", "rounds", "replies", "votes", "limits", "tombstones", "secrets",
-    }, "a new table needs a line in docs/privacy.md, and in Delete my data"  # fmt: skip
+    assert (
+        tables
+        == set(others)
+        == {
+            "voters",
+            "rounds",
+            "replies",
+            "votes",
+            "limits",
+            "tombstones",
+            "secrets",
+        }
+    ), "a new table needs a line in docs/privacy.md, and in Delete my data"
 
 
 @keeps("Blindness protects honest voters only")
@@ -537,9 +553,12 @@ def stranger(served: Served) -> Stranger:
 
 def _arena(url: str, limit: RateLimit | None = None) -> Arena:
     return Arena(
-        load_settings(database=url), ROSTER, Store.open(url, limit=limit),
-        engine=ScriptedEngine(), sem=ScriptedSEM(),
-    )  # fmt: skip
+        load_settings(database=url),
+        ROSTER,
+        Store.open(url, limit=limit),
+        engine=ScriptedEngine(),
+        sem=ScriptedSEM(),
+    )
 
 
 def _width(*, one_voter: bool) -> float:
@@ -568,9 +587,18 @@ def _answers(served: Served) -> dict[str, str]:
     token = one.call("new_voter")
     found = {
         path: httpx.get(f"{served.url}/{path}").text
-        for path in ("", "config", "gradio_api/info", "export/trl", "export/kto", "export/csv",
-                     "gradio_api/queue/status", "gradio_api/startup-events", "monitoring")
-    }  # fmt: skip
+        for path in (
+            "",
+            "config",
+            "gradio_api/info",
+            "export/trl",
+            "export/kto",
+            "export/csv",
+            "gradio_api/queue/status",
+            "gradio_api/startup-events",
+            "monitoring",
+        )
+    }
     for fn in served.page.fns.values():
         if fn.fn is None or not fn.queue:
             continue

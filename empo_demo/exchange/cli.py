@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from empo_demo.errors import SettingsError
 from empo_demo.terminal import OutputFile, named_output
 from empo_demo.votes.cli import Database, database_url, say_bad
 
@@ -40,7 +41,6 @@ def deploy(
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
 ) -> None:
     """Put this checkout on a Hugging Face Space and wait until it runs; prints its address."""
-    from empo_demo.errors import SettingsError
     from empo_demo.exchange import space
 
     pairs = [text.partition("=") for text in variable or ()]
@@ -184,7 +184,6 @@ def _say_imported(source: str, report: Imported) -> None:
 
 
 def _repository(named: str | None) -> str:
-    from empo_demo.errors import SettingsError
     from empo_demo.settings import load_settings
 
     repo = named or load_settings().hub_dataset

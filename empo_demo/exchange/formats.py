@@ -11,10 +11,12 @@ import json
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.personal import mask_personal, mask_words
 from empo_demo.engine.text.control_tokens import defuse
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies
+from empo_demo.votes.record import record_of
 from empo_demo.votes.verdicts import VERDICTS
 
 _OTHER: dict[str, str] = {"a": "b", "b": "a"}
@@ -100,8 +102,6 @@ def _table(round_: Round) -> list[dict[str, Any]]:
 
 def _record(round_: Round) -> list[dict[str, Any]]:
     """All columns, as `votes import` reads them. Texts are masked, and what was read in them."""
-    from empo_demo.votes.record import record_of
-
     record = record_of(round_)
     own, vote = record["round"], record["vote"]
     said = str(own["dialogue"][-1]["content"])
@@ -123,8 +123,6 @@ def _record(round_: Round) -> list[dict[str, Any]]:
 
 def _masked_reading(reading: dict[str, Any] | None, said: str) -> dict[str, Any] | None:
     """The SEM's reading of `said`: its words are masked like the text that they lie in."""
-    from empo_demo.empathy.personal import mask_words
-
     if reading is None:
         return None
     lists = {key: reading[key] for key in ("causes", "valence_words") if reading.get(key)}
@@ -132,19 +130,41 @@ def _masked_reading(reading: dict[str, Any] | None, said: str) -> dict[str, Any]
 
 
 TABLE: dict[str, type] = {
-    "round_id": str, "voter": str, "time": str, "consent": str, "app_version": str,
+    "round_id": str,
+    "voter": str,
+    "time": str,
+    "consent": str,
+    "app_version": str,
     "dropped_exchanges": int,
-    "dialogue": str, "verdict": str, "chosen": str, "seconds": float, "fast": bool,
-    "comment": str, "ratings": str, "seed": int, "exposure": str, "show_chips": bool,
-    "show_plots": bool, "emotion": str, "valence": float, "valence_source": str,
+    "dialogue": str,
+    "verdict": str,
+    "chosen": str,
+    "seconds": float,
+    "fast": bool,
+    "comment": str,
+    "ratings": str,
+    "seed": int,
+    "exposure": str,
+    "show_chips": bool,
+    "show_plots": bool,
+    "emotion": str,
+    "valence": float,
+    "valence_source": str,
 } | {
     f"{side}_{name}": kind
     for side in SIDES
     for name, kind in {
-        "contender": str, "revision": str, "strategy": str, "text": str, "guidance": str,
-        "tokens": int, "milliseconds": float, "reason": str, "seed": int,
+        "contender": str,
+        "revision": str,
+        "strategy": str,
+        "text": str,
+        "guidance": str,
+        "tokens": int,
+        "milliseconds": float,
+        "reason": str,
+        "seed": int,
     }.items()
-}  # fmt: skip
+}
 """The columns of the CSV and Parquet tables, in order, with their types."""
 
 
@@ -187,8 +207,6 @@ def _emotion(round_: Round) -> str | None:
 
 
 def _mask(text: str) -> str:
-    from empo_demo.empathy.personal import mask_personal
-
     return mask_personal(text) if text else text
 
 
@@ -204,6 +222,10 @@ def rows_of(form: str, round_: Round) -> list[dict[str, Any]]:
 
 
 _ROWS = {
-    "trl": _trl, "kto": _kto, "csv": _table, "parquet": _table, "jsonl": _record,
-}  # fmt: skip
+    "trl": _trl,
+    "kto": _kto,
+    "csv": _table,
+    "parquet": _table,
+    "jsonl": _record,
+}
 FORMATS = tuple(_ROWS)

@@ -45,10 +45,16 @@ def may_be_used() -> tuple[ColumnElement[bool], ...]:
     """`reason_left_out(round_) is None` as conditions of a query."""
     stopped = select(Reply.side).where(Reply.round_id == Round.id, Reply.reason == "stopped")
     return (
-        Round.ephemeral.is_(False), Round.consent.is_not(None), Round.void_reason.is_(None),
-        Round.hidden_reason.is_(None), Round.crisis.is_(False), Round.personal.is_(False),
-        Round.identity.is_(False), Round.check_side.is_(None), ~stopped.exists(),
-    )  # fmt: skip
+        Round.ephemeral.is_(False),
+        Round.consent.is_not(None),
+        Round.void_reason.is_(None),
+        Round.hidden_reason.is_(None),
+        Round.crisis.is_(False),
+        Round.personal.is_(False),
+        Round.identity.is_(False),
+        Round.check_side.is_(None),
+        ~stopped.exists(),
+    )
 
 
 def left_out_line(counts: Mapping[str, int]) -> str:

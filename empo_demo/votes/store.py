@@ -232,11 +232,15 @@ class Store:
                 update(Round)
                 .where(Round.id == round_id, Round.state == "streaming")
                 .values(
-                    state=state, void_reason=void_reason, first_words_at=first_words_at,
-                    ready_at=now(), owner=None, lease_until=None,
+                    state=state,
+                    void_reason=void_reason,
+                    first_words_at=first_words_at,
+                    ready_at=now(),
+                    owner=None,
+                    lease_until=None,
                     dropped_exchanges=dropped_exchanges,
                 )
-            )  # fmt: skip
+            )
             if changed(done) != 1:
                 return
             for side, values in replies.items():
@@ -295,11 +299,17 @@ class Store:
                 found.personal or cast.personal,
             )
             found.vote = Vote(
-                receipt=new_receipt(), verdict=cast.verdict, chosen=cast.chosen, created_at=at,
-                seconds=(at - ready).total_seconds(), seconds_shown=shown,
-                fast=shown < reading_seconds(found), ratings=cast.ratings or None,
-                comment=cast.comment, continued=cast.continued,
-            )  # fmt: skip
+                receipt=new_receipt(),
+                verdict=cast.verdict,
+                chosen=cast.chosen,
+                created_at=at,
+                seconds=(at - ready).total_seconds(),
+                seconds_shown=shown,
+                fast=shown < reading_seconds(found),
+                ratings=cast.ratings or None,
+                comment=cast.comment,
+                continued=cast.continued,
+            )
             return found, True
 
     def set_ratings(

@@ -36,9 +36,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def arena_at(url: str) -> Arena:
     """An arena over the database at `url`, as a start of the app opens it."""
     return Arena(
-        load_settings(database=url), ROSTER, Store.open(url),
-        engine=ScriptedEngine(), sem=ScriptedSEM(),
-    )  # fmt: skip
+        load_settings(database=url),
+        ROSTER,
+        Store.open(url),
+        engine=ScriptedEngine(),
+        sem=ScriptedSEM(),
+    )
 
 
 def cast(arena: Arena, voter: str, *, consent: bool = True) -> str:

@@ -117,8 +117,11 @@ def test_what_was_read_in_a_text_is_masked_like_the_text(arena: Arena) -> None:
 
 def test_words_that_do_not_lie_where_they_say_are_left_out() -> None:
     text = "Ask @anna_b now."
-    wrong = [{"start": 0, "end": 3, "text": "ann"}, {"start": 4, "end": 3, "text": ""},
-             {"start": -4, "end": -1, "text": "now"}]  # fmt: skip
+    wrong = [
+        {"start": 0, "end": 3, "text": "ann"},
+        {"start": 4, "end": 3, "text": ""},
+        {"start": -4, "end": -1, "text": "now"},
+    ]
     right = [{"start": 12, "end": 15, "text": "now"}]
     (one,) = mask_words(text, [*wrong, *right])
     assert one == {"start": 16, "end": 19, "text": "now"}

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import StorageError
 from empo_demo.exchange import outbox, vote_rows
+from empo_demo.exchange.backup_file import backup, restore
 from empo_demo.exchange.hub import Pusher
 from empo_demo.votes.models import Round, Tombstone, Vote, now
 from empo_demo.votes.store import Store
@@ -33,11 +34,13 @@ def states(store: Store) -> dict[str, str]:
     """How far each round is on its way to the data set."""
     with store.database.read() as session:
         return {
-            one.id: "published" if one.pushed_at
-            else "handed over" if one.handed_over_until
+            one.id: "published"
+            if one.pushed_at
+            else "handed over"
+            if one.handed_over_until
             else "waiting"
             for one in session.scalars(select(Round))
-        }  # fmt: skip
+        }
 
 
 def once(method: str, part: str, kind: Break, hub: Hub) -> None:
@@ -228,9 +231,13 @@ def count_requests(hub: Hub, repo: str, arena: Arena) -> int:
 @pytest.mark.parametrize("then", ["restart", "another disk"])
 @pytest.mark.parametrize("kind", ["before", "after", "error"])
 def test_a_fault_at_each_step_loses_doubles_and_reveals_nothing(
-    busy: tuple[Path, dict[str, str], dict[str, str]], hub: Hub, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, kind: Break, then: str,
-) -> None:  # fmt: skip
+    busy: tuple[Path, dict[str, str], dict[str, str]],
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Break,
+    then: str,
+) -> None:
     """The Hub breaks off at one request and is away until the app was started again; a voter whose
     vote was on its way withdraws it meanwhile."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
@@ -338,15 +345,12 @@ def test_a_round_that_a_backup_brings_back_may_have_been_pushed(
     both: Arena, hub: Hub, tmp_path: Path
 ) -> None:
     """The backup is older than the push, the withdrawal younger than both."""
-    from empo_demo.votes.backup import backup
-    from empo_demo.votes.restore import restore
-
     voter = both.new_voter()
     gone = cast(both, voter)
     age(both, 25)
-    backup(both.store, tmp_path / "old.sqlite3")
+    backup(both.store, tmp_path / "old.jsonl")
     Pusher(both.store, REPO).push()
-    restore(both.store, tmp_path / "old.sqlite3")
+    restore(both.store, tmp_path / "old.jsonl")
     both.delete_my_data(voter)
     Pusher(both.store, REPO).push()
     assert rows(hub, REPO) == [] and gone.encode() not in readable(hub, REPO)

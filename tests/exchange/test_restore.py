@@ -26,13 +26,22 @@ from tests.hub import Hub, Repository
 
 
 def process(hub: Hub, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | hub.environment() | {
-        "HF_HOME": str(folder / "hf"), "PYTHONPATH": str(REPOSITORY),
-    }  # fmt: skip
+    environment = (
+        os.environ
+        | hub.environment()
+        | {
+            "HF_HOME": str(folder / "hf"),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+    )
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def app(hub: Hub, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -88,10 +97,15 @@ def poison(row: bytes) -> list[bytes]:
     half = json.loads(row)
     half["replies"][0]["text"] = "a\ud800b"
     return [
-        DEEP, b'{"round_id": []}', b'{"round_id": {}}', b"1", b"\xff\xfe",
-        b'{"round_id": "../../x"}', json.dumps(late | {"round_id": "0" * 32}).encode(),
+        DEEP,
+        b'{"round_id": []}',
+        b'{"round_id": {}}',
+        b"1",
+        b"\xff\xfe",
+        b'{"round_id": "../../x"}',
+        json.dumps(late | {"round_id": "0" * 32}).encode(),
         json.dumps(half | {"round_id": "1" * 32}).encode(),
-    ]  # fmt: skip
+    ]
 
 
 def test_poison_in_the_data_set_is_named_and_the_good_votes_are_in(

@@ -32,12 +32,16 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
     weights = b"\0weights" * 200_000
     files = {
-        "app.py": b"print('hello')\n", "README.md": b"---\nsdk: gradio\n---\n# Arena\n",
+        "app.py": b"print('hello')\n",
+        "README.md": b"---\nsdk: gradio\n---\n# Arena\n",
         "requirements.txt": b"# torch\ntorch>=2.8,<=2.13.0\ngradio==6.31.0\n",
-        "empo_demo/arena.py": b"x = 1\n", "assets/tiny/model.safetensors": weights,
-        "assets/picture.png": b"\x89PNG\0\0", "tests/test_arena.py": b"", ".ci/run": b"",
+        "empo_demo/arena.py": b"x = 1\n",
+        "assets/tiny/model.safetensors": weights,
+        "assets/picture.png": b"\x89PNG\0\0",
+        "tests/test_arena.py": b"",
+        ".ci/run": b"",
         "votes.sqlite3": b"SQLite\0",
-    }  # fmt: skip
+    }
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -58,13 +62,23 @@ def deploy(
         "space.deploy.__kwdefaults__['poll'] = 0.02;"
         "from empo_demo.cli import main; main()"
     )
-    environment = os.environ | hub.environment() | {
-        "PYTHONPATH": str(REPOSITORY), "HF_HOME": str(root.parent / "hf"), **variables,
-    }  # fmt: skip
+    environment = (
+        os.environ
+        | hub.environment()
+        | {
+            "PYTHONPATH": str(REPOSITORY),
+            "HF_HOME": str(root.parent / "hf"),
+            **variables,
+        }
+    )
     return subprocess.run(
         [sys.executable, "-c", program, "space", "deploy", "--to", "anna/arena", *arguments],
-        capture_output=True, text=True, env=environment, timeout=300, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
 
 
 def body(hub: Hub, path: str) -> Any:
@@ -84,15 +98,22 @@ def test_a_space_is_made_filled_and_started_and_nothing_of_its_own_is_lost(
     assert (made["type"], made["sdk"], made["hardware"]) == ("space", "gradio", "zero-a10g")
     held = hub.repositories[SPACE]
     assert set(held.files) == {
-        ".gitattributes", "README.md", "app.py", "assets/picture.png",
-        "assets/tiny/model.safetensors", "empo_demo/arena.py", "requirements.txt",
-    }  # fmt: skip
+        ".gitattributes",
+        "README.md",
+        "app.py",
+        "assets/picture.png",
+        "assets/tiny/model.safetensors",
+        "empo_demo/arena.py",
+        "requirements.txt",
+    }
     weights = "assets/tiny/model.safetensors"
     assert held.files[weights] == (checkout / weights).read_bytes()
     assert b"\ntorch==2.11.0\ngradio==6.31.0\n" in held.files["requirements.txt"]
     assert held.variables == {
-        "EMPO_COUNTRY": "de", "EMPO_HUB_DATASET": "anna/votes", "EMPO_HUB_BACKUP": "anna/backup",
-    }  # fmt: skip
+        "EMPO_COUNTRY": "de",
+        "EMPO_HUB_DATASET": "anna/votes",
+        "EMPO_HUB_BACKUP": "anna/backup",
+    }
     assert hub.repositories["dataset/anna/backup"].private
     assert held.secrets == {"HF_TOKEN": "hf_narrow"} and "hf_narrow" not in done.stderr
     assert held.restarts == 1 and held.polls >= 2 and "dataset/anna/votes" in hub.repositories
@@ -184,9 +205,13 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, hub: Hub) -
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HF_TOKEN", "hf_x"), ("EMPO_SECRET", "x"), ("OPENAI_API_KEY", "x"),
-     ("EMPO_DATABASE", "postgresql://anna:pass@host/votes")],
-)  # fmt: skip
+    [
+        ("HF_TOKEN", "hf_x"),
+        ("EMPO_SECRET", "x"),
+        ("OPENAI_API_KEY", "x"),
+        ("EMPO_DATABASE", "postgresql://anna:pass@host/votes"),
+    ],
+)
 def test_no_secret_becomes_a_variable_that_everyone_can_read(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is a secret") as refused:
         space.check_variables({name: value})
@@ -213,8 +238,11 @@ def test_the_guides_attributes_put_every_binary_file_and_no_other_through_lfs() 
     names = [n for n in listed.stdout.split("\0") if n and (REPOSITORY / n).is_file()]
     asked = subprocess.run(
         [*git, "check-attr", "-z", "--stdin", "filter"],
-        input="\0".join(names), capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
+        input="\0".join(names),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
     rows = zip(asked[::3], asked[2::3], strict=False)
     through_lfs = {name for name, value in rows if value == "lfs"}
     binary = {name for name in names if b"\0" in (REPOSITORY / name).read_bytes()}

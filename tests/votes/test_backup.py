@@ -33,9 +33,12 @@ from tests.votes.test_migrations import old_database
 def both(url: str) -> Arena:
     """An arena on SQLite and on PostgreSQL."""
     return Arena(
-        load_settings(database=url), ROSTER, Store.open(url),
-        engine=ScriptedEngine(), sem=ScriptedSEM(),
-    )  # fmt: skip
+        load_settings(database=url),
+        ROSTER,
+        Store.open(url),
+        engine=ScriptedEngine(),
+        sem=ScriptedSEM(),
+    )
 
 
 def cast(arena: Arena, voter: str, text: str = "It rained all day.", verdict: str = "a") -> str:

@@ -49,9 +49,12 @@ from tests.conftest import ScriptedSEM
 SAY = texts_of("en")
 RATED = {"a_natural": 80, "b_emotion": 20}
 COLUMNS = {
-    Round: RoundRecord, Reply: ReplyRecord, Vote: VoteRecord, Voter: VoterRecord,
+    Round: RoundRecord,
+    Reply: ReplyRecord,
+    Vote: VoteRecord,
+    Voter: VoterRecord,
     Tombstone: TombstoneRecord,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -214,16 +217,49 @@ def test_a_file_that_is_not_text_is_refused(arena: Arena, tmp_path: Path) -> Non
 
 NASTY: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(
-        [None, True, False, 0, -1, 1, 2**63, -(2**80), 1e308, 0.5, "", "a", "b", "z", "evil",
-         "\x00", "../../x", "yesterday", "2026-01-01T00:00:00", "2026-11-01T00:00:00+00:00", "tie",
-         "void", "both_bad", "pending", "check", [], {}, [[]], {"a": {}}, "=1+1", "<b>", "x" * 300,
-         "9999-12-31T23:59:59-12:00", {"a_natural": 100}, {"a_natural": True}]
+        [
+            None,
+            True,
+            False,
+            0,
+            -1,
+            1,
+            2**63,
+            -(2**80),
+            1e308,
+            0.5,
+            "",
+            "a",
+            "b",
+            "z",
+            "evil",
+            "\x00",
+            "../../x",
+            "yesterday",
+            "2026-01-01T00:00:00",
+            "2026-11-01T00:00:00+00:00",
+            "tie",
+            "void",
+            "both_bad",
+            "pending",
+            "check",
+            [],
+            {},
+            [[]],
+            {"a": {}},
+            "=1+1",
+            "<b>",
+            "x" * 300,
+            "9999-12-31T23:59:59-12:00",
+            {"a_natural": 100},
+            {"a_natural": True},
+        ]
     ),
     st.text(max_size=8),
     st.integers(),
     st.floats(allow_nan=False),
     st.recursive(st.none(), lambda inner: st.lists(inner, max_size=2), max_leaves=3),
-)  # fmt: skip
+)
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -298,11 +334,29 @@ CELLS = [
 ]
 RAW: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(
-        ["yesterday", "zz", "", "{", "[]", None, 2**62, -1, 1e308, "z", "[" * 900 + "]" * 900,
-         "../../x", '"evil"', "2026-01-01 00:00:00.000000", [[]], {"a": []}, "0" * 32, "0" * 64]
+        [
+            "yesterday",
+            "zz",
+            "",
+            "{",
+            "[]",
+            None,
+            2**62,
+            -1,
+            1e308,
+            "z",
+            "[" * 900 + "]" * 900,
+            "../../x",
+            '"evil"',
+            "2026-01-01 00:00:00.000000",
+            [[]],
+            {"a": []},
+            "0" * 32,
+            "0" * 64,
+        ]
     ),
     st.text(st.characters(codec="utf-8"), max_size=5),
-)  # fmt: skip
+)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
