@@ -67,6 +67,8 @@ def address(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for name, value in os.environ.items()
         if not name.startswith(("EMPO_", "GRADIO_SERVER", "PYTHONPATH"))
     }
+    # The tiny pair lies in the wheel itself; the default one may be fetched at the first start.
+    environment["EMPO_PRESET"] = "tiny"
     serve = [str(python), "-m", "empo_demo", "serve", "--port", str(port)]
     with (
         (folder / "log").open("w") as log,
