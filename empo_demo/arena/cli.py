@@ -58,7 +58,7 @@ def compare(
         from empo_demo.empathy.plugins import load_sem
         from empo_demo.engine.loading import load_engine
 
-        sem, engine = load_sem(settings), load_engine(settings, roster)
+        sem, engine = load_sem(settings), load_engine(settings, roster.only(left, right))
     reading = sem.read(comparison.dialogue.turns)
     said = _stream(
         explore(engine, roster, comparison, reading), comparison, reading, console, quiet=as_json

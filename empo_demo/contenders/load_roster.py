@@ -1,19 +1,20 @@
-"""Loads the roster of the settings: a preset or a TOML file, own models, recorded replies."""
+"""Reads the roster of the settings: a preset or a TOML file, own models, recorded replies."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 from empo_demo.contenders.revisions import revision
-from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.contenders.toml_file import check_contenders, is_adapter, read_roster, resolve_model
+from empo_demo.contenders.roster import Contender, Roster, check_contenders
+from empo_demo.contenders.toml_file import is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.device import on_zero_gpu
+from empo_demo.engine.predictions import stem
 from empo_demo.engine.protocol import Decoding
+from empo_demo.engine.recorded import HUMAN, is_recording
 from empo_demo.engine.weights.adapters import is_named
-from empo_demo.errors import EngineError, SettingsError
+from empo_demo.errors import SettingsError
 from empo_demo.settings import ASSETS, Quantization, Settings
 from empo_demo.smollm2.package import SMOLLM2
 
@@ -25,18 +26,17 @@ PRESETS: dict[str, Path] = {
     "empo-7b": ASSETS / "contenders" / "empo-7b.toml",
     RECORDED: ASSETS / "contenders" / "empo-recorded.toml",
 }
-log = logging.getLogger(__name__)
 CHAT_DECODING = Decoding(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=200)
 """The decoding of models named in EMPO_BASE: chat models write longer replies than the tiny one."""
 
 
-def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
+def load_roster(settings: Settings) -> Roster:
     """The roster of `settings`, with revisions.
 
     EMPO_PRESET chooses it. EMPO_BASE, EMPO_ALIGNED, EMPO_QUANTIZATION and EMPO_SYSTEM_PROMPT
-    override parts of it. `fitting` leaves out optional contenders that do not fit this machine,
-    which needs torch, or that no server of EMPO_ENGINE has. Raises `SettingsError`, one line,
-    if the roster cannot open a round.
+    override parts of it. Nothing is measured and no server is asked: the engine's `decide` says
+    which of the contenders can be served. Raises `SettingsError`, one line, if the roster cannot
+    open a round.
     """
     roster = _recorded(settings) or read_roster(
         _preset_path(settings.preset), on_server=_on_server(settings)
@@ -50,8 +50,6 @@ def load_roster(settings: Settings, *, fitting: bool = False) -> Roster:
         quantization=_quantization(settings, roster),
         system_prompt=settings.system_prompt or roster.system_prompt,
     )
-    if fitting:
-        roster = _with_what_fits(roster, settings)
     check_contenders(roster.contenders, where=f"The roster {roster.name!r}")
     revised = tuple(replace(c, revision=revision(c, roster)) for c in roster.contenders)
     return replace(roster, contenders=revised)
@@ -91,8 +89,6 @@ def _recorded(settings: Settings) -> Roster | None:
 
     None if it names neither, or if EMPO_PRESET is a TOML file that lists the recorded contenders.
     """
-    from empo_demo.engine.recorded import is_recording
-
     if settings.preset == RECORDED:
         return _published(settings)
     if not is_recording(settings.engine):
@@ -126,8 +122,6 @@ def _published(settings: Settings) -> Roster:
 
 
 def _check_recording(roster: Roster, settings: Settings) -> None:
-    from empo_demo.engine.recorded import is_recording
-
     if is_recording(settings.engine) and not roster.recorded:
         raise SettingsError(
             f"EMPO_ENGINE holds {settings.engine!r}, a file of replies, but no contender of the "
@@ -138,9 +132,6 @@ def _check_recording(roster: Roster, settings: Settings) -> None:
 
 def recorded_roster(path: Path) -> Roster:
     """The two contenders of the file at `path`: its replies, with its name, and the human's."""
-    from empo_demo.engine.predictions import stem
-    from empo_demo.engine.recorded import HUMAN
-
     file = str(path.expanduser().resolve())
     name = stem(path)
     return Roster(
@@ -151,53 +142,6 @@ def recorded_roster(path: Path) -> Roster:
         ),
         quantization="none",
     )
-
-
-def _with_what_fits(roster: Roster, settings: Settings) -> Roster:
-    """`roster` without the optional contenders whose models do not fit this machine.
-
-    The last ones are left out first. All stay if their need is unknown: on a leased GPU, at a
-    server, and without the models' configurations. The tiny models fit everywhere.
-    """
-    optional = [c for c in roster.contenders if c.optional]
-    if _on_server(settings) and optional:
-        return _with_what_on_server(roster, settings)
-    if roster.tiny or not optional or settings.engine != "local" or on_zero_gpu():
-        return roster
-    from empo_demo.engine.planning.budget import plan_of
-    from empo_demo.engine.planning.fits import fits, free_memory
-
-    contenders = list(roster.contenders)
-    try:
-        while optional:
-            budget = plan_of(settings, roster, [c for c in contenders if not c.predictions])
-            if fits(budget, free_memory(budget.device)):
-                break
-            left_out = optional.pop()
-            contenders.remove(left_out)
-            log.warning("The contender %s is left out: its model does not fit.", left_out.id)
-    except EngineError as error:
-        log.warning("Whether all contenders fit is not known: %s", error)
-        return roster
-    return replace(roster, contenders=tuple(contenders))
-
-
-def _with_what_on_server(roster: Roster, settings: Settings) -> Roster:
-    """`roster` without the optional contenders that no server has."""
-    from empo_demo.engine.servers.remote import RemoteEngine
-
-    servers = RemoteEngine(settings.engine, ())
-    try:
-        missing = [
-            c
-            for c in roster.contenders
-            if c.optional and not c.predictions and not servers.serves(c)
-        ]
-    finally:
-        servers.close()
-    for contender in missing:
-        log.warning("The contender %s is left out: no server has its model.", contender.id)
-    return replace(roster, contenders=tuple(c for c in roster.contenders if c not in missing))
 
 
 def _with_own_models(roster: Roster, settings: Settings) -> Roster:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Literal
 
@@ -124,6 +125,18 @@ class Roster:
         known = ", ".join(c.id for c in self.contenders)
         raise SettingsError(f"There is no contender {contender_id!r}; there are: {known}.")
 
+    def without(self, left_out: Iterable[str]) -> Roster:
+        """The roster of those who take part. Raises `SettingsError` if no pair can be drawn."""
+        names = frozenset(left_out)
+        staying = tuple(c for c in self.contenders if c.id not in names)
+        check_contenders(staying, where=f"The roster {self.name!r}")
+        return replace(self, contenders=staying)
+
+    def only(self, *contender_ids: str) -> Roster:
+        """The roster of contenders that were asked for by name, so that none is optional."""
+        named = (self[one] for one in dict.fromkeys(contender_ids))
+        return replace(self, contenders=tuple(replace(one, optional=False) for one in named))
+
     def pair_weights(self, votes: Mapping[str, int] | None = None) -> dict[tuple[str, str], float]:
         """The share of rounds of each unordered pair of ids; the values sum to 1.
 
@@ -149,6 +162,23 @@ class Roster:
         (pair,) = rng.choices(list(shares), weights=list(shares.values()))
         one, other = rng.sample(pair, 2)
         return self[one], self[other]
+
+
+def check_contenders(contenders: Sequence[Contender], *, where: str) -> None:
+    """Refuse duplicate ids and a list from which no pair can be drawn."""
+    ids = Counter(contender.id for contender in contenders)
+    for contender_id, times in ids.items():
+        if times > 1:
+            raise SettingsError(
+                f"{where} lists the contender {contender_id!r} {times} times; ids must differ."
+            )
+    weights = [contender.weight for contender in contenders]
+    if len(weights) < 2 or sum(weight > 0 for weight in weights) < 2:
+        zero = "the weights sum to zero" if contenders and not any(weights) else "there are fewer"
+        raise SettingsError(
+            f"{where} must list at least two contenders with a weight above 0, but {zero}; "
+            "add a contender or raise a weight."
+        )
 
 
 def as_json(roster: Roster) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from tomlkit.items import AoT
 
-from empo_demo.contenders.roster import Contender, Hints, Roster
+from empo_demo.contenders.roster import Contender, Hints, Roster, check_contenders
 from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.engine.protocol import Decoding
 from empo_demo.errors import SettingsError
@@ -105,23 +104,6 @@ def read_roster(path: Path, *, files: Path | None = None, on_server: bool = Fals
         tiny=table.tiny,
         hints=table.hints,
     )
-
-
-def check_contenders(contenders: Sequence[Contender], *, where: str) -> None:
-    """Refuse duplicate ids and a list from which no pair can be drawn."""
-    ids = Counter(contender.id for contender in contenders)
-    for contender_id, times in ids.items():
-        if times > 1:
-            raise SettingsError(
-                f"{where} lists the contender {contender_id!r} {times} times; ids must differ."
-            )
-    weights = [contender.weight for contender in contenders]
-    if len(weights) < 2 or sum(weight > 0 for weight in weights) < 2:
-        zero = "the weights sum to zero" if contenders and not any(weights) else "there are fewer"
-        raise SettingsError(
-            f"{where} must list at least two contenders with a weight above 0, but {zero}; "
-            "add a contender or raise a weight."
-        )
 
 
 def add_contender(path: Path, contender: Contender) -> None:

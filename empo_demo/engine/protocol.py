@@ -90,7 +90,8 @@ class Source(Protocol):
     """What an engine must know of a contender: its id, and what generates its replies.
 
     `base` is a folder or a Hub id ("" if there are only recorded replies). `adapter` is the PEFT
-    adapter on it. `predictions` is a file of recorded replies, used instead of the weights.
+    adapter on it. `predictions` is a file of recorded replies, used instead of the weights. An
+    `optional` one is left out where its model does not fit, or no server has it.
     """
 
     @property
@@ -101,10 +102,15 @@ class Source(Protocol):
     def adapter(self) -> str | None: ...
     @property
     def predictions(self) -> str | None: ...
+    @property
+    def optional(self) -> bool: ...
 
 
 class Lineup(Protocol):
-    """All sources that one engine serves, with quantisation and decoding of the local ones."""
+    """All sources that one engine serves, with quantisation and decoding of the local ones.
+
+    `tiny` models fit every machine.
+    """
 
     @property
     def contenders(self) -> Sequence[Source]: ...
@@ -112,6 +118,8 @@ class Lineup(Protocol):
     def quantization(self) -> Quantization: ...
     @property
     def decoding(self) -> Decoding: ...
+    @property
+    def tiny(self) -> bool: ...
 
 
 @runtime_checkable

@@ -122,7 +122,7 @@ def run(
         from empo_demo.engine.loading import load_engine
 
         with console.status("Loading the models…"):
-            engine = load_engine(settings, roster)
+            engine = load_engine(settings, roster.only(contender.id))
         try:
             sem = _sem_for(contender, settings)
             generator = Generator(engine, roster, contender, seed, sem)

@@ -96,7 +96,7 @@ def load_base(job: Job) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from empo_demo.engine.loading import check_model
+    from empo_demo.engine.weights.downloads import check_model
     from empo_demo.errors import first_line
     from empo_demo.smollm2.obtain import provide
 

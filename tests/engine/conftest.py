@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.loading import Loader
+from empo_demo.engine.loader import Loader
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.weights.adapters import attach

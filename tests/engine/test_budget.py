@@ -12,12 +12,13 @@ import pytest
 from empo_demo.contenders import load_roster as load
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.engine.loading import load_engine
+from empo_demo.engine.loading import decide, load_engine
 from empo_demo.engine.lockstep.batch import Batch
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.planning import budget as budgets
-from empo_demo.engine.planning.budget import make_budget, plan_of
+from empo_demo.engine.planning.budget import budget_of
 from empo_demo.engine.planning.fits import Free, check, fits, free_memory, table
+from empo_demo.engine.planning.members import Terms, members_of
 from empo_demo.engine.weights.adapter_plan import read_shape
 from empo_demo.engine.weights.shapes import adapter_shape, model_shape, shape_from_config
 from empo_demo.errors import EngineError
@@ -84,7 +85,9 @@ def empo(zephyr: Path) -> tuple[Contender, ...]:
 
 def plan(sources: Any, **options: Any) -> budgets.Budget:
     chosen = {"quantization": "nf4", "device": "cuda", "rounds": 4, **options}
-    return make_budget(sources, chosen.pop("quantization"), **chosen)
+    terms = Terms(chosen["device"], chosen["quantization"], chosen.get("override", "auto"))
+    members = members_of(sources, terms)
+    return budget_of(members, terms, rounds=chosen["rounds"], new_tokens=512)
 
 
 def test_an_adapters_weights_are_counted_without_its_files(
@@ -197,8 +200,8 @@ def test_optional_contenders_come_only_where_they_fit(
         monkeypatch.setattr(
             "empo_demo.engine.planning.fits.free_memory", lambda _d, f=free: Free(f, f, HUGE)
         )
-        roster = load_roster(Settings(preset=str(path), device="cpu"), fitting=True)
-        ids[free] = [c.id for c in roster.contenders]
+        settings = Settings(preset=str(path), device="cpu")
+        ids[free] = [c.id for c in decide(settings, load_roster(settings)).contenders]
     assert ids == {200e9: [c.id for c in empo], 34e9: ["base", "aligned", "base+HEF"]}
 
 
@@ -212,8 +215,8 @@ def test_the_table_names_every_contender_and_figure(empo: tuple[Contender, ...])
 def test_the_plan_of_the_tiny_models_is_near_what_they_take(tmp_path: Path) -> None:
     settings = Settings(device="cpu")
     roster = load_roster(settings)
-    budget = plan_of(settings, roster, roster.contenders)
-    from empo_demo.engine.loading import Loader
+    budget = decide(settings, roster).budget
+    from empo_demo.engine.loader import Loader
 
     loader = Loader("cpu", roster.quantization)
     (copy,) = loader.load(roster.contenders)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.engine.loading import Loader, load_engine
+from empo_demo.engine.loader import Loader
+from empo_demo.engine.loading import load_engine
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.weights.adapter_plan import AdapterShape, choose, read_shape

@@ -251,7 +251,7 @@ def test_another_adapter_or_quantisation_is_another_copy(
 
 @pytest.mark.parametrize("bits", ["nf4", "int8"])
 def test_a_quantised_copy_is_the_merged_model_quantised(pair: tuple[Path, Path], bits: Any) -> None:
-    from empo_demo.engine.loading import Loader
+    from empo_demo.engine.loader import Loader
 
     loader = Loader("cpu", bits)
     copy = MergedCopy(*pair, bits)
@@ -275,7 +275,7 @@ def test_the_model_that_was_quantised_is_gone_before_its_copy_is_loaded(
     import gc
     import weakref
 
-    from empo_demo.engine.loading import Loader
+    from empo_demo.engine.loader import Loader
 
     loader, held = Loader("cpu", "nf4"), []
 

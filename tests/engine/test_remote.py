@@ -16,7 +16,7 @@ import pytest
 
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.loading import load_engine
+from empo_demo.engine.loading import decide
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Failed, Finished, Request
 from empo_demo.engine.servers.remote import RemoteEngine
@@ -570,10 +570,11 @@ def test_optional_contenders_come_only_where_a_server_has_them() -> None:
     base = Misbehaving(GOOD, "alignment-handbook/zephyr-7b-sft-full")
     aligned = Misbehaving(GOOD, "zephyr-7b-sft-full124_d270")
     settings = Settings(preset="empo-7b", engine=f"{base.url},{aligned.url}")
-    roster = load_roster(settings, fitting=True)
-    ids = [contender.id for contender in roster.contenders]
+    decision = decide(settings, load_roster(settings))
+    assert decision.left_out == {"sft": "no server has its model"}
+    ids = [contender.id for contender in decision.contenders]
     assert ids == ["base", "aligned", "base+HEF", "aligned+HEF", "aligned+HEF2"]
-    engine = load_engine(settings, roster)
+    engine = decision.load()
     requests = [Request("a", "base", SAD, GREEDY), Request("b", "aligned+HEF", SAD, GREEDY)]
     assert len([e for e in engine.stream(requests) if isinstance(e, Finished)]) == 2
     assert (base.answered, aligned.answered) == (1, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.loading import Loader
+from empo_demo.engine.loader import Loader
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.text.chat import encode_chat

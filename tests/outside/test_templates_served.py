@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from empo_demo.contenders.roster import Contender
-from empo_demo.engine.loading import Loader
+from empo_demo.engine.loader import Loader
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
 from empo_demo.errors import EngineError

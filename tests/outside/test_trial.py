@@ -15,7 +15,8 @@ import pytest
 
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.assembly.served_copy import Assembly
-from empo_demo.engine.loading import Loader
+from empo_demo.engine.loader import Loader
+from empo_demo.engine.planning.members import members_of
 from empo_demo.engine.weights.adapters import check_base
 from empo_demo.errors import EngineError
 from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
@@ -220,11 +221,11 @@ def test_the_list_of_contenders_says_what_the_trials_found(
         Contender("reader", str(reader)),
     ]  # fmt: skip
     loader = Loader("cpu", "none")
-    assert set(loader.trials(contenders).values()) == {"not yet"}
+    assert {one.trial for one in members_of(contenders, loader.terms)} == {"not yet"}
     loader.load(contenders[:-1])
     with pytest.raises(EngineError):
         loader.load(contenders[-1:])
-    said = Loader("cpu", "none").trials(contenders)
+    said = {one.id: one.trial for one in members_of(contenders, loader.terms)}
     assert [said[one] for one in ("base", "plain", "dora")] == ["passed"] * 3
     assert said["capped"].startswith("passed: answers one row at a time")
     assert said["reader"].startswith("refused: ")

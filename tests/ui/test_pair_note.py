@@ -10,6 +10,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
+from empo_demo.engine.loading import decide
 from empo_demo.errors import NotAllowed, Sentence
 from empo_demo.settings import load_settings
 from empo_demo.smollm2.obtain import sentence
@@ -63,7 +64,7 @@ def test_where_the_base_cannot_be_had_the_tiny_pair_answers_and_says_why(
     monkeypatch.setattr("empo_demo.engine.loading.load_engine", load_engine)
     monkeypatch.setattr("empo_demo.empathy.plugins.load_sem", lambda settings: ScriptedSEM())
     with caplog.at_level(logging.WARNING):
-        load_models(waiting, waiting.settings, MEANT)
+        load_models(waiting, waiting.settings, decide(waiting.settings, MEANT))
     assert waiting.models.status().state == "ready" and waiting.models.status().pair == "tiny"
     assert [one.name for one in loaded] == ["tiny"] == [waiting.roster.name]
     said = "The tiny pair answers instead of SmolLM2. HF_HUB_OFFLINE is set, so nothing is"

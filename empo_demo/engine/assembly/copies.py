@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.engine.assembly.merging import merge, recast
-from empo_demo.engine.device import half_type
-from empo_demo.engine.weights.downloads import adapter_here, model_here
 from empo_demo.engine.weights.tensors import adapter_files, weight_files
 from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
@@ -152,14 +150,6 @@ class MergedCopy:
                 f"it is made, but {folder} has {free / 1e9:.1f} GB free; free some space, or set "
                 "HF_ASSETS_CACHE to a larger disk."
             )
-
-
-def is_prepared(base: str, adapter: str, quantization: Quantization, device: str) -> bool:
-    """Whether the merged copy exists. False also if base or adapter are not downloaded."""
-    here = model_here(base), adapter_here(adapter)
-    if here[0] is None or here[1] is None:
-        return False
-    return MergedCopy(here[0], here[1], quantization, half_type(device)).find() is not None
 
 
 def root() -> Path:

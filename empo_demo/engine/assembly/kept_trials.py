@@ -122,6 +122,6 @@ def _code() -> str:
 def _device_name(device: str) -> str:
     import torch
 
-    if not device.startswith("cuda"):
+    if not device.startswith("cuda") or not torch.cuda.is_available():
         return f"{device} {torch.backends.cpu.get_cpu_capability()}"
     return str(torch.cuda.get_device_name(device))

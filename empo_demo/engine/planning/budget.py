@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from empo_demo.dialogue import MAX_TEXT, MAX_TURNS
-from empo_demo.engine.assembly.copies import is_prepared
-from empo_demo.engine.device import pick_device
-from empo_demo.engine.lockstep.places import MOST_ROUNDS
-from empo_demo.engine.protocol import Lineup, Source
-from empo_demo.engine.weights.adapter_plan import Override, choose
-from empo_demo.engine.weights.adapters import Written, written_by
+from empo_demo.engine.planning.members import Member, Terms
 from empo_demo.engine.weights.downloads import adapter_download, model_download
-from empo_demo.engine.weights.shapes import ModelShape, adapter_shape, model_shape
-from empo_demo.settings import Quantization, Settings
+from empo_demo.engine.weights.shapes import ModelShape, model_shape
+from empo_demo.settings import Quantization
 
 CUDA_BYTES = 0.6e9
 """CUDA's context, cuBLAS workspaces and the allocator's rounding. An assumption, not measured."""
@@ -37,23 +31,6 @@ ROWS = 2
 """Rows of a round: its two sides. Both may be on the same copy of the weights."""
 PREFIXES = 4 / 3
 """A quarter of the KV cache keeps the prefixes of earlier prompts (engine/lockstep/batch.py)."""
-
-Plan = Literal["base", "shared", "merged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One contender. `shared` and `merged` are what its adapter adds by either plan."""
-
-    id: str
-    base: str
-    adapter: str | None
-    plan: Plan
-    reason: str = ""
-    shared: float = 0.0
-    merged: float = 0.0
-    prepared: bool | None = None
-    """Whether its merged copy exists already; None if it needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +98,14 @@ class Budget:
         return int(wanted if free is None else max(0.0, min(wanted, free - self.fixed)))
 
 
-def make_budget(
-    sources: Sequence[Source],
-    quantization: Quantization,
-    *,
-    device: str,
-    rounds: int,
-    override: Override = "auto",
-    new_tokens: int = 512,
-) -> Budget:
-    """The budget of `sources`; recorded ones cost nothing.
-
-    `new_tokens` is the longest reply. Raises `EngineError` if a model or adapter cannot be found.
-    Only the configurations of Hub models are downloaded.
-    """
-    written = [written_by(source) for source in sources if not source.predictions]
-    members: list[Member] = []
+def budget_of(members: Sequence[Member], terms: Terms, *, rounds: int, new_tokens: int) -> Budget:
+    """The budget of `members`. `rounds` run at once; `new_tokens` is the longest reply."""
     copies: list[Copy] = []
     disk = scratch = 0.0
-    for base in dict.fromkeys(one.base for one in written):
+    for base in dict.fromkeys(one.base for one in members):
         shape = model_shape(base)
-        held = shape.held(quantization)
-        group = [
-            _member(one, shape, quantization, override, device)
-            for one in written
-            if one.base == base
-        ]
-        members += group
+        held = shape.held(terms.quantization)
+        group = [one for one in members if one.base == base]
         shared = {m.adapter: m.shared for m in group if m.plan == "shared"}
         if any(member.plan != "merged" for member in group):
             copies.append(Copy(base, held, sum(shared.values()), shape))
@@ -156,77 +114,35 @@ def make_budget(
         for adapter in merged:
             if not merged[adapter].prepared:
                 disk += held
-                scratch = max(scratch, 2.0 * shape.weights * (quantization != "none"))
+                scratch = max(scratch, 2.0 * shape.weights * (terms.quantization != "none"))
     shapes = [(copy.shape, _tokens(copy.shape, new_tokens)) for copy in copies]
     # Each copy has the same share of the KV cache, and a round may be on any of them.
     shares = PREFIXES * len(shapes)
     return Budget(
         tuple(members),
         tuple(copies),
-        device,
-        quantization,
+        terms.device,
+        terms.quantization,
         rounds,
         copies_disk=disk + scratch,
-        download=_download(written),
+        download=download_of(members),
         kv_round=max((shares * ROWS * s.kv * t for s, t in shapes), default=0.0),
         kv_first=max((shares * ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
         activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
-        host=_host(copies, quantization, device, merging=disk > 0),
+        host=_host(copies, terms.quantization, terms.device, merging=disk > 0),
     )
 
 
-def plan_of(
-    settings: Settings,
-    lineup: Lineup,
-    written: Sequence[Source],
-    *,
-    quantization: Quantization | None = None,
-    override: Override | None = None,
-    first: int | None = None,
-) -> Budget:
-    """The budget of `written` under `settings`, with other values where given."""
-    quantization = quantization or lineup.quantization
-    return make_budget(
-        written[:first],
-        quantization,
-        device=pick_device(settings.device, quantization),
-        rounds=settings.max_concurrent_rounds or MOST_ROUNDS,
-        override=override or settings.adapter_plan,
-        new_tokens=lineup.decoding.max_new_tokens,
-    )
+def download_of(members: Sequence[Member]) -> int | None:
+    """The bytes to download; weights that several members use count once.
 
-
-def download_of(one: Written) -> int | None:
-    """The bytes to download for one contender; None if the Hub cannot be asked."""
-    return _sum([model_download(one.base), adapter_download(one.adapter) if one.adapter else 0])
-
-
-def _download(written: Sequence[Written]) -> int | None:
-    """The bytes to download for all; weights that several contenders use count once."""
-    bases = dict.fromkeys(one.base for one in written)
-    adapters = dict.fromkeys(one.adapter for one in written if one.adapter)
-    return _sum([*map(model_download, bases), *map(adapter_download, adapters)])
-
-
-def _sum(parts: Sequence[int | None]) -> int | None:
+    None if the Hub cannot be asked.
+    """
+    bases = dict.fromkeys(one.base for one in members)
+    adapters = dict.fromkeys(one.adapter for one in members if one.adapter)
+    parts = [*map(model_download, bases), *map(adapter_download, adapters)]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
-
-
-def _member(
-    one: Written, shape: ModelShape, quantization: Quantization, override: Override, device: str
-) -> Member:
-    if one.adapter is None:
-        return Member(one.id, one.base, None, "base")
-    merged = shape.held(quantization)
-    choice = choose(adapter_shape(one.adapter, shape), merged, quantization, override)
-    prepared = None
-    if choice.plan == "merged":
-        prepared = is_prepared(one.base, one.adapter, quantization, device)
-    return Member(
-        one.id, one.base, one.adapter, choice.plan, choice.reason, choice.shared_bytes, merged,
-        prepared,
-    )  # fmt: skip
 
 
 def _tokens(shape: ModelShape, new_tokens: int) -> int:

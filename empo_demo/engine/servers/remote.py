@@ -31,7 +31,10 @@ MOST_PAUSE = 20.0
 
 
 class RemoteEngine:
-    """Streams from the servers at `urls`, one or several with commas between them."""
+    """Streams from the servers at `urls`, one or several with commas between them.
+
+    `left_out` are the optional contenders that no server has.
+    """
 
     def __init__(
         self, urls: str, contenders: Sequence[Source], *, read: float = READ, look: float = LOOK
@@ -45,6 +48,7 @@ class RemoteEngine:
         self._streams: set[_Replies] = set()
         self._closed = threading.Event()
         self._contenders = {c.id: c for c in contenders}
+        self.left_out: list[str] = []
         self._first_look()
         if len(self._servers) > 1:
             threading.Thread(target=self._watch, name="servers", daemon=True).start()
@@ -61,10 +65,6 @@ class RemoteEngine:
         for server in self._servers:
             notes |= server.describe()
         return notes
-
-    def serves(self, contender: Source) -> bool:
-        """Whether a server has the contender."""
-        return bool(self._able(contender))
 
     @property
     def repeatable(self) -> bool:
@@ -160,15 +160,19 @@ class RemoteEngine:
         return [(server, model) for server, model in able if model is not None]
 
     def _first_look(self) -> None:
-        """Check that every contender has a server. Servers that are not needed may be away."""
+        """Find a server for every contender. Servers that are not needed may be away."""
         failures: list[EngineError] = []
         for server in self._servers:
             try:
                 server.look(self._looking)
             except EngineError as error:
                 failures.append(error)
-        for contender in self._contenders.values():
+        for contender in tuple(self._contenders.values()):
             if self._able(contender):
+                continue
+            if contender.optional:
+                self.left_out.append(contender.id)
+                del self._contenders[contender.id]
                 continue
             if failures:
                 raise failures[0]

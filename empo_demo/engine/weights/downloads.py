@@ -30,6 +30,21 @@ _PATIENCE = 10.0
 """Seconds to wait for the list of a repository's files."""
 
 
+def check_model(name: str) -> None:
+    """Raise if `name` looks like a path and is no model's folder, or is an adapter."""
+    path = Path(name).expanduser()
+    looks_local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
+    is_adapter = (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+    if is_adapter:
+        raise EngineError(
+            f"{name} is an adapter, not a model: name it in EMPO_ALIGNED and its base in EMPO_BASE."
+        )
+    if looks_local and not (path / "config.json").is_file():
+        raise EngineError(
+            f"There is no model at {name}: give a folder with a config.json, or a Hub id."
+        )
+
+
 def adapter_here(name: str) -> Path | None:
     """The folder of an adapter on this machine; None if it must be downloaded from the Hub."""
     path = Path(name).expanduser()

@@ -125,16 +125,23 @@ def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
     folder = adapter_here(name)
     if folder is not None:
         return read_shape(folder)
+    return shape_from_config(read_config(config_folder(name)), base)
+
+
+def config_folder(name: str) -> Path:
+    """The folder with at least an adapter's adapter_config.json, which is downloaded for it."""
+    folder = adapter_here(name)
+    if folder is not None:
+        return folder
     from huggingface_hub import hf_hub_download
 
     try:
-        folder = Path(hf_hub_download(name, "adapter_config.json")).parent
+        return Path(hf_hub_download(name, "adapter_config.json")).parent
     except Exception as error:
         raise EngineError(
             f"The adapter {name} is neither a folder here nor to be had from the Hub: "
             f"{first_line(error)} Check the name and the connection, or download it first."
         ) from None
-    return shape_from_config(read_config(folder), base)
 
 
 def shape_from_config(config: dict[str, Any], base: ModelShape) -> AdapterShape:
