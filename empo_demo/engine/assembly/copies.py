@@ -47,9 +47,12 @@ class MergedCopy:
     @property
     def folder(self) -> Path:
         parts = [
-            _FORMAT, fingerprint(str(self.base)), fingerprint(str(self.adapter)),
-            self.quantization, self.dtype,
-        ]  # fmt: skip
+            _FORMAT,
+            fingerprint(str(self.base)),
+            fingerprint(str(self.adapter)),
+            self.quantization,
+            self.dtype,
+        ]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         return root() / f"{self.adapter.name[:40]}-{self.quantization}-{key}"
 

@@ -39,8 +39,15 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 _HEAD = "lm_head.weight"
 _FLOAT_BYTES = 4e9
 """The largest base that PEFT merges in fp32; larger ones are merged in the type they get."""
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-              "*.model", "chat_template*")  # fmt: skip
+_TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
 
 
 def merge(

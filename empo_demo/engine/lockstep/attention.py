@@ -91,10 +91,13 @@ class Decode:
             rows, length = slice(run.first, run.stop), run.bias.shape[-1]
             found.append(
                 scaled_dot_product_attention(
-                    asked[rows], keys[rows, :, :length], values[rows, :, :length],
-                    attn_mask=run.bias, scale=scale,
+                    asked[rows],
+                    keys[rows, :, :length],
+                    values[rows, :, :length],
+                    attn_mask=run.bias,
+                    scale=scale,
                 )
-            )  # fmt: skip
+            )
         whole = found[0] if len(found) == 1 else torch.cat(found)
         return whole.reshape(1, count, query.shape[1], -1).to(query.dtype)
 
@@ -170,9 +173,13 @@ class Prefill:
         return out.unsqueeze(0)
 
     def _attend(
-        self, one: Prompt, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
+        self,
+        one: Prompt,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
         scale: float,
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         """(tokens, heads, size) of one row from (heads, tokens, size)."""
         heads, tokens, size = query.shape
         blocks, length, groups = one.bias.shape[0], one.bias.shape[-1], keys.shape[0]
@@ -181,9 +188,12 @@ class Prefill:
         asked = asked.reshape(blocks, groups, -1, size)
         bias = one.bias if heads == groups else one.bias.repeat(1, 1, heads // groups, 1)
         found = scaled_dot_product_attention(
-            asked, keys[:, :length].expand(blocks, -1, -1, -1),
-            values[:, :length].expand(blocks, -1, -1, -1), attn_mask=bias, scale=scale,
-        )  # fmt: skip
+            asked,
+            keys[:, :length].expand(blocks, -1, -1, -1),
+            values[:, :length].expand(blocks, -1, -1, -1),
+            attn_mask=bias,
+            scale=scale,
+        )
         found = found.reshape(blocks, heads, self.block, size).transpose(1, 2)
         return found.reshape(-1, heads, size)[:tokens]
 

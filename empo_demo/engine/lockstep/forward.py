@@ -145,9 +145,11 @@ class ForwardPasses:
         device = weights.device
         count = max(rows, self._least)
         decode = Decode.at(
-            cache, torch.arange(count, device=device), torch.full((count,), length, device=device),
+            cache,
+            torch.arange(count, device=device),
+            torch.full((count,), length, device=device),
             looked_at([length + 1] * count, device),
-        )  # fmt: skip
+        )
         ids = torch.zeros(1, len(decode.slots), dtype=torch.long, device=device)
         # What else a busy machine does is not counted: this thread's own time, where it computes.
         clock = time.thread_time if device.type == "cpu" else time.perf_counter
@@ -156,9 +158,14 @@ class ForwardPasses:
             for _ in range(2):
                 started = clock()
                 logits = self._forward(
-                    names, [1.0] * rows, [1] * rows, ids, decode.places.unsqueeze(0),
-                    torch.arange(len(decode.slots), device=device), decode,
-                )  # fmt: skip
+                    names,
+                    [1.0] * rows,
+                    [1] * rows,
+                    ids,
+                    decode.places.unsqueeze(0),
+                    torch.arange(len(decode.slots), device=device),
+                    decode,
+                )
                 logits.argmax(-1).tolist()
                 best = min(best, clock() - started)
         return best

@@ -106,9 +106,12 @@ class Sampler:
         return torch.where(self._greedy, scores.argmax(-1, keepdim=True), tokens)
 
     def _sample(
-        self, scores: torch.Tensor, chances: torch.Tensor, head: int,
+        self,
+        scores: torch.Tensor,
+        chances: torch.Tensor,
+        head: int,
         rows: torch.Tensor | slice = _ALL,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Nucleus sampling (Holtzman et al. 2019) by inverting the distribution function.
 
         `scores` and `chances` belong to `rows`. Sorts only the `head` best tokens. The second

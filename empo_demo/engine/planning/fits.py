@@ -79,8 +79,9 @@ def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
             f"CUDA {size(budget.own)}), of which {size(free.device)} are free"
         )
     if budget.host > free.host:
-        lacks.append(f"{size(budget.host)} of this machine's memory, of which {size(free.host)} "
-                     "are free")  # fmt: skip
+        lacks.append(
+            f"{size(budget.host)} of this machine's memory, of which {size(free.host)} are free"
+        )
     lacks += [
         f"{size(needed)} of disk for {purpose}, of which {size(there)} are free ({variable} may "
         "name a larger disk)"
@@ -90,9 +91,11 @@ def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
     if not lacks:
         return
     known = list(_remedies(budget, free, replan)) if replan else []
-    advice = f"What would fit: {'; '.join(known)}" if known else (
-        "No setting makes these models fit; use a larger machine, or EMPO_PRESET=tiny"
-    )  # fmt: skip
+    advice = (
+        f"What would fit: {'; '.join(known)}"
+        if known
+        else ("No setting makes these models fit; use a larger machine, or EMPO_PRESET=tiny")
+    )
     raise EngineError(f"These contenders need {'; and '.join(lacks)}. {advice}.")
 
 
@@ -125,10 +128,12 @@ def table(budget: Budget, free: Free) -> str:
         costs = ("-", "-") if m.adapter is None else (size(m.shared), size(m.merged))
         lines.append(f"{m.id[:18]:<18} {m.plan:<7} {costs[0]:>12} {costs[1]:>12}")
     held = [
-        ("weights", budget.weights), ("adapters", budget.adapters),
-        ("activations", budget.activations), ("CUDA itself", budget.own),
+        ("weights", budget.weights),
+        ("adapters", budget.adapters),
+        ("activations", budget.activations),
+        ("CUDA itself", budget.own),
         (f"KV, {budget.rounds} rounds", budget.rounds * budget.kv_round),
-    ]  # fmt: skip
+    ]
     lines.append(f"On {budget.device}: " + ", ".join(f"{name} {size(n)}" for name, n in held))
     kv = budget.kv_bytes(free.device)
     there = "unknown" if free.device is None else size(free.device)
@@ -136,8 +141,10 @@ def table(budget: Budget, free: Free) -> str:
         f"needed at least {size(budget.least)}, for all rounds {size(budget.most)}, free {there}; "
         f"the KV cache may take {size(kv)}"
     )
-    lines.append(f"Host memory {size(budget.host)} of {size(free.host)} free; "
-                 f"to download: {downloaded(budget.download)}")  # fmt: skip
+    lines.append(
+        f"Host memory {size(budget.host)} of {size(free.host)} free; "
+        f"to download: {downloaded(budget.download)}"
+    )
     lines += [
         f"Disk for {purpose} {size(needed)} of {size(there)} free"
         for purpose, _, needed, there in _disks(budget, free)
@@ -159,18 +166,24 @@ def as_json(budget: Budget, free: Free) -> dict[str, Any]:
         "download": budget.download,
         "kv_bytes": budget.kv_bytes(free.device),
         "free": {
-            "device": free.device, "host": free.host, "disk": free.disk,
+            "device": free.device,
+            "host": free.host,
+            "disk": free.disk,
             "hub": free.disk if free.hub is None else free.hub,
         },
         "fits": fits(budget, free),
         "contenders": [
             {
-                "id": m.id, "plan": m.plan, "reason": m.reason, "prepared": m.prepared,
-                "shared_bytes": round(m.shared), "merged_bytes": round(m.merged),
+                "id": m.id,
+                "plan": m.plan,
+                "reason": m.reason,
+                "prepared": m.prepared,
+                "shared_bytes": round(m.shared),
+                "merged_bytes": round(m.merged),
             }
             for m in budget.members
         ],
-    }  # fmt: skip
+    }
 
 
 def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
@@ -180,9 +193,11 @@ def _remedies(budget: Budget, free: Free, replan: Replan) -> Iterator[str]:
         ("EMPO_ADAPTER_PLAN=shared", {"override": "shared"}),
         ("EMPO_ADAPTER_PLAN=merged", {"override": "merged"}),
         ("only the first two contenders", {"first": 2}),
-        ("only the first two contenders with EMPO_QUANTIZATION=nf4",
-         {"first": 2, "quantization": "nf4"}),
-    ]  # fmt: skip
+        (
+            "only the first two contenders with EMPO_QUANTIZATION=nf4",
+            {"first": 2, "quantization": "nf4"},
+        ),
+    ]
     for words, change in tries:
         try:
             other = replan(**change)

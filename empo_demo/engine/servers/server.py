@@ -41,9 +41,16 @@ _MOST_TEXT = 40_000
 """The most characters of a reply; no longer text can be stored."""
 _TRY = "try again, or tell who runs this app: the log has the server's words."
 _ENDS: dict[str, FinishReason] = {
-    "stop": "eos", "eos": "eos", "eos_token": "eos", "end_turn": "eos", "complete": "eos",
-    "stop_sequence": "stop", "length": "length", "max_tokens": "length", "model_length": "length",
-}  # fmt: skip
+    "stop": "eos",
+    "eos": "eos",
+    "eos_token": "eos",
+    "end_turn": "eos",
+    "complete": "eos",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+}
 """Our reason for a server's. OpenAI's `stop` is an end token or a stop string."""
 
 

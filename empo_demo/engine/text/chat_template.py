@@ -163,9 +163,13 @@ def _trial(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     channels = "<|channel|>" in tokens
     ends = {i for token, i in tokens.items() if not is_mark(token, channels=channels)}
     return ChatTemplate(
-        form, tuple(tokens), frozenset(tokens.values()), headers, frozenset(ends),
+        form,
+        tuple(tokens),
+        frozenset(tokens.values()),
+        headers,
+        frozenset(ends),
         _stops(tokens, frames, headers),
-    )  # fmt: skip
+    )
 
 
 def _control_tokens(

@@ -38,10 +38,13 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _ODD = {
-    "<|inner_prefix|>": ("inner", True), "<|inner_suffix|>": ("inner", False),
-    "<unused94>": ("unused", True), "<unused95>": ("unused", False),
-    "<|channel>": ("channel>", True), "<channel|>": ("channel>", False),
-}  # fmt: skip
+    "<|inner_prefix|>": ("inner", True),
+    "<|inner_suffix|>": ("inner", False),
+    "<unused94>": ("unused", True),
+    "<unused95>": ("unused", False),
+    "<|channel>": ("channel>", True),
+    "<channel|>": ("channel>", False),
+}
 """Marks that do not say what they are: of Apertus, MedGemma and Gemma 4."""
 _HALF = re.compile(r"(?:<[|｜]?/?[\w:▁]{0,40}[|｜]?|\[/?[A-Z]{0,9}|◁/?\w{0,5})\Z")
 """The end of a text that may be the beginning of a mark."""

@@ -23,15 +23,38 @@ _PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 """How a LoRA may be made without a change of its base."""
 _PLAIN = frozenset(
     (
-        "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
-        "revision", "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha",
-        "lora_dropout", "fan_in_fan_out", "bias", "use_rslora", "modules_to_save",
-        "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
-        "alpha_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config",
-        "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config",
+        "task_type",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "target_modules",
+        "exclude_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "bias",
+        "use_rslora",
+        "modules_to_save",
+        "init_lora_weights",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "megatron_config",
+        "megatron_core",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "qalora_group_size",
+        "runtime_config",
         "ensure_weight_tying",
     )
-)  # fmt: skip
+)
 """The settings of a LoRA that leave it `B A x`, or that only matter while it is trained."""
 
 

@@ -193,8 +193,13 @@ def fitting(folder: Path, base: str) -> Iterator[None]:
             if "missing adapter keys" in str(warning.message):
                 raise ValueError("it lacks weights for some of its layers")
     except (
-        RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError,
-    ) as error:  # fmt: skip
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         if is_out_of_memory(error):
             raise EngineError(
                 f"The memory is full while loading the adapter {folder}: {first_line(error)} "

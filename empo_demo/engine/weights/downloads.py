@@ -191,10 +191,12 @@ def _fetch(name: str, kind: str) -> Path:
         with amount(f"Downloading {name}") as report:
             return Path(
                 snapshot_download(
-                    name, allow_patterns=_patterns(files), ignore_patterns=_OTHERS,
+                    name,
+                    allow_patterns=_patterns(files),
+                    ignore_patterns=_OTHERS,
                     tqdm_class=_bar_for(report, missing),
                 )
-            )  # fmt: skip
+            )
     except Exception as error:
         raise EngineError(
             f"The {kind} {name} is neither a folder here nor to be had from the Hub: "
