@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -11,13 +11,10 @@ from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import as_json as roster_json
 from empo_demo.engine.loading import Decision, decide
 from empo_demo.engine.planning import fits
-from empo_demo.engine.planning.budget import download_of
+from empo_demo.engine.planning.budget import Budget, download_of
 from empo_demo.errors import ArenaError
 from empo_demo.settings import load_settings
 from empo_demo.terminal import AsJson, ForceAdapter
-
-if TYPE_CHECKING:
-    from empo_demo.engine.planning.budget import Budget
 
 app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
 _PREPARED = {True: "prepared", False: "not yet", None: "-"}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.engine.assembly.copies import MergedCopy
 from empo_demo.engine.assembly.kept_trials import Verdict
 from empo_demo.engine.assembly.served_copy import Assembly, set_apart
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
@@ -28,7 +29,6 @@ from empo_demo.settings import Quantization
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from empo_demo.engine.assembly.copies import MergedCopy
     from empo_demo.engine.weights.model_weights import Weights
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.engine.device import on_zero_gpu, pick_device
 from empo_demo.engine.lease import LeasedEngine
+from empo_demo.engine.loader import Loader, MadeCopy
 from empo_demo.engine.lockstep.places import MOST_ROUNDS
 from empo_demo.engine.planning import fits
 from empo_demo.engine.planning.budget import Budget, budget_of
@@ -27,7 +28,6 @@ from empo_demo.settings import Quantization, Settings
 from empo_demo.smollm2.obtain import provide
 
 if TYPE_CHECKING:
-    from empo_demo.engine.loader import Loader, MadeCopy
     from empo_demo.engine.servers.remote import RemoteEngine
 
 log = logging.getLogger(__name__)
@@ -209,8 +209,6 @@ class Decision:
         return LeasedEngine(engine, copies) if on_zero_gpu() else engine
 
     def _loader(self) -> Loader:
-        from empo_demo.engine.loader import Loader
-
         terms = self.terms()
         return Loader(terms.device, terms.quantization, terms.override, terms.force_adapter)
 

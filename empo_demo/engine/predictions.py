@@ -1,7 +1,7 @@
 """Reads files of predictions: EmPO's CSV and our JSONL, into one shape.
 
-There is one `Row` per row, in the order of the file. No row is dropped: a row that cannot be read
-is an error that names its line. Repeated contexts and empty replies are counted.
+There is one `Prediction` per row, in the order of the file. No row is dropped: a row that cannot
+be read is an error that names its line. Repeated contexts and empty replies are counted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LevelsOf = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Prediction:
     """One dialogue and the reply to it. Only `response` may be empty."""
 
     context: tuple[str, ...]
@@ -56,7 +56,7 @@ class Predictions:
 
     name: str
     path: Path
-    rows: tuple[Row, ...]
+    rows: tuple[Prediction, ...]
 
     @property
     def responses(self) -> list[str]:
@@ -98,7 +98,7 @@ def stem(path: Path) -> str:
     return name or path.name
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
+def _csv(path: Path, text: str) -> Iterator[Prediction]:
     table = read_table(text, path, _KNOWN)
     if missing := table.lacks(COLUMNS):
         raise DataError(
@@ -109,8 +109,8 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
         yield _csv_row(path, line, cells)
 
 
-def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
-    return Row(
+def _csv_row(path: Path, line: int, cells: Mapping[str, str]) -> Prediction:
+    return Prediction(
         context=_whole_dialogue(cells),
         user=cells["prevs"],
         reference=cells["gen_targets"],
@@ -158,12 +158,12 @@ def _levels(path: Path, line: int, cells: Mapping[str, str], prefix: str) -> Lev
     return levels
 
 
-def _jsonl(path: Path, text: str) -> Iterator[Row]:
+def _jsonl(path: Path, text: str) -> Iterator[Prediction]:
     for number, record in json_rows(text):
         yield _json_row(f"{path}, line {number}", record)
 
 
-def _json_row(where: str, record: Any) -> Row:
+def _json_row(where: str, record: Any) -> Prediction:
     if isinstance(record, ValueError):
         raise DataError(f"{where}: this is not a complete JSON object.")
     if not isinstance(record, dict):
@@ -175,7 +175,7 @@ def _json_row(where: str, record: Any) -> Row:
         raise DataError(f"{where}: reference and response must be texts.")
     context, user = _context(where, record["context"])
     emotion = record.get("emotion")
-    return Row(
+    return Prediction(
         context=context,
         user=user,
         reference=record["reference"],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from empo_demo.dialogue import Dialogue, Message, Turn
-from empo_demo.engine.predictions import Row, read_predictions, stem
+from empo_demo.engine.predictions import Prediction, read_predictions, stem
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source
 from empo_demo.engine.servers.pace import Pacer
 from empo_demo.errors import ArenaError, DataError, EngineError
@@ -136,7 +136,7 @@ class RecordedEngine:
         yield Finished(request.side, "eos", text, len(text.split()), elapsed)
 
 
-def _recording(row: Row) -> Recording | None:
+def _recording(row: Prediction) -> Recording | None:
     """The prediction of a row; None for an empty reply or turns that no round may have."""
     if len(row.context) % 2 == 0 or not row.response.strip() or not row.reference.strip():
         return None

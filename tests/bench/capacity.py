@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from empo_demo.engine.planning.budget import CUDA_BYTES, ROWS
+from empo_demo.engine.planning.budget import CUDA_BYTES, SIDES
 from empo_demo.engine.weights.shapes import ModelShape, shape_of
 from empo_demo.settings import Quantization
 
@@ -58,12 +58,12 @@ def lora(shape: ModelShape, rank: int) -> float:
 def capacity(plan: Plan, card: tuple[float, float], options: Any) -> dict[str, float] | None:
     """Rounds at once, tokens/s of each, and visitors; None where the card does not hold it."""
     memory, bandwidth = card
-    fixed = plan.held + plan.shape.activations(ROWS, TOKENS) + CUDA_BYTES
+    fixed = plan.held + plan.shape.activations(SIDES, TOKENS) + CUDA_BYTES
     layers = sum(path.endswith("q_proj") for path in plan.shape.modules)
     launches = layers * plan.launches * options.layer_ms / 1000
     best = None
     for rounds in range(1, MOST + 1):
-        cache = rounds * ROWS * plan.shape.kv * TOKENS
+        cache = rounds * SIDES * plan.shape.kv * TOKENS
         steps = min(options.share * bandwidth / (plan.read + cache), 1 / launches)
         if fixed + cache > USABLE * memory or (steps < SLOWEST and rounds > 1):
             break

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from empo_demo.cli import app
-from empo_demo.engine.predictions import Predictions, Row, read_predictions
+from empo_demo.engine.predictions import Prediction, Predictions, read_predictions
 from empo_demo.errors import DataError
 from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.metric_agreement import agreement
@@ -38,7 +38,9 @@ EVIL = '<script>alert(1)</script><img src="https://example.org/x.png">'
 
 def predictions(name: str, replies: list[str]) -> Predictions:
     rows = tuple(
-        Row((f"Something happened, {i}.",), f"Something happened, {i}.", f"Human says {i}.", reply)
+        Prediction(
+            (f"Something happened, {i}.",), f"Something happened, {i}.", f"Human says {i}.", reply
+        )
         for i, reply in enumerate(replies)
     )
     return Predictions(name, Path(f"{name}.jsonl"), rows)

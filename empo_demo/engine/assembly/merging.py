@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.device import is_out_of_memory
+from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.weights.adapter_plan import obstacle_to_merge, read_config
 from empo_demo.engine.weights.adapters import fitting
 from empo_demo.engine.weights.shapes import named
@@ -340,7 +341,5 @@ def _copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:
         return
     config = json.loads((own / "tokenizer_config.json").read_text(encoding="utf8"))
     if not config.get("chat_template") and not list(out.glob("chat_template*")):
-        from empo_demo.engine.text.chat_template import load_tokenizer
-
         template = load_tokenizer(str(base)).chat_template
         (out / "chat_template.jinja").write_text(str(template), encoding="utf8")

@@ -27,8 +27,8 @@ CPU_LOAD = {"nf4": 1.6, "int8": 1.6, "none": 1.1}
 Measured at 0.6 billion weights: 1,829 MB for 1,128 MB."""
 FIRST_ROUND = 4096
 """There must always be room for one round with this many tokens per side."""
-ROWS = 2
-"""Rows of a round: its two sides. Both may be on the same copy of the weights."""
+SIDES = 2
+"""Rows of a round. Both may be on the same copy of the weights."""
 PREFIXES = 4 / 3
 """A quarter of the KV cache keeps the prefixes of earlier prompts (engine/lockstep/batch.py)."""
 
@@ -116,6 +116,7 @@ def budget_of(members: Sequence[Member], terms: Terms, *, rounds: int, new_token
                 disk += held
                 scratch = max(scratch, 2.0 * shape.weights * (terms.quantization != "none"))
     shapes = [(copy.shape, _tokens(copy.shape, new_tokens)) for copy in copies]
+    first = [(shape, min(tokens, FIRST_ROUND)) for shape, tokens in shapes]
     # Each copy has the same share of the KV cache, and a round may be on any of them.
     shares = PREFIXES * len(shapes)
     return Budget(
@@ -126,9 +127,9 @@ def budget_of(members: Sequence[Member], terms: Terms, *, rounds: int, new_token
         rounds,
         copies_disk=disk + scratch,
         download=download_of(members),
-        kv_round=max((shares * ROWS * s.kv * t for s, t in shapes), default=0.0),
-        kv_first=max((shares * ROWS * s.kv * min(t, FIRST_ROUND) for s, t in shapes), default=0.0),
-        activations=max((s.activations(ROWS, min(t, FIRST_ROUND)) for s, t in shapes), default=0.0),
+        kv_round=max((shares * SIDES * s.kv * t for s, t in shapes), default=0.0),
+        kv_first=max((shares * SIDES * s.kv * t for s, t in first), default=0.0),
+        activations=max((s.activations(SIDES, t) for s, t in first), default=0.0),
         host=_host(copies, terms.quantization, terms.device, merging=disk > 0),
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from empo_demo.engine.assembly.copies import root
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.planning.budget import Budget
 from empo_demo.engine.weights.adapter_plan import size
@@ -35,8 +36,6 @@ class Free:
 def free_memory(device: str) -> Free:
     """The free bytes now. On a CPU the memory of the device is that of the host."""
     import psutil
-
-    from empo_demo.engine.assembly.copies import root
 
     host = float(psutil.virtual_memory().available)
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
@@ -94,7 +93,7 @@ def check(budget: Budget, free: Free, replan: Replan | None = None) -> None:
     advice = (
         f"What would fit: {'; '.join(known)}"
         if known
-        else ("No setting makes these models fit; use a larger machine, or EMPO_PRESET=tiny")
+        else "No setting makes these models fit; use a larger machine, or EMPO_PRESET=tiny"
     )
     raise EngineError(f"These contenders need {'; and '.join(lacks)}. {advice}.")
 

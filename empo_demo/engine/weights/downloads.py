@@ -31,7 +31,7 @@ _PATIENCE = 10.0
 
 
 def check_model(name: str) -> None:
-    """Raise if `name` looks like a path and is no model's folder, or is an adapter."""
+    """Raise if `name` looks like a path but is not a model's folder, or is an adapter."""
     path = Path(name).expanduser()
     looks_local = path.is_absolute() or name.startswith(".") or name.count("/") > 1
     is_adapter = (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()

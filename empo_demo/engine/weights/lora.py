@@ -35,7 +35,7 @@ class Segment:
 
 
 @dataclass(slots=True)
-class Rows:
+class AdapterRows:
     """Which rows of the next forward pass use which adapter. All layers of a model share it."""
 
     segments: tuple[Segment, ...] = ()
@@ -70,7 +70,7 @@ class _Group:
     `a` maps adapter to (sum of ranks, inputs); `_seen` is the input of the last product.
     """
 
-    rows: Rows
+    rows: AdapterRows
     a: dict[str, torch.Tensor] = field(default_factory=dict)
     _seen: torch.Tensor | None = None
     _for: tuple[Segment, ...] = ()
@@ -111,11 +111,11 @@ class _Group:
         return down
 
 
-def install(model: PeftModel) -> Rows:
+def install(model: PeftModel) -> AdapterRows:
     """Make every LoRA layer of `model` read its rows from the returned object."""
     from peft.tuners.lora import LoraLayer
 
-    rows = Rows()
+    rows = AdapterRows()
     groups: dict[str, _Group] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):

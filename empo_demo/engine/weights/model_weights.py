@@ -14,7 +14,7 @@ from empo_demo.engine.weights.shapes import context_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from empo_demo.engine.weights.lora import Rows
+    from empo_demo.engine.weights.lora import AdapterRows
 
 Way = Literal["batch", "own", "anew"]
 """How tokens are computed: many rows together with our attention; by the model's own forward pass,
@@ -38,7 +38,7 @@ class Weights:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     adapters: dict[str, str | None]
-    rows: Rows | None = None
+    rows: AdapterRows | None = None
     ends: frozenset[int] = frozenset()
     context: int = 4096
     trained: int = 4096
@@ -92,7 +92,7 @@ def weights_of(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     contenders: dict[str, str | None],
-    rows: Rows | None,
+    rows: AdapterRows | None,
     way: Way = "batch",
 ) -> Weights:
     """A loaded model with all that decoding must know of it."""
