@@ -285,7 +285,7 @@ class Arena:
 
         It comes before every other check, limit and question, and stores nothing.
         """
-        guards.check_crisis(texts, self.settings.country)
+        guards.check_crisis(texts, self.settings.country, self.models.sem(patience=0.0))
 
     def analyze(self, dialogue: Dialogue | str) -> Reading:
         """The SEM's reading of the last user turn (or of a bare text). Nothing is stored.

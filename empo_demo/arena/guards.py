@@ -44,7 +44,7 @@ class HelpFirst(NotAllowed):
 class Flags:
     """What the safety checks found in the user turns. `notices` concern only the last one.
 
-    `crisis` is what the patterns alone found; a round is refused by `check_crisis`.
+    `crisis` is what the patterns alone found; `check_crisis` alone refuses a round.
     """
 
     crisis: bool = False
@@ -157,15 +157,15 @@ def said_by_user(dialogue: Dialogue) -> list[str]:
     return [turn.content for turn in dialogue.turns if turn.role == "user"]
 
 
-def check_crisis(texts: Sequence[object], country: str) -> None:
+def check_crisis(texts: Sequence[object], country: str, sem: object = None) -> None:
     """Raise `HelpFirst` with the help of `country` if one of `texts` speaks of a crisis.
 
-    What is no text is left to the other checks.
+    `sem` helps to judge, if it can. What is no text is left to the other checks.
     """
     from empo_demo.empathy import safety
 
     said = [text[:_MOST_READ] for text in texts if isinstance(text, str)]
-    kinds = safety.crisis_in(said)
+    kinds = safety.crisis_in(said, sem)
     if kinds:
         raise help_first(country, kinds)
 

@@ -79,13 +79,14 @@ def compose(
     draw = draw_round(
         roster, counts, seed=seed, exposure=settings.exposure, check_rate=settings.check_rate
     )
+    # A text in crisis opens no round (`check_crisis`), and patterns alone do not overrule that.
     stored = Round(
         id=secrets.token_hex(16), state="pending", created_at=now(),
         dialogue=dialogue.messages(), seed=seed, decoding=asdict(roster.decoding),
         system_prompt=roster.system_prompt, roster=roster.name, app_version=__version__,
         reading=reading.stored() if reading else None, sem_error=sem_error,
         exposure=settings.exposure,
-        show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=flags.crisis,
+        show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=False,
         personal=flags.personal, identity=flags.identity, english=flags.english,
         check_side=draw.check_side if reading else None, replies=_replies(draw, reading),
     )  # fmt: skip

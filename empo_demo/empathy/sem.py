@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from empo_demo.empathy.epitome import Epitome
 
 BATCH = 64
+STATE_LAYERS = (3, 6)
+"""The layers of the encoder whose means the crisis classifier reads."""
 
 
 class _Row(NamedTuple):
@@ -229,6 +231,26 @@ class EmbeddedSEM:
             for row, i in enumerate(part):
                 found[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
         return cast("list[Epitome]", found)
+
+    def layer_means(self, texts: Sequence[str]) -> np.ndarray:
+        """(texts, layers x dim): the mean state over each text after `STATE_LAYERS`.
+
+        Each layer's mean has length 1. The crisis classifier reads them.
+        """
+        import numpy as np
+
+        from empo_demo.empathy.encoder import mean
+
+        found: list[Any] = [None] * len(texts)
+        for part, ids, mask, _ in self._batches([self.texts.turns([text]) for text in texts]):
+            states = self._net.encoder(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True
+            ).hidden_states
+            means = [mean(states[layer].float(), mask).numpy() for layer in STATE_LAYERS]
+            rows = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in means]
+            for row, i in zip(np.concatenate(rows, 1), part, strict=True):
+                found[i] = row
+        return np.stack(found)
 
     def _batches(self, texts: Sequence[Text]) -> Any:
         """Yield (indices, ids, mask, segments) of texts of similar length, without gradients."""

@@ -1,0 +1,169 @@
+"""A small linear classifier of crisis language, beside the patterns of `assets/safety/crisis.txt`.
+
+Patterns know constructions; whether "I am on the bridge again" is a crisis depends on the rest of
+the sentence. The classifier adds up three things: the words and pieces of words (which also carry
+German), the states of the SEM's encoder (English), and whether a pattern matched. `recipes/crisis`
+fits it on sentences of our own and writes `assets/safety/crisis.safetensors`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empo_demo.empathy.language import is_english
+from empo_demo.empathy.patterns import prepare
+from empo_demo.errors import DataError
+from empo_demo.settings import ASSETS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WEIGHTS = ASSETS / "safety" / "crisis.safetensors"
+BUCKETS = 1 << 16
+"""Pieces of words share this many weights, by their hash."""
+CHUNK = 240
+"""The most characters that are read at once: the training sentences are no longer."""
+CLEARLY = 2.0
+"""How far (in logits) below the threshold a text must be to overrule a pattern's match."""
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """One weight per state (may be none) and per bucket, for a pattern's match and for a text in
+    another language, and a bias.
+
+    A text is a crisis where its score reaches `threshold`, or is not far below it and a pattern
+    matches.
+    """
+
+    states: np.ndarray
+    pieces: np.ndarray
+    pattern: float
+    foreign: float
+    bias: float
+    threshold: float
+    sem: str = ""
+    """The revision of the SEM whose states are read."""
+
+    def scores(
+        self, texts: Sequence[str], matched: Sequence[bool], states: np.ndarray | None
+    ) -> list[float]:
+        """How far each text is above the threshold (below if negative).
+
+        `matched`: whether a pattern found self-harm in it. `states`: (texts, dim), as the SEM's
+        `layer_means` gives them; None for a classifier that reads words alone.
+        """
+        found = []
+        for i, (text, match) in enumerate(zip(texts, matched, strict=True)):
+            score = self.bias - self.threshold + self.pattern * match
+            score += self.foreign * is_foreign(text)
+            score += sum(float(self.pieces[at]) * x for at, x in pieces(text).items())
+            if states is not None:
+                score += float(states[i] @ self.states)
+            found.append(score)
+        return found
+
+
+def self_harm(
+    texts: Sequence[str], matches: Callable[[str], bool], sem: object = None
+) -> list[bool]:
+    """Whether each text speaks of a crisis. `matches` says whether a pattern finds self-harm.
+
+    The states of `sem` are read if the classifier was fitted with them, else words alone. A long
+    text is read in parts; in doubt a pattern's match in a long text is enough.
+    """
+    # Half a surrogate pair is no text: the tokenizer would refuse it.
+    texts = [text.encode("utf8", "replace").decode("utf8") for text in texts]
+    known = load()
+    one = known["states"]
+    means = getattr(sem, "layer_means", None)
+    if means is None or getattr(sem, "revision", None) != one.sem:
+        one, means = known["words"], None
+    parts = [(i, part) for i, text in enumerate(texts) for part in chunks(text)]
+    said = [part for _, part in parts]
+    matched = [matches(part) for part in said]
+    scores = one.scores(said, matched, means(said) if means and said else None)
+    found = [len(chunks(text)) > 1 and matches(text) for text in texts]
+    for (i, _), match, score in zip(parts, matched, scores, strict=True):
+        found[i] = found[i] or score >= (-CLEARLY if match else 0.0)
+    return found
+
+
+def chunks(text: str) -> list[str]:
+    """`text` in runs of whole sentences of at most `CHUNK` characters, if it is longer."""
+    if len(text) <= CHUNK:
+        return [text]
+    found = [""]
+    for sentence in _SENTENCE.findall(text):
+        if found[-1] and len(found[-1]) + len(sentence) > CHUNK:
+            found.append("")
+        found[-1] += sentence
+    return [one for one in found if one.strip()] or [text]
+
+
+def pieces(text: str) -> dict[int, float]:
+    """The buckets of words, of two or three words in a row, and of 3 to 5 letters; of length 1."""
+    words = re.findall(r"\w+", prepare(text).replace("\n", " "))
+    counts: dict[int, float] = {}
+
+    def add(name: str, weight: float) -> None:
+        at = zlib.crc32(name.encode("utf8", "replace")) % BUCKETS
+        counts[at] = counts.get(at, 0.0) + weight
+
+    for word in words:
+        add(f"w{word}", 1.0)
+        framed = f"^{word}$"
+        for size in (3, 4, 5):
+            for start in range(len(framed) - size + 1):
+                add(f"c{framed[start : start + size]}", 0.5)
+    for one, other in itertools.pairwise(["<", *words, ">"]):
+        add(f"b{one} {other}", 1.0)
+    for one, middle, other in zip(words, words[1:], words[2:], strict=False):
+        add(f"s{one} {other}", 0.5)
+        add(f"t{one} {middle} {other}", 0.5)
+    length = sum(x * x for x in counts.values()) ** 0.5 or 1.0
+    return {at: x / length for at, x in counts.items()}
+
+
+def is_foreign(text: str) -> bool:
+    """Whether `text` is in another language; what people write every day was learnt in English."""
+    return not is_english(text)
+
+
+@cache
+def load(path: Path = WEIGHTS) -> dict[str, Classifier]:
+    """The classifiers `words` and `states`. Raises `DataError` for a file that is not one of ours.
+
+    `states` fits only the encoder of the SEM in `assets/sem`, which the recipe read with.
+    """
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    try:
+        with safe_open(path, "np") as file:
+            meta = json.loads((file.metadata() or {})["crisis"])
+            for name in ("words", "states"):
+                one = meta[name]
+                found[name] = Classifier(
+                    file.get_tensor(f"{name}.states").astype("float32"),
+                    file.get_tensor(f"{name}.pieces").astype("float32"),
+                    float(one["pattern"]),
+                    float(one["foreign"]),
+                    float(one["bias"]),
+                    float(one["threshold"]),
+                    meta["sem"] if name == "states" else "",
+                )
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+        line = str(error).split("\n")[0]
+        raise DataError(f"The crisis classifier {path} cannot be read: {line}.") from None
+    return found

@@ -1,0 +1,1 @@
+"""How the classifier of crisis language is fitted and measured: see `__main__`."""
