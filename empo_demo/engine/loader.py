@@ -6,7 +6,6 @@ Each fault of a model, an adapter or the device is one `EngineError` that says w
 from __future__ import annotations
 
 import gc
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.assembly.copies import MergedCopy
+from empo_demo.engine.assembly.held import saved_quantised
 from empo_demo.engine.assembly.kept_trials import Verdict
 from empo_demo.engine.assembly.served_copy import Assembly, set_apart
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
@@ -21,7 +21,12 @@ from empo_demo.engine.planning.members import Member, Terms, members_of
 from empo_demo.engine.protocol import Source
 from empo_demo.engine.weights.adapter_plan import Override
 from empo_demo.engine.weights.adapters import Written
-from empo_demo.engine.weights.downloads import adapter_folder, model_download, model_folder
+from empo_demo.engine.weights.downloads import (
+    adapter_folder,
+    model_download,
+    model_folder,
+    model_here,
+)
 from empo_demo.errors import EngineError, first_line
 from empo_demo.progress import amount
 from empo_demo.settings import Quantization
@@ -61,6 +66,7 @@ class Loader:
         from transformers.utils import logging as transformers_logging
 
         self.notes: dict[str, str] = {"device": self.device, "quantisation": self.quantization}
+        self._held: dict[str, str] = {}
         self.dtype = half_type(self.device)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         # bitsandbytes asks for an optional package on some CPUs and falls back by itself.
@@ -116,7 +122,7 @@ class Loader:
         if sharing:
             weights, verdict = self._assembly.make(group[0].base, _users(sharing))
             copies += [] if weights is None else [weights]
-            self._note_trial(group[0].base, verdict.said)
+            self._note_trial(group[0].base, verdict)
         for one in self._after_trial(group, verdict):
             copies.append(self._merged(one, [m for m in group if m.adapter == one.adapter]))
         return copies
@@ -138,9 +144,16 @@ class Loader:
             log.log(level, "Adapter %s: %s, because %s", one.adapter, one.plan, one.reason)
         return [one for one in reversed(firsts.values()) if one.plan == "merged"]
 
-    def _note_trial(self, name: str, said: str) -> None:
+    def _note_trial(self, name: str, verdict: Verdict, otherwise: str = "") -> None:
+        """Note how the copy `name` is served, and what its weights are held in."""
+        shown = Path(name).name
+        said = verdict.said or otherwise
         if said:
-            self.notes[f"trial of {Path(name).name}"] = said
+            self.notes[f"trial of {shown}"] = said
+        self._held[shown] = verdict.held or self.quantization
+        kinds = dict.fromkeys(self._held.values())
+        each = (f"{held} ({copy})" for copy, held in self._held.items())
+        self.notes["quantisation"] = next(iter(kinds)) if len(kinds) == 1 else ", ".join(each)
 
     def _merged(self, member: Member, users: Sequence[Member]) -> Weights:
         """Merge the adapter into the 16-bit weights, then load the result quantised."""
@@ -150,7 +163,7 @@ class Loader:
         adapter = str(member.adapter)
         weights, verdict = self._assembly.make(folder, own, shown=adapter)
         left_out = "" if copy.compared else "the merge is too large to be compared with PEFT"
-        self._note_trial(adapter, verdict.said or left_out)
+        self._note_trial(adapter, verdict, left_out)
         assert weights is not None, "a copy without adapters has all its users"
         return weights
 
@@ -177,11 +190,12 @@ class Loader:
             "dtype": getattr(torch, self.dtype),
             "device_map": "cpu" if on_zero_gpu() else self.device,
         }
-        if not _is_quantised(Path(name)):
-            options |= self._quantised()
         if model_download(name):
             # transformers would download it too, but without a word about it.
             model_folder(name)
+        folder = model_here(name)
+        if folder is None or not saved_quantised(folder):
+            options |= self._quantised()
         try:
             model = AutoModelForCausalLM.from_pretrained(name, **options)
         except Exception as error:
@@ -211,15 +225,6 @@ class Loader:
         else:
             return {}
         return {"quantization_config": config}
-
-
-def _is_quantised(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text("utf8"))
-    except (OSError, ValueError):
-        return False
-    # Some files hold `"quantization_config": null`.
-    return bool(config.get("quantization_config"))
 
 
 def _by_base(members: Sequence[Member]) -> list[list[Member]]:

@@ -21,6 +21,8 @@ OWN: dict[str, dict[str, Any]] = {
                "attn_logit_softcapping": 50.0, "initializer_range": 0.6},
     "gemma3_text": {"head_dim": 16, "sliding_window": 128},
     "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "sliding_window": 32},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 64,
+                  "shared_expert_intermediate_size": 128},
     "stablelm": {"partial_rotary_factor": 0.5},
     "gptj": {"rotary_dim": 8},
     "codegen": {"rotary_dim": 8},
@@ -31,8 +33,8 @@ OWN: dict[str, dict[str, Any]] = {
 """What a configuration of an architecture needs beside the common shape."""
 
 
-def make_model(folder: Path, kind: str, **more: Any) -> Path:
-    """A random model of two layers with the tokenizer of the tiny base."""
+def make_model(folder: Path, kind: str, *, config: Any = None, **more: Any) -> Path:
+    """A random model of two layers with the tokenizer of the tiny base, or one as in `config`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -43,7 +45,8 @@ def make_model(folder: Path, kind: str, **more: Any) -> Path:
         "bos_token_id": None, "pad_token_id": 0, "eos_token_id": 1, "initializer_range": 0.3,
         "tie_word_embeddings": False,
     }  # fmt: skip
-    config = AutoConfig.for_model(kind, **{**shape, **OWN.get(kind, {}), **more})
+    if config is None:
+        config = AutoConfig.for_model(kind, **{**shape, **OWN.get(kind, {}), **more})
     AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.model_max_length = 512
@@ -63,7 +66,11 @@ def make_adapter(base: Path, folder: Path, *, config: Any = None, **options: Any
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if config is None:
-        options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
+        targets: Any = "all-linear"
+        if "layers_to_transform" in options:
+            # PEFT takes a choice of layers only with names.
+            targets = _linear_names(model)
+        options = {"r": 4, "lora_alpha": 8, "target_modules": targets, **options}
         config = LoraConfig(task_type="CAUSAL_LM", **options)
     wrapped = get_peft_model(model, config)
     if getattr(config, "init_lora_weights", True) is True:
@@ -72,6 +79,18 @@ def make_adapter(base: Path, folder: Path, *, config: Any = None, **options: Any
                 torch.nn.init.normal_(parameter, std=0.1)
     wrapped.save_pretrained(str(folder))
     return folder
+
+
+def _linear_names(model: Any) -> list[str]:
+    """The last names of the linear layers in the model's layers."""
+    kinds = ("Linear", "Conv1D")
+    return sorted(
+        {
+            path.rpartition(".")[2]
+            for path, module in model.named_modules()
+            if type(module).__name__ in kinds and any(name.isdigit() for name in path.split("."))
+        }
+    )
 
 
 def served(
@@ -98,8 +117,13 @@ def served(
     return [found[str(i)] for i in range(len(texts))], engine.describe()
 
 
-def own(base: Path, adapter: Path | None = None, *, text: str = TEXT) -> str:
-    """The greedy reply in fp32 by transformers' `generate`, with PEFT's adapter."""
+def own(
+    base: Path, adapter: Path | None = None, *, text: str = TEXT, anew: bool = False
+) -> str:  # fmt: skip
+    """The greedy reply in fp32 by transformers' `generate`, with PEFT's adapter.
+
+    `anew` computes all tokens anew for each one: the cache of some models is broken.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -110,8 +134,17 @@ def own(base: Path, adapter: Path | None = None, *, text: str = TEXT) -> str:
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = torch.tensor([encode_chat(tokenizer, [{"role": "user", "content": text}])])
     ends = sorted({1, *tokenizer.all_special_ids})
-    out = model.eval().generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False,
-        eos_token_id=ends, pad_token_id=0,
-    )  # fmt: skip
+    if anew:
+        out = ids
+        for _ in range(TOKENS):
+            with torch.inference_mode():
+                last = model.eval()(input_ids=out, use_cache=False).logits[:, -1:].argmax(-1)
+            out = torch.cat([out, last], dim=1)
+            if int(last) in ends:
+                break
+    else:
+        out = model.eval().generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS,
+            do_sample=False, eos_token_id=ends, pad_token_id=0,
+        )  # fmt: skip
     return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -149,16 +149,16 @@ def test_a_trial_is_made_once_and_its_result_kept(
     adapter = make_adapter(llama, tmp_path / "plain")
     assert served(llama, adapter) == served(llama, adapter) and len(tries) == 1
     served(llama, adapter, dtype="bfloat16")
-    assert len(tries) == 2
+    assert len(tries) == 3, "a small model is tried in its type and in fp32"
     copy = tmp_path / "copy"
     shutil.copytree(adapter, copy)
     served(llama, copy)
-    assert len(tries) == 2, "the same contents elsewhere are the same adapter"
+    assert len(tries) == 3, "the same contents elsewhere are the same adapter"
     model = make_model(tmp_path / "bert", "bert")
     for _ in range(2):
         with pytest.raises(EngineError, match="cannot be served here"):
             served(model)
-    assert len(tries) == 5, "three ways were tried, once"
+    assert len(tries) == 6, "three ways were tried, once"
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
@@ -173,6 +173,48 @@ def test_a_quantisation_that_was_asked_for_is_applied(
     loaded = Loader("cpu", quantization).model(str(model))
     wanted = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization]
     assert wanted in {type(layer).__name__ for layer in loaded.modules()}
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("mixtral", "nf4"), ("qwen2_moe", "int8")])
+def test_experts_that_stay_in_16_bits_are_named(
+    kind: str, bits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts are one parameter of three dimensions, which bitsandbytes leaves as it is."""
+    monkeypatch.setattr("empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "kept")
+    model = make_model(tmp_path / kind, kind)
+    for _ in ("tried", "kept"):
+        _, notes = served(model, quantization=bits, dtype="bfloat16")
+        assert notes["quantisation"] == f"{bits}; experts in bf16"
+    loader = Loader("cpu", bits)
+    loader.dtype = "bfloat16"
+    (member,) = members_of([Contender("moe", str(model))], loader.terms)
+    assert member.trial.startswith(f"passed: {bits}; experts in bf16")
+
+
+def test_a_gate_with_one_output_is_served_in_nf4(tmp_path: Path) -> None:
+    """The kernel of bitsandbytes that packs weights for a CPU takes multiples of 32 outputs."""
+    model = make_model(tmp_path / "moe", "qwen2_moe")
+    adapter = make_adapter(model, tmp_path / "adapter")
+    _, notes = served(model, adapter, quantization="nf4", dtype="bfloat16")
+    assert notes["quantisation"] == "nf4; experts in bf16"
+
+
+def test_a_quantisation_that_was_not_applied_is_refused(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loader, "_quantised", lambda _: {})
+    with pytest.raises(EngineError, match="none of its layers can be held in nf4") as caught:
+        served(llama, quantization="nf4", dtype="bfloat16")
+    assert "\n" not in str(caught.value) and "EMPO_QUANTIZATION=none" in str(caught.value)
+
+
+def test_layers_that_differ_in_their_sizes_are_counted_each() -> None:
+    from empo_demo.engine.weights.shapes import kv_values
+    from tests.outside.architectures import tiny_config
+
+    text = tiny_config("gemma4_text")
+    each = [2 * layer.num_key_value_heads * layer.head_dim for layer in text.per_layer_config]
+    assert kv_values(text) == sum(each)
 
 
 def test_a_pickled_adapter_is_told_how_to_convert_it(llama: Path, tmp_path: Path) -> None:

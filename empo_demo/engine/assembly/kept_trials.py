@@ -34,12 +34,14 @@ class Verdict:
     """How a copy of the weights is served. `way` None: not at all, and `said` is why.
 
     `apart` maps the fingerprint of each adapter that may not share this copy to the reason. `said`
-    says why the copy is served in another way than the fastest, else it is empty.
+    says why the copy is served in another way than the fastest, else it is empty. `held` is what
+    the weights are held in, where that is not what was asked for, as in "nf4; experts in bf16".
     """
 
     way: Way | None
     said: str = ""
     apart: dict[str, str] = field(default_factory=dict)
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Tried:
         """The kept verdict, None if there is none or it is damaged."""
         try:
             kept = json.loads(self._file.read_text(encoding="utf8"))
-            return Verdict(kept["way"], str(kept["said"]), dict(kept["apart"]))
+            return Verdict(kept["way"], str(kept["said"]), dict(kept["apart"]), str(kept["held"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -89,8 +91,8 @@ def words(verdicts: Sequence[Verdict | None]) -> str:
     refused = next((verdict.said for verdict in known if verdict.way is None), None)
     if refused is not None:
         return f"refused: {refused}"
-    said = " ".join(verdict.said for verdict in known if verdict.said)
-    return f"passed: {said}" if said else "passed"
+    said = dict.fromkeys(part for v in known for part in (v.held, v.said) if part)
+    return f"passed: {'; '.join(said)}" if said else "passed"
 
 
 def _root() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from empo_demo.engine.assembly.held import held_in, saved_quantised, spare_odd_layers
 from empo_demo.engine.assembly.kept_trials import Tried, Verdict
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.lease import place
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEFT_OUT = "left out, because ZeroGPU has no GPU at the start"
+_EXACT = 100_000_000
+"""Up to this many weights, a copy in 16 bits or fewer is also tried in fp32."""
 _SLOWER = {
     "own": "answers one row at a time by the model's own code, because with ours ",
     "anew": "answers one row at a time and without a cache, because otherwise ",
@@ -73,12 +76,18 @@ class Assembly:
             if not staying:
                 break
             weights, found = self._once(name, staying, verdict, trial=kept is None)
+            if kept is None and weights is not None and found == verdict:
+                small = weights.model.num_parameters() <= _EXACT
+                found = self._exactly(name, staying, verdict) if small else verdict
             if found == verdict:
                 break
             weights, verdict = None, found
             gc.collect()
         else:
             weights = None
+        if weights is not None:
+            held = held_in(weights.model, self.quantization)
+            verdict = replace(verdict, held="" if held == self.quantization else held)
         if kept is None:
             tried.keep(verdict)
         if verdict.way is None:
@@ -101,8 +110,14 @@ class Assembly:
         tokenizer = load_tokenizer(name)
         for folder in folders.values():
             check_tokens(folder, tokenizer, force=self.force_adapter)
-        model, reference = self.load(name), None
+        model, reference = self._loaded(name), None
         wrapped = None
+        if self.quantization != "none" and held_in(model, self.quantization) == "none":
+            said = (
+                f"none of its layers can be held in {self.quantization}; with "
+                "EMPO_QUANTIZATION=none it may be served in 16 bits"
+            )
+            return None, replace(verdict, way=None, said=said)
         if trial:
             try:
                 reference, wrapped = self._reference(name, model, folders)
@@ -117,7 +132,7 @@ class Assembly:
                 said = f"its own code fails ({type(error).__name__}: {first_line(error)})"
                 return None, replace(verdict, way=None, said=said)
             if self._packs_on_use:
-                model, wrapped = self.load(name), None
+                model, wrapped = self._loaded(name), None
         if folders and wrapped is None:
             wrapped = attach(model, folders)
         rows = None
@@ -131,6 +146,32 @@ class Assembly:
         return weights, verdict if reference is None else _judged(
             weights, reference, verdict, names
         )
+
+    def _exactly(self, name: str, users: Sequence[Written], verdict: Verdict) -> Verdict:
+        """`verdict` if the copy also holds in fp32, else the next one to try.
+
+        In 16 bits, rounding can hide a fault: a wrong rotary factor in a model whose attention is
+        flat, say. A model that was saved quantised has no weights in fp32.
+        """
+        if self.dtype == "float32" or saved_quantised(model_folder(name)):
+            return verdict
+        exact = replace(self, load=self._load_exact, quantization="none", dtype="float32")
+        return exact._once(name, users, verdict, trial=True)[1]
+
+    def _load_exact(self, name: str) -> PreTrainedModel:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, device_map=self.device
+        )
+        return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+
+    def _loaded(self, name: str) -> PreTrainedModel:
+        model = self.load(name)
+        if self._packs_on_use:
+            spare_odd_layers(model)
+        return model
 
     @property
     def _packs_on_use(self) -> bool:
@@ -166,7 +207,7 @@ class Assembly:
             return reference, attach(model, folders, after)
         for adapter, folder in folders.items():
             # Each needs layers that were not used yet.
-            attach(self.load(name), {adapter: folder}, after)
+            attach(self._loaded(name), {adapter: folder}, after)
         return reference, None
 
 

@@ -214,7 +214,9 @@ def _decoded(
         )
         for number, (name, prompt) in enumerate(asked)
     ]  # fmt: skip
-    passes.reserve(len(rows), max(len(prompt) for _, prompt in asked) + 1)
+    longest = max(len(prompt) for _, prompt in asked) + 1
+    passes.bytes_of(len(rows), longest)
+    passes.reserve(len(rows), longest)
     logits = [passes.prefill(rows, range(len(rows)))]
     for slot, row in enumerate(rows if keep else ()):
         passes.keep(row, slot)

@@ -93,7 +93,8 @@ def context_of(config: Any) -> int:
     from which LongRoPE takes other frequencies: for all rows of a batch, and in mid-reply.
     """
     limits = [
-        getattr(config, name, None)
+        getattr(layer, name, None)
+        for layer in layers_of(config)
         for name in ("max_position_embeddings", "sliding_window", "attention_chunk_size")
     ]
     rope = getattr(config, "rope_parameters", None) or {}
@@ -110,11 +111,22 @@ def kv_values(config: Any) -> int:
     Models without attention keep a state instead, which is counted as if it were the width of one
     layer's input for each token.
     """
-    hidden = int(config.hidden_size)
-    heads = int(getattr(config, "num_attention_heads", None) or 1)
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    width = int(getattr(config, "head_dim", None) or hidden // heads)
-    return 2 * int(config.num_hidden_layers) * groups * width
+    return sum(_kv_values(layer) for layer in layers_of(config))
+
+
+def layers_of(config: Any) -> list[Any]:
+    """The configuration of each layer. In some models the layers differ in their sizes."""
+    if hasattr(config, "_heterogeneity_spec"):
+        return list(config.per_layer_config)
+    return [config] * int(config.num_hidden_layers)
+
+
+def _kv_values(layer: Any) -> int:
+    hidden = int(layer.hidden_size)
+    heads = int(getattr(layer, "num_attention_heads", None) or 1)
+    groups = int(getattr(layer, "num_key_value_heads", None) or heads)
+    width = int(getattr(layer, "head_dim", None) or hidden // heads)
+    return 2 * groups * width
 
 
 def adapter_shape(name: str, base: ModelShape) -> AdapterShape:
@@ -190,7 +202,13 @@ def _measure(config: Any) -> ModelShape:
         kv=2 * kv_values(text),
         context=context_of(text),
         hidden=int(text.hidden_size),
-        intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        intermediate=max(map(_intermediate, layers_of(text))),
         vocabulary=int(text.vocab_size),
         modules=modules,
     )
+
+
+def _intermediate(layer: Any) -> int:
+    """The width of a layer's MLP. Some configurations list that of every layer."""
+    given = getattr(layer, "intermediate_size", None) or 4 * int(layer.hidden_size)
+    return int(max(given) if isinstance(given, (list, tuple)) else given)
