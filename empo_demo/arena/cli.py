@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from empo_demo.arena.comparison import Comparison, explore
-from empo_demo.arena.frames import Frame
-from empo_demo.contenders.load_roster import load_roster
-from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import DataError, EngineError, InvalidInput
 from empo_demo.files import parse_json, read_text
-from empo_demo.settings import load_settings
 from empo_demo.terminal import AsJson, ForceAdapter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from empo_demo.arena.comparison import Comparison
+    from empo_demo.arena.frames import Frame
+    from empo_demo.contenders.roster import Roster
     from empo_demo.empathy.reading import Reading
 
 
@@ -45,14 +43,17 @@ def compare(
     """Let two models answer the same dialogue, side by side."""
     if left == right:
         raise InvalidInput(f"Both sides are {left!r}; name two different contenders.")
+    from rich.console import Console
+
+    from empo_demo.arena.comparison import Comparison, explore
+    from empo_demo.contenders.load_roster import load_roster
+    from empo_demo.settings import load_settings
+
     settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     comparison = Comparison(
         _dialogue(text, dialogue), left, right, seed, decoding=roster.decoding
     ).checked(roster)
-
-    from rich.console import Console
-
     console = Console(stderr=True, markup=False)
     with console.status("Loading the models…"):
         from empo_demo.empathy.plugins import load_sem
@@ -84,6 +85,8 @@ def _stream(
 ) -> Frame:
     """Show both replies while they grow; return the last frame."""
     from rich.live import Live
+
+    from empo_demo.arena.frames import Frame
 
     frame = Frame({"a": "", "b": ""})
     with Live(console=console, refresh_per_second=10, transient=quiet) as live:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import typer
 
-from empo_demo.contenders.load_roster import load_roster
-from empo_demo.contenders.roster import as_json as roster_json
-from empo_demo.engine.loading import Decision, decide
-from empo_demo.engine.planning import fits
-from empo_demo.engine.planning.budget import Budget, download_of
-from empo_demo.errors import ArenaError
-from empo_demo.settings import load_settings
 from empo_demo.terminal import AsJson, ForceAdapter
 
 app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
-_PREPARED = {True: "prepared", False: "not yet", None: "-"}
 
 
 @app.callback()
@@ -28,25 +17,10 @@ def contenders(context: typer.Context, as_json: AsJson = False) -> None:
     nothing is loaded for it. The trial says whether a model computed here what it computes by
     itself, when it was loaded last. An optional contender that cannot be served here is left out.
     """
-    if context.invoked_subcommand is not None:
-        return
-    settings = load_settings()
-    roster = load_roster(settings)
-    decision = decide(settings, roster)
-    decision.close()
-    listing = roster_json(roster.without(decision.left_out))
-    budget, lines, listing["plan"] = _plan(decision)
-    listing["left_out"] = decision.left_out
-    members = {} if budget is None else {one.id: one for one in budget.members}
-    for row in listing["contenders"]:
-        member = members.get(row["id"])
-        row["prepared"] = member and member.prepared
-        row["download"] = download_of([member]) if member else _unplanned(decision, row["id"])
-        row["trial"] = member and member.trial
-    if as_json:
-        typer.echo(json.dumps(listing, ensure_ascii=False))
-    else:
-        _print(listing, lines)
+    if context.invoked_subcommand is None:
+        from empo_demo.contenders import listing
+
+        listing.show(as_json=as_json)
 
 
 @app.command()
@@ -55,56 +29,6 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
 
     Models that were not tried here yet are tried, because a trial may ask for one more copy.
     """
-    settings = load_settings(force_adapter=force_adapter or None)
-    decision = decide(settings, load_roster(settings))
-    decision.close()
-    made = {}
-    for copy in decision.prepare():
-        made[copy.adapter] = str(copy.folder)
-        state = "was there" if copy.was_there else "made"
-        typer.echo(f"{copy.adapter}: {state}, {copy.folder}", err=as_json)
-    if as_json:
-        typer.echo(json.dumps({"copies": made}, ensure_ascii=False))
-    elif not made:
-        typer.echo("There is nothing to prepare: no adapter is merged into a copy of its own.")
+    from empo_demo.contenders import listing
 
-
-def _plan(decision: Decision) -> tuple[Budget | None, str, dict[str, Any]]:
-    """What would be loaded on this machine: its budget, in lines and as JSON."""
-    from rich.console import Console
-
-    if not decision.is_local:
-        return None, "Nothing is loaded here.", {}
-    try:
-        with Console(stderr=True, markup=False).status("Planning…"):
-            budget, free = decision.budget, decision.free
-    except ArenaError as error:
-        return None, f"There is no plan: {error}", {"error": str(error)}
-    return budget, fits.table(budget, free), fits.as_json(budget, free)
-
-
-def _unplanned(decision: Decision, contender_id: str) -> int | None:
-    """The download of a contender without a plan: unknown for one that would be loaded here."""
-    loaded = decision.is_local and contender_id in {one.id for one in decision.written}
-    return None if loaded else 0
-
-
-def _print(listing: dict[str, Any], lines: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("id", "strategy", "weight", "revision", "merged copy", "to download", "trial")
-    for row in listing["contenders"]:
-        table.add_row(
-            row["id"],
-            row["strategy"],
-            f"{row['weight']:g}",
-            row["revision"],
-            _PREPARED[row["prepared"]],
-            fits.downloaded(row["download"]),
-            row["trial"] or "-",
-        )
-    Console(markup=False).print(table)
-    for contender_id, reason in listing["left_out"].items():
-        typer.echo(f"Left out is {contender_id}: {reason}.")
-    typer.echo(lines)
+    listing.prepare(as_json=as_json, force_adapter=force_adapter)

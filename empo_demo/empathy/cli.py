@@ -17,7 +17,6 @@ import typer
 
 from empo_demo.dialogue import Turn
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.settings import load_settings
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
@@ -47,6 +46,7 @@ def analyze_text(text: str | None, *, as_json: bool) -> None:
     turn = Turn("user", text)
     from empo_demo.empathy.plugins import load_sem
     from empo_demo.empathy.sem import feelings
+    from empo_demo.settings import load_settings
 
     sem = load_sem(load_settings())
     reading = sem.read([turn])
@@ -66,6 +66,7 @@ def analyze_file(source: Path, output: Path | None) -> None:
     with _lines(source) as lines, _writer(output) as out, console.status("Reading…") as status:
         from empo_demo.empathy.analyze import analyze_records
         from empo_demo.empathy.plugins import load_sem
+        from empo_demo.settings import load_settings
 
         done = bad = 0
         for answer in analyze_records(load_sem(load_settings()), lines):

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from empo_demo.dialogue import Message
-from empo_demo.settings import Quantization
+
+if TYPE_CHECKING:
+    from empo_demo.settings import Quantization
 
 Pair = Literal["tiny", "smollm2", "own"]
 """The pairs of this repository, and models of one's own."""

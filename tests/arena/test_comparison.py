@@ -17,7 +17,7 @@ from empo_demo.arena.comparison import Comparison, explore, shown
 from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.cli import app
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.dialogue import Dialogue
+from empo_demo.dialogue import Dialogue, is_blank
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Decoding, Delta, Event, Finished, Request
@@ -107,7 +107,7 @@ def test_what_is_shown_says_when_guidance_is_absent() -> None:
 
 
 texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60).filter(
-    lambda text: bool(text.strip())
+    lambda text: not is_blank(text)
 )
 
 
