@@ -32,9 +32,15 @@ def train(
     from recipes.sem import fit
 
     fit.run(
-        data, output, epochs=epochs, runs=runs, seed=seed, start=start, folds=folds,
+        data,
+        output,
+        epochs=epochs,
+        runs=runs,
+        seed=seed,
+        start=start,
+        folds=folds,
         teachers=teachers,
-    )  # fmt: skip
+    )
     typer.echo(f"The result is in {output}, its card in {output / 'README.md'}.", err=True)
 
 

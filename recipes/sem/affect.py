@@ -147,9 +147,10 @@ def left_out(
             sentence, text = sentences[number], inputs[number]
             for start, end in spans(sentence):
                 own = [
-                    i for i, (s, e) in enumerate(text.offsets)
+                    i
+                    for i, (s, e) in enumerate(text.offsets)
                     if text.segments[i] and s < end and e > start
-                ]  # fmt: skip
+                ]
                 if own:
                     variants.append(texts.turns([sentence[:start] + sentence[end:]]))
                     owners.append(number)

@@ -39,9 +39,17 @@ from recipes.sem.tune import Example
 
 
 def cross_validate_emotions(
-    net: SemNet, origin: State, texts: Texts, data: Path, feeling: Sequence[Example], work: Path,
-    *, epochs: int, seed: int, teachers: bool,
-) -> list[Figure]:  # fmt: skip
+    net: SemNet,
+    origin: State,
+    texts: Texts,
+    data: Path,
+    feeling: Sequence[Example],
+    work: Path,
+    *,
+    epochs: int,
+    seed: int,
+    teachers: bool,
+) -> list[Figure]:
     """Train, choose and read each fold from the weights that `net` holds; then the figures.
 
     What was read in a fold is kept in `work` and not made again. `net` ends as it was.
@@ -78,15 +86,33 @@ def cross_validate_emotions(
 
 
 def _read_fold(
-    net: SemNet, origin: State, texts: Texts, rest: Sequence[Conversation], own: Sequence[Item],
-    feeling: Sequence[Example], work: Path, fold: int, *, epochs: int, seed: int, teachers: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    net: SemNet,
+    origin: State,
+    texts: Texts,
+    rest: Sequence[Conversation],
+    own: Sequence[Item],
+    feeling: Sequence[Example],
+    work: Path,
+    fold: int,
+    *,
+    epochs: int,
+    seed: int,
+    teachers: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and likely labels of the texts `own`, (n, 32) each, learnt from `rest`."""
     seen = [c for c in rest if not tunes(c.conv_id, fold)]
     learn_emotions(
-        net, texts, seen, feeling, work, epochs=epochs, seed=seed, runs=1, name=f"fold-{fold}",
+        net,
+        texts,
+        seen,
+        feeling,
+        work,
+        epochs=epochs,
+        seed=seed,
+        runs=1,
+        name=f"fold-{fold}",
         teachers=teachers,
-    )  # fmt: skip
+    )
     items = items_of([c for c in rest if tunes(c.conv_id, fold)], texts)
     average(net, origin, items)
     x = torch.cat(features(net, [item.text for item in items]), 1)
@@ -99,9 +125,12 @@ def _read_fold(
 
 
 def _figures(
-    items: Sequence[Item], rows: np.ndarray, likely: np.ndarray,
-    train: Sequence[Conversation], valid: set[str],
-) -> list[Figure]:  # fmt: skip
+    items: Sequence[Item],
+    rows: np.ndarray,
+    likely: np.ndarray,
+    train: Sequence[Conversation],
+    valid: set[str],
+) -> list[Figure]:
     """Contexts and situations of all folds, and the contexts of each of the two splits."""
     told = np.array([item.turns > 0 for item in items])
     contexts, situations = (

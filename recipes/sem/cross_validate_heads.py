@@ -120,9 +120,17 @@ def _cause_figures(
         random = float(np.mean(corpora.chance(examples, k))) * 100
         low, high = interval(groups, lambda i, h=hits: float(h[i].mean()))
         found.append(
-            figure(f"causes, top-{k} recall %", hits.mean(), len(examples), low, high,
-                   baseline=random, ceiling=best, target=(needed, needed))
-        )  # fmt: skip
+            figure(
+                f"causes, top-{k} recall %",
+                hits.mean(),
+                len(examples),
+                low,
+                high,
+                baseline=random,
+                ceiling=best,
+                target=(needed, needed),
+            )
+        )
     chosen = [marks(e.words, row) for e, row in zip(examples, chances, strict=True)]
     right = [[i in e.causes for i in own] for e, own in zip(examples, chosen, strict=True)]
     sure = [
@@ -143,15 +151,30 @@ def _cause_figures(
         ratio = partial(_ratio, hits, whole)
         low, high = interval(groups, ratio)
         found.append(
-            figure(f"causes, {name}", ratio(np.arange(len(examples))), int(whole.sum()), low, high,
-                   baseline=baseline, ceiling=1.0, target=target)
-        )  # fmt: skip
+            figure(
+                f"causes, {name}",
+                ratio(np.arange(len(examples))),
+                int(whole.sum()),
+                low,
+                high,
+                baseline=baseline,
+                ceiling=1.0,
+                target=target,
+            )
+        )
     counts = np.array([len(own) for own in chosen], dtype=float)
     low, high = interval(groups, lambda i: float(counts[i].mean()))
     found.append(
-        figure("causes, marks per situation", counts.mean(), len(examples), low, high,
-               baseline=float(np.mean([len(c) for c in content])), ceiling=float(wanted.mean()))
-    )  # fmt: skip
+        figure(
+            "causes, marks per situation",
+            counts.mean(),
+            len(examples),
+            low,
+            high,
+            baseline=float(np.mean([len(c) for c in content])),
+            ceiling=float(wanted.mean()),
+        )
+    )
     return found
 
 
@@ -210,16 +233,30 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
             title = f"EPITOME {name.upper()}, {score.__name__.replace('_', '-')}"
             title += f" (level 1: {int((given == 1).sum())} pairs)"
             found.append(
-                figure(title, score(given, own), len(pairs), low, high,
-                       baseline=score(given, usual), ceiling=1.0, target=(needed, published))
-            )  # fmt: skip
+                figure(
+                    title,
+                    score(given, own),
+                    len(pairs),
+                    low,
+                    high,
+                    baseline=score(given, usual),
+                    ceiling=1.0,
+                    target=(needed, published),
+                )
+            )
         # The rare level has its own score: the two above can look good even if it is never given.
         low, high = interval(groups, lambda i, g=given, s=own: level_f1(g[i], s[i], 1))
         found.append(
-            figure(f"EPITOME {name.upper()}, F1 of level 1", level_f1(given, own, 1),
-                   int((given == 1).sum()), low, high, baseline=level_f1(given, usual, 1),
-                   ceiling=1.0)
-        )  # fmt: skip
+            figure(
+                f"EPITOME {name.upper()}, F1 of level 1",
+                level_f1(given, own, 1),
+                int((given == 1).sum()),
+                low,
+                high,
+                baseline=level_f1(given, usual, 1),
+                ceiling=1.0,
+            )
+        )
     return found
 
 

@@ -39,9 +39,16 @@ from recipes.sem.tune import Example, train_sentiment
 
 
 def run(
-    data: Path, out: Path, *, epochs: float, seed: int, start: Path | None, runs: int, folds: bool,
+    data: Path,
+    out: Path,
+    *,
+    epochs: float,
+    seed: int,
+    start: Path | None,
+    runs: int,
+    folds: bool,
     teachers: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card.
 
     With `teachers` two more encoders, each trained on half of the dialogues, say what half of each
@@ -62,14 +69,29 @@ def run(
     across = []
     if folds:
         across = cross_validate_emotions(
-            net, origin, texts, data, feeling, work,
-            epochs=passes, seed=seed, teachers=teachers,
-        )  # fmt: skip
+            net,
+            origin,
+            texts,
+            data,
+            feeling,
+            work,
+            epochs=passes,
+            seed=seed,
+            teachers=teachers,
+        )
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
     learn_emotions(
-        net, texts, seen, feeling, work, epochs=passes, seed=seed, runs=runs, name="run",
+        net,
+        texts,
+        seen,
+        feeling,
+        work,
+        epochs=passes,
+        seed=seed,
+        runs=runs,
+        name="run",
         teachers=teachers,
-    )  # fmt: skip
+    )
     figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)

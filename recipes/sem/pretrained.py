@@ -26,9 +26,12 @@ def pretrained(start: Path | None) -> tuple[SemNet, Texts]:
     if not (folder / "tokenizer.json").is_file():
         raise DataError(f"{folder} holds no encoder with a tokenizer.json; give one with --start.")
     encoder = BertModel.from_pretrained(
-        folder, add_pooling_layer=False, dtype=torch.float32, attention_probs_dropout_prob=0.0,
+        folder,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        attention_probs_dropout_prob=0.0,
         attn_implementation="eager",
-    )  # fmt: skip
+    )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -68,9 +68,18 @@ def emotion_figures(
     groups = blocks(rows.conversations)
     low, high = interval(groups, lambda i: calibration_error(sure[i], right[i]))
     figures.append(
-        figure(f"emotions, {name}, ECE", calibration_error(sure, right), len(right), low, high,
-               baseline=1 - float(right.mean()), ceiling=0.0, target=(0.05, 0.03), lower=True)
-    )  # fmt: skip
+        figure(
+            f"emotions, {name}, ECE",
+            calibration_error(sure, right),
+            len(right),
+            low,
+            high,
+            baseline=1 - float(right.mean()),
+            ceiling=0.0,
+            target=(0.05, 0.03),
+            lower=True,
+        )
+    )
     return figures
 
 
@@ -89,8 +98,16 @@ def top(
     base = float(np.mean([label in common[:k] for label in rows.labels[own]])) * 100
     groups = blocks([rows.conversations[i] for i in own])
     low, high = widened(hits.mean(), interval(groups, lambda i: float(hits[i].mean())))
-    return figure(f"emotions, {name}, top-{k} %", hits.mean(), len(own), low, high,
-                  baseline=base, ceiling=100.0, target=target)  # fmt: skip
+    return figure(
+        f"emotions, {name}, top-{k} %",
+        hits.mean(),
+        len(own),
+        low,
+        high,
+        baseline=base,
+        ceiling=100.0,
+        target=target,
+    )
 
 
 def calibration_error(sure: Values, right: Values) -> float:
@@ -106,9 +123,11 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
     order = np.argsort(-rows.probabilities, axis=1)
     first, second = (order[:, k] == rows.labels for k in (0, 1))
     kinds = np.array(
-        [certainty([(EMOTIONS[i], float(row[i])) for i in ranks[:3]], int(likely.sum())).kind
-         for row, ranks, likely in zip(rows.probabilities, order, rows.likely, strict=True)]
-    )  # fmt: skip
+        [
+            certainty([(EMOTIONS[i], float(row[i])) for i in ranks[:3]], int(likely.sum())).kind
+            for row, ranks, likely in zip(rows.probabilities, order, rows.likely, strict=True)
+        ]
+    )
     said = {
         "sure": first,
         "fairly": first,
@@ -124,9 +143,16 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
             title = f"emotions, said {kind!r} ({own.mean():.0%} of contexts): right"
             low, high = interval(groups, ratio)
             found.append(
-                figure(title, ratio(np.arange(len(own))), int(own.sum()), low, high,
-                       baseline=float(first.mean()), ceiling=1.0)
-            )  # fmt: skip
+                figure(
+                    title,
+                    ratio(np.arange(len(own))),
+                    int(own.sum()),
+                    low,
+                    high,
+                    baseline=float(first.mean()),
+                    ceiling=1.0,
+                )
+            )
     inside = rows.likely[np.arange(len(rows.labels)), rows.labels].astype(float)
     sizes = rows.likely.sum(1).astype(float)
     for name, values, ceiling in (
@@ -135,9 +161,16 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
     ):
         low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
         found.append(
-            figure(f"emotions, {name}", values.mean(), len(values), low, high,
-                   baseline=None, ceiling=ceiling)
-        )  # fmt: skip
+            figure(
+                f"emotions, {name}",
+                values.mean(),
+                len(values),
+                low,
+                high,
+                baseline=None,
+                ceiling=ceiling,
+            )
+        )
     return found
 
 
@@ -167,9 +200,17 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
         base = None if other is None else _pearson(other, truth[:, column], np.arange(len(truth)))
         low, high = interval(groups, score)
         found.append(
-            figure(f"{name} (EmoBank)", score(np.arange(len(truth))), len(truth), low, high,
-                   baseline=base, ceiling=1.0, target=target)
-        )  # fmt: skip
+            figure(
+                f"{name} (EmoBank)",
+                score(np.arange(len(truth))),
+                len(truth),
+                low,
+                high,
+                baseline=base,
+                ceiling=1.0,
+                target=target,
+            )
+        )
     gaps = np.abs(valence - truth[:, 0])
     for name, values, ceiling in (
         ("valence, mean error", gaps, 0.0),
@@ -178,15 +219,29 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
     ):
         low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
         found.append(
-            figure(f"{name} (EmoBank)", values.mean(), len(values), low, high,
-                   baseline=None, ceiling=ceiling)
-        )  # fmt: skip
+            figure(
+                f"{name} (EmoBank)",
+                values.mean(),
+                len(values),
+                low,
+                high,
+                baseline=None,
+                ceiling=ceiling,
+            )
+        )
     slope = partial(_slope, valence, truth[:, 0])
     low, high = interval(groups, slope)
     found.append(
-        figure("valence, slope of people's ratings (EmoBank)", slope(np.arange(len(truth))),
-               len(truth), low, high, baseline=None, ceiling=1.0)
-    )  # fmt: skip
+        figure(
+            "valence, slope of people's ratings (EmoBank)",
+            slope(np.arange(len(truth))),
+            len(truth),
+            low,
+            high,
+            baseline=None,
+            ceiling=1.0,
+        )
+    )
     return [*found, *_label_figures(sem, data)]
 
 
@@ -195,8 +250,10 @@ def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:
     if not (data / NORMS).is_file():
         log.warning(
             "%s has no %s (columns Word, V.Mean.Sum): the labels' valence is not compared with "
-            "word norms.", data, NORMS,
-        )  # fmt: skip
+            "word norms.",
+            data,
+            NORMS,
+        )
         return []
     norms = read_norms(data / NORMS)
     means = valence_by_label(sem, read_conversations(data, "valid"))
@@ -207,10 +264,17 @@ def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:
     rho = partial(_pearson, ours, theirs)
     low, high = interval(both, rho)
     return [
-        figure("valence, Spearman of label means with word norms (ED contexts)",
-               rho(np.arange(len(both))), len(both), low, high,
-               baseline=0.0, ceiling=1.0, target=(0.9, 0.9))
-    ]  # fmt: skip
+        figure(
+            "valence, Spearman of label means with word norms (ED contexts)",
+            rho(np.arange(len(both))),
+            len(both),
+            low,
+            high,
+            baseline=0.0,
+            ceiling=1.0,
+            target=(0.9, 0.9),
+        )
+    ]
 
 
 def valence_by_label(sem: EmbeddedSEM, conversations: Sequence[Conversation]) -> dict[str, float]:

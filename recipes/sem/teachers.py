@@ -27,9 +27,18 @@ FIRST_SEED = 20
 
 
 def learn_emotions(
-    net: SemNet, texts: Texts, seen: Sequence[Conversation], feeling: Sequence[Example],
-    work: Path, *, epochs: int, seed: int, runs: int, name: str, teachers: bool,
-) -> None:  # fmt: skip
+    net: SemNet,
+    texts: Texts,
+    seen: Sequence[Conversation],
+    feeling: Sequence[Example],
+    work: Path,
+    *,
+    epochs: int,
+    seed: int,
+    runs: int,
+    name: str,
+    teachers: bool,
+) -> None:
     """Train `net` on the contexts and situations of `seen`, on request with targets of teachers."""
     examples = (
         taught_examples(net, texts, seen, feeling, work, epochs=epochs, seed=seed, name=name)
@@ -40,9 +49,16 @@ def learn_emotions(
 
 
 def taught_examples(
-    net: SemNet, texts: Texts, seen: Sequence[Conversation], feeling: Sequence[Example],
-    work: Path, *, epochs: int, seed: int, name: str,
-) -> list[Example]:  # fmt: skip
+    net: SemNet,
+    texts: Texts,
+    seen: Sequence[Conversation],
+    feeling: Sequence[Example],
+    work: Path,
+    *,
+    epochs: int,
+    seed: int,
+    name: str,
+) -> list[Example]:
     """The examples of `seen`, each with the mean of its label's target and its teacher's answer.
 
     Both teachers start from the weights that `net` holds, and `net` ends as it was.
@@ -57,9 +73,15 @@ def taught_examples(
         if own and other:
             net.load_state_dict(start)
             train_emotions(
-                net, other, feeling, work, epochs=epochs, seed=seed + FIRST_SEED + number, runs=1,
+                net,
+                other,
+                feeling,
+                work,
+                epochs=epochs,
+                seed=seed + FIRST_SEED + number,
+                runs=1,
                 name=f"{name}-teacher-{number}",
-            )  # fmt: skip
+            )
             own = _taught(net, own)
         found += own
     net.load_state_dict(start)

@@ -60,9 +60,16 @@ def emotion_examples(conversations: Sequence[Conversation], texts: Texts) -> lis
 
 
 def train_emotions(
-    net: SemNet, examples: Sequence[Example], feeling: Sequence[Example], work: Path,
-    *, epochs: int, seed: int, runs: int, name: str,
-) -> None:  # fmt: skip
+    net: SemNet,
+    examples: Sequence[Example],
+    feeling: Sequence[Example],
+    work: Path,
+    *,
+    epochs: int,
+    seed: int,
+    runs: int,
+    name: str,
+) -> None:
     """The second stage. Each run has its own order of the data; `net` gets their mean weights."""
     start = copy.deepcopy(net.state_dict())
     total: dict[str, torch.Tensor] = {}

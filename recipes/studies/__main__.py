@@ -81,9 +81,13 @@ def grid(
     from recipes.studies import grid as measured
 
     cells = measured.run(
-        base, reference, measured.named_paths(adapter, "--adapter"),
-        measured.named_paths(pairs, "--pairs"), limit=limit, seed=seed,
-    )  # fmt: skip
+        base,
+        reference,
+        measured.named_paths(adapter, "--adapter"),
+        measured.named_paths(pairs, "--pairs"),
+        limit=limit,
+        seed=seed,
+    )
     typer.echo(measured.as_json(cells) if as_json else measured.as_table(cells))
 
 
@@ -147,10 +151,17 @@ def hef(
     from recipes.studies.hef.command import run
 
     run(
-        n=n, data=data, contenders=contender or [], work=work, output=output,
-        two_step_of=two_step, seed=seed, batch=batch, as_json=as_json,
+        n=n,
+        data=data,
+        contenders=contender or [],
+        work=work,
+        output=output,
+        two_step_of=two_step,
+        seed=seed,
+        batch=batch,
+        as_json=as_json,
         force_adapter=force_adapter,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -32,9 +32,12 @@ BOUND = 0.10
 
 def settings_of(arguments: argparse.Namespace, folder: Path) -> Settings:
     return load_settings(
-        preset=arguments.preset, database=f"sqlite:///{folder}/votes.sqlite3", quantization="none",
-        device="cpu", max_concurrent_rounds=16,
-    )  # fmt: skip
+        preset=arguments.preset,
+        database=f"sqlite:///{folder}/votes.sqlite3",
+        quantization="none",
+        device="cpu",
+        max_concurrent_rounds=16,
+    )
 
 
 def start_roster(settings: Settings, plan: loop.Plan) -> None:
@@ -68,9 +71,15 @@ def once(taste: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     folder = (arguments.out / f"{taste}-{seed}").resolve()
     settings = settings_of(arguments, folder)
     plan = loop.Plan(
-        settings.database, folder, parent=arguments.parent, epochs=arguments.epochs, seed=seed,
-        learning_rate=arguments.learning_rate, batch=16, length=96,
-    )  # fmt: skip
+        settings.database,
+        folder,
+        parent=arguments.parent,
+        epochs=arguments.epochs,
+        seed=seed,
+        learning_rate=arguments.learning_rate,
+        batch=16,
+        length=96,
+    )
     start_roster(settings, plan)
     roster = loop.open_roster(settings, plan)
     verdicts = vote(
@@ -83,13 +92,19 @@ def once(taste: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     fresh = random.Random(seed).sample(first_turns(arguments.data, "valid"), arguments.fresh)
     result = measure(settings, roster, (plan.parent, child.id), seed, fresh)
     return {
-        "taste": taste, "seed": seed, "verdicts": verdicts, "pairs": child.votes,
-        "data_hash": child.data_hash, "parent_id": child.parent, **result,
+        "taste": taste,
+        "seed": seed,
+        "verdicts": verdicts,
+        "pairs": child.votes,
+        "data_hash": child.data_hash,
+        "parent_id": child.parent,
+        **result,
         "seconds": {
-            "voting": round(voted - started), "training": round(trained - voted),
+            "voting": round(voted - started),
+            "training": round(trained - voted),
             "answering": round(time.monotonic() - trained),
         },
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -61,14 +61,20 @@ def section(contenders: Sequence[str], said: Sequence[tuple[str, dict[str, str]]
         f"| {' | '.join(map(_cell, (asked, *(text[name] for name in contenders))))} |"
         for asked, text in said
     ]
-    return "\n".join([
-        HEADING, "",
-        f"The {len(said)} example dialogues of this repository, seed = their number, the arena's",
-        f"decoding and quantisation; as they came, unselected. Words on average: {words}.", "",
-        f"| the user's last turn | {' | '.join(contenders)} |",
-        f"|---|{'---|' * len(contenders)}",
-        *rows, "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            HEADING,
+            "",
+            f"The {len(said)} example dialogues of this repository, seed = their number, the",
+            "arena's decoding and quantisation; as they came, unselected. Words on average: "
+            f"{words}.",
+            "",
+            f"| the user's last turn | {' | '.join(contenders)} |",
+            f"|---|{'---|' * len(contenders)}",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _cell(text: str) -> str:

@@ -228,6 +228,10 @@ def shift(parent: Sequence[bool], child: Sequence[bool]) -> Shift:
     error = math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 1.0)) / n
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return Shift(
-        sum(parent) / n, sum(child) / n, difference,
-        (difference - 1.959963984540054 * error, difference + 1.959963984540054 * error), p, n,
-    )  # fmt: skip
+        sum(parent) / n,
+        sum(child) / n,
+        difference,
+        (difference - 1.959963984540054 * error, difference + 1.959963984540054 * error),
+        p,
+        n,
+    )
