@@ -22,6 +22,7 @@ def called(stranger: Stranger, calls: int) -> None:
             client.post(f"{stranger.url}/gradio_api/call/consent", json={"data": []})
 
 
+@pytest.mark.slow
 def test_calls_that_nobody_fetches_end_no_stream_that_somebody_reads(
     served: Served, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

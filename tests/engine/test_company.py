@@ -25,6 +25,7 @@ def test_replies_do_not_change_in_company(shipped: Any) -> None:
     assert shipped.repeatable and found == dict.fromkeys(found, 0)
 
 
+@pytest.mark.slow
 def test_an_engine_says_whether_it_can_repeat_a_reply(shipped: Any) -> None:
     assert shipped.describe()["replies in company"] == "as alone"
     eight = make_engine("int8")

@@ -182,6 +182,7 @@ def test_metric_names_are_checked_and_put_in_order() -> None:
         metric_names(" , ")
 
 
+@pytest.mark.slow
 def test_scoring_2540_replies_takes_less_than_ten_seconds(tmp_path: Path) -> None:
     dialogues = [(f"{user} {i}", ref) for i in range(635) for user, ref in DIALOGUES]
     replies = [f"I hear you number {i}, that must be something. Tell me!" for i in range(2540)]

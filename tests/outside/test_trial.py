@@ -40,6 +40,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["pissa", "olora"])
 def test_an_adapter_that_rewrites_its_base_leaves_it_as_it_is(tmp_path: Path, start: str) -> None:
     """F1: an untrained PiSSA gives, with PEFT, exactly the base's text."""
@@ -53,6 +54,7 @@ def test_an_adapter_that_rewrites_its_base_leaves_it_as_it_is(tmp_path: Path, st
     assert base == aligned == right and notes["adapter aligned"].startswith("merged")
 
 
+@pytest.mark.slow
 def test_the_trial_finds_an_adapter_that_rewrites_the_base_by_itself(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ def test_a_model_that_reads_ahead_is_refused_at_load(kind: str, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +252,7 @@ def test_a_windows_path_names_its_last_part(llama: Path, tmp_path: Path, name: s
         check_base(tmp_path, "owner/other")
 
 
+@pytest.mark.slow
 def test_the_list_of_contenders_says_what_the_trials_found(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,6 +275,7 @@ def texts(count: int, seed: int) -> list[str]:
     return [f"mark{uuid.uuid4().hex} {filler * rng.randrange(1, 90)}" for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_erased_text_is_in_none_of_the_databases_files(
