@@ -177,15 +177,13 @@ def test_a_vote_ranks_the_models_becomes_a_pair_and_is_published(
 
 @keeps("Do not write names, addresses or anything else that tells who you or others are.")
 def test_who_writes_personal_details_is_asked_before_anything_is_stored(arena: Arena) -> None:
-    from empo_demo.arena import guards
-
     for said in (
         "Mail me at ann@example.org.",
         "Call me on 202-555-0143, I live at 12 Elm Street.",
     ):
-        (notice,) = guards.before_sending(said, "international")
+        (notice,) = arena.judge(said).warnings
         assert notice.kind == "personal"
-    assert guards.before_sending(TEXT, "international") == ()
+    assert arena.judge(TEXT).warnings == ()
 
 
 @keeps("Rounds in which such details or signs of a crisis are noticed are never published.")

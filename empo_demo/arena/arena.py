@@ -32,7 +32,7 @@ from empo_demo.arena.rounds import (
     view_of,
 )
 from empo_demo.arena.streaming import RoundStream
-from empo_demo.dialogue import Dialogue
+from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import NotAllowed, Sentence, SettingsError, StorageError
 from empo_demo.votes import consent as consents
@@ -136,7 +136,7 @@ class Arena:
         self,
         voter: str,
         dialogue: Dialogue,
-        text: str,
+        text: str | guards.Judged,
         *,
         consent: str | None = None,
         address: str | None = None,
@@ -150,7 +150,11 @@ class Arena:
         for a consent in the middle of a dialogue, and before all of these `HelpFirst` if the
         dialogue says that someone is in crisis.
         """
-        self.heed([*guards.said_by_user(dialogue), text])
+        before = guards.said_by_user(dialogue)
+        if isinstance(text, guards.Judged):
+            judged, text = [*self._judge(*before), text], text.text
+        else:
+            judged = self._judge(*before, text)
         token = guards.check_token(voter)
         full = guards.check_dialogue(dialogue, text)
         agreed = guards.check_consent(consent)
@@ -161,9 +165,14 @@ class Arena:
         if dialogue.turns and origin == "new":
             origin = "given"
         return self._open(
-            token, full, consent=agreed, origin=origin, example=(example or "")[:200] or None,
+            token,
+            full,
+            guards.Flags.of(judged),
+            consent=agreed,
+            origin=origin,
+            example=(example or "")[:200] or None,
             parent=parent.id if parent else None,
-        )  # fmt: skip
+        )
 
     def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:
         """Open the same dialogue again with new seeds and sides. The old round becomes void.
@@ -172,7 +181,7 @@ class Arena:
         """
         token = guards.check_token(voter)
         old = self._answerable(token, round_id)
-        self.heed(guards.said_by_user(dialogue_of(old)))
+        judged = self._judge(*guards.said_by_user(dialogue_of(old)))
         if not may_help(old):
             raise NotAllowed(
                 "It was tried twice, and the model only thought. Start a new dialogue."
@@ -181,9 +190,15 @@ class Arena:
         self.store.limits.admit(token, address)
         self.store.void(token, old.id, "It was tried again.")
         return self._open(
-            token, dialogue_of(old), consent=old.consent, origin=old.origin,
-            example=old.example, parent=old.parent, retry_of=old.id,
-        )  # fmt: skip
+            token,
+            dialogue_of(old),
+            guards.Flags.of(judged),
+            consent=old.consent,
+            origin=old.origin,
+            example=old.example,
+            parent=old.parent,
+            retry_of=old.id,
+        )
 
     def stream(
         self, voter: str, round_id: str, *, every: float = SECONDS
@@ -278,6 +293,15 @@ class Arena:
 
         return count(self.store)
 
+    def judge(self, text: str) -> guards.Judged:
+        """Look at a text before it is sent; `open_round` takes what this returns for the text.
+
+        Raises `HelpFirst` for signs of a crisis, and then `InvalidInput` for what cannot be sent.
+        """
+        (judged,) = self._judge(text)
+        clean_text(text, limit=MAX_TEXT)
+        return judged
+
     # Outside a round: nothing here is blind, stored or a vote -----------------------------------
 
     def heed(self, texts: Sequence[object]) -> None:
@@ -331,6 +355,9 @@ class Arena:
 
     # Inside ---------------------------------------------------------------------------------
 
+    def _judge(self, *texts: object) -> list[guards.Judged]:
+        return guards.judge(texts, self.settings.country, self.models.sem(patience=0.0))
+
     def _own(self, token: str, round_id: str) -> Round:
         round_id = guards.check_round_id(round_id)
         self._rounds.flush(round_id)
@@ -363,6 +390,7 @@ class Arena:
         self,
         token: str,
         dialogue: Dialogue,
+        flags: guards.Flags,
         *,
         consent: str | None,
         origin: str,
@@ -372,9 +400,14 @@ class Arena:
     ) -> OpenedRound:
         seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
         stored, opened = opening.compose(
-            dialogue, self.settings, self.roster, self.models.sem(),
-            self.store.contender_counts([c.revision for c in self.roster.contenders]), seed,
-        )  # fmt: skip
+            dialogue,
+            flags,
+            self.settings,
+            self.roster,
+            self.models.sem(),
+            self.store.contender_counts([one.revision for one in self.roster.contenders]),
+            seed,
+        )
         stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
         stored.origin, stored.example = origin, example
         stored.parent, stored.retry_of = parent, retry_of

@@ -8,22 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from empo_demo.arena.rounds import Notice
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text, is_blank
+from empo_demo.empathy import safety
+from empo_demo.empathy.safety import Assessment
 from empo_demo.errors import InvalidInput, NotAllowed
 from empo_demo.votes import consent as consents
-from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES
+from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES, Round
 from empo_demo.votes.verdicts import VERDICTS
-
-if TYPE_CHECKING:
-    from empo_demo.empathy.safety import Assessment
-    from empo_demo.votes.models import Round
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
 _ROUND = re.compile(r"[0-9a-f]{32}\Z")
 MAX_REPLY = 8_000
+ENGLISH = "english"
+"""The kind of the notice on a text in another language."""
 _MOST_READ = 4 * MAX_TEXT
 """The characters of a text that are searched for a crisis, if it is longer than may be sent."""
 
@@ -41,8 +41,30 @@ class HelpFirst(NotAllowed):
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """A visitor's text and what the safety checks found in it, so that they look at it once."""
+
+    text: str
+    found: Assessment
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The kinds of its notices, which are kept with the round. They hold nothing of the text.
+
+        Crisis language has none here, because such a text opens no round.
+        """
+        personal = tuple(dict.fromkeys(span.kind for span in self.found.personal))
+        return personal if self.found.english else (*personal, ENGLISH)
+
+    @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """The notices before it is sent: only if it contains personal data."""
+        return notices_of(self.notices) if self.found.personal else ()
+
+
+@dataclass(frozen=True, slots=True)
 class Flags:
-    """What the safety checks found in the user turns. `notices` concern only the last one.
+    """What the safety checks found in the user turns; `notices` and `english` are the newest's.
 
     `crisis` is what the patterns alone found; `check_crisis` alone refuses a round.
     """
@@ -51,7 +73,20 @@ class Flags:
     personal: bool = False
     identity: bool = False
     english: bool = True
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, judged: Sequence[Judged]) -> Flags:
+        """Return the flags of a dialogue's user turns."""
+        if not judged:
+            return cls()
+        return cls(
+            crisis=any(one.found.crisis for one in judged),
+            personal=any(one.found.personal for one in judged),
+            identity=any(one.found.identity for one in judged),
+            english=judged[-1].found.english,
+            notices=judged[-1].notices,
+        )
 
 
 def check_token(token: str) -> str:
@@ -162,8 +197,6 @@ def check_crisis(texts: Sequence[object], country: str, sem: object = None) -> N
 
     `sem` helps to judge, if it can. What is no text is left to the other checks.
     """
-    from empo_demo.empathy import safety
-
     said = [text[:_MOST_READ] for text in texts if isinstance(text, str)]
     kinds = safety.crisis_in(said, sem)
     if kinds:
@@ -172,54 +205,40 @@ def check_crisis(texts: Sequence[object], country: str, sem: object = None) -> N
 
 def help_first(country: str, kinds: Sequence[str] = ()) -> HelpFirst:
     """The refusal with the help of `country`."""
-    from empo_demo.empathy import safety
-
     found = safety.crisis_notice(country, kinds)
     return HelpFirst(Notice(found.kind, found.title, found.text, found.links))
 
 
-def assess(dialogue: Dialogue, country: str) -> Flags:
-    """Look for crisis language, personal data, identity questions and other languages.
+def judge(texts: Sequence[object], country: str, sem: object = None) -> list[Judged]:
+    """Look at each of a user's texts once; raise `HelpFirst` if one of them speaks of a crisis.
 
-    Flags concern all user turns. Notices concern only the newest turn, so that each comes once;
-    crisis language has none here, because such a text opens no round.
+    The crisis comes first and on its own: help must be shown whatever else is broken. In what is no
+    text, or is longer than may be sent, nothing else is looked for.
     """
-    from empo_demo.empathy import safety
-
-    found = [safety.assess(text, country) for text in said_by_user(dialogue)]
-    if not found:
-        return Flags()
-    newest = found[-1]
-    return Flags(
-        crisis=any(one.crisis for one in found),
-        personal=any(one.personal for one in found),
-        identity=any(one.identity for one in found),
-        english=newest.english,
-        notices=_notices(newest),
-    )
+    check_crisis(texts, country, sem)
+    return [
+        Judged(text, safety.assess(text, country))
+        if isinstance(text, str) and len(text) <= MAX_TEXT
+        else Judged("", Assessment())
+        for text in texts
+    ]
 
 
-def _notices(found: Assessment) -> tuple[Notice, ...]:
-    from empo_demo.empathy import safety
-
-    notices = []
-    if found.personal:
-        notices.append(safety.personal_notice(found.personal))
-    if not found.english:
-        notices.append(safety.english_notice())
-    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in notices)
+def assess(dialogue: Dialogue, country: str) -> Flags:
+    """Return the flags of a stored dialogue, which may be of an earlier version."""
+    said = said_by_user(dialogue)
+    return Flags.of([Judged(text, safety.assess(text, country)) for text in said])
 
 
-def before_sending(text: str, country: str) -> tuple[Notice, ...]:
-    """The notices for `text` before it is sent: only if it contains personal data."""
-    from empo_demo.empathy import safety
-
-    found = safety.assess(clean_text(text, limit=MAX_TEXT), country)
-    return _notices(found) if found.personal else ()
+def notices_of(kinds: Sequence[str]) -> tuple[Notice, ...]:
+    """Return the notices of these kinds: those of personal data in one, and that on English."""
+    personal = [kind for kind in kinds if kind != ENGLISH]
+    found = [safety.personal_notice(personal)] if personal else []
+    if ENGLISH in kinds:
+        found.append(safety.english_notice())
+    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in found)
 
 
 def screen(reply: str) -> str | None:
     """The reason why a reply must not be shown, or None."""
-    from empo_demo.empathy.safety import screen_reply
-
-    return screen_reply(reply)
+    return safety.screen_reply(reply)

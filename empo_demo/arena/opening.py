@@ -1,4 +1,4 @@
-"""Composes a new round: notices, the SEM's reading, the drawn contenders, sides and seeds.
+"""Composes a new round: the SEM's reading, the drawn contenders, sides and seeds.
 
 Nothing is stored here. The arena adds the voter and stores the round before it is shown.
 """
@@ -64,6 +64,7 @@ def draw_round(
 
 def compose(
     dialogue: Dialogue,
+    flags: guards.Flags,
     settings: Settings,
     roster: Roster,
     sem: SEM | None,
@@ -74,7 +75,6 @@ def compose(
 
     `counts` are the votes so far by contender id. All draws follow from `seed`.
     """
-    flags = guards.assess(dialogue, settings.country)
     reading, sem_error = read(sem, dialogue)
     draw = draw_round(
         roster, counts, seed=seed, exposure=settings.exposure, check_rate=settings.check_rate
@@ -89,9 +89,12 @@ def compose(
         show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=False,
         personal=flags.personal, identity=flags.identity, english=flags.english,
         check_side=draw.check_side if reading else None, replies=_replies(draw, reading),
+        notices=list(flags.notices),
     )  # fmt: skip
     shown = reading if draw.show.chips else None
-    return stored, OpenedRound(stored.id, dialogue, shown, flags.notices, draw.show)
+    return stored, OpenedRound(
+        stored.id, dialogue, shown, guards.notices_of(flags.notices), draw.show
+    )
 
 
 def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from empo_demo.contenders.roster import label_of
@@ -112,6 +112,14 @@ class Receipt:
     reveal: Reveal
     created: bool
     reading: Reading | None = None
+    round: RoundView | None = field(default=None, repr=False, compare=False)
+    """The round after the vote, for the page; `as_json` leaves it out."""
+
+    @property
+    def view(self) -> RoundView:
+        """The voted round with this receipt."""
+        assert self.round is not None, "the receipt of a stored round has it"
+        return replace(self.round, receipt=self)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -149,6 +157,8 @@ class RoundView:
     dropped_exchanges: int = 0
     """How many of the dialogue's first exchanges were too long for the models, on both sides."""
     retry: bool = True
+    notices: tuple[str, ...] = ()
+    """The kinds of the notices on the newest text."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -212,6 +222,7 @@ def receipt_of(round_: Round, labels: Mapping[str, str], *, created: bool) -> Re
         reveal=reveal,
         created=created,
         reading=reading_of(round_),
+        round=_plain_view(round_),
     )
 
 
@@ -234,7 +245,13 @@ def view_of(
     round_: Round, labels: Mapping[str, str], texts: Mapping[Side, str] | None = None
 ) -> RoundView:
     """The round for a page that was reloaded. `texts` are the replies so far, while they stream."""
-    voted = round_.vote is not None
+    if round_.vote is not None:
+        return receipt_of(round_, labels, created=False).view
+    return _plain_view(round_, texts)
+
+
+def _plain_view(round_: Round, texts: Mapping[Side, str] | None = None) -> RoundView:
+    """The round without its receipt."""
     replies = {
         side: ReplyView(
             text=(texts or {}).get(side, round_.reply(side).text or ""),
@@ -247,13 +264,13 @@ def view_of(
         round_id=round_.id,
         state=cast(State, round_.state),
         dialogue=dialogue_of(round_),
-        reading=reading_of(round_) if voted or round_.show_chips else None,
+        reading=reading_of(round_) if round_.vote or round_.show_chips else None,
         show=Exposure(round_.show_chips, round_.show_plots),
         replies=replies,
         void_reason=_stored(round_.void_reason),
-        receipt=receipt_of(round_, labels, created=False) if voted else None,
         dropped_exchanges=round_.dropped_exchanges or 0,
         retry=may_help(round_),
+        notices=tuple(round_.notices or ()),
     )
 
 

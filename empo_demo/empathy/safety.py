@@ -129,15 +129,15 @@ def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:
     )
 
 
-def personal_notice(spans: Iterable[Span]) -> SafetyNotice:
-    """Warn, before a text is sent, of what could tell who someone is."""
+def personal_notice(kinds: Iterable[str]) -> SafetyNotice:
+    """Warn of what could tell who someone is; `kinds` are those of the spans that were found."""
     return SafetyNotice(
         "personal",
         "This looks like personal data",
         Sentence(
             "Your text holds {what}. Leave it out if you can: the arena does not need it, and it "
             "is masked in everything that is published.",
-            what=tuple(dict.fromkeys(_NAMES[span.kind] for span in spans)),
+            what=tuple(dict.fromkeys(_NAMES[kind] for kind in kinds)),
         ),
     )
 

@@ -140,6 +140,8 @@ class Round(Base):
     dropped_exchanges: Mapped[int | None]
     """How many of the dialogue's first exchanges neither model read, as it was too long; None
     before the replies, and in rounds of earlier versions."""
+    notices: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """The kinds of the notices that the newest text got; None in rounds of earlier versions."""
     hidden_reason: Mapped[str | None] = mapped_column(Text)
 
     owner: Mapped[str | None] = mapped_column(String(200))

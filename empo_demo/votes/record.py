@@ -93,6 +93,7 @@ class RoundRecord(_Strict):
     check_side: Side | None = None
     void_reason: Text | None = None
     dropped_exchanges: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    notices: list[Literal["email", "link", "phone", "handle", "address", "english"]] | None = None
     hidden_reason: Text | None = None
     owner: Name | None = None
     lease_until: Moment | None = None

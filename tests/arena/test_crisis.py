@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
 from empo_demo.arena.guards import HelpFirst
 from empo_demo.dialogue import MAX_TEXT, Dialogue
+from empo_demo.empathy import safety
 from empo_demo.errors import NotAllowed
 from empo_demo.ui.examples import examples
 from empo_demo.votes.limits import RateLimit
 from empo_demo.votes.models import Base, Round
+from empo_demo.votes.record import Record
 from empo_demo.votes.store import Store
 
 TEXT = "I do not want to live any more and I have the pills here."
@@ -135,3 +138,42 @@ def test_no_example_and_no_recorded_round_is_refused(arena: Arena) -> None:
 
 def test_a_refusal_is_an_error_for_people() -> None:
     assert issubclass(HelpFirst, NotAllowed)
+
+
+def test_a_text_is_judged_once_on_its_way_to_the_vote(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the box over the round to the receipt and a reload; its notices are kept as kinds."""
+    said = "Mail me at ann@example.org, ich bin so traurig, weil mein Hund gestorben ist."
+    asked: list[tuple[str, Any]] = []
+    for name in ("assess", "crisis_in"):
+        real = getattr(safety, name)
+
+        def spy(text: Any, *more: Any, name: str = name, real: Any = real) -> Any:
+            asked.append((name, text))
+            return real(text, *more)
+
+        monkeypatch.setattr(safety, name, spy)
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), arena.judge(said))
+    list(arena.stream(voter, opened.round_id))
+    found = arena.find(voter, opened.round_id)
+    voted = arena.vote(voter, opened.round_id, "a").view
+    assert [one for one in asked if one[1]] == [("crisis_in", [said]), ("assess", said)]
+    shown = [notice.kind for notice in opened.notices]
+    assert shown == ["personal", "english"]
+    for view in (found, voted, arena.find(voter, opened.round_id)):
+        assert guards.notices_of(view.notices) == opened.notices
+    (mine,) = arena.my_data(voter)
+    assert Record.check(mine).as_round().notices == ["email", "english"]
+
+
+def test_the_receipt_of_a_vote_holds_the_round_that_the_page_shows(arena: Arena) -> None:
+    voter = arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), CALM)
+    list(arena.stream(voter, opened.round_id))
+    for _ in range(2):
+        receipt = arena.vote(voter, opened.round_id, "b")
+        found = arena.find(voter, opened.round_id)
+        assert receipt.view.as_json() | {"receipt": None} == found.as_json() | {"receipt": None}
+        assert receipt.view.receipt is receipt and "round" not in receipt.as_json()

@@ -89,8 +89,7 @@ class Handlers(Arrivals):
         say = texts_of(session.language)
         try:
             # Whoever needs help gets it before any question, that for consent too.
-            self.arena.heed([text])
-            warnings = guards.before_sending(text, self.arena.settings.country)
+            judged = self.arena.judge(text)
         except Exception as error:
             yield self.show(session).told(error)
             return
@@ -98,16 +97,18 @@ class Handlers(Arrivals):
             hidden = gr.update(visible=False)
             yield {p.consent: gr.update(visible=True), p.keep: hidden, p.notices: ""}
             return
-        if warnings and session.warned != _mark(text):
+        if judged.warnings and session.warned != _mark(text):
             yield {
                 p.session: replace(session, warned=_mark(text)).store(),
-                p.notices: highlights.notices(warnings, say),
+                p.notices: highlights.notices(judged.warnings, say),
                 p.message: highlights.message(say("warned")),
             }
             return
-        yield from self._open(session, text, visitor)
+        yield from self._open(session, judged, visitor)
 
-    def _open(self, session: Session, text: str, visitor: Visitor) -> Iterator[Changes]:
+    def _open(
+        self, session: Session, text: str | guards.Judged, visitor: Visitor
+    ) -> Iterator[Changes]:
         try:
             opened = self.arena.open_round(
                 session.voter,
@@ -182,8 +183,7 @@ class Handlers(Arrivals):
             tried = rehearsal()
             return self.show(session).settled(session, tried.voted(verdict), tried)
         try:
-            self.arena.vote(session.voter, session.round, verdict)
-            view = self.arena.find(session.voter, session.round)
+            view = self.arena.vote(session.voter, session.round, verdict).view
         except Exception as error:
             return self.show(session).told(error)
         return self.show(session).settled(session, view)

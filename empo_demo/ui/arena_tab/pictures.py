@@ -136,9 +136,7 @@ class Pictures:
             **self.bare(),
             p.session: session.store(),
             p.steps: highlights.steps(step, say, rehearsal=tried is not None),
-            p.notices: highlights.notices(
-                guards.assess(view.dialogue, self.arena.settings.country).notices, say
-            ),
+            p.notices: highlights.notices(guards.notices_of(view.notices), say),
             p.thread: self._thread(view.dialogue, show, reading),
             p.heard: highlights.heard(reading, say, hidden=not show.chips),
             p.plots: self.plots(view.dialogue, replies, felt) if show.plots else "",
