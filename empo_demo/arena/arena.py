@@ -39,6 +39,7 @@ from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import Round, Side
 from empo_demo.votes.record import record_of
+from empo_demo.votes.stats import Stats, count
 from empo_demo.votes.store import CastVote, Store, voter_id
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
     from empo_demo.empathy.sem import SEM
     from empo_demo.settings import Settings
-    from empo_demo.votes.stats import Stats
 
 log = logging.getLogger(__name__)
 UNANSWERABLE = "This round cannot be answered: {reason} Press Retry."
@@ -239,7 +239,7 @@ class Arena:
         verdict, comment = guards.check_verdict(verdict), guards.check_comment(comment)
         guards.check_ratings(ratings, "a")
         wanted = guards.check_round_id(round_id)
-        noticed = self._noticed_in(comment)
+        noticed = guards.noticed_in(comment, self.settings.country)
 
         def fill(round_: Round) -> CastVote:
             self._refuse_flagged(round_)
@@ -266,7 +266,9 @@ class Arena:
         round_ = self._own(token, round_id)
         chosen = round_.vote.chosen if round_.vote else "a"
         kept = dict(guards.check_ratings(ratings, chosen))
-        self.store.set_ratings(token, round_.id, kept, comment, **self._noticed_in(comment))
+        self.store.set_ratings(
+            token, round_.id, kept, comment, **guards.noticed_in(comment, self.settings.country)
+        )
 
     def go_on(self, voter: str, round_id: str) -> Dialogue:
         """The dialogue with the chosen reply, after the vote. It is the same at every call."""
@@ -289,8 +291,6 @@ class Arena:
 
     def stats(self) -> Stats:
         """Counts of rounds and votes, and of the votes that exports leave out, by reason."""
-        from empo_demo.votes.stats import count
-
         return count(self.store)
 
     def judge(self, text: str) -> guards.Judged:
@@ -372,16 +372,6 @@ class Arena:
         """Earlier versions opened rounds on crisis language; these are neither shown nor played."""
         if round_.crisis:
             raise guards.help_first(self.settings.country)
-
-    def _noticed_in(self, comment: str) -> dict[str, bool]:
-        """What in a comment keeps its round from being published, as in a text."""
-        if not comment:
-            return {}
-        from empo_demo.empathy import safety
-
-        found = safety.assess(comment, self.settings.country)
-        crisis = found.crisis or safety.crisis_in([comment])
-        return {"crisis": bool(crisis), "personal": bool(found.personal)}
 
     def _labels(self) -> dict[str, str]:
         return {contender.id: contender.label for contender in self.roster.contenders}

@@ -230,6 +230,15 @@ def assess(dialogue: Dialogue, country: str) -> Flags:
     return Flags.of([Judged(text, safety.assess(text, country)) for text in said])
 
 
+def noticed_in(comment: str, country: str) -> dict[str, bool]:
+    """What in a comment keeps its round from being published, as in a text."""
+    if not comment:
+        return {}
+    found = safety.assess(comment, country)
+    crisis = found.crisis or safety.crisis_in([comment])
+    return {"crisis": bool(crisis), "personal": bool(found.personal)}
+
+
 def notices_of(kinds: Sequence[str]) -> tuple[Notice, ...]:
     """Return the notices of these kinds: those of personal data in one, and that on English."""
     personal = [kind for kind in kinds if kind != ENGLISH]

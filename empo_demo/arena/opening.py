@@ -81,16 +81,28 @@ def compose(
     )
     # A text in crisis opens no round (`check_crisis`), and patterns alone do not overrule that.
     stored = Round(
-        id=secrets.token_hex(16), state="pending", created_at=now(),
-        dialogue=dialogue.messages(), seed=seed, decoding=asdict(roster.decoding),
-        system_prompt=roster.system_prompt, roster=roster.name, app_version=__version__,
-        reading=reading.stored() if reading else None, sem_error=sem_error,
+        id=secrets.token_hex(16),
+        state="pending",
+        created_at=now(),
+        dialogue=dialogue.messages(),
+        seed=seed,
+        decoding=asdict(roster.decoding),
+        system_prompt=roster.system_prompt,
+        roster=roster.name,
+        app_version=__version__,
+        reading=reading.stored() if reading else None,
+        sem_error=sem_error,
         exposure=settings.exposure,
-        show_chips=draw.show.chips, show_plots=draw.show.plots, crisis=False,
-        personal=flags.personal, identity=flags.identity, english=flags.english,
-        check_side=draw.check_side if reading else None, replies=_replies(draw, reading),
+        show_chips=draw.show.chips,
+        show_plots=draw.show.plots,
+        crisis=False,
+        personal=flags.personal,
+        identity=flags.identity,
+        english=flags.english,
+        check_side=draw.check_side if reading else None,
+        replies=_replies(draw, reading),
         notices=list(flags.notices),
-    )  # fmt: skip
+    )
     shown = reading if draw.show.chips else None
     return stored, OpenedRound(
         stored.id, dialogue, shown, guards.notices_of(flags.notices), draw.show
@@ -114,10 +126,12 @@ def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
     for side in SIDES:
         contender = draw.contenders[side]
         reply = Reply(
-            side=side, contender=contender.id_in_round(reading=reading is not None),
+            side=side,
+            contender=contender.id_in_round(reading=reading is not None),
             revision=contender.revision,
-            strategy=contender.strategy, seed=draw.seeds[side],
-        )  # fmt: skip
+            strategy=contender.strategy,
+            seed=draw.seeds[side],
+        )
         if side == draw.check_side and reading is not None:
             reply.contender = reply.strategy = checks.STRATEGY
             reply.revision = checks.draw(reading.emotions[0][0], draw.seed)

@@ -147,9 +147,17 @@ def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
     """Lay out the box and the buttons. Recorded replies have a list instead of a box."""
     with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
         box = gr.Textbox(
-            placeholder=_SAY("box"), label=_SAY("box"), show_label=False, container=False,
-            lines=1, max_lines=8, scale=8, elem_id="box", autofocus=False, interactive=True,
-        )  # fmt: skip
+            placeholder=_SAY("box"),
+            label=_SAY("box"),
+            show_label=False,
+            container=False,
+            lines=1,
+            max_lines=8,
+            scale=8,
+            elem_id="box",
+            autofocus=False,
+            interactive=True,
+        )
         send = gr.Button(_SAY("send"), variant="primary", scale=1, min_width=80, elem_id="send")
     with gr.Column(visible=recorded, elem_classes="recorded"):
         labels.add(gr.HTML(_recorded(_SAY)), _recorded)

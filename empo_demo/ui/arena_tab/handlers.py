@@ -8,31 +8,129 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from empo_demo.arena import guards
+from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import Frame
+from empo_demo.arena.rounds import OpenedRound
 from empo_demo.dialogue import Dialogue
-from empo_demo.errors import NotAllowed, NotFound
-from empo_demo.ui.arena_tab.arrivals import Arrivals
-from empo_demo.ui.arena_tab.pictures import Changes
-from empo_demo.ui.arena_tab.play import play
+from empo_demo.errors import ArenaError, NotAllowed, NotFound
+from empo_demo.ui.arena_tab.pictures import Changes, Pictures
 from empo_demo.ui.arena_tab.rehearsal import rehearsal
 from empo_demo.ui.arena_tab.share_card import share_card
 from empo_demo.ui.drawing import highlights
+from empo_demo.ui.drawing.parts import Labels, Parts
+from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.session import REFUSED, Session
-from empo_demo.ui.texts import texts_of
+from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 from empo_demo.ui.visitors import NOBODY, Visitor
-from empo_demo.votes.models import RATINGS
+from empo_demo.votes.models import RATINGS, SIDES
 from empo_demo.votes.verdicts import VERDICTS
 
+FEEL = 0.5
+"""Seconds between two readings of the replies while they stream."""
 
-class Handlers(Arrivals):
+
+class Handlers:
     """Bound to one arena and one page's components."""
+
+    def __init__(self, arena: Arena, parts: Parts, labels: Labels) -> None:
+        self.arena, self.parts, self.labels = arena, parts, labels
+        readings = Readings(arena, {} if arena.roster.recorded else rehearsal().feelings)
+        self._pictures = {
+            language: Pictures(arena, parts, texts_of(language), readings) for language in LANGUAGES
+        }
+        self.recorded_replies = arena.roster.recorded
+
+    def show(self, session: Session) -> Pictures:
+        """Return the pictures in the visitor's language."""
+        return self._pictures.get(session.language, self._pictures[LANGUAGES[0]])
+
+    # Before a round, after a reload, and in another language -------------------------------------
+
+    def restore(self, stored: Any, language: str = "") -> Changes:
+        """Show the visitor's round again after a reload, whatever its state.
+
+        `language` is the browser's. A language that the visitor chose here takes precedence.
+        """
+        p, session = self.parts, Session.read(stored)
+        if not session.voter:
+            session = replace(session, voter=self.arena.new_voter())
+        if session.language not in LANGUAGES:
+            session = replace(session, language=preferred(language))
+        changes = self._blank(session)
+        try:
+            if session.round:
+                view = self.arena.find(session.voter, session.round)
+                changes |= self.show(session).settled(session, view)
+        except guards.HelpFirst as error:
+            session = replace(session, round="")
+            changes |= self.show(session).help(error)
+        except ArenaError:
+            session = replace(session, round="")
+        if self.recorded_replies:
+            changes[p.pick] = self.list_recorded()
+        # The layout is in English, so an English visitor needs no other words.
+        if session.language != LANGUAGES[0] or not language:
+            for component, words in self.labels.changes(texts_of(session.language)).items():
+                changes[component] = {**words, **_update(changes.get(component))}
+        return {
+            **changes,
+            p.session: session.store(),
+            p.badge: self.badge(texts_of(session.language)),
+        }
+
+    def first(self) -> Changes:
+        """Return the first screen for the layout."""
+        session = Session()
+        return {k: v for k, v in self._blank(session).items() if k is not self.parts.session}
+
+    def switch(self, stored: Any) -> Changes:
+        """Show the page in the other language."""
+        session = Session.read(stored)
+        place = LANGUAGES.index(session.language) if session.language in LANGUAGES else 0
+        following = LANGUAGES[(place + 1) % len(LANGUAGES)]
+        return self.restore(replace(session, language=following).store())
+
+    def badge(self, say: Texts) -> str:
+        """Return the badge that says whether the models are ready."""
+        return highlights.badge(self.arena.models.status(), say)
+
+    def pair_note(self, say: Texts) -> str:
+        """Return what the loading does now, and which pair answers."""
+        return highlights.pair_note(self.arena.models.status(), say)
+
+    def new(self, stored: Any) -> Changes:
+        """Start again with an empty dialogue. A round that is being answered is stopped."""
+        p, old = self.parts, self._session(stored)
+        session = replace(old, round="", example="", draft=())
+        with suppress(ArenaError):  # the page must come anew whatever became of the old round
+            self.arena.stop(old.voter, old.round)
+        changes = self._blank(session)
+        changes[p.box] = {**_update(changes[p.box]), "value": ""}
+        return {**changes, p.session: session.store()}
+
+    def list_recorded(self) -> Any:
+        """List the recorded dialogues, each by the start of its last turn."""
+        try:
+            dialogues = self.arena.models.recorded_dialogues()
+        except ArenaError:
+            return gr.update()
+        names = [
+            f"{number}. {dialogue.turns[-1].content[:80]}"
+            for number, dialogue in enumerate(dialogues, start=1)
+        ]
+        return gr.update(choices=names)
+
+    # Consent ------------------------------------------------------------------------------------
 
     def agree(self, text: str, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         return self._decide(text, stored, self._text_of_consent(stored), visitor)
@@ -109,8 +207,9 @@ class Handlers(Arrivals):
     def _open(
         self, session: Session, text: str | guards.Judged, visitor: Visitor
     ) -> Iterator[Changes]:
-        try:
-            opened = self.arena.open_round(
+        return self._play(
+            session,
+            lambda: self.arena.open_round(
                 session.voter,
                 self._so_far(session),
                 text,
@@ -118,15 +217,7 @@ class Handlers(Arrivals):
                 address=visitor.address,
                 user=visitor.user,
                 example=session.example or None,
-            )
-        except Exception as error:
-            yield self.show(session).told(error)
-            return
-        yield from play(
-            self.arena,
-            self.show(session),
-            replace(session, round=opened.round_id, draft=()),
-            opened,
+            ),
         )
 
     def recorded(
@@ -150,14 +241,37 @@ class Handlers(Arrivals):
     def retry(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """Open the round again with new replies."""
         session = self._session(stored)
-        try:
-            opened = self.arena.retry(session.voter, session.round, address=visitor.address)
-        except Exception as error:
-            yield self.show(session).told(error)
-            return
-        yield from play(
-            self.arena, self.show(session), replace(session, round=opened.round_id), opened
+        return self._play(
+            session,
+            lambda: self.arena.retry(session.voter, session.round, address=visitor.address),
         )
+
+    def _play(self, session: Session, begin: Callable[[], OpenedRound]) -> Iterator[Changes]:
+        """Show both replies as they are written. The first words do not wait for the plots."""
+        p, show = self.parts, self.show(session)
+        try:
+            opened = begin()
+        except Exception as error:
+            yield show.told(error)
+            return
+        session = replace(session, round=opened.round_id, draft=())
+        yield show.opening(session, opened)
+        frame, felt_at = Frame(dict.fromkeys(SIDES, "")), 0.0
+        try:
+            with closing(self.arena.stream(session.voter, opened.round_id)) as stream:
+                for frame in stream:
+                    yield show.frame(frame)
+                    if opened.show.plots and time.monotonic() - felt_at >= FEEL:
+                        felt, felt_at = show.readings.feel(frame.texts), time.monotonic()
+                        yield {p.plots: show.plots(opened.dialogue, frame.texts, felt)}
+            yield show.settled(session, self.arena.find(session.voter, opened.round_id))
+        except Exception as error:
+            yield {
+                **show.frame(frame, broken=True),
+                **show.told(error),
+                p.retry: gr.update(visible=True),
+                p.stop: gr.update(visible=False),
+            }
 
     def stopping(self, stored: Any) -> Changes:
         """Say that the round is being stopped.
@@ -205,9 +319,12 @@ class Handlers(Arrivals):
         try:
             view = self.arena.find(session.voter, session.round)
             markup = share_card(
-                view, self.arena.roster, self.arena.settings.country, texts_of(session.language),
+                view,
+                self.arena.roster,
+                self.arena.settings.country,
+                texts_of(session.language),
                 repeatable=self.arena.models.repeatable,
-            )  # fmt: skip
+            )
         except Exception as error:
             return self.show(session).told(error)
         return {self.parts.card: markup}
@@ -220,7 +337,27 @@ class Handlers(Arrivals):
             return session.dialogue
         return self.arena.go_on(session.voter, session.round)
 
+    def _blank(self, session: Session) -> Changes:
+        """Return the page before a round, with the recorded round unless a dialogue has begun."""
+        show = self.show(session)
+        changes = show.blank(session)
+        if not (session.draft or self.recorded_replies):
+            tried = rehearsal()
+            changes |= show.settled(session, tried.view, tried)
+        return changes
+
+    def _session(self, stored: Any) -> Session:
+        session = Session.read(stored)
+        return session if session.voter else replace(session, voter=self.arena.new_voter())
+
 
 def _mark(text: str) -> str:
     """Return a hash that identifies a text without storing it."""
     return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()
+
+
+def _update(change: Any) -> dict[str, Any]:
+    """Return a change as the properties that it sets."""
+    if change is None:
+        return {}
+    return change if isinstance(change, dict) else {"value": change}

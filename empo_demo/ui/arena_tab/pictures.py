@@ -12,9 +12,11 @@ import gradio as gr
 
 from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
+from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import Exposure, OpenedRound, Receipt, RoundView
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling
+from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError
 from empo_demo.ui.arena_tab.rehearsal import Rehearsal
 from empo_demo.ui.drawing import highlights, panes, plots
@@ -93,29 +95,25 @@ class Pictures:
             return self.say("reading")
         return self.say.count("ahead", ahead)
 
-    def frame(
-        self,
-        texts: Mapping[Side, str],
-        notes: Mapping[Side, str],
-        dropped: int = 0,
-    ) -> Changes:
-        """Show the replies so far. `dropped` exchanges were too long for the models."""
+    def frame(self, frame: Frame, *, broken: bool = False) -> Changes:
+        """Show the replies so far; of a `broken` stream nothing more comes."""
         p = self.parts
         places = {"a": p.pane_a, "b": p.pane_b}
-        live = any(side not in notes for side in SIDES)
+        notes = {side: self._note(end) for side, end in frame.ends.items()}
+        open_sides = () if broken else [side for side in SIDES if side not in notes]
+        writing = self.say("writing") if open_sides else ""
         changes: Changes = {
-            p.message: highlights.message(
-                f"{self.say('writing') if live else ''} {self.say.dropped(dropped)}".strip()
-            ),
+            p.message: highlights.message(f"{writing} {self.say.dropped(frame.dropped)}".strip()),
             p.steps: highlights.steps("write", self.say),
         }
-        changes |= {
-            places[side]: panes.pane(
-                side, texts[side], notes.get(side, ""), self.say, live=side not in notes
+        for side in SIDES:
+            changes[places[side]] = panes.pane(
+                side, frame.texts[side], notes.get(side, ""), self.say, live=side in open_sides
             )
-            for side in SIDES
-        }
         return changes
+
+    def _note(self, end: Finished | Failed) -> str:
+        return self.say.own(end.error) if isinstance(end, Failed) else self.reason(end.reason)
 
     def settled(self, session: Session, view: RoundView, tried: Rehearsal | None = None) -> Changes:
         """Show a round that is not streaming."""
@@ -185,11 +183,14 @@ class Pictures:
                 who = panes.who(getattr(voted.reveal, side), self.say)
                 told = panes.Told(who, other.text, levels.get(side))
             changes[place] = panes.pane(
-                side, reply.text, self.say.own(reply.error or "") or self.reason(reply.reason),
+                side,
+                reply.text,
+                self.say.own(reply.error or "") or self.reason(reply.reason),
                 self.say,
-                chosen=bool(voted and side == voted.reveal.chosen), feeling=felt.get(side),
+                chosen=bool(voted and side == voted.reveal.chosen),
+                feeling=felt.get(side),
                 told=told,
-            )  # fmt: skip
+            )
         return changes
 
     def reason(self, reason: str | None) -> str:
@@ -198,10 +199,14 @@ class Pictures:
 
     def _reveal(self, session: Session, voted: Receipt, tried: Rehearsal | None) -> str:
         return panes.reveal(
-            voted, self.say, recorded=self.recorded, rehearsal=tried is not None,
-            kept=bool(session.consent), agreed=session.agreed is not None,
+            voted,
+            self.say,
+            recorded=self.recorded,
+            rehearsal=tried is not None,
+            kept=bool(session.consent),
+            agreed=session.agreed is not None,
             others=None if tried else self._others(voted),
-        )  # fmt: skip
+        )
 
     def _others(self, voted: Receipt) -> PairVotes | None:
         """Count how others voted on these two models; None below `ENOUGH` votes."""

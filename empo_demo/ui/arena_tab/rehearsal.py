@@ -81,11 +81,16 @@ def rehearsal(path: Path = REHEARSAL) -> Rehearsal:
     stored = json.loads(path.read_text(encoding="utf8"))
     sides = {
         side: SideReveal(
-            **stored["contenders"][side], strategy="plain", guidance=None, guidance_absent=False,
-            thought=None, tokens=None, milliseconds=None,
+            **stored["contenders"][side],
+            strategy="plain",
+            guidance=None,
+            guidance_absent=False,
+            thought=None,
+            tokens=None,
+            milliseconds=None,
         )
         for side in SIDES
-    }  # fmt: skip
+    }
     levels = [
         Epitome.from_rows([one[name]["probabilities"] for name in ("er", "ex", "ip")])
         for one in stored["levels"]

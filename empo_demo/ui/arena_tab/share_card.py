@@ -80,10 +80,12 @@ def svg(view: RoundView, say: Texts) -> str:
     said = _wrap(view.dialogue.turns[-1].content, _WIDTH - 2 * _PAD)
     replies = {side: _wrap(view.replies[side].text, wide - 44) for side in SIDES}
     names = {
-        side: _wrap(f"{side.upper()} · {panes.who(getattr(view.receipt.reveal, side), say)}",
-                    (wide - 44) / _BOLD)
+        side: _wrap(
+            f"{side.upper()} · {panes.who(getattr(view.receipt.reveal, side), say)}",
+            (wide - 44) / _BOLD,
+        )
         for side in SIDES
-    }  # fmt: skip
+    }
     first = 84 + _LINE * (max(map(len, names.values())) - 1)
     top = 120 + _LINE * len(said)
     tall = first + 12 + _LINE * max(map(len, replies.values()))

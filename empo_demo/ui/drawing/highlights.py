@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SIGNS = {
-    "joy": "☀", "trust": "⚘", "fear": "≋", "surprise": "✧",
-    "sadness": "☂", "disgust": "⊘", "anger": "⚡", "anticipation": "➹",
-}  # fmt: skip
+    "joy": "☀",
+    "trust": "⚘",
+    "fear": "≋",
+    "surprise": "✧",
+    "sadness": "☂",
+    "disgust": "⊘",
+    "anger": "⚡",
+    "anticipation": "➹",
+}
 STEPS = ("read", "write", "vote")
 ENGLISH = texts_of("en")
 GENERAL = ENGLISH("general")

@@ -159,9 +159,14 @@ def _who(side: SideReveal, say: Texts) -> str:
 def _others(others: PairVotes, receipt: Receipt, say: Texts) -> str:
     names: Mapping[str, str] = {s: who(getattr(receipt.reveal, s), say) for s in SIDES}
     return say(
-        "reveal.others", n=others.votes, one=others.one, two=others.other, rest=others.neither,
-        one_name=names["a"], two_name=names["b"],
-    )  # fmt: skip
+        "reveal.others",
+        n=others.votes,
+        one=others.one,
+        two=others.other,
+        rest=others.neither,
+        one_name=names["a"],
+        two_name=names["b"],
+    )
 
 
 def _figures(side: SideReveal, say: Texts) -> str:

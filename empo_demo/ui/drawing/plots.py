@@ -187,9 +187,14 @@ def _legend(data: Series, say: Texts) -> str:
     entries += [(m, f"side-{s}", s.upper()) for m, s in (("■", "a"), ("▲", "b")) if s in data.sides]
     if data.sides:
         entries.append(("▬", "people", say("valence.people")))
-    return '<p class="legend" aria-hidden="true">' + "".join(
-        f'<span class="{kind}"><i>{mark}</i> {escape(name)}</span>' for mark, kind, name in entries
-    ) + "</p>"  # fmt: skip
+    return (
+        '<p class="legend" aria-hidden="true">'
+        + "".join(
+            f'<span class="{kind}"><i>{mark}</i> {escape(name)}</span>'
+            for mark, kind, name in entries
+        )
+        + "</p>"
+    )
 
 
 def _diversity(data: Series, say: Texts) -> str:

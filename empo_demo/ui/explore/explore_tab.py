@@ -96,15 +96,33 @@ def _form(arena: Arena, labels: Labels) -> Form:
         tokens = slider("tokens", 1, MOST_TOKENS, most, step=1)
     labels.add(fold, "explore.decoding", "label")
     text = gr.Textbox(
-        placeholder=_SAY("box"), label=_SAY("box"), value=examples()[2].text, show_label=False,
-        container=False, lines=1, max_lines=6, scale=8, elem_id="x-text",
-        interactive=True, render=False,
-    )  # fmt: skip
+        placeholder=_SAY("box"),
+        label=_SAY("box"),
+        value=examples()[2].text,
+        show_label=False,
+        container=False,
+        lines=1,
+        max_lines=6,
+        scale=8,
+        elem_id="x-text",
+        interactive=True,
+        render=False,
+    )
     before = gr.State([], time_to_live=STATE_SECONDS)
     return Form(
-        before, text, left, right, dial_left, dial_right, seed, seed_right, temperature,
-        top_p, penalty, tokens,
-    )  # fmt: skip
+        before,
+        text,
+        left,
+        right,
+        dial_left,
+        dial_right,
+        seed,
+        seed_right,
+        temperature,
+        top_p,
+        penalty,
+        tokens,
+    )
 
 
 def _buttons(text: gr.Textbox, labels: Labels) -> tuple[gr.Button, gr.Button, gr.Button]:
@@ -165,13 +183,17 @@ def _wire(
     events = [
         gr.on([run.click, form.text.submit], play, knobs, outputs, **options),
         gr.on(
-            [form.dial_left.release, form.dial_right.release], play, knobs, outputs,
-            trigger_mode="always_last", **options,
+            [form.dial_left.release, form.dial_right.release],
+            play,
+            knobs,
+            outputs,
+            trigger_mode="always_last",
+            **options,
         ),
         steps.click(row, knobs, outputs, trigger_mode="once", **options),
         tab.select(first, [seen, *knobs], [seen, *outputs], **options),
         opened.click(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
-    ]  # fmt: skip
+    ]
     stop.click(None, None, None, cancels=events, queue=False, api_visibility="private")
     loaded = page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **_PRIVATE)
     loaded.then(None, None, None, js=PLAY_LINK, api_visibility="private")

@@ -180,19 +180,37 @@ class Explorer:
             raise InvalidInput("The form holds something that cannot be used.") from None
 
     def _read(
-        self, before: Any, text: Any, left: Any, right: Any, dial_left: Any, dial_right: Any,
-        seed: Any, seed_right: Any, temperature: Any, top_p: Any, penalty: Any, tokens: Any,
-    ) -> Comparison:  # fmt: skip
+        self,
+        before: Any,
+        text: Any,
+        left: Any,
+        right: Any,
+        dial_left: Any,
+        dial_right: Any,
+        seed: Any,
+        seed_right: Any,
+        temperature: Any,
+        top_p: Any,
+        penalty: Any,
+        tokens: Any,
+    ) -> Comparison:
         said = Dialogue.from_messages(before or [])
         return Comparison(
-            said.plus("user", clean_text(text, limit=MAX_TEXT)), str(left), str(right),
-            int(seed or 0), float(dial_left), float(dial_right),
+            said.plus("user", clean_text(text, limit=MAX_TEXT)),
+            str(left),
+            str(right),
+            int(seed or 0),
+            float(dial_left),
+            float(dial_right),
             replace(
-                self.arena.roster.decoding, temperature=float(temperature), top_p=float(top_p),
-                repetition_penalty=float(penalty), max_new_tokens=int(tokens),
+                self.arena.roster.decoding,
+                temperature=float(temperature),
+                top_p=float(top_p),
+                repetition_penalty=float(penalty),
+                max_new_tokens=int(tokens),
             ),
             None if seed_right is None else int(seed_right),
-        )  # fmt: skip
+        )
 
     def _panes(self, titles: Mapping[str, Shown], frame: Frame, say: Texts) -> Changes:
         """Both panes; once both have ended, the words that only one of them uses are marked."""
@@ -207,9 +225,13 @@ class Explorer:
             elif told.guidance_absent:
                 note += " · " + say("explore.unguided")
             changes[component] = pane(
-                side, _text(frame, side, say), note, say,
-                live=side not in frame.ends, told=Told(name, other) if done else None,
-            )  # fmt: skip
+                side,
+                _text(frame, side, say),
+                note,
+                say,
+                live=side not in frame.ends,
+                told=Told(name, other) if done else None,
+            )
         return changes
 
     def _link(self, comparison: Comparison, texts: Mapping[Side, str], say: Texts) -> str:

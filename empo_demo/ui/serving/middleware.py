@@ -43,9 +43,26 @@ HEADERS = (
 )
 API = "/gradio_api/"
 USED = frozenset(
-    {"api", "app_id", "call", "cancel", "config", "file", "heartbeat", "info", "login_check",
-     "openapi.json", "queue", "reset", "run", "startup-events", "theme.css", "token", "user"}
-)  # fmt: skip
+    {
+        "api",
+        "app_id",
+        "call",
+        "cancel",
+        "config",
+        "file",
+        "heartbeat",
+        "info",
+        "login_check",
+        "openapi.json",
+        "queue",
+        "reset",
+        "run",
+        "startup-events",
+        "theme.css",
+        "token",
+        "user",
+    }
+)
 """What the page and its clients ask of Gradio under `API`. The rest is refused: uploads, the
 conversion of videos, and links that write the state of a session to the disk."""
 LOCAL = ("localhost", "127.0.0.1", "::1")

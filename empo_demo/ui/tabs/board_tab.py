@@ -64,11 +64,14 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
     detail = "".join(
         f"<h4>{escape(say(f'board.{name}'))}</h4>{tables.of_rows(rows, say)}"
         for name, rows in (
-            ("figures", found.table()), ("matrix", found.matrix_table()),
-            ("ratings", found.sliders_table()), ("arms", found.arms), ("lineage", found.lineage),
+            ("figures", found.table()),
+            ("matrix", found.matrix_table()),
+            ("ratings", found.sliders_table()),
+            ("arms", found.arms),
+            ("lineage", found.lineage),
         )
         if rows
-    )  # fmt: skip
+    )
     said = "".join(f"<li>{escape(say.own(line))}</li>" for line in found.sentences)
     return (
         f'<h2 class="sr">{escape(say("tab.board"))}</h2>'

@@ -58,10 +58,13 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -
             said = gr.HTML()
     labels.add(form, _formats, "choices")
     for component, key, on in (
-        (form, "data.format", "label"), (show, "data.show", "value"), (sure, "data.sure", "label"),
-        (erase, "data.delete", "value"), (make, "data.prepare", "value"),
+        (form, "data.format", "label"),
+        (show, "data.show", "value"),
+        (sure, "data.sure", "label"),
+        (erase, "data.delete", "value"),
+        (make, "data.prepare", "value"),
         (file, "data.download", "value"),
-    ):  # fmt: skip
+    ):
         labels.add(component, key, on)
 
     def withdrawn(stored: Any, event: gr.EventData) -> dict[Any, Any]:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 BASE, ALIGNED = "base", "aligned"
 CLOSER = {
-    "bertscore_minilm.f1": 1, "emotion.overlap": 1, "vad.v": -1,
-    "diff-epitome.er": -1, "diff-epitome.ip": -1, "diff-epitome.ex": -1,
-}  # fmt: skip
+    "bertscore_minilm.f1": 1,
+    "emotion.overlap": 1,
+    "vad.v": -1,
+    "diff-epitome.er": -1,
+    "diff-epitome.ip": -1,
+    "diff-epitome.ex": -1,
+}
 """Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
 CHANGED = ("length", "distinct-1", "nidf_own_counts")
 DRAWN = (*CHANGED, *CLOSER)

@@ -42,8 +42,9 @@ def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Lab
 
     tab.select(draw, [session], [said], **_PRIVATE)
     made = Recent(partial(_data, settings))
-    fold.expand(lambda: _everything(made, everything, plots), None, [everything, *plots],
-                **_PRIVATE)  # fmt: skip
+    fold.expand(
+        lambda: _everything(made, everything, plots), None, [everything, *plots], **_PRIVATE
+    )
 
 
 def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
