@@ -146,7 +146,7 @@ def test_a_link_says_when_the_models_have_changed_since(
 def test_a_link_counts_as_a_click_against_the_address(
     explorer: Explorer, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explorer.arena.store.admission, "limit", RateLimit(explores_per_address=3))
+    monkeypatch.setattr(explorer.arena.store.limits, "rate", RateLimit(explores_per_address=3))
     values = values_of(explorer, compared())
     list(explorer.play(values, SAY, "192.0.2.1"))
     linked = shared_link.Linked(compared())
