@@ -339,7 +339,7 @@ def test_deleted_votes_leave_the_private_backup_as_soon_as_it_can_be_reached(
     backup, voter = Backup(arena.store, "anna/backup"), arena.new_voter()
     cast(arena, voter)
     cast(arena, arena.new_voter(), "It rained all day.")
-    cast(arena, arena.new_voter(), "Nobody may keep this.", agreed=False)
+    cast(arena, arena.new_voter(), "I lost my umbrella on the bus.", agreed=False)
     assert backup.write() == 2 and hub.repositories["dataset/anna/backup"].private
     assert TEXT.encode() in readable(hub, "anna/backup")
     arena.delete_my_data(voter)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 WEIGHTS = ASSETS / "safety" / "crisis.safetensors"
 BUCKETS = 1 << 16
 """Pieces of words share this many weights, by their hash."""
+LEAST = 6.0
+"""The length that short texts are divided by: the few pieces of "I see." say little."""
 CHUNK = 240
 """The most characters that are read at once: the training sentences are no longer."""
 CLEARLY = 2.0
@@ -110,7 +112,7 @@ def chunks(text: str) -> list[str]:
 
 
 def pieces(text: str) -> dict[int, float]:
-    """The buckets of words, of two or three words in a row, and of 3 to 5 letters; of length 1."""
+    """Buckets of words, two or three words in a row, and 3 to 5 letters; of length 1 at most."""
     words = re.findall(r"\w+", prepare(text).replace("\n", " "))
     counts: dict[int, float] = {}
 
@@ -129,7 +131,7 @@ def pieces(text: str) -> dict[int, float]:
     for one, middle, other in zip(words, words[1:], words[2:], strict=False):
         add(f"s{one} {other}", 0.5)
         add(f"t{one} {middle} {other}", 0.5)
-    length = sum(x * x for x in counts.values()) ** 0.5 or 1.0
+    length = max(LEAST, sum(x * x for x in counts.values()) ** 0.5)
     return {at: x / length for at, x in counts.items()}
 
 

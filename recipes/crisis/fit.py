@@ -35,8 +35,11 @@ LEARNT = {"empathetic_dialogues.train": 4000, "goemotions.train": 1500, "general
 """How many ordinary texts of each data set are learnt from."""
 LATER = 1500
 """How many later turns of people in EmpatheticDialogues are learnt from: fragments, often."""
+SHORT, SHORTEST = 4000, 40
+"""How many texts of GoEmotions of at most so many characters are learnt from besides: a short text
+has few pieces, and each weighs much. A fifth of them set the threshold instead."""
 LEFT_OUT = 3000
-"""How many more first turns of EmpatheticDialogues set the threshold."""
+"""How many more first turns of EmpatheticDialogues set the threshold, with short texts."""
 ORDINARY_FLAGGED = 0.01
 PENALTY = 3.0
 """The variance of the prior on each weight."""
@@ -143,7 +146,8 @@ def _ordinary(data: Path) -> tuple[list[Sentence], list[Sentence]]:
     """Ordinary texts to learn from, in which no pattern finds a crisis; and first turns that set
     the threshold, whatever the patterns find in them."""
     patterns = load_patterns("crisis", "idioms")
-    learnt, left_out = [], []
+    learnt: list[Sentence] = []
+    left_out: list[Sentence] = []
     for name, count in LEARNT.items():
         with gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf8") as file:
             rows = [json.loads(line) for line in file]
@@ -151,11 +155,16 @@ def _ordinary(data: Path) -> tuple[list[Sentence], list[Sentence]]:
         texts = [_turn(row) for row in rows]
         calm = (text for text in texts[:count] if not patterns.sections_in(text))
         learnt += [Sentence(text, False, "ordinary") for text in calm]
+        if name.startswith("goemotions"):
+            rest = [text for text in texts[count:] if len(text) <= SHORTEST][:SHORT]
+            left_out += [Sentence(text, False, "ordinary") for text in rest[: SHORT // 5]]
+            calm = (text for text in rest[SHORT // 5 :] if not patterns.sections_in(text))
+            learnt += [Sentence(text, False, "ordinary") for text in calm]
         if name.startswith("empathetic"):
             later = (_turn(row, 2) for row in rows[:LATER] if len(row["utterances"]) > 2)
             learnt += [Sentence(text, False, "ordinary") for text in later]
             more = texts[count : count + LEFT_OUT]
-            left_out = [Sentence(text, False, "ordinary") for text in more]
+            left_out += [Sentence(text, False, "ordinary") for text in more]
     return learnt, left_out
 
 

@@ -77,6 +77,14 @@ def test_no_text_makes_the_check_fail(
     assert "the patterns decide" not in caplog.text
 
 
+@pytest.mark.parametrize("with_sem", [True, False])
+def test_a_short_ordinary_text_gets_no_card(sem: EmbeddedSEM, with_sem: bool) -> None:
+    said = ["I see.", "I am sorry.", "Same here", "My own words.", "Try it again.", "Be brief."]
+    said += ["hi", "ok", "What do you think?", "Yes, twice.", "It rained."]
+    flagged = [text for text in said if crisis_in([text], sem if with_sem else None)]
+    assert flagged == []
+
+
 @pytest.mark.parametrize("fault", ["classifier", "sem", "file"])
 def test_an_error_means_that_the_patterns_decide(
     monkeypatch: pytest.MonkeyPatch, sem: EmbeddedSEM, caplog: Any, tmp_path: Any, fault: str
