@@ -74,11 +74,16 @@ class Replies:
     def __init__(self, screen: Callable[[str], str | None] = lambda text: None) -> None:
         self.outcomes: dict[Side, Outcome] = {side: Outcome() for side in SIDES}
         self._screen = screen
+        self._begun = False
+        self.withheld = False
+        """Whether a side was withheld."""
 
     @property
     def begun(self) -> bool:
         """Whether each side has words or has ended, so that neither is seen before the other."""
-        return all(outcome.text or outcome.done for outcome in self.outcomes.values())
+        if not self._begun:
+            self._begun = all(one.text or one.done for one in self.outcomes.values())
+        return self._begun
 
     @property
     def worded(self) -> bool:
@@ -88,12 +93,7 @@ class Replies:
     @property
     def done(self) -> bool:
         """Whether both sides have ended."""
-        return all(outcome.done for outcome in self.outcomes.values())
-
-    @property
-    def withheld(self) -> bool:
-        """Whether a side was withheld."""
-        return any(outcome.error == WITHHELD for outcome in self.outcomes.values())
+        return self.outcomes["a"].done and self.outcomes["b"].done
 
     @property
     def dropped(self) -> int:
@@ -111,7 +111,7 @@ class Replies:
             if self._screen(text) is None:
                 outcome.text = text
             else:
-                outcome.text = ""
+                outcome.text, self.withheld = "", True
                 event = Failed(event.side, WITHHELD)
         if isinstance(event, Delta):
             outcome.tokens += 1
