@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from empo_demo.empathy.words import spans
 from empo_demo.fields import Name, Number, Place, Signed, Text, checked
+from empo_demo.metrics.valence import load_lexicon, text_valence
 
 VISIBLE = 0.02
 """A word that moves the valence by less than this is not shown."""
@@ -78,7 +79,6 @@ KEYS = ("valence", "valence_spread", "arousal", "valence_source", "valence_words
 
 def lexicon_feeling(text: str) -> Feeling:
     """The feeling of `text` by VADER's rules. A word's push is the change without that word."""
-    from empo_demo.metrics.valence import load_lexicon, text_valence
 
     lexicon = load_lexicon()
     whole = text_valence(text, lexicon)

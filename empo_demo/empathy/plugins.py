@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.guarded_sem import GuardedSEM, reason_of
+from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import SEMFailure, SettingsError
 from empo_demo.settings import Settings, load_settings
 
@@ -36,8 +37,6 @@ def names() -> list[str]:
 def load_sem(settings: Settings) -> SEM:
     """The SEM that `EMPO_SEM` names."""
     if settings.sem == "embedded":
-        from empo_demo.empathy.sem import EmbeddedSEM
-
         # Our own SEM needs no guard.
         return EmbeddedSEM()
     return load_plugin(settings.sem)
@@ -77,7 +76,6 @@ def load_plugin(chosen: Settings | str) -> SEM:
 
 def embedded(settings: Settings, argument: str) -> SEM:
     """The SEM in `assets/sem`, or in the folder `argument`, as `recipes.sem` makes one."""
-    from empo_demo.empathy.sem import EmbeddedSEM
 
     return EmbeddedSEM(Path(argument) if argument else None)
 

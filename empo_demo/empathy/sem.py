@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_check
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.causes import by_word, choose, per_token
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.epitome import Epitome
 from empo_demo.empathy.feeling import MOST_LEFT_OUT, Feeling, Push, lexicon_feeling
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.empathy.words import spans, tells
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from empo_demo.empathy.encoder import Text
-    from empo_demo.empathy.epitome import Epitome
 
 BATCH = 64
 STATE_LAYERS = (3, 6)
@@ -221,7 +221,6 @@ class EmbeddedSEM:
 
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
         """The levels of each (context, response)."""
-        from empo_demo.empathy.epitome import Epitome
 
         found: list[Epitome | None] = [None] * len(pairs)
         inputs = [self.texts.pair(context, response) for context, response in pairs]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from empo_demo.metrics.nidf import read_counts, write_counts
 from empo_demo.terminal import AsJson, ForceAdapter, group, named_output
 
 evaluate_app = group()
@@ -65,8 +66,6 @@ def word_counts(
 ) -> None:
     """Count in how many utterances each token occurs: the corpus of NIDF."""
     from collections import Counter
-
-    from empo_demo.metrics.nidf import read_counts, write_counts
 
     counts: Counter[str] = Counter()
     for path in data:

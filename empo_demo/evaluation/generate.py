@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.contenders import strategies
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message
+from empo_demo.empathy.plugins import load_sem
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.answers import AnswerFile, batches, ends, seed_of
@@ -47,7 +49,6 @@ class Generator:
 
     def _prompts(self, items: Sequence[Item]) -> dict[str, tuple[Message, ...]]:
         """The messages of each item; for a two-step strategy those of its second step."""
-        from empo_demo.contenders import strategies
 
         readings = self._readings(items)
         prepared = {
@@ -159,7 +160,6 @@ def fill(generator: Generator, missing: Sequence[Item], output: Path, batch: int
 def _sem_for(contender: Contender, settings: Settings) -> SEM | None:
     if not contender.guided:
         return None
-    from empo_demo.empathy.plugins import load_sem
 
     return load_sem(settings)
 

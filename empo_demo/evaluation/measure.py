@@ -14,6 +14,7 @@ from empo_demo.evaluation.metric import Line, Metric, Part, VoteScore
 from empo_demo.evaluation.series import Series, absolute, columns, deviation, mean, means, paired
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import diff_epitome, disclosure, diversity, emotion_overlap
+from empo_demo.metrics.bertscore import bertscore
 from empo_demo.metrics.nidf import nidf
 from empo_demo.metrics.tokens import words
 from empo_demo.metrics.valence import difference, text_vad
@@ -103,7 +104,6 @@ def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
 
 def measure_bertscore(predictions: Predictions, tools: Tools) -> Part:
     """Precision, recall and F1 against the human's reply; an empty reply scores 0."""
-    from empo_demo.metrics.bertscore import bertscore
 
     scores = bertscore(predictions.responses, predictions.references, tools.encoder)
     f1: Series = [score.f1 for score in scores]

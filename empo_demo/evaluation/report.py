@@ -101,7 +101,9 @@ def run(
         data = replace(data, retention=read_retention(retention))
     with console.status("Measuring the votes…"):
         data = with_votes(data, settings)
-    text = json.dumps(asdict(data), ensure_ascii=False, allow_nan=False) if as_json else page(data)
+    text = json.dumps(asdict(data), ensure_ascii=False, allow_nan=False)
+    if not as_json:
+        text = page(data, own=bool(predictions))
     _write(output, text)
     console.print(f"Written to {output}.", highlight=False)
 
@@ -124,9 +126,10 @@ def read_studies(path: Path = STUDIES) -> list[dict[str, Any]]:
     return list(found)
 
 
-def page(data: ResultsData, studies: Sequence[dict[str, Any]] = ()) -> str:
-    """The whole page as Markdown."""
-    return "\n".join((*_evaluation(data), *(line for one in studies for line in _study(one))))
+def page(data: ResultsData, studies: Sequence[dict[str, Any]] = (), *, own: bool = False) -> str:
+    """The whole page as Markdown; `own` if the predictions are somebody's own."""
+    tables = _evaluation(data, _OWN if own else _SHIPPED)
+    return "\n".join((*tables, *(line for one in studies for line in _study(one))))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -143,17 +146,25 @@ def _cell(text: str) -> str:
     return text.replace("|", "&#124;").replace("<", "&lt;")
 
 
-def _evaluation(data: ResultsData) -> Iterator[str]:
-    yield "# Measurements"
-    yield ""
-    yield "Written by `python -m empo_demo report` from `results.json` and"
-    yield "`studies.json`; do not edit it by hand. In brackets: 95 % intervals."
-    yield ""
-    yield "## The embedded models"
-    yield ""
-    yield "EmpatheticDialogues' validation split, of which no text is in any training; made on"
-    yield f"{data.made} by `python -m recipes.studies shipped --data DATA --work WORK`."
-    yield "No dialogue had to be shortened: the longest prompt takes 300 of 1,024 tokens."
+_SHIPPED = """# Measurements
+
+Written by `python -m empo_demo report` from `results.json` and
+`studies.json`; do not edit it by hand. In brackets: 95 % intervals.
+
+## The embedded models
+
+EmpatheticDialogues' validation split, of which no text is in any training; made on
+{made} by `python -m recipes.studies shipped --data DATA --work WORK`.
+No dialogue had to be shortened: the longest prompt takes 300 of 1,024 tokens.
+"""
+_OWN = """# Measurements
+
+Measured on {made} by `python -m empo_demo report`. In brackets: 95 % intervals.
+"""
+
+
+def _evaluation(data: ResultsData, opening: str) -> Iterator[str]:
+    yield from opening.format(made=data.made).splitlines()
     yield ""
     yield from table(("", *data.systems), paper_table(data))
     yield ""

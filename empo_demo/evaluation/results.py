@@ -19,6 +19,7 @@ from empo_demo.evaluation.metric_agreement import agreements, judged_scores, tex
 from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
 from empo_demo.evaluation.series import Series
 from empo_demo.evaluation.tools import Tools
+from empo_demo.evaluation.vote_pairs import read_vote_pairs
 from empo_demo.files import parse_json
 from empo_demo.settings import ASSETS, Settings
 
@@ -161,7 +162,6 @@ def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
 
 def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) -> ResultsData:
     """`data` with the agreement of each metric with the votes in this installation's database."""
-    from empo_demo.evaluation.vote_pairs import read_vote_pairs
 
     try:
         pairs, left_out = read_vote_pairs(settings)

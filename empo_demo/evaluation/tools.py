@@ -12,8 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from empo_demo.dialogue import Turn
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.plugins import load_sem
 from empo_demo.errors import EngineError, SettingsError
-from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
+from empo_demo.metrics import bertscore
+from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL, wrap
 from empo_demo.metrics.valence import Lexicon, load_lexicon
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS, Settings
@@ -73,7 +77,6 @@ class Tools:
 
     @cached_property
     def sem(self) -> Any:
-        from empo_demo.empathy.plugins import load_sem
 
         return load_sem(self.settings)
 
@@ -105,8 +108,6 @@ class Tools:
         return [self._emotions.get(text) for text in texts]
 
     def _read(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
-        from empo_demo.dialogue import Turn
-        from empo_demo.empathy.emotions import EMOTIONS
 
         if hasattr(self.sem, "emotions"):
             rows = self.sem.emotions([[text] for text in texts])
@@ -117,7 +118,6 @@ class Tools:
     @cached_property
     def encoder(self) -> Encoder:
         """`auto`: roberta-large, layer 17, if it can be loaded, else the SEM's own encoder."""
-        from empo_demo.metrics import bertscore
 
         if self.encoder_name != "auto":
             return _named_encoder(self.encoder_name)
@@ -132,7 +132,6 @@ class Tools:
         from transformers import PreTrainedTokenizerFast
 
         from empo_demo.empathy.encoder import load
-        from empo_demo.metrics.bertscore import wrap
 
         net, texts, _ = load(ASSETS / "sem")
         # The SEM adds [CLS] and [SEP] itself. BERTScore expects a tokenizer that adds them.
@@ -163,7 +162,6 @@ def _levels(judged: Any) -> Levels:
 
 def _named_encoder(name: str) -> Encoder:
     """NAME or NAME:LAYER; NAME is a folder or a Hub id."""
-    from empo_demo.metrics import bertscore
 
     model, _, layer = name.rpartition(":")
     if not model or not layer.isdigit():

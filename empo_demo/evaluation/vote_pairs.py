@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from empo_demo.evaluation.metric_agreement import ORDER, VotePair
 from empo_demo.settings import Settings
-
-if TYPE_CHECKING:
-    from empo_demo.votes.models import Round
+from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.reasons import reason_left_out
+from empo_demo.votes.store import Store
 
 
 def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]:
@@ -23,9 +22,6 @@ def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]
     """
     from sqlalchemy import select
     from sqlalchemy.engine import make_url
-
-    from empo_demo.votes.models import Round, Vote
-    from empo_demo.votes.store import Store
 
     url = make_url(settings.database)
     if url.get_backend_name() == "sqlite" and not _exists(url.database):
@@ -48,7 +44,6 @@ def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]
 
 def _left_out(round_: Round) -> str | None:
     """Why a vote says nothing about the metrics; None if it does."""
-    from empo_demo.votes.reasons import reason_left_out
 
     reason = reason_left_out(round_)
     if reason is not None:

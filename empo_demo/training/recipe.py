@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from empo_demo.errors import DataError, EngineError
+from empo_demo.engine.weights.downloads import check_model
+from empo_demo.errors import DataError, EngineError, first_line
 from empo_demo.files import parse_json, read_text
 from empo_demo.processor import fast_bfloat16
+from empo_demo.smollm2.obtain import provide
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -96,10 +98,6 @@ def load_base(job: Job) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from empo_demo.engine.weights.downloads import check_model
-    from empo_demo.errors import first_line
-    from empo_demo.smollm2.obtain import provide
-
     provide([job.base])
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.float32}
@@ -154,8 +152,6 @@ def as_the_adapter(job: Job) -> Job:
 def load_adapted(job: Job) -> Any:
     """The base with the adapter to continue, trainable; without an adapter only the base."""
     from peft import PeftModel
-
-    from empo_demo.errors import first_line
 
     if job.adapter is None:
         return load_base(job)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.dialogue import Message
+from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.masks import assistant_tokens
 from empo_demo.training.model_card import write_card
@@ -21,8 +22,6 @@ def run(job: Job, data: Path) -> None:
     """Train an SFT adapter on EmpatheticDialogues' training split into `job.out`."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
-
-    from empo_demo.engine.text.chat_template import load_tokenizer
 
     tokenizer = load_tokenizer(job.base)
     dialogues = [

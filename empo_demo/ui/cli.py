@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from empo_demo.errors import DataError
+from empo_demo.evaluation.dialogues import read_items
+from empo_demo.metrics.valence import load_lexicon, text_valence
 from empo_demo.terminal import ForceAdapter, group
 
 page_app = group()
@@ -85,8 +88,6 @@ def people(
 ) -> None:
     """Measure how people reply: the pale bands behind the plots. Figures only, no text."""
     from empo_demo.empathy.sem import EmbeddedSEM
-    from empo_demo.evaluation.dialogues import read_items
-    from empo_demo.metrics.valence import load_lexicon, text_valence
     from empo_demo.ui.drawing.people import PEOPLE, measure
 
     items = read_items(data, limit).items
@@ -104,7 +105,6 @@ def people(
 
 
 def _write(path: Path, found: object) -> None:
-    from empo_demo.errors import DataError
 
     try:
         path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf8")

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import load_roster
+from empo_demo.empathy.plugins import load_sem
 from empo_demo.engine import loading as engine_loading
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.loading import Decision, decide
@@ -24,6 +25,9 @@ from empo_demo.errors import ArenaError, Sentence, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
+from empo_demo.smollm2.fetch import Unavailable
+from empo_demo.smollm2.obtain import obtain, sentence
+from empo_demo.smollm2.package import SMOLLM2
 from empo_demo.ui.arena_tab import components as arena_tab
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.explore import explore_tab
@@ -190,7 +194,6 @@ def load_models(arena: Arena, settings: Settings, decision: Decision) -> None:
 
     Without a SEM there is no guidance and no emotion, but the arena works.
     """
-    from empo_demo.empathy.plugins import load_sem
 
     failures = []
     jobs: dict[str, Any] = {
@@ -214,9 +217,6 @@ def load_models(arena: Arena, settings: Settings, decision: Decision) -> None:
 
 def _engine_of(arena: Arena, settings: Settings, decision: Decision) -> Engine:
     """The engine of `decision`, or of the tiny pair if the base of the other one cannot be had."""
-    from empo_demo.smollm2.fetch import Unavailable
-    from empo_demo.smollm2.obtain import obtain, sentence
-    from empo_demo.smollm2.package import SMOLLM2
 
     meant = settings.preset == "smollm2" and settings.aligned is None
     if settings.engine == "local" and meant and arena.roster.pair == "smollm2":

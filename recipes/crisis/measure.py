@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from scipy.stats import binomtest
 
-from empo_demo.empathy.safety import crisis_in
+from empo_demo.empathy.safety import assess, crisis_in
 from empo_demo.empathy.sem import EmbeddedSEM
 from recipes.crisis.fit import ROOT, SENTENCES
 
@@ -41,7 +41,6 @@ def held_out() -> list[dict[str, str]]:
 
 def measured() -> list[Row]:
     """One row for each group of sentences, by class, language and kind."""
-    from empo_demo.empathy.safety import assess
 
     sem, rows = EmbeddedSEM(), held_out()
     texts = [row["text"] for row in rows]

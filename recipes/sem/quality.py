@@ -12,6 +12,7 @@ import numpy as np
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
+from empo_demo.empathy.feeling import lexicon_feeling
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem import affect
@@ -180,7 +181,6 @@ def _ratio(hits: Values, whole: Values, indices: Values) -> float:
 
 def _valence_figures(folder: Path, data: Path) -> list[Figure]:
     """EmoBank's validation split, which nothing was fitted or chosen on."""
-    from empo_demo.empathy.feeling import lexicon_feeling
 
     sem = EmbeddedSEM(folder)
     rated = affect.emobank(data, sem.texts, "valid")

@@ -16,6 +16,7 @@ from empo_demo.terminal import (
     group,
     run,
 )
+from empo_demo.training.loop import Plan
 
 app = group("Measure what the shipped models do, and write it into assets/.")
 
@@ -115,7 +116,6 @@ def simulate(
 ) -> None:
     """The loop with voters of a given taste: votes, pairs, a new adapter, again."""
     from empo_demo.settings import load_settings
-    from empo_demo.training.loop import Plan
     from recipes.studies.simulate import Voters, run_loop
 
     settings = load_settings(database=database)

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.contenders.toml_file import write_roster
 from empo_demo.engine.loading import load_engine
@@ -42,7 +43,6 @@ def settings_of(arguments: argparse.Namespace, folder: Path) -> Settings:
 
 def start_roster(settings: Settings, plan: loop.Plan) -> None:
     """Only the base and the parent take part, so that each vote compares these two."""
-    from empo_demo.contenders.load_roster import load_roster
 
     roster = load_roster(settings)
     pair = tuple(one for one in roster.contenders if one.id in ("base", plan.parent))

@@ -42,9 +42,9 @@ def check(
     """Perplexity on human listener turns, and how soundly sampled replies end. Prints JSON."""
     import json
 
-    from recipes.tiny.check_base import run
+    from recipes.tiny import check_base
 
-    found = run(model, data, dialogues=dialogues, replies=replies, seed=seed)
+    found = check_base.run(model, data, dialogues=dialogues, replies=replies, seed=seed)
     typer.echo(json.dumps(found))
 
 

@@ -18,6 +18,7 @@ from empo_demo.errors import DataError
 from empo_demo.metrics.statistics import interval_of
 from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation, read_conversations
+from recipes.tiny.corpus_rows import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,8 +81,6 @@ def perplexity(
 ) -> Perplexity:
     """The perplexity of the listener turns of `conversations`, each after all turns before it."""
     import torch
-
-    from recipes.tiny.corpus_rows import encode
 
     longest = model.config.max_position_embeddings
     rows = [encode(tokenizer, c.turns, longest) for c in conversations]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.errors import DataError, EngineError
 from empo_demo.progress import steps
 from empo_demo.training.corpus import GENERAL, empathetic_file, file_hash
+from recipes.tiny.corpus_rows import Corpus, batches
 from recipes.tiny.start_model import start_model, start_tokenizer
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class TinyConfig:
 def run(data: Path, out: Path, init: Path | None, config: TinyConfig, *, threads: int = 0) -> None:
     """Train (or continue); write model, tokenizer and `training.json` to `out`."""
     import torch
-
-    from recipes.tiny.corpus_rows import Corpus
 
     if threads:
         torch.set_num_threads(threads)
@@ -106,7 +105,6 @@ class _Trainer:
 
     def _steps(self, corpus: Any) -> Iterator[list[list[Row]]]:
         """Yield the micro-batches of each step from the current one on."""
-        from recipes.tiny.corpus_rows import batches
 
         accumulate = max(1, self.config.tokens // self.config.micro)
         position = number = 0
@@ -247,7 +245,6 @@ def _loss(model: PreTrainedModel, rows: list[Row]) -> torch.Tensor:
 
 
 def _steps_per_pass(rows: list[Row], config: TinyConfig) -> int:
-    from recipes.tiny.corpus_rows import batches
 
     # The last step of a pass may be shorter, so that a small corpus gives a step too.
     return math.ceil(len(batches(rows, config.micro, "")) / max(1, config.tokens // config.micro))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import read_conversations
+from empo_demo.training.corpus import read_conversations, read_general
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,7 +77,6 @@ def start_tokenizer(data: Path, init: Path | None) -> PreTrainedTokenizerBase:
 
 
 def _texts(data: Path) -> Iterator[str]:
-    from empo_demo.training.corpus import read_general
 
     for conversation in read_conversations(data, "train"):
         yield from (turn["content"] for turn in conversation.turns)

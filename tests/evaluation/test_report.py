@@ -75,6 +75,10 @@ def test_no_cell_of_the_page_is_nan(data: ResultsData) -> None:
     assert "words per reply" in labels and "BERTScore F1 ↑" not in labels
 
 
+def test_somebodys_own_predictions_are_not_said_to_be_ours(data: ResultsData) -> None:
+    assert "validation split" in page(data) and "validation split" not in page(data, own=True)
+
+
 def test_every_figure_is_drawn_once_votes_are_there(data: ResultsData) -> None:
     row = agreement("nidf", [1.0, -1.0] * 10, [1, -1] * 10, [f"v{i}" for i in range(20)])
     undefined = agreement("vad.v", [0.0] * 20, [1, -1] * 10, [f"v{i}" for i in range(20)])

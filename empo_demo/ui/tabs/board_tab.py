@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from empo_demo.arena.arena import Arena
+from empo_demo.board.ballots import ballots_of_store
+from empo_demo.board.board import board
 from empo_demo.board.standing import HIDDEN_BELOW
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
@@ -47,8 +49,6 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
 
 def board_of(arena: Arena) -> Board:
     """The Board of all votes that count, as they stand now."""
-    from empo_demo.board.ballots import ballots_of_store
-    from empo_demo.board.board import board
 
     return board(ballots_of_store(arena.store), arena.roster)
 

@@ -10,6 +10,8 @@ from html import escape
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
+from empo_demo.evaluation.measure import LINES
+from empo_demo.evaluation.score_tables import look_up
 from empo_demo.ui.texts import Texts
 
 if TYPE_CHECKING:
@@ -132,8 +134,6 @@ def _at(value: float, reach: float) -> float:
 
 def table(data: ResultsData, say: Texts) -> str:
     """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
-    from empo_demo.evaluation.measure import LINES
-    from empo_demo.evaluation.score_tables import look_up
 
     rows = ""
     for line in LINES:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from empo_demo.errors import ArenaError
+from empo_demo.evaluation.charts import figures
+from empo_demo.evaluation.results import RESULTS, read, results
 from empo_demo.settings import Settings
 from empo_demo.ui.drawing import highlights, tables
 from empo_demo.ui.drawing.parts import Labels
@@ -48,7 +50,6 @@ def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Lab
 
 
 def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
-    from empo_demo.evaluation.results import RESULTS, read
 
     try:
         data = read(RESULTS)
@@ -68,7 +69,6 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
 
 
 def _data(settings: Settings) -> ResultsData:
-    from empo_demo.evaluation.results import results
 
     return results(settings)
 
@@ -76,7 +76,6 @@ def _data(settings: Settings) -> ResultsData:
 def _everything(
     made: Callable[[], ResultsData], everything: gr.HTML, plots: list[gr.Plot]
 ) -> dict[Any, Any]:
-    from empo_demo.evaluation.charts import figures
     from empo_demo.evaluation.report import paper_table
 
     try:

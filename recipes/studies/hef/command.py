@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.empathy.plugins import load_sem, read_all
 from empo_demo.errors import InvalidInput
+from empo_demo.evaluation.tools import Tools
+from empo_demo.metrics.bertscore import bertscore
 from empo_demo.settings import ROOT, Settings, load_settings
-from recipes.studies.hef.effects import Judges
+from recipes.studies.hef.effects import Judges, figures, human_figures, sem_figures
+from recipes.studies.hef.reply_judge import train_judge
 from recipes.studies.hef.runner import (
     CONDITIONS,
     TRAIN,
@@ -26,6 +30,7 @@ from recipes.studies.hef.runner import (
     read_answers,
     read_cases,
 )
+from recipes.studies.hef.two_step import two_step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +74,6 @@ def run(
     roster = load_roster(settings)
     chosen = chosen_contenders(roster, contenders)
     data = data or DATA
-    from empo_demo.empathy.plugins import load_sem, read_all
     from empo_demo.engine.loading import load_engine
 
     with console.status("Loading the models and reading the dialogues…"):
@@ -83,8 +87,6 @@ def run(
         answers = read_answers(work)
         result = summary(roster, chosen, cases, answers, judges, sem=sem, seed=seed)
     if two_step_of is not None:
-        from recipes.studies.hef.two_step import two_step
-
         found = two_step(engine, roster[two_step_of], cases, roster, batch)
         result["two_step"] = {two_step_of: found}
     if output is not None:
@@ -108,9 +110,6 @@ def chosen_contenders(roster: Roster, names: Sequence[str]) -> list[Contender]:
 
 def load_judges(data: Path, settings: Settings, sem: SEM) -> Judges:
     """The reply judge, trained now, and EPITOME and BERTScore if the SEM supports them."""
-    from empo_demo.evaluation.tools import Tools
-    from empo_demo.metrics.bertscore import bertscore
-    from recipes.studies.hef.reply_judge import train_judge
 
     judge = train_judge(data / TRAIN)
     tools = Tools(settings)
@@ -138,7 +137,6 @@ def summary(
     seed: int,
 ) -> dict[str, Any]:
     """The object that `--json` prints."""
-    from recipes.studies.hef.effects import figures, human_figures, sem_figures
 
     found = {}
     for contender in contenders:
