@@ -73,18 +73,17 @@ def test_readings_do_not_take_the_places_of_rounds(served: Served, stranger: Str
 def test_the_board_is_made_once_for_all_who_look(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.board import board
-    from empo_demo.ui.tabs import recent
+    from empo_demo.ui.tabs import board_tab, recent
 
     made: list[float] = []
-    real = board.board
+    real = board_tab.board
 
     def slow(*values: Any) -> Any:
         time.sleep(0.3)
         made.append(time.monotonic())
         return real(*values)
 
-    monkeypatch.setattr(board, "board", slow)
+    monkeypatch.setattr(board_tab, "board", slow)
     # Sleeping counts as work here, and the first Board lasts for the whole test.
     monkeypatch.setattr(recent, "cost", time.monotonic)
     monkeypatch.setattr(recent, "SHARE", 0.001)

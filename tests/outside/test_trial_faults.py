@@ -34,6 +34,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def own_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict on a faulty copy must not be found for the sound model of the same content."""
+    root = "empo_demo.engine.assembly.kept_trials._root"
+    monkeypatch.setattr(root, lambda: tmp_path / "verdicts")
+
+
 def tried(
     base: Path, mode: str, patch: Patch, *, adapter: Path | None = None,
     plant: Callable[[Weights], None] = lambda _: None,
