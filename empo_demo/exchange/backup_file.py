@@ -12,7 +12,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +21,7 @@ from sqlalchemy import delete, func, select, text
 from empo_demo import __version__
 from empo_demo.errors import DataError, NotFound, StorageError
 from empo_demo.exchange.import_file import Imported, add, good_records
-from empo_demo.files import json_lines
+from empo_demo.files import json_lines, written_whole
 from empo_demo.votes.database import changed
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
 from empo_demo.votes.reasons import not_stored
@@ -47,17 +47,8 @@ def backup(store: Store, path: Path) -> int:
         raise DataError(f"{path} exists already. Name a new file.")
     if not path.parent.is_dir():
         raise DataError(f"The folder {path.parent} does not exist. Make it first.")
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf8") as file:
-            votes = _write(store, file)
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    return votes
+    with written_whole(path) as part, part.open("w", encoding="utf8") as file:
+        return _write(store, file)
 
 
 def _write(store: Store, file: TextIO) -> int:

@@ -9,16 +9,16 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from empo_demo.errors import DataError, InvalidInput
+from empo_demo.errors import InvalidInput
 from empo_demo.exchange.formats import FORMATS, TABLE, rows_of
 from empo_demo.exchange.outbox import is_too_young
+from empo_demo.files import written_whole
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import (
     NO_LABEL,
@@ -69,15 +69,8 @@ def write_export(
     if form not in FORMATS:
         raise InvalidInput(f"There is no format {form!r}; there are: {', '.join(FORMATS)}.")
     report = Report()
-    part = output.with_name(f"{output.name}.part")
-    try:
+    with written_whole(output) as part:
         _write(part, form, rows(store, form, report, mixed=mixed, public=public))
-        part.replace(output)
-    except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return report
 
 
