@@ -15,7 +15,7 @@ from pathlib import Path
 from empo_demo.dialogue import Dialogue, Message, Turn
 from empo_demo.engine.predictions import Prediction, read_predictions, stem
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source
-from empo_demo.engine.servers.pace import Pacer
+from empo_demo.engine.servers.routing import Pacer
 from empo_demo.errors import ArenaError, DataError, EngineError
 
 HUMAN = "human"

@@ -1,15 +1,22 @@
-"""Forward passes by the model's own code, one row at a time.
+"""The passes that a copy of the weights is served by: ours over the KV cache, or the model's own.
 
-They serve models that our attention cannot compute: other forms of attention, other caches, or
-layers without attention. Each row is computed alone, so a reply is the same in any company, but
-two rows take twice the time of one.
+The model's own code serves models that our attention cannot compute: other forms of attention,
+other caches, or layers without attention. It computes one row at a time, so a reply is the same in
+any company, but two rows take twice the time of one.
+
+A small model's linear layers are packed for oneDNN, once at start, on a CPU. Without this, torch
+packs the weights again for each product, and the NF4 kernel of bitsandbytes unpacks them each
+time; that is most of a decode step. The results are those of the plain layer in 16 bits, and NF4
+weights keep their NF4 values. It takes two bytes per weight.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Sequence
+from types import MethodType
 from typing import Any, Protocol
 
 import torch
@@ -17,12 +24,15 @@ import torch
 from empo_demo.engine.lockstep.attention import use_cached_attention
 from empo_demo.engine.lockstep.forward import ForwardPasses, few_threads
 from empo_demo.engine.lockstep.kv_cache import Prefixes, bytes_per_token, rounded
-from empo_demo.engine.lockstep.packed import pack
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.weights.model_weights import Weights
 
 _STATES = ("past_key_values", "cache_params", "state")
 """Under which names models return what the next token needs of those before it."""
+
+
+log = logging.getLogger(__name__)
+_DONE = "_empo_packed"
 
 
 class Passes(Protocol):
@@ -129,3 +139,48 @@ class OwnPasses:
         if caching and not found:
             raise TypeError("the model returns no cache under a known name")
         return output.logits[0, -1], found if caching else {}
+
+
+def pack(weights: Weights) -> None:
+    """Pack the layers of a copy that decodes with one thread. Other copies stay unchanged."""
+    if weights.threads != 1 or weights.device.type != "cpu":
+        return
+    if weights.like.dtype != torch.bfloat16 or not torch._C._has_mkldnn:
+        return
+    try:
+        for layer in weights.model.modules():
+            matrix = None if hasattr(layer, _DONE) else _matrix(layer)
+            if matrix is not None:
+                _pack(layer, matrix)
+    except (RuntimeError, AttributeError) as error:
+        log.info("Linear layers stay as they are: %s", error)
+
+
+def _matrix(layer: Any) -> torch.Tensor | None:
+    """The bf16 weights (outputs, inputs) of a plain or an NF4 layer; None for other layers."""
+    if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.bfloat16:
+        return layer.weight.detach()
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)
+    # PEFT has a class of the same name that wraps this layer.
+    kind = type(layer)
+    if state is None or kind.__name__ != "Linear4bit" or "bitsandbytes" not in kind.__module__:
+        return None
+    if getattr(state, "packing_format_for_cpu", False):
+        return None
+    from bitsandbytes.functional import dequantize_4bit
+
+    found: torch.Tensor = dequantize_4bit(layer.weight.data, state).to(torch.bfloat16)
+    return found
+
+
+def _pack(layer: Any, matrix: torch.Tensor) -> None:
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), 2)
+    linear = torch.ops.mkldnn._linear_pointwise.default
+    bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+
+    def forward(_self: Any, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = linear(x, packed, bias, "none", [], "")
+        return found
+
+    setattr(layer, _DONE, True)
+    layer.forward = MethodType(forward, layer)

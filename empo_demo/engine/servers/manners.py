@@ -1,20 +1,28 @@
-"""What a server is asked, and how to ask it again when it refuses a part of that.
+"""How servers differ: in the names of their models, in what they take, and in the chunks they send.
 
-Servers differ in the fields that they take, and name one unwanted field after the other. Templates
-differ in the roles that they take. What one reply has learnt of a model holds for the next ones.
+A model is listed with or without its owner, with a tag (`gemma3:latest`, `…:free`) or a date
+(`gpt-4o-2024-08-06`), and may answer under a longer name. Servers name one unwanted field after
+the other, and templates differ in the roles that they take; what one reply has learnt of a model
+holds for the next ones. The `openai` library does not check what it reads, so every part of a
+chunk may be anything.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+
 from empo_demo.dialogue import Message
-from empo_demo.engine.protocol import Request
+from empo_demo.engine.protocol import Request, Source
 from empo_demo.engine.text.chat_template import fold_system
 from empo_demo.engine.text.control_tokens import defuse
+from empo_demo.engine.text.thoughts import ThoughtFilter
 
 DECODING = ("temperature", "top_p", "repetition_penalty", "stop", "seed")
 """The fields without which other replies come."""
@@ -39,6 +47,9 @@ _ROLES = re.compile(
 )
 _PLACE = re.compile(r"""["']loc\\?["']: ?[\[(]([^\])]*)""")
 """Where a list of faults says which field each is about. The rest may repeat the whole request."""
+_DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d\d-\d\d|\d\d-\d{4}|\d{3,4}|\d{6}|\d{8})")
+_ASIDE = ("reasoning_content", "reasoning", "thinking")
+"""Where servers that tell thoughts from the reply put the thoughts."""
 
 
 @dataclass
@@ -107,3 +118,135 @@ class Manner:
 def is_too_long(words: str) -> bool:
     """Whether a refusal says that prompt and reply are more tokens than the model takes."""
     return _TOO_LONG.search(words) is not None and not _PLACE.search(words)
+
+
+def names_of(contender: Source) -> list[str]:
+    """The names that a server may have for a contender's weights."""
+    source = contender.adapter or contender.base
+    return [source, _last(source), contender.id]
+
+
+def served_name(contender: Source, models: Sequence[str]) -> str | None:
+    """The name in `models` of a contender's weights; None if it is not there.
+
+    The tag `latest` may be left out, and an alias finds the newest of its dated names.
+    """
+    names = [name for name in names_of(contender) if name]
+    by_case = {model.casefold(): model for model in models}
+    for name in names:
+        if name in models:
+            return name
+    for name in names:
+        for form in (name, f"{name}:latest", name.removesuffix(":latest")):
+            if form.casefold() in by_case:
+                return by_case[form.casefold()]
+    for name in names:
+        dated = [m for m in models if m.startswith(name) and _DATE.fullmatch(m[len(name) :])]
+        if dated:
+            return max(dated)
+    return None
+
+
+def is_same(asked: str, answered: str, models: Collection[str], taken: Collection[str]) -> bool:
+    """Whether `answered` may be the full name of the model `asked`.
+
+    `models` are the names that the server lists, `taken` those that it has for contenders. A listed
+    name is another model, unless only a tag or a date is added.
+    """
+    if answered == asked:
+        return True
+    if answered in taken:
+        return False
+    owner, name, tag = _parts(asked)
+    other_owner, other_name, other_tag = _parts(answered)
+    if not other_name.startswith(name) or (tag and other_tag and tag != other_tag):
+        return False
+    rest = other_name[len(name) :]
+    if answered in models and owner != other_owner:
+        return False
+    if not rest or _DATE.fullmatch(rest):
+        return True
+    return answered not in models and rest[0] in "-@"
+
+
+def _last(source: str) -> str:
+    return re.split(r"[/\\]", source)[-1]
+
+
+def _parts(model: str) -> tuple[str, str, str]:
+    """(owner or folder, name, tag), in lower case."""
+    last = _last(model)
+    name, _, tag = last.partition(":")
+    return model[: len(model) - len(last)].casefold(), name.casefold(), tag.casefold()
+
+
+class ReplyText:
+    """What the chunks of one reply have said so far, without thoughts and NULs.
+
+    `tokens` is the server's count (0 if it gave none), `pieces` that of the chunks with text, and
+    `reason` why the reply ended ("" while it has not). `odd`: some part could not be read.
+    """
+
+    def __init__(self, *, opened: bool) -> None:
+        self.text, self.reason, self.chunks, self.pieces, self.tokens = "", "", 0, 0, 0
+        self.odd = False
+        self._thoughts = ThoughtFilter(opened=opened)
+        self._silent = False
+        # A chunk may end between the two halves of a character, which JSON writes as two escapes.
+        self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    @property
+    def all_thought(self) -> bool:
+        return not self.text.strip() and (self._silent or self._thoughts.thought)
+
+    @property
+    def stray(self) -> bool:
+        return self._thoughts.stray
+
+    def push(self, chunk: ChatCompletionChunk) -> str:
+        """Take a chunk and return what it adds to the reply; a `ValueError` if it is none."""
+        added = ""
+        try:
+            for choice in chunk.choices or ():
+                delta: Any = choice.delta
+                if delta:
+                    parts = _content_parts(delta.content)
+                    added += "".join(p["text"] or "" for p in parts if p["type"] == "text")
+                    thinks = any(part["type"] != "text" for part in parts)
+                    aside = any(getattr(delta, name, None) for name in _ASIDE)
+                    self._silent = self._silent or thinks or aside
+                self.reason = str(choice.finish_reason or self.reason)
+        except (AttributeError, TypeError, KeyError):
+            raise ValueError("its choices have another form") from None
+        self.chunks += 1
+        self.pieces += bool(added)
+        usage = chunk.usage
+        self.odd = self.odd or not isinstance(usage, CompletionUsage | None)
+        count = getattr(usage, "completion_tokens", None)
+        if type(count) is int and 0 < count < 10**7:
+            self.tokens = count
+        return self._add(self._thoughts.push(self._join(added, final=False)))
+
+    def flush(self) -> str:
+        """What is left when nothing more comes."""
+        rest = self._thoughts.push(self._join("", final=True))
+        return self._add(rest + self._thoughts.flush())
+
+    def _join(self, text: str, *, final: bool) -> str:
+        whole = self._halves.decode(text.encode("utf-16-le", "surrogatepass"), final)
+        self.odd = self.odd or "\ufffd" in whole
+        return whole.replace("\0", "")
+
+    def _add(self, text: str) -> str:
+        text = text if self.text else text.lstrip()
+        self.text += text
+        return text
+
+
+def _content_parts(content: Any) -> list[dict[str, Any]]:
+    """The content of a chunk as parts: most servers send a text, some a list of parts."""
+    if isinstance(content, list):
+        return [{"type": "text", **part} for part in content]
+    if content is None or isinstance(content, str):
+        return [{"type": "text", "text": content or ""}]
+    raise TypeError

@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from empo_demo.engine.lockstep.sampling import check_decoding
 from empo_demo.engine.protocol import Delta, Event, Failed, Interruptible, Request, Source
-from empo_demo.engine.servers.model_names import names_of
-from empo_demo.engine.servers.pace import Pacer
+from empo_demo.engine.servers.manners import names_of
+from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.servers.server import Busy, ModelServer, Unavailable
 from empo_demo.engine.servers.transport import CHECK, Line
 from empo_demo.errors import EngineError

@@ -1,18 +1,20 @@
-"""Several engines behind one: each contender is answered by the engine that has it.
+"""Several engines behind one, and one pace for all sides, so that speed does not tell them apart.
 
-If the sides of a round are on different engines, both are released at the pace of the slower one.
+Each contender is answered by the engine that has it. The events of each side are buffered, and
+text is released only up to the length that every unfinished side has reached: the pace of the
+slowest. The pace knows no models, servers or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Engine, Event, Interruptible, Request
-from empo_demo.engine.servers.pace import Pacer
+from empo_demo.engine.protocol import Delta, Engine, Event, Failed, Finished, Interruptible, Request
 from empo_demo.errors import EngineError
 
 
@@ -99,3 +101,56 @@ def _in_pace(streams: list[Iterator[Event]], pacer: Pacer) -> Iterator[Event]:
         for stream in streams:
             with suppress(Exception):
                 stream.close()  # type: ignore[attr-defined]
+
+
+@dataclass(slots=True)
+class _Side:
+    text: str = ""
+    dropped: int = 0
+    shown: int = 0
+    end: Finished | Failed | None = None
+    told: bool = False
+
+
+class Pacer:
+    """Buffers the events of `sides`. `release` yields what may be shown now."""
+
+    def __init__(self, sides: Iterable[str]) -> None:
+        self._sides = {side: _Side() for side in sides}
+
+    @property
+    def done(self) -> bool:
+        """Whether the end of every side has been released."""
+        return all(side.told for side in self._sides.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end of every side has been fed."""
+        return all(side.end is not None for side in self._sides.values())
+
+    def feed(self, event: Event) -> None:
+        side = self._sides[event.side]
+        if isinstance(event, Delta):
+            side.text += event.text
+            side.dropped = event.dropped
+        else:
+            side.end = side.end or event
+
+    def fail_open(self, error: str) -> None:
+        """Fail every side that has no end yet."""
+        for name, side in self._sides.items():
+            side.end = side.end or Failed(name, error)
+
+    def release(self, limit: int | None = None) -> Iterator[Event]:
+        """Yield text up to `limit` characters, never beyond an unfinished side; then the ends."""
+        writing = [len(side.text) for side in self._sides.values() if side.end is None]
+        reach = min([*writing, *([] if limit is None else [limit])], default=None)
+        for name, side in self._sides.items():
+            until = len(side.text) if reach is None else min(reach, len(side.text))
+            if until > side.shown:
+                text, side.shown = side.text[side.shown : until], until
+                yield Delta(name, text, side.dropped)
+        for side in self._sides.values():
+            if side.end is not None and not side.told and side.shown == len(side.text):
+                side.told = True
+                yield side.end

@@ -22,9 +22,14 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
-from empo_demo.engine.servers.manners import DECODING, Manner, is_too_long
-from empo_demo.engine.servers.model_names import is_same, served_name
-from empo_demo.engine.servers.reply_text import ReplyText
+from empo_demo.engine.servers.manners import (
+    DECODING,
+    Manner,
+    ReplyText,
+    is_same,
+    is_too_long,
+    served_name,
+)
 from empo_demo.engine.servers.transport import CHECK, Ended, Line
 from empo_demo.engine.text.thoughts import ALL_THOUGHT
 from empo_demo.errors import SERVER_ERROR, EngineError, Sentence, first_line
