@@ -1,7 +1,8 @@
 """The figures of the evaluation in Plotly; the report and the Results tab share them.
 
 Every difference can also be read without colour. Names come from files and Plotly interprets some
-HTML, so they are escaped.
+HTML, so they are escaped. All figures have one style: transparent, without animation, for light
+and dark pages.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import LOWER_IS_BETTER
-from empo_demo.evaluation.plotting import BASELINE, REFERENCE, SERIES, error_bars, style
 from empo_demo.evaluation.results import HUMAN, SHUFFLED, ResultsData
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 MARGIN = {"t": 60, "b": 50}
+INK = "#8a8f98"
+"""The colour of text and marks: a grey with enough contrast on both pages."""
+GRID, ZERO_LINE = "rgba(128,128,128,.25)", "rgba(128,128,128,.45)"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+REFERENCE, BASELINE = "#6B7280", "#B8BEC9"
+"""The greys of what systems are compared with: people or chance, and shuffled replies."""
 
 
 def figures(data: ResultsData) -> list[Figure]:
@@ -125,15 +132,15 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> Figure:
     )
 
 
-def _histogram(shares: Mapping[str, list[float]], system: str, style: dict[str, Any]) -> Any:
+def _histogram(shares: Mapping[str, list[float]], system: str, look: dict[str, Any]) -> Any:
     """Bars if a metric has few values, else a stepped line over the bins."""
     import plotly.graph_objects as go  # type: ignore[import-untyped,unused-ignore]
 
     if "values" in shares:
         at = [f"{value:g}" for value in shares["values"]]
-        return go.Bar(x=at, y=shares[system], name=escape(system), marker_color=style["color"])
+        return go.Bar(x=at, y=shares[system], name=escape(system), marker_color=look["color"])
     middles = [(low + high) / 2 for low, high in itertools.pairwise(shares["edges"])]
-    line = {**style, "shape": "hvh"}
+    line = {**look, "shape": "hvh"}
     return go.Scatter(x=middles, y=shares[system], name=escape(system), mode="lines", line=line)
 
 
@@ -176,3 +183,49 @@ def _lines(data: ResultsData) -> dict[str, dict[str, Any]]:
     styles[HUMAN] = {"color": REFERENCE, "width": 2, "dash": "dot"}
     styles[SHUFFLED] = {"color": BASELINE, "width": 2, "dash": "dash"}
     return styles
+
+
+@lru_cache(maxsize=1)
+def template() -> Any:
+    """The template of every figure. The figure's own layout overrides it."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "gridcolor": GRID,
+        "zerolinecolor": ZERO_LINE,
+        "fixedrange": True,
+        "automargin": True,
+    }
+    return go.layout.Template(
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
+            "hoverlabel": {"font": {"family": "system-ui, sans-serif"}},
+            "colorway": SERIES,
+            "margin": {"l": 8, "r": 24, "t": 16, "b": 44},
+            "dragmode": False,
+            "legend": {"orientation": "h"},
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+def style(figure: Figure, **layout: Any) -> Figure:
+    """`figure` with the shared template and its own `layout`."""
+    figure.update_layout(template=template(), **layout)
+    return figure
+
+
+def error_bars(
+    values: Sequence[float], intervals: Sequence[Sequence[float]], **line: Any
+) -> dict[str, Any]:
+    """Plotly's asymmetric error bars from (low, high) intervals around `values`."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for value, (_, high) in zip(values, intervals, strict=True)],
+        "arrayminus": [value - low for value, (low, _) in zip(values, intervals, strict=True)],
+        **line,
+    }

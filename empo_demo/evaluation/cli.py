@@ -88,7 +88,7 @@ def score(
     ] = "auto",
 ) -> None:
     """Score replies as the paper does; several files are compared row by row."""
-    from empo_demo.evaluation.score_tables import run_score
+    from empo_demo.evaluation.score import run_score
 
     run_score(predictions, metrics, as_json=as_json, nidf_corpus=nidf_corpus, encoder=encoder)
 

@@ -10,8 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from empo_demo.engine.predictions import Predictions
-from empo_demo.evaluation.metric import Line, Metric, Part, VoteScore
-from empo_demo.evaluation.series import Series, absolute, columns, deviation, mean, means, paired
+from empo_demo.evaluation.metric import (
+    Line,
+    Metric,
+    Part,
+    Series,
+    VoteScore,
+    absolute,
+    columns,
+    deviation,
+    mean,
+    means,
+    paired,
+)
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import diff_epitome, disclosure, diversity, emotion_overlap
 from empo_demo.metrics.bertscore import bertscore

@@ -3,20 +3,27 @@
 A metric predicts the side with the better score. Accuracy is over votes for a side; a metric with
 equal scores counts one half. Kendall's tau-b also includes "about equal". "Both bad" does not
 compare the sides and is left out. Intervals resample voters and not votes, because one person
-casts many votes.
+casts many votes. The votes come from the database, which is not changed; those that are left out
+are counted by reason.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import emotion_overlap
 from empo_demo.metrics.statistics import interval_of
+from empo_demo.settings import Settings
+from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.reasons import reason_left_out
+from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
@@ -28,6 +35,16 @@ ORDER = {name: -int(k.outcome) for name, k in VERDICTS.items() if k.outcome is n
 RESAMPLES = 1_000
 FEWEST = 5
 """With fewer decisive votes than this there is no figure, only a count."""
+Scores = dict[str, list[tuple[float, float] | None]]
+"""The scores of both sides per vote, by metric. Larger is better."""
+BETTER = {
+    **{one.key: one.better for metric in METRICS.values() for one in metric.votes},
+    "emotion.overlap": "nearer in emotion",
+    "epitome.er": "more emotional reaction",
+    "epitome.ex": "more exploration",
+    "epitome.ip": "more interpretation",
+}
+"""What each metric counts as the better reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +70,6 @@ class Agreement:
     accuracy_interval: tuple[float, float] | None
     tau: float | None
     tau_interval: tuple[float, float] | None
-
-
-Scores = dict[str, list[tuple[float, float] | None]]
-"""The scores of both sides per vote, by metric. Larger is better."""
-
-BETTER = {
-    **{one.key: one.better for metric in METRICS.values() for one in metric.votes},
-    "emotion.overlap": "nearer in emotion",
-    "epitome.er": "more emotional reaction",
-    "epitome.ex": "more exploration",
-    "epitome.ip": "more interpretation",
-}
-"""What each metric counts as the better reply."""
 
 
 def text_scores(pairs: Sequence[VotePair], tools: Tools) -> Scores:
@@ -185,3 +189,57 @@ def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
 def _both(pair: VotePair, score: Any, tools: Tools) -> tuple[float, float] | None:
     a, b = score(pair.user, pair.a, tools), score(pair.user, pair.b, tools)
     return None if a is None or b is None else (a, b)
+
+
+def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]:
+    """The pairs in order of time, and the number of votes that were left out, by reason.
+
+    An installation without a database has no votes. Raises `StorageError` if it is broken.
+    """
+    from sqlalchemy import select
+    from sqlalchemy.engine import make_url
+
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and not _exists(url.database):
+        return [], {}
+    store = Store.open(settings.database, create=False)
+    pairs: list[VotePair] = []
+    left_out: Counter[str] = Counter()
+    try:
+        with store.database.read() as session:
+            for round_ in session.scalars(select(Round).join(Vote).order_by(Vote.id)):
+                reason = _left_out(round_)
+                if reason:
+                    left_out[reason] += 1
+                else:
+                    pairs.append(_pair(round_))
+    finally:
+        store.close()
+    return pairs, dict(left_out)
+
+
+def _left_out(round_: Round) -> str | None:
+    """Why a vote says nothing about the metrics; None if it does."""
+
+    reason = reason_left_out(round_)
+    if reason is not None:
+        return reason
+    if round_.vote is None or round_.vote.verdict not in ORDER:
+        return "both bad"
+    return "no text" if any(not reply.text for reply in round_.replies) else None
+
+
+def _pair(round_: Round) -> VotePair:
+    user = next(turn for turn in reversed(round_.dialogue) if turn["role"] == "user")
+    assert round_.vote is not None
+    return VotePair(
+        voter=round_.voter,
+        user=str(user["content"]),
+        a=round_.reply("a").text or "",
+        b=round_.reply("b").text or "",
+        verdict=round_.vote.verdict,
+    )
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and path != ":memory:" and Path(path).exists()

@@ -26,8 +26,7 @@ from empo_demo.evaluation.results import (
     with_votes,
 )
 from empo_demo.evaluation.retention import plus_minus
-from empo_demo.evaluation.score import count_steps, metric_names
-from empo_demo.evaluation.score_tables import look_up, number, paired_cells
+from empo_demo.evaluation.score import count_steps, look_up, metric_names, number, paired_cells
 from empo_demo.evaluation.tools import Tools
 from empo_demo.files import parse_json, read_text
 from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL

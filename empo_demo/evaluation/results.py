@@ -15,11 +15,15 @@ from typing import Any
 
 from empo_demo.engine.predictions import Predictions
 from empo_demo.errors import ArenaError, DataError, StorageError
-from empo_demo.evaluation.metric_agreement import agreements, judged_scores, text_scores
+from empo_demo.evaluation.metric import Series
+from empo_demo.evaluation.metric_agreement import (
+    agreements,
+    judged_scores,
+    read_vote_pairs,
+    text_scores,
+)
 from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
-from empo_demo.evaluation.series import Series
 from empo_demo.evaluation.tools import Tools
-from empo_demo.evaluation.vote_pairs import read_vote_pairs
 from empo_demo.files import parse_json
 from empo_demo.settings import ASSETS, Settings
 

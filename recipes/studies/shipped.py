@@ -12,9 +12,9 @@ from pathlib import Path
 
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.evaluation import generate, report, retention
-from empo_demo.evaluation.harness import Harness
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
+from empo_demo.evaluation.retention import Harness
 from empo_demo.evaluation.score import count_steps
 from empo_demo.evaluation.tools import Tools
 from empo_demo.progress import steps

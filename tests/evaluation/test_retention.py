@@ -9,9 +9,7 @@ import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
-from empo_demo.evaluation.contender_model import load_local, open_model
-from empo_demo.evaluation.harness import Harness
-from empo_demo.evaluation.retention import base_of, compare
+from empo_demo.evaluation.retention import Harness, base_of, compare, load_local, open_model
 from empo_demo.settings import ASSETS, Settings
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e .[train]")

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.score import Scores, metric_names, score_files
-from empo_demo.evaluation.score_tables import table_lines
+from empo_demo.evaluation.score import Scores, metric_names, score_files, table_lines
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import Settings
 
@@ -195,7 +194,7 @@ def test_scoring_2540_replies_takes_less_than_ten_seconds(tmp_path: Path) -> Non
 def test_a_file_in_square_brackets_is_shown_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from empo_demo.evaluation.score_tables import run_score
+    from empo_demo.evaluation.score import run_score
 
     files = [write(tmp_path / f"[{name}].jsonl", ["Oh no."] * 4) for name in ("bold", "red")]
     run_score(files, "distinct", as_json=False, nidf_corpus=None, encoder="")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from empo_demo.errors import StorageError
+from empo_demo.evaluation.metric_agreement import read_vote_pairs
 from empo_demo.evaluation.results import ResultsData, with_votes
-from empo_demo.evaluation.vote_pairs import read_vote_pairs
 from empo_demo.settings import Settings
 from empo_demo.votes.models import Reply, Round, Vote, Voter
 from empo_demo.votes.store import Store

@@ -11,7 +11,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.evaluation.measure import LINES
-from empo_demo.evaluation.score_tables import look_up
+from empo_demo.evaluation.score import look_up
 from empo_demo.ui.texts import Texts
 
 if TYPE_CHECKING:
