@@ -15,8 +15,8 @@ from empo_demo.errors import EngineError, NotAllowed, Sentence
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
     from empo_demo.dialogue import Dialogue
-    from empo_demo.empathy.epitome import Epitome
     from empo_demo.empathy.feeling import Feeling
+    from empo_demo.empathy.reading import Epitome
     from empo_demo.empathy.sem import SEM
 
 ENGINE_PATIENCE = 900.0

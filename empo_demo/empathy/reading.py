@@ -1,15 +1,20 @@
-"""The answer of a SEM: the emotions of a turn, its cause words, and how good it feels.
+"""The answers of a SEM: emotions, cause words, how good a turn feels, and a reply's empathy.
 
 `Reading` is what a SEM returns, what a round stores and what comes back from a file: pydantic reads
 its fields for the stored form. A plugin's own `Reading` is checked by `GuardedSEM`, not when it is
-made.
+made. How certain a reading is, is said in words, from the calibrated distribution.
+
+EPITOME says how a response communicates empathy: emotional reactions (warmth), explorations
+(asking) and interpretations (understanding), each none, weak or strong (Sharma et al. 2020,
+arXiv 2009.08441). Texts are lower-cased. The last 48 tokens of the context and the first 128 of
+the response are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -21,10 +26,47 @@ from pydantic import (
     with_config,
 )
 
-from empo_demo.empathy.certainty import Certainty, certainty
 from empo_demo.empathy.feeling import KEYS as FEELING_KEYS
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.fields import Name, Number, Place, Share, Text, checked
+
+Kind = Literal["sure", "fairly", "torn", "unsure", "unread"]
+SURE, FAIRLY = 0.6, 0.4
+"""From these probabilities on, the first label is named alone."""
+TORN = 0.5
+"""Two labels are named together if they have at least this sum; below it the SEM abstains."""
+UNREAD = 16
+"""With so many labels in the 90 % set, half of all, none is named: a greeting, another language."""
+KEYS = {
+    *("emotions", "causes", *FEELING_KEYS, "likely", "certainty", "abstains"),
+    *("sem", "milliseconds"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """`kind` for programs, and the sentence for people."""
+
+    kind: Kind
+    words: str
+
+    @property
+    def abstains(self) -> bool:
+        return self.kind in ("unsure", "unread")
+
+
+def certainty(emotions: Sequence[tuple[str, float]], likely: int = 0) -> Certainty:
+    """The certainty of ranked (label, probability) pairs, `likely` of them in the 90 % set."""
+    if likely >= UNREAD:
+        return Certainty("unread", "too little to tell the emotion by")
+    (first, p), (second, q), (third, _) = emotions[:3]
+    if p >= SURE:
+        return Certainty("sure", f"{first}, sure")
+    if p >= FAIRLY:
+        return Certainty("fairly", f"{first}, fairly sure")
+    if p + q >= TORN:
+        return Certainty("torn", f"unsure between {first} and {second}")
+    return Certainty("unsure", f"unsure: perhaps {first}, {second} or {third}")
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
@@ -121,10 +163,6 @@ class _InWords:
 
 _MODEL = TypeAdapter(Reading)
 _IN_WORDS = TypeAdapter(_InWords)
-KEYS = {
-    *("emotions", "causes", *FEELING_KEYS, "likely", "certainty", "abstains"),
-    *("sem", "milliseconds"),
-}
 
 
 def checked_json(data: Any) -> dict[str, Any]:
@@ -136,3 +174,37 @@ def checked_json(data: Any) -> dict[str, Any]:
     Reading.from_json(data)
     checked(_IN_WORDS, data)
     return {key: value for key, value in data.items() if key in KEYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The most probable level, and the probabilities of 0, 1 and 2."""
+
+    level: int
+    probabilities: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, row: Sequence[float]) -> Level:
+        zero, one, two = row
+        return cls(max(range(3), key=lambda i: row[i]), (zero, one, two))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"level": self.level, "probabilities": list(self.probabilities)}
+
+
+@dataclass(frozen=True, slots=True)
+class Epitome:
+    """The three mechanisms of one response."""
+
+    er: Level
+    ex: Level
+    ip: Level
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[float]]) -> Epitome:
+        """From (3, 3) probabilities in the order ER, EX, IP."""
+        er, ex, ip = rows
+        return cls(Level.of(er), Level.of(ex), Level.of(ip))
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name).as_json() for name in ("er", "ex", "ip")}

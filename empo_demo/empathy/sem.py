@@ -1,7 +1,8 @@
 """The small empathetic model (SEM): the emotion of a turn, and the words that caused it.
 
 A SEM is any object with `read`. The embedded SEM is in `assets/sem`. A reading is about the last
-user turn in its context. Its cause words are positions in that turn.
+user turn in its context. Its cause words are positions in that turn: the network gives a value to
+each of the tokenizer's pieces, and the words with the most are marked.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.causes import by_word, choose, per_token
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.epitome import Epitome
-from empo_demo.empathy.feeling import MOST_LEFT_OUT, Feeling, Push, lexicon_feeling
-from empo_demo.empathy.reading import Cause, Reading
-from empo_demo.empathy.words import spans, tells
+from empo_demo.empathy.feeling import (
+    MOST_LEFT_OUT,
+    Feeling,
+    Push,
+    is_content,
+    lexicon_feeling,
+    spans,
+    tells,
+)
+from empo_demo.empathy.reading import Cause, Epitome, Reading
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS
@@ -33,6 +39,10 @@ if TYPE_CHECKING:
 BATCH = 64
 STATE_LAYERS = (3, 6)
 """The layers of the encoder whose means the crisis classifier reads."""
+MARKED = 0.5
+"""A word is marked if a person would mark it with at least this probability."""
+SHORT = 25
+"""A turn of at most this many words counts as short."""
 
 
 class _Row(NamedTuple):
@@ -295,3 +305,51 @@ def feelings(sem: SEM | None, texts: Sequence[str], *, explained: bool = False) 
     if explained:
         own = getattr(sem, "explained", own)
     return list(own(texts)) if own is not None else [lexicon_feeling(text) for text in texts]
+
+
+def by_word(
+    text: str,
+    turn: int,
+    tokens: Text,
+    values: Sequence[float],
+    join: Callable[[Sequence[float]], float] = max,
+) -> list[tuple[int, int, float]]:
+    """(start, end, value) of each word of turn `turn`; `join` combines its pieces' values."""
+    words = spans(text)
+    pieces: list[list[float]] = [[] for _ in words]
+    position = 0
+    for (start, end), segment, value in zip(tokens.offsets, tokens.segments, values, strict=True):
+        if segment != turn:
+            continue
+        while position < len(words) and words[position][1] <= start:
+            position += 1
+        if position < len(words) and words[position][0] < end:
+            pieces[position].append(value)
+    joined = [float(join(own)) if own else 0.0 for own in pieces]
+    return [(start, end, value) for (start, end), value in zip(words, joined, strict=True)]
+
+
+def per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> list[float]:
+    """The highest weight of each token's pieces; 0 for tokens beyond the longest input.
+
+    The weight of a function word is cut to 1 %, so it is a cause only if no other word is.
+    """
+    found = [0.0] * len(tokens)
+    for segment, weight in zip(text.segments, weights, strict=True):
+        if segment:
+            share = 1.0 if is_content(tokens[segment - 1]) else 0.01
+            found[segment - 1] = max(found[segment - 1], share * weight)
+    return found
+
+
+def choose(text: str, words: Sequence[tuple[int, int, float]]) -> tuple[Cause, ...]:
+    """The content words that a person would mark, in text order; at least the most probable one."""
+    content = [word for word in words if is_content(text[word[0] : word[1]])]
+    best = sorted(content, key=lambda word: -word[2])[: most_marks(len(words))]
+    marks = [word for word in best if word[2] >= MARKED] or best[:1]
+    return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(marks))
+
+
+def most_marks(words: int) -> int:
+    """The most words to mark in a turn of `words` words: 3, or 5 in a long one."""
+    return 3 if words <= SHORT else 5

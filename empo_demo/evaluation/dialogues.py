@@ -13,7 +13,7 @@ from typing import Any
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.files import parse_json, read_text
-from empo_demo.training.empathetic_csv import plain_commas, read_published
+from empo_demo.training.corpus import plain_commas, read_published
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,42 @@
 """Reads the dialogue files of training and checks them line by line.
 
-A data folder has `empathetic_dialogues.{train,valid}.jsonl.gz`, or EmpatheticDialogues' published
-`{train,valid}.csv`, and, for the base model, `general_dialogues.jsonl.gz`. A fault is one
-`DataError` that names the file and the line.
+A data folder has `empathetic_dialogues.{train,valid}.jsonl.gz`, or EmpatheticDialogues as its
+authors publish it (`{train,valid}.csv`), and, for the base model, `general_dialogues.jsonl.gz`. A
+fault is one `DataError` that names the file and the line.
+
+In the published form, one line is one utterance, and a comma within a text is written `_comma_`.
+Texts hold quotation marks that quote nothing, and some lines have more or fewer columns than the
+header. Such rows are left out and counted, and so is a dialogue that lacks a turn because of them.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from empo_demo.dialogue import Message
+from empo_demo.csv_table import Table, read_table, trimmed
+from empo_demo.dialogue import Message, is_blank
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, read_text
-from empo_demo.training.empathetic_csv import plain_commas, read_published
 
 Split = Literal["train", "valid"]
 GENERAL = "general_dialogues.jsonl.gz"
 PUBLISHED = "empatheticdialogues"
 """The folder in the authors' archive."""
+COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance")
+"""The columns that are needed; `context` is the emotion, `prompt` the situation."""
+_CONV_ID = re.compile(r"hit:\d+_conv:\d+")
+_RATINGS = re.compile(r"[\d|_]*")
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +154,124 @@ def _conversation(where: str, row: dict[str, Any]) -> Conversation:
     if not turns or roles != [("user", "assistant")[i % 2] for i in range(len(turns))]:
         raise DataError(f"{where}: the roles must alternate and start with the user.")
     return conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One dialogue: `texts` in order, the speaker's first, then listener and speaker in turn."""
+
+    conv_id: str
+    emotion: str
+    situation: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file holds, and how many rows and dialogues of it could not be used."""
+
+    dialogues: tuple[Published, ...]
+    bad_rows: int
+    broken_dialogues: int
+
+    def left_out(self) -> str:
+        """A part of a sentence on what was left out; empty if all was used."""
+        if not self.bad_rows and not self.broken_dialogues:
+            return ""
+        return (
+            f"{self.bad_rows:,} rows with shifted, missing or empty columns and "
+            f"{self.broken_dialogues:,} dialogues without all their turns were left out"
+        )
+
+
+def plain_commas(text: str) -> str:
+    """`text` with the commas that the authors wrote as `_comma_`."""
+    return text.replace("_comma_", ",")
+
+
+def read_published(text: str, path: Path) -> Reading:
+    """The dialogues of a published file, in the order of their first rows.
+
+    Rows of several dialogues may be mixed. Raises a `DataError` if the columns are others, or if
+    no row can be used.
+    """
+    table = read_table(text, path, COLUMNS)
+    if missing := table.lacks(COLUMNS):
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}: {table.described()}. EmpatheticDialogues' "
+            f"own CSV has {', '.join(COLUMNS)}."
+        )
+    dialogues: dict[str, list[dict[str, str]]] = defaultdict(list)
+    broken: set[str] = set()
+    bad = 0
+    for cells in _lines(table):
+        row = dict(zip(table.columns, cells, strict=False))
+        if len(cells) == len(table.columns) and _is_sound(row):
+            dialogues[row["conv_id"]].append(row)
+        else:
+            bad += 1
+            broken.update(cell for cell in cells if _CONV_ID.fullmatch(cell))
+    found = [
+        None if conv_id in broken else _dialogue(conv_id, dialogues[conv_id])
+        for conv_id in dict.fromkeys([*dialogues, *broken])
+    ]
+    whole = tuple(one for one in found if one is not None)
+    if not whole:
+        raise DataError(
+            f"{path} holds no whole dialogue: {bad:,} rows have shifted, missing or empty columns."
+        )
+    return Reading(whole, bad, len(found) - len(whole))
+
+
+def _lines(table: Table) -> Iterator[list[str]]:
+    """The cells of each line after the header, without the spaces at their ends."""
+    width, mark = len(table.columns), table.separator
+    lines = re.split(r"\r\n|\r|\n", table.text)
+    for line in [one for one in lines if one.strip(f" {mark}")][1:]:
+        cells = [_unquoted(cell) for cell in line.split(mark)]
+        if len(cells) != width:
+            # A spreadsheet that saved the file again may have quoted texts with commas.
+            with suppress(csv.Error):
+                cells = next(csv.reader([line], delimiter=mark, strict=True))
+        while len(cells) > width and not cells[-1].strip():
+            cells.pop()
+        yield [trimmed(cell) for cell in cells]
+
+
+def _unquoted(cell: str) -> str:
+    """`cell` without the quotation marks of CSV, if it is such a cell and no text with quotes."""
+    found = _QUOTED.fullmatch(cell)
+    return found[1].replace('""', '"') if found else cell
+
+
+def _is_sound(row: dict[str, str]) -> bool:
+    return (
+        bool(row["conv_id"])
+        and row["utterance_idx"].isdecimal()
+        and row["context"] in INDEX
+        and row["speaker_idx"].isdecimal()
+        and not is_blank(row["utterance"])
+        # A comma within the text shifts its end into the next column, which holds only numbers.
+        and _RATINGS.fullmatch(row.get("selfeval", "")) is not None
+    )
+
+
+def _dialogue(conv_id: str, rows: list[dict[str, str]]) -> Published | None:
+    """The dialogue of rows; None if a turn is missing or there twice, or two do not alternate."""
+    turns = {int(row["utterance_idx"]): row for row in rows}
+    order = sorted(turns)
+    same = all(turns[int(row["utterance_idx"])]["utterance"] == row["utterance"] for row in rows)
+    if not rows or not same or order != list(range(1, len(order) + 1)):
+        return None
+    speakers = [turns[place]["speaker_idx"] for place in order]
+    if speakers != [speakers[place % 2] for place in range(len(order))] or (
+        len(order) > 1 and speakers[0] == speakers[1]
+    ):
+        return None
+    first = turns[1]
+    return Published(
+        conv_id,
+        first["context"],
+        plain_commas(first["prompt"]),
+        tuple(plain_commas(turns[place]["utterance"]) for place in order),
+    )

@@ -8,10 +8,9 @@ from typing import Any
 from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.errors import InvalidInput
 from empo_demo.training.corpus import file_hash
-from empo_demo.training.model_card import write_card
 from empo_demo.training.pair_file import fitting, read_pairs, read_rated
 from empo_demo.training.recipe import Job, as_the_adapter, load_adapted, new_adapter, sample
-from empo_demo.training.train import train
+from empo_demo.training.train import train, write_card
 
 
 def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:

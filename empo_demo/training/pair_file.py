@@ -20,8 +20,7 @@ from empo_demo.dialogue import Message, is_blank
 from empo_demo.engine.text.chat import encode_chat
 from empo_demo.engine.text.chat_template import ChatTemplate, template_of
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import read_lines
-from empo_demo.training.empathetic_csv import plain_commas
+from empo_demo.training.corpus import plain_commas, read_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

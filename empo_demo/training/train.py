@@ -1,8 +1,12 @@
-"""Runs a trainer of TRL: progress, checkpoints, and faults in one line each."""
+"""Runs a trainer of TRL: progress, checkpoints, faults in one line each, and the card at the end.
+
+An interrupted training continues from its last complete checkpoint.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import DataError, EngineError
 from empo_demo.progress import Begin, steps
-from empo_demo.training.checkpoints import claim, last_whole
+from empo_demo.training.corpus import file_hash
 from empo_demo.training.recipe import Job
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+_SETTINGS = "settings.json"
 
 
 def guard_loss() -> TrainerCallback:
@@ -129,3 +134,99 @@ def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found.setdefault("loss", found.pop("train_loss", math.nan))
     timing = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
     return {k: v for k, v in found.items() if k not in (*timing, "train_loss", "step")}
+
+
+def write_card(
+    job: Job, *, title: str, method: str, data: Path, metrics: Mapping[str, float], text: str = ""
+) -> None:
+    """Write the model card `README.md` to the folder of the adapter."""
+    base = job.base if not Path(job.base).exists() else Path(job.base).name
+    knobs = {
+        "rank": job.rank,
+        "alpha": job.alpha,
+        "learning rate": job.learning_rate,
+        **({"steps": job.steps} if job.steps else {"epochs": job.epochs}),
+        "warm-up": job.warmup,
+        "batch": job.batch,
+        "length": job.length,
+        "seed": job.seed,
+        "quantisation": job.quantization,
+        **job.extra,
+    }
+    lines = [
+        "---",
+        "library_name: peft",
+        f"base_model: {json.dumps(base)}",
+        "license: cc-by-nc-4.0",
+        f"tags: [empo, empathy, lora, {method}]",
+        "---",
+        "",
+        f"# {title}",
+        "",
+        "For non-commercial use: it was trained on EmpatheticDialogues (CC BY-NC 4.0).",
+        *([text.strip()] if text else []),
+        "",
+        f"Data: `{data.name}`, SHA-256 `{file_hash(data)}`.",
+        "",
+        "| hyperparameter | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in knobs.items()),
+        "",
+        "| last training metric | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
+        "",
+    ]
+    (job.out / "README.md").write_text("\n".join(lines), encoding="utf8")
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Record in `folder` what is trained; refuse checkpoints of another training.
+
+    Values are compared as JSON. Raises a `DataError` that names the first different setting.
+    """
+    path = folder / _SETTINGS
+    asked = json.loads(json.dumps(settings, default=str))
+    if path.is_file() and any(entry != path for entry in folder.iterdir()):
+        known = _read(path)
+        differing = [name for name in asked if known.get(name) != asked[name]]
+        if differing:
+            name = differing[0]
+            raise DataError(
+                f"{folder} holds checkpoints of another training: {name} is {known.get(name)!r} "
+                f"there and {asked[name]!r} now. Give another --output, or delete that folder."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf8")
+    except OSError as error:
+        raise DataError(f"The training cannot be written to {folder}: {error}.") from None
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a `transformers` trainer.
+
+    The trainer writes `trainer_state.json` last. A folder without a readable one is incomplete,
+    because the process died, and is removed.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
+    for path in found:
+        if _read(path / "trainer_state.json"):
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+def _step(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if the file is missing or cut off."""
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from empo_demo.empathy.encoder import SemNet, Text, Texts, last_turn
-from empo_demo.empathy.words import spans
+from empo_demo.empathy.feeling import spans
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import read_conversations, read_lines
 from recipes.sem.corpora import by_length

@@ -17,10 +17,9 @@ from torch.nn import functional as F
 
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.empathy.encoder import SemNet, Text, Texts, last_turn, mean
-from empo_demo.empathy.seen import fold_of, kept_back
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem.corpora import by_length
-from recipes.sem.folds import cross_validate
+from recipes.sem.folds import cross_validate, fold_of, kept_back
 
 SHARES = (1.0, 0.9, 0.8)
 """Candidates: the share of the trained weights in the encoder's average with its start."""

@@ -1,6 +1,6 @@
 """The SEM's training examples: emotions, sentiment, cause words, EPITOME levels.
 
-EmoCause's situations are dialogues of ED-valid: `empathy.seen.fold_of` splits both alike.
+EmoCause's situations are dialogues of ED-valid: `folds.fold_of` splits both alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.empathy.emotions import EMOTIONS, GROUP_OF, GROUPS, INDEX
 from empo_demo.empathy.encoder import Text, Texts, collate
-from empo_demo.empathy.words import is_content
+from empo_demo.empathy.feeling import is_content
 from empo_demo.errors import DataError
 from empo_demo.progress import progress
 from empo_demo.training.corpus import Conversation, file_hash, read_lines

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from empo_demo.empathy.encoder import SemNet, Texts
-from empo_demo.empathy.seen import fold_of
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem import quality
 from recipes.sem.choice import (
@@ -32,7 +31,7 @@ from recipes.sem.choice import (
     rows_of,
     settings,
 )
-from recipes.sem.folds import cross_validate, kept, outer_fold, tunes
+from recipes.sem.folds import cross_validate, fold_of, kept, outer_fold, tunes
 from recipes.sem.intervals import Figure
 from recipes.sem.teachers import learn_emotions
 from recipes.sem.tune import Example

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from empo_demo.empathy.causes import most_marks
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
-from empo_demo.empathy.seen import FOLDS, fold_of
-from empo_demo.empathy.words import is_content
+from empo_demo.empathy.feeling import is_content
+from empo_demo.empathy.sem import most_marks
 from empo_demo.progress import progress
 from recipes.sem import corpora
-from recipes.sem.folds import cross_validate, kept
+from recipes.sem.folds import FOLDS, cross_validate, fold_of, kept
 from recipes.sem.heads import fit_causes, fit_levels
 from recipes.sem.intervals import Figure, figure, interval
 

@@ -6,7 +6,7 @@
 3. The encoder is averaged with the weights it started from (WiSE-FT, arXiv 2109.01903), frozen,
    and the other heads are fitted on it (`heads`, `affect`).
 
-One tenth of ED-train's dialogues (by task, `empathy.seen.kept_back`) and all of ED-valid are never
+One tenth of ED-train's dialogues (by task, `folds.kept_back`) and all of ED-valid are never
 trained on by the encoder, so that `quality` can measure on both. A kill loses at most
 `SAVE_EVERY` steps.
 """
@@ -23,14 +23,14 @@ from typing import Any
 import torch
 
 from empo_demo.empathy.encoder import SemNet, Texts, save
-from empo_demo.empathy.seen import kept_back
-from empo_demo.training.checkpoints import claim
 from empo_demo.training.corpus import read_conversations
+from empo_demo.training.train import claim
 from recipes.sem import affect, corpora
 from recipes.sem.card import write_card
 from recipes.sem.choice import choose
 from recipes.sem.cross_validate_emotions import cross_validate_emotions
 from recipes.sem.cross_validate_heads import cross_validate_causes, cross_validate_levels
+from recipes.sem.folds import kept_back
 from recipes.sem.heads import fit_causes, fit_levels
 from recipes.sem.pretrained import kept_pieces, pretrained, prune
 from recipes.sem.quality import measure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from empo_demo.empathy.seen import block
 from empo_demo.metrics.statistics import interval_of
+from recipes.sem.folds import block
 
 RESAMPLES = 1000
 Figure = dict[str, Any]

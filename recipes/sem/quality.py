@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.empathy.feeling import lexicon_feeling
+from empo_demo.empathy.reading import certainty
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem import affect

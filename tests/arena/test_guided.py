@@ -21,7 +21,7 @@ from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Turn
-from empo_demo.empathy.guarded_sem import LIMIT, GuardedSEM
+from empo_demo.empathy.plugins import LIMIT, GuardedSEM
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings

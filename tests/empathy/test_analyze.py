@@ -13,7 +13,7 @@ from empo_demo.cli import app
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.analyze import CHUNK, analyze_records
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.guarded_sem import GuardedSEM
+from empo_demo.empathy.plugins import GuardedSEM
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.empathy.sem import EmbeddedSEM
 

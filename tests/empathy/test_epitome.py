@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from empo_demo.empathy.epitome import Epitome, Level
+from empo_demo.empathy.reading import Epitome, Level
 from empo_demo.empathy.sem import EmbeddedSEM
 
 CONTEXT = "I lost my job yesterday and I do not know how to pay the rent."

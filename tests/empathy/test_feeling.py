@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.certainty import certainty
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
-from empo_demo.empathy.guarded_sem import GuardedSEM
-from empo_demo.empathy.reading import Reading
+from empo_demo.empathy.plugins import GuardedSEM
+from empo_demo.empathy.reading import Reading, certainty
 from empo_demo.empathy.sem import EmbeddedSEM, feelings
 from empo_demo.errors import SEMFailure
 

@@ -14,7 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.guarded_sem import GuardedSEM
+from empo_demo.empathy.plugins import GuardedSEM
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Finished, Request
 from empo_demo.settings import load_settings

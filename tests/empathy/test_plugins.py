@@ -18,8 +18,7 @@ import pytest
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import Feeling
-from empo_demo.empathy.guarded_sem import MOST_HANGING, GuardedSEM
-from empo_demo.empathy.plugins import load_plugin
+from empo_demo.empathy.plugins import MOST_HANGING, GuardedSEM, load_plugin
 from empo_demo.empathy.reading import Cause, Reading, checked_json
 from empo_demo.errors import SEMFailure, SettingsError
 from empo_demo.settings import load_settings

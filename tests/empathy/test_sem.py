@@ -11,10 +11,10 @@ import pytest
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.feeling import is_content
 from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.reading import Reading
 from empo_demo.empathy.sem import SEM, EmbeddedSEM
-from empo_demo.empathy.words import is_content
 from empo_demo.errors import EngineError, InvalidInput
 from empo_demo.settings import ASSETS, Settings
 

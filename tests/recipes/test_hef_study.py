@@ -17,9 +17,9 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Message, Turn
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
-from empo_demo.empathy.seen import REPORTING, fold_of
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError, InvalidInput
+from recipes.sem.folds import REPORTING, fold_of
 from recipes.studies.hef import command
 from recipes.studies.hef.effects import Judges, figures, perplexity, perplexity_ratio
 from recipes.studies.hef.reply_judge import ReplyJudge, train_judge

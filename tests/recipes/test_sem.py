@@ -15,7 +15,6 @@ import torch
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.plugins import load_sem
-from empo_demo.empathy.seen import kept_back
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
@@ -38,7 +37,7 @@ from recipes.sem.cross_validate_heads import (
     macro_f1,
     marks,
 )
-from recipes.sem.folds import outer_fold, tunes
+from recipes.sem.folds import kept_back, outer_fold, tunes
 from recipes.sem.intervals import blocks, figure, interval, widened
 from recipes.sem.quality import calibration_error
 

@@ -9,7 +9,7 @@ import pytest
 from empo_demo.dialogue import Message
 from empo_demo.errors import DataError
 from empo_demo.settings import ASSETS
-from empo_demo.training.masks import assistant_tokens
+from empo_demo.training.sft import assistant_tokens
 
 TURNS: list[Message] = [
     {"role": "user", "content": "My dog died today."},

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.empathy.emotions import EMOTIONS, OPPOSITE
-from empo_demo.empathy.seen import fold_of
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.training.corpus import Conversation, read_conversations
 from empo_demo.training.preferences import CONTROLS, build, from_dialogues
+from recipes.sem.folds import fold_of
 
 
 def conversation(number: int, emotion: str, turns: int) -> Conversation:

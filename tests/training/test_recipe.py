@@ -293,7 +293,7 @@ def checkpoint(folder: Path, step: int, state: str | None) -> Path:
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    from empo_demo.training.checkpoints import last_whole
+    from empo_demo.training.train import last_whole
 
     whole = checkpoint(tmp_path, 8, '{"global_step": 8}')
     checkpoint(tmp_path, 6, '{"global_step": 6}')

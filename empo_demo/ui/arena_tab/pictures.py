@@ -30,8 +30,7 @@ from empo_demo.votes.stats import PairVotes, pair_votes
 from empo_demo.votes.verdicts import KINDS
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.epitome import Epitome
-    from empo_demo.empathy.reading import Reading
+    from empo_demo.empathy.reading import Epitome, Reading
 
 Changes = dict[Any, Any]
 ENOUGH = 30

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena.rounds import Exposure, Receipt, ReplyView, Reveal, RoundView, SideReveal
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.epitome import Epitome
 from empo_demo.empathy.feeling import Feeling
-from empo_demo.empathy.reading import Reading
+from empo_demo.empathy.reading import Epitome, Reading
 from empo_demo.settings import ASSETS
 from empo_demo.votes.models import SIDES, Side
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from empo_demo.contenders.roster import UNGUIDED
-from empo_demo.empathy.words import is_content, spans
+from empo_demo.empathy.feeling import is_content, spans
 from empo_demo.ui.drawing.highlights import ENGLISH, lines, tagged
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
@@ -17,8 +17,8 @@ from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import Receipt, SideReveal
-    from empo_demo.empathy.epitome import Epitome
     from empo_demo.empathy.feeling import Feeling
+    from empo_demo.empathy.reading import Epitome
     from empo_demo.votes.stats import PairVotes
 
 MECHANISMS = ("er", "ip", "ex")

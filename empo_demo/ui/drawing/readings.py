@@ -17,9 +17,8 @@ from empo_demo.errors import ArenaError
 from empo_demo.votes.models import Side
 
 if TYPE_CHECKING:
-    from empo_demo.empathy.epitome import Epitome
     from empo_demo.empathy.feeling import Feeling
-    from empo_demo.empathy.reading import Reading
+    from empo_demo.empathy.reading import Epitome, Reading
 
 log = logging.getLogger(__name__)
 REMEMBERED = 2000

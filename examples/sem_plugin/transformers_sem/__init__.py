@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.words import is_content, spans
+from empo_demo.empathy.feeling import is_content, spans
 from empo_demo.errors import SettingsError
 from empo_demo.settings import Settings
 

@@ -18,11 +18,11 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.contenders.strategies import prepare
 from empo_demo.dialogue import Message
 from empo_demo.empathy.emotions import INDEX
-from empo_demo.empathy.seen import REPORTING, fold_of
 from empo_demo.engine.protocol import Engine, Request
 from empo_demo.errors import DataError
 from empo_demo.evaluation.answers import AnswerFile, batches, reply_texts, seed_of
 from empo_demo.evaluation.dialogues import Item, read_items
+from recipes.sem.folds import REPORTING, fold_of
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading
