@@ -88,7 +88,7 @@ def people(
 ) -> None:
     """Measure how people reply: the pale bands behind the plots. Figures only, no text."""
     from empo_demo.empathy.sem import EmbeddedSEM
-    from empo_demo.ui.drawing.people import PEOPLE, measure
+    from empo_demo.ui.drawing.plots import PEOPLE, measure
 
     items = read_items(data, limit).items
     whole = [item.context.plus("assistant", item.reference) for item in items]

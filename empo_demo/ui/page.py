@@ -30,16 +30,13 @@ from empo_demo.smollm2.obtain import obtain, sentence
 from empo_demo.smollm2.package import SMOLLM2
 from empo_demo.ui.arena_tab import components as arena_tab
 from empo_demo.ui.drawing.parts import Labels
-from empo_demo.ui.explore import explore_tab
-from empo_demo.ui.serving import endpoints, export_route
+from empo_demo.ui.serving import endpoints
 from empo_demo.ui.serving.gradio_patches import Page, install_lanes, progress_only_on, walled
-from empo_demo.ui.serving.health import Health
-from empo_demo.ui.serving.middleware import Doors, Guard, PackedPage, on_space
-from empo_demo.ui.session import STORAGE_KEY, STORAGE_SECRET, say_of
-from empo_demo.ui.tabs import about_tab, board_tab, data_tab, results_tab
+from empo_demo.ui.serving.middleware import Doors, Guard, Health, PackedPage, on_space
+from empo_demo.ui.tabs import about_tab, board_tab, data_tab, explore_tab, results_tab
 from empo_demo.ui.texts import texts_of
 from empo_demo.ui.theme import LANGUAGE, LOOK, MARK, TOGGLE, head, theme
-from empo_demo.ui.visitors import LOGIN
+from empo_demo.ui.visitors import LOGIN, STORAGE_KEY, STORAGE_SECRET, say_of
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)
@@ -82,7 +79,7 @@ def start(arena: Arena, lexicon: Any, *, outermost: Sequence[Any] = (), **more: 
     os.environ["FORWARDED_ALLOW_IPS"] = ""
     walls = [*outermost, Middleware(Health, arena=arena)]
     options = {**launch_options(arena.settings, walls), "max_threads": threads, **more}
-    options["app_kwargs"]["routes"].append(export_route.route(arena))
+    options["app_kwargs"]["routes"].append(endpoints.route(arena))
     try:
         page.launch(**options, prevent_thread_lock=True)
     except OSError:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from empo_demo.arena.comparison import Comparison, explore, shown
-from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.cli import app
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue, is_blank
@@ -22,6 +21,7 @@ from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Decoding, Delta, Event, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput, NotFound
+from empo_demo.ui.shared_link import decode_link, encode_link
 from tests.conftest import ScriptedEngine, ScriptedSEM
 
 ROSTER = Roster(

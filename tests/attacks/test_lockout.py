@@ -119,10 +119,10 @@ def test_the_report_of_an_export_is_made_once_for_all_who_prepare_it(
 def test_one_address_has_few_exports_made_at_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.ui.serving import export_route
+    from empo_demo.ui.serving import endpoints
 
-    real = export_route._written
-    monkeypatch.setattr(export_route, "_written", lambda *v: (time.sleep(1.0), real(*v))[1])
+    real = endpoints._written
+    monkeypatch.setattr(endpoints, "_written", lambda *v: (time.sleep(1.0), real(*v))[1])
     with ThreadPoolExecutor(6) as at_once:
         answers = list(at_once.map(lambda _: httpx.get(f"{served.url}/export/csv"), range(6)))
     statuses = sorted(answer.status_code for answer in answers)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from empo_demo.ui.serving import unread
+from empo_demo.ui.serving import gradio_patches
 from tests.attacks.conftest import TEXT, Served, Stranger
 
 
@@ -27,7 +27,7 @@ def test_calls_that_nobody_fetches_end_no_stream_that_somebody_reads(
     served: Served, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages = served.page._queue.pending_messages_per_session
-    for where, name in ((unread, "MOST_SESSIONS"), (messages, "max_size")):
+    for where, name in ((gradio_patches, "MOST_SESSIONS"), (messages, "max_size")):
         monkeypatch.setattr(where, name, 20, raising=False)
     play, handler = "play", served.handler("play")
     knobs = ["base", "aligned", 1.0, 1.0, 0, None, 2.0, 1.0, 1.1, 512]
@@ -64,14 +64,14 @@ def known(stranger: Stranger) -> Iterator[str]:
 def test_answers_that_nobody_fetches_are_kept_in_bounded_memory(
     served: Served, stranger: Stranger, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unread, "MOST_BYTES", 100_000, raising=False)
+    monkeypatch.setattr(gradio_patches, "MOST_BYTES", 100_000, raising=False)
     for _ in range(20):
         stranger.post("call/my_data", {"data": [known]}).raise_for_status()
     deadline = time.monotonic() + 60
     while served.page._queue.event_ids_to_events and time.monotonic() < deadline:
         time.sleep(0.05)
     kept = sum(
-        unread.size_of(getattr(message[-1], "output", None))
+        gradio_patches.size_of(getattr(message[-1], "output", None))
         for queue in served.page._queue.pending_messages_per_session.values()
         for message in queue._queue
     )
@@ -83,7 +83,7 @@ def test_an_answer_that_nobody_fetched_is_gone_within_the_hour(
     served: Served, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may hold a text without consent, and who calls chooses the session's name."""
-    monkeypatch.setattr(unread, "MOST_SECONDS", 1.0)
+    monkeypatch.setattr(gradio_patches, "MOST_SECONDS", 1.0)
     voter, messages = stranger.call("new_voter"), served.page._queue.pending_messages_per_session
     handler = served.handler("open_round")
     body = {"data": [voter, [], TEXT, ""], "fn_index": handler._id, "session_hash": "left"}
@@ -98,7 +98,7 @@ def test_an_answer_that_nobody_fetched_is_gone_within_the_hour(
 
 def test_what_is_read_counts_no_more() -> None:
     gone: list[str] = []
-    sessions = unread.Unread(gone.append)
+    sessions = gradio_patches.Unread(gone.append)
     sessions["a"] = sessions["b"] = None
     for name in ("a", "b", "b"):
         sessions[name].put_nowait(Said("x" * 1000))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from empo_demo.arena.comparison import Comparison, explore
-from empo_demo.arena.link import decode_link, encode_link
 from empo_demo.contenders import strategies
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
@@ -13,6 +12,7 @@ from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
+from empo_demo.ui.shared_link import decode_link, encode_link
 
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=20)
 SAMPLED = Decoding(temperature=0.9, top_p=0.9, repetition_penalty=1.1, max_new_tokens=20)

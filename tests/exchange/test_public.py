@@ -64,7 +64,7 @@ def test_a_comment_that_comes_later_waits_a_day_too(arena: Arena, tmp_path: Path
 def test_a_download_works_where_the_database_is_held_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo.ui.serving import export_route
+    from empo_demo.ui.serving import endpoints
 
     monkeypatch.setattr("empo_demo.votes.database.unreliable_locks", lambda path: True)
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
@@ -74,7 +74,7 @@ def test_a_download_works_where_the_database_is_held_exclusively(
     )
     cast(arena, arena.new_voter())
     age(store, hours=25)
-    with export_route._written(store, "csv") as file:
+    with endpoints._written(store, "csv") as file:
         assert b"It rained all day." in file.read()
     store.close()
 

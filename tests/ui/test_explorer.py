@@ -12,17 +12,17 @@ import pytest
 
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
-from empo_demo.arena.link import encode_link
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Decoding
 from empo_demo.ui import shared_link
 from empo_demo.ui.arena_tab import share_card
 from empo_demo.ui.drawing.parts import Labels
-from empo_demo.ui.explore import explore_tab
-from empo_demo.ui.explore.explorer import Explorer
-from empo_demo.ui.session import Session
+from empo_demo.ui.shared_link import encode_link
+from empo_demo.ui.tabs import explore_tab
+from empo_demo.ui.tabs.explorer import Explorer
 from empo_demo.ui.texts import texts_of
+from empo_demo.ui.visitors import Session
 from empo_demo.votes.limits import RateLimit
 from tests.ui.test_handlers import handlers_of
 

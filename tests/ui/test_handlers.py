@@ -28,8 +28,8 @@ from empo_demo.ui.arena_tab.rehearsal import rehearsal
 from empo_demo.ui.drawing.highlights import GENERAL
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.examples import examples
-from empo_demo.ui.session import Session
 from empo_demo.ui.tabs import data_tab
+from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedSEM

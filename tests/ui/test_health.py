@@ -14,7 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.ui.page import start
-from empo_demo.ui.serving import health
+from empo_demo.ui.serving import middleware
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 
@@ -41,15 +41,15 @@ def test_it_lives_from_the_start_and_is_ready_with_its_models(loading: Arena, ur
     early = httpx.get(f"{url}/readyz")
     assert early.status_code == 503 and "loading" in early.json()["missing"][0]
     ready(loading)
-    health.FRESH, fresh = 0.0, health.FRESH
+    middleware.FRESH, fresh = 0.0, middleware.FRESH
     try:
         answer = httpx.get(f"{url}/readyz")
     finally:
-        health.FRESH = fresh
+        middleware.FRESH = fresh
     assert (answer.status_code, answer.json()["ok"]) == (200, True)
 
 
-@pytest.mark.parametrize("path", health.PATHS)
+@pytest.mark.parametrize("path", middleware.PATHS)
 def test_a_probe_leaves_no_cookie_and_no_line_under_any_host(
     loading: Arena, url: str, path: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_it_lives_and_is_not_ready_while_nothing_can_be_stored(
     loading: Arena, url: str, monkeypatch: Any
 ) -> None:
     ready(loading)
-    monkeypatch.setattr(health, "PATIENCE", 0.5)
+    monkeypatch.setattr(middleware, "PATIENCE", 0.5)
     other = sqlite3.connect(str(loading.store.database.path), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     try:

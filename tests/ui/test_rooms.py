@@ -14,7 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import NotAllowed
 from empo_demo.evaluation.results import RESULTS, read
 from empo_demo.ui.arena_tab import share_card
-from empo_demo.ui.tabs import board_tab, findings
+from empo_demo.ui.tabs import board_tab, results_tab
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
 from empo_demo.votes.models import Reply, Round
@@ -82,25 +82,25 @@ def test_a_vote_on_a_stopped_reply_is_none_on_the_pair(arena: Arena) -> None:
 
 def test_five_sentences_and_a_picture_come_from_the_figures() -> None:
     data = read(RESULTS)
-    said = findings.sentences(data, SAY)
+    said = results_tab.sentences(data, SAY)
     assert len(said) == 5
     assert said[0] == "The aligned model says more: 13 words a reply, the base 11."
     assert "closer to people in wording" in said[3] and "not shown" in said[3]
-    assert "<svg" in findings.picture(data, SAY)
+    assert "<svg" in results_tab.picture(data, SAY)
     turned = [{**entry, "p_holm": 0.9} for entry in data.paired]
-    unsure = findings.sentences(replace(data, paired=turned), SAY)
+    unsure = results_tab.sentences(replace(data, paired=turned), SAY)
     assert (
         "are as long as" in unsure[0]
         and "closer to people in wording" not in unsure[3].split("not shown")[0]
     )
-    assert findings.sentences(replace(data, paired=[]), SAY) == []
+    assert results_tab.sentences(replace(data, paired=[]), SAY) == []
 
 
 def test_figures_have_two_significant_digits_and_readable_names() -> None:
-    assert [findings.significant(v) for v in (12.52, 0.2672, 0.0106, 2768.4, 0.0)] == [
+    assert [results_tab.significant(v) for v in (12.52, 0.2672, 0.0106, 2768.4, 0.0)] == [
         "13", "0.27", "0.011", "2,768", "0",
     ]  # fmt: skip
-    table = findings.table(read(RESULTS), SAY)
+    table = results_tab.table(read(RESULTS), SAY)
     assert "Words per reply" in table and "diff-ER" not in table and 'class="interval"' in table
     assert "people, wrong dialogue" in table
 

@@ -32,9 +32,9 @@ from empo_demo.errors import (
     Sentence,
 )
 from empo_demo.evaluation.results import RESULTS, read
-from empo_demo.ui.session import Session
-from empo_demo.ui.tabs import findings
+from empo_demo.ui.tabs import results_tab
 from empo_demo.ui.texts import FOLDER, LANGUAGES, preferred, texts_of
+from empo_demo.ui.visitors import Session
 from empo_demo.votes import consent
 from empo_demo.votes.limits import VOTER_LIMIT, _spell
 from empo_demo.votes.models import Round
@@ -168,7 +168,7 @@ def test_figures_are_written_as_the_language_writes_them() -> None:
         )
     )
     assert "21\u00a0%" in tied and "15\u00a0% bis 28\u00a0%" in tied
-    said = findings.sentences(read(RESULTS), GERMAN)
+    said = results_tab.sentences(read(RESULTS), GERMAN)
     assert "2.768 Dialogen" in said[4] and "0,24" in said[2]
     assert GERMAN.own("0.2.0") == "0.2.0", "a version is no figure"
 

@@ -29,9 +29,8 @@ from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels, Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
-from empo_demo.ui.session import REFUSED, Session
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
-from empo_demo.ui.visitors import NOBODY, Visitor
+from empo_demo.ui.visitors import NOBODY, REFUSED, Session, Visitor
 from empo_demo.votes.models import RATINGS, SIDES
 from empo_demo.votes.verdicts import VERDICTS
 

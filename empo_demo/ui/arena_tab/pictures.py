@@ -23,8 +23,8 @@ from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.drawing.parts import Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import next_example
-from empo_demo.ui.session import Session
 from empo_demo.ui.texts import Texts
+from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.stats import PairVotes, pair_votes
 from empo_demo.votes.verdicts import KINDS

@@ -1,4 +1,4 @@
-"""Dialogues, readings and notices as HTML.
+"""Dialogues, readings, notices and plain tables as HTML.
 
 Everything that a person or a model wrote passes `html.escape`; class names and colours come from
 fixed sets. Pure functions: records in, markup out.
@@ -7,7 +7,7 @@ fixed sets. Pure functions: records in, markup out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -291,3 +291,24 @@ def pair_note(status: Status, say: Texts = ENGLISH) -> str:
 def lines(text: str) -> str:
     """`text` escaped, its line breaks kept."""
     return escape(text).replace("\n", "<br>")
+
+
+def table_of_rows(rows: Sequence[Mapping[str, str]], say: Texts) -> str:
+    """A table of dictionaries that share their keys, in the words of `say`; empty without rows."""
+    if not rows:
+        return ""
+    lines = [list(map(say.own, row.values())) for row in rows]
+    return table_of_lines(list(map(say.own, rows[0])), lines)
+
+
+def table_of_lines(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table with a head; wide ones scroll inside their own frame."""
+    top = "".join(f"<th>{escape(str(cell))}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in line) + "</tr>"
+        for line in lines
+    )
+    return (
+        f'<div class="frame" tabindex="0"><table class="tally"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -18,10 +18,10 @@ from empo_demo.board.board import board
 from empo_demo.board.standing import HIDDEN_BELOW
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
-from empo_demo.ui.drawing import highlights, tables
-from empo_demo.ui.session import Session
+from empo_demo.ui.drawing import highlights
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.visitors import Session
 
 if TYPE_CHECKING:
     from empo_demo.board.board import Board
@@ -62,7 +62,7 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
     if not found.ranking.votes:
         return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
     detail = "".join(
-        f"<h4>{escape(say(f'board.{name}'))}</h4>{tables.of_rows(rows, say)}"
+        f"<h4>{escape(say(f'board.{name}'))}</h4>{highlights.table_of_rows(rows, say)}"
         for name, rows in (
             ("figures", found.table()),
             ("matrix", found.matrix_table()),

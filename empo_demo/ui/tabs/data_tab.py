@@ -16,12 +16,11 @@ from empo_demo.exchange.hub import age_of_push
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.highlights import ENGLISH
 from empo_demo.ui.drawing.parts import Labels
-from empo_demo.ui.serving.export_route import ENDINGS, address_of_export
+from empo_demo.ui.serving.endpoints import ENDINGS, address_of_export
 from empo_demo.ui.serving.lanes import VOTES
-from empo_demo.ui.session import Session, say_of
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
-from empo_demo.ui.visitors import address_of
+from empo_demo.ui.visitors import Session, address_of, say_of
 
 if TYPE_CHECKING:
     from empo_demo.exchange.export import Report

@@ -1,23 +1,30 @@
-"""The Results tab: five sentences and a picture, then the paper's table, then everything."""
+"""The Results tab: five sentences and a picture, then the paper's table, then everything.
+
+The sentences and the picture are made from the figures of the shipped evaluation alone. A
+difference counts if it is significant after Holm's correction. All others are called open.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from html import escape
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation.charts import figures
+from empo_demo.evaluation.measure import LINES
 from empo_demo.evaluation.results import RESULTS, read, results
+from empo_demo.evaluation.score import look_up
 from empo_demo.settings import Settings
-from empo_demo.ui.drawing import highlights, tables
+from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
-from empo_demo.ui.session import Session
-from empo_demo.ui.tabs import findings
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.visitors import Session
 
 if TYPE_CHECKING:
     from empo_demo.evaluation.results import ResultsData
@@ -58,13 +65,13 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
     notes = "".join(highlights.paragraphs(say.own(line)) for line in data.notices)
     if not data.systems:
         return {said: f'<section class="card">{notes}</section>'}
-    items = "".join(f"<li>{highlights.lines(line)}</li>" for line in findings.sentences(data, say))
+    items = "".join(f"<li>{highlights.lines(line)}</li>" for line in sentences(data, say))
     return {
         said: f'<h2 class="sr">{highlights.lines(say("tab.results"))}</h2>'
         f'<section class="card"><h3>{highlights.lines(say("result.title"))}</h3>'
-        f'<div class="findings"><ol>{items}</ol>{findings.picture(data, say)}</div></section>'
+        f'<div class="findings"><ol>{items}</ol>{picture(data, say)}</div></section>'
         f'<section class="card"><h3>{highlights.lines(say("result.paper"))}</h3>'
-        f'{findings.table(data, say)}<div class="quiet">{notes}</div></section>'
+        f'{table(data, say)}<div class="quiet">{notes}</div></section>'
     }
 
 
@@ -82,14 +89,171 @@ def _everything(
         data = made()
     except ArenaError as error:
         return {everything: highlights.told(error)}
-    table = ""
+    markup = ""
     if data.systems:
         # The paper's own names of its measures, in every language.
-        lines = tables.of_lines(["", *data.systems], paper_table(data))
-        table = f'<div lang="en">{lines}</div>'
-    changes: dict[Any, Any] = {everything: table}
+        lines = highlights.table_of_lines(["", *data.systems], paper_table(data))
+        markup = f'<div lang="en">{lines}</div>'
+    changes: dict[Any, Any] = {everything: markup}
     drawn = figures(data)[:MOST_FIGURES] if data.systems else []
     for place, plot in enumerate(plots):
         there = place < len(drawn)
         changes[plot] = gr.update(value=drawn[place] if there else None, visible=there)
     return changes
+
+
+LEVEL = 0.05
+BASE, ALIGNED = "base", "aligned"
+CLOSER = {
+    "bertscore_minilm.f1": 1,
+    "emotion.overlap": 1,
+    "vad.v": -1,
+    "diff-epitome.er": -1,
+    "diff-epitome.ip": -1,
+    "diff-epitome.ex": -1,
+}
+"""Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
+CHANGED = ("length", "distinct-1", "nidf_own_counts")
+DRAWN = (*CHANGED, *CLOSER)
+_WIDTH, _ROW, _SIDE = 420, 40, 8
+
+
+def significant(value: float) -> str:
+    """The value with two significant digits; whole numbers stay whole."""
+    if value == 0:
+        return "0"
+    digits = max(0, 1 - floor(log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def between(data: ResultsData) -> dict[str, Mapping[str, Any]]:
+    """The paired differences aligned − base, by metric."""
+    return {e["metric"]: e for e in data.paired if (e["a"], e["b"]) == (BASE, ALIGNED)}
+
+
+def sentences(data: ResultsData, say: Texts) -> list[str]:
+    """Five sentences; none where the two models were not compared."""
+    found = between(data)
+    if not set(CHANGED) <= set(found):
+        return []
+    said = [
+        _changed(found[name], name, say) for name in ("length", "distinct-1", "nidf_own_counts")
+    ]
+    compared = [name for name in CLOSER if name in found]
+    groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
+    for name in compared:
+        groups[_side(found[name], CLOSER[name])].append(say(f"about.{name}"))
+    parts = [
+        say(f"result.{kind}", what=_listed(names, say)) for kind, names in groups.items() if names
+    ]
+    said.append(" ".join(parts))
+    stand = sum(entry["p_holm"] < LEVEL for entry in found.values())
+    most = max(entry["n"] for entry in found.values())
+    said.append(say("result.measured", n=say.number(f"{most:,}"), stand=stand, all=len(found)))
+    return said
+
+
+def _side(entry: Mapping[str, Any], better: int) -> str:
+    if entry["p_holm"] >= LEVEL:
+        return "open"
+    return "closer" if entry["difference"] * better > 0 else "farther"
+
+
+def _changed(entry: Mapping[str, Any], name: str, say: Texts) -> str:
+    kind = "same"
+    if entry["p_holm"] < LEVEL:
+        kind = "more" if entry["difference"] > 0 else "less"
+    form = "{:.0%}".format if name == "distinct-1" else significant
+    one, other = (say.number(form(entry[mean])) for mean in ("mean_b", "mean_a"))
+    return say(f"result.{name}.{kind}", one=one, other=other)
+
+
+def _listed(names: Sequence[str], say: Texts) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {say('and')} {names[-1]}"
+
+
+def picture(data: ResultsData, say: Texts) -> str:
+    """What alignment changed: one interval per metric, in standard deviations."""
+    found = between(data)
+    rows = [(name, found[name]) for name in DRAWN if name in found]
+    scaled = [_scaled(entry) for _, entry in rows]
+    if not scaled:
+        return ""
+    reach = max(0.1, *(abs(end) for low, _, high in scaled for end in (low, high))) * 1.1
+    height = _ROW * len(rows) + 34
+    zero = _at(0, reach)
+    shapes = [f'<line class="zero" x1="{zero:.0f}" x2="{zero:.0f}" y1="4" y2="{height - 30}"/>']
+    for place, ((name, entry), (low, middle, high)) in enumerate(zip(rows, scaled, strict=True)):
+        y = _ROW * place + 30
+        kind = "stands" if entry["p_holm"] < LEVEL else "open"
+        shapes.append(
+            f'<text x="{_SIDE}" y="{y - 13}">{escape(say(f"metric.{name}"))}</text>'
+            f'<line class="{kind}" x1="{_at(low, reach):.1f}" x2="{_at(high, reach):.1f}" '
+            f'y1="{y}" y2="{y}"/><circle class="{kind}" cx="{_at(middle, reach):.1f}" '
+            f'cy="{y}" r="6"/>'
+        )
+    shapes.append(
+        f'<text x="{_SIDE}" y="{height - 6}">{escape(say("result.less"))}</text>'
+        f'<text x="{_WIDTH - _SIDE}" y="{height - 6}" text-anchor="end">'
+        f"{escape(say('result.more'))}</text>"
+    )
+    label = escape(say("result.picture"))
+    return (
+        f'<figure class="forest"><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{label}">{"".join(shapes)}</svg>'
+        f'<figcaption class="quiet">{label} {escape(say("result.caption"))}</figcaption></figure>'
+    )
+
+
+def _scaled(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    unit = entry["deviation"] or 1.0
+    low, high = entry["interval"]
+    return low / unit, entry["difference"] / unit, high / unit
+
+
+def _at(value: float, reach: float) -> float:
+    return _SIDE + (_WIDTH - 2 * _SIDE) * (value + reach) / (2 * reach)
+
+
+def table(data: ResultsData, say: Texts) -> str:
+    """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
+
+    rows = ""
+    for line in LINES:
+        key = f"line.{line.label}"
+        values = {name: look_up(system, line.path) for name, system in data.systems.items()}
+        if key not in say.words or all(value is None for value in values.values()):
+            continue
+        spans = {
+            name: system.get("intervals", {}).get(line.series)
+            for name, system in data.systems.items()
+        }
+        ends = [end for span in spans.values() if span for end in span]
+        cells = "".join(_cell(values[name], spans[name], ends, say) for name in data.systems)
+        rows += f'<tr><th scope="row">{escape(say(key))}</th>{cells}</tr>'
+    head = "".join(
+        f'<th scope="col">{escape(say.words.get(f"system.{name}", name))}</th>'
+        for name in data.systems
+    )
+    return (
+        f'<div class="frame" tabindex="0"><table class="tally figures"><thead><tr><td></td>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(
+    value: float | None, span: Sequence[float] | None, ends: Sequence[float], say: Texts
+) -> str:
+    if value is None:
+        return "<td>–</td>"
+    text = say.number(f"{value:,.0f}" if float(value).is_integer() else significant(value))
+    if not span or max(ends) == min(ends):
+        return f"<td>{text}</td>"
+    low, high = ((end - min(ends)) / (max(ends) - min(ends)) * 100 for end in span)
+    words = say.number(f"{significant(span[0])} – {significant(span[1])}")
+    return (
+        f'<td title="{words}">{text}<span class="interval" aria-hidden="true">'
+        f'<span style="left:{low:.0f}%;width:{max(2.0, high - low):.0f}%"></span></span></td>'
+    )

@@ -14,13 +14,12 @@ from empo_demo.arena.comparison import DIAL, MOST_TOKENS
 from empo_demo.dialogue import MAX_TEXT
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.examples import examples
-from empo_demo.ui.explore.explorer import Changes, Explorer, Form
 from empo_demo.ui.serving.lanes import EXPLORE
-from empo_demo.ui.session import say_of
 from empo_demo.ui.shared_link import Linked
+from empo_demo.ui.tabs.explorer import Changes, Explorer, Form
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import count
-from empo_demo.ui.visitors import address_of
+from empo_demo.ui.visitors import address_of, say_of
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")

@@ -1,1 +1,0 @@
-"""Explore: two contenders of one's choice, side by side, not blind and not stored."""
