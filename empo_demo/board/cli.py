@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,7 @@ def ratings(
     from empo_demo.board import ratings as sliders
 
     if source is not None:
-        from empo_demo.board.rating_file import read_ratings
+        from empo_demo.board.ballot_file import read_ratings
 
         found, left_out = read_ratings(source)
     else:
@@ -85,23 +86,23 @@ def attention(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Each voter's hits on attention checks; nobody is left out because of them."""
-    from empo_demo.board.attention_checks import as_json as rows
-    from empo_demo.board.attention_checks import report
+    from empo_demo.board.agreement import attention_of_voters
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)
-    found = report(store)
+    voters = attention_of_voters(store)
     store.close()
     if as_json:
-        typer.echo(json.dumps({"voters": rows(found)}))
+        typer.echo(json.dumps({"voters": [asdict(voter) for voter in voters]}))
         return
-    for one in found:
-        low, high = one.interval
+    for voter in voters:
+        low, high = voter.interval
         typer.echo(
-            f"{one.voter}  {one.passed} of {one.asked} checks ({one.rate:.0%}, {low:.0%} to "
-            f"{high:.0%})  {one.votes} votes{'  careless' if one.careless else ''}"
+            f"{voter.voter}  {voter.passed} of {voter.asked} checks ({voter.rate:.0%}, "
+            f"{low:.0%} to {high:.0%})  {voter.votes} votes"
+            f"{'  careless' if voter.careless else ''}"
         )
-    typer.echo(f"{len(found)} voters were asked.", err=True)
+    typer.echo(f"{len(voters)} voters were asked.", err=True)
 
 
 def _counted(source: Path | None, database: str | None) -> Counted:

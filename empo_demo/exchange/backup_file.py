@@ -23,10 +23,10 @@ from empo_demo.errors import DataError, NotFound, StorageError
 from empo_demo.exchange.import_file import Imported, add, good_records
 from empo_demo.files import json_lines, written_whole
 from empo_demo.votes.database import changed
+from empo_demo.votes.erasure import mark
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
 from empo_demo.votes.reasons import not_stored
 from empo_demo.votes.record import columns_of, record_of
-from empo_demo.votes.scrub import mark
 from empo_demo.votes.store import Store
 
 _BATCH = 500

@@ -45,11 +45,11 @@ def hide(
     database: Database = None,
 ) -> None:
     """Hide a round: it is never exported or counted."""
-    from empo_demo.votes import moderation
+    from empo_demo.votes import reasons
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)
-    moderation.hide(store, round_id, reason)
+    reasons.hide(store, round_id, reason)
     store.close()
     typer.echo(f"The round {round_id} is hidden.", err=True)
 
@@ -61,7 +61,7 @@ def list_rounds(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """List the newest voted rounds, with what keeps each out of exports."""
-    from empo_demo.votes.moderation import newest
+    from empo_demo.votes.reasons import newest
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)

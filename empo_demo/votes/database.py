@@ -2,14 +2,16 @@
 
 `read()` and `write()` yield a SQLAlchemy session. A write is one transaction: it is stored whole or
 not at all. Every error of the driver becomes a `StorageError` of one line. Opening a database
-migrates its schema up.
+migrates its schema up. A file system is asked whether its locks are reliable and it survives a
+restart.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
 from empo_demo.errors import NotFound, Sentence, SettingsError, StorageError
-from empo_demo.votes.filesystem import unreliable_locks
 from empo_demo.votes.migrations import HEAD, REVISIONS
 
 BUSY_SECONDS = 30
@@ -261,3 +262,39 @@ def _path(url: URL) -> Path | None:
     if not url.database or url.database == ":memory:":
         return None
     return Path(url.database).expanduser().resolve()
+
+
+_UNRELIABLE = {
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs"),
+    *("vboxsf", "prl_fs", "davfs"),
+}
+
+
+def filesystem_of(path: Path, mounts: str | None = None) -> str:
+    """The type of the file system that holds `path`; "" if the system does not say."""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].replace("\\040", " "))
+        if path.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), fields[2]
+    return kind
+
+
+def unreliable_locks(path: Path, mounts: str | None = None) -> bool:
+    """Whether SQLite's locks (and WAL's shared memory) are unreliable at `path`."""
+    kind = filesystem_of(path, mounts)
+    return kind in _UNRELIABLE or kind.startswith("fuse.") or kind == "fuse"
+
+
+def lost_on_restart(path: Path, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether `path` is on the ephemeral disk of a Space: everywhere but on the `/data` mount."""
+    environment = os.environ if environment is None else environment
+    return environment.get("SYSTEM") == "spaces" and not path.is_relative_to("/data")

@@ -12,7 +12,7 @@ import time
 import weakref
 
 from empo_demo.errors import StorageError
-from empo_demo.votes.scrub import is_marked, scrub
+from empo_demo.votes.erasure import is_marked, scrub
 from empo_demo.votes.store import Store
 
 log = logging.getLogger(__name__)

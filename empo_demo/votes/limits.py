@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, Sentence
 from empo_demo.votes.database import Database
+from empo_demo.votes.erasure import mark
 from empo_demo.votes.models import Limit, Secret, Voter, now, voter_id
-from empo_demo.votes.scrub import mark
 
 VOTER_LIMIT = (
     "You have opened {n} {what} in {minutes} minutes, which is the limit. Your text is not lost: "

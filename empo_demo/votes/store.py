@@ -17,9 +17,8 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from empo_demo.errors import NotAllowed, NotFound, Sentence
-from empo_demo.votes.database import Database, changed
+from empo_demo.votes.database import Database, changed, lost_on_restart
 from empo_demo.votes.erasure import EPHEMERAL_LIFE, Erasure, may_be_shown
-from empo_demo.votes.filesystem import lost_on_restart
 from empo_demo.votes.limits import Limits, RateLimit
 from empo_demo.votes.models import (
     Reply,

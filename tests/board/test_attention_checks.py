@@ -9,7 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
-from empo_demo.board.attention_checks import report
+from empo_demo.board.agreement import attention_of_voters
 from empo_demo.cli import app
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange.export import export_file
@@ -48,7 +48,7 @@ def play(tmp_path: Path, *readers: Any) -> Store:
 
 
 def test_a_careless_voter_is_named_and_a_careful_one_is_not(tmp_path: Path) -> None:
-    worst, best = report(play(tmp_path, careful, careless))
+    worst, best = attention_of_voters(play(tmp_path, careful, careless))
     assert worst.passed == 0 and worst.careless and worst.votes == ROUNDS
     assert best.passed == best.asked > 5 and not best.careless
     assert best.interval[0] < best.rate <= best.interval[1] <= 1.0
@@ -62,13 +62,13 @@ def test_a_voter_with_few_checks_is_not_called_careless(tmp_path: Path) -> None:
         checks = [one for one in session.query(Round) if one.check_side]
         for one in checks[2:]:
             session.delete(one)
-    (found,) = report(store)
+    (found,) = attention_of_voters(store)
     assert found.asked == 2 and found.passed == 0 and not found.careless
 
 
 def test_checks_are_counted_but_never_exported_as_preferences(tmp_path: Path) -> None:
     store = play(tmp_path, careful)
-    (found,) = report(store)
+    (found,) = attention_of_voters(store)
     written = export_file(str(store.database.url), "trl", tmp_path / "pairs.jsonl")
     rows = (tmp_path / "pairs.jsonl").read_text(encoding="utf8").splitlines()
     assert len(rows) == ROUNDS - found.asked

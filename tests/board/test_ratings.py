@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from empo_demo.board.agreement import alpha, of_ballots
+from empo_demo.board.ballot_file import read_ratings
 from empo_demo.board.ballots import Ballot
-from empo_demo.board.rating_file import read_ratings
 from empo_demo.board.ratings import Rating, summarise
 from empo_demo.board.ratings import of_ballots as ratings_of
 from empo_demo.errors import DataError

@@ -21,7 +21,7 @@ from empo_demo.errors import DataError, InvalidInput
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Reply
-from empo_demo.votes.moderation import hide
+from empo_demo.votes.reasons import hide
 from tests.conftest import ScriptedEngine, ScriptedSEM
 
 VERDICTS = ("a", "b", "tie", "both_bad")

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.board.ballot_file import read_ballots
-from empo_demo.board.rating_file import read_ratings
+from empo_demo.board.ballot_file import read_ballots, read_ratings
 from empo_demo.csv_table import decimal, read_table, truth
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError

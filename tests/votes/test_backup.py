@@ -22,7 +22,7 @@ from empo_demo.exchange.import_file import import_file
 from empo_demo.settings import load_settings
 from empo_demo.votes.migrations import REVISIONS
 from empo_demo.votes.models import Round, Tombstone, Vote, Voter
-from empo_demo.votes.moderation import hide
+from empo_demo.votes.reasons import hide
 from empo_demo.votes.record import columns_of, record_of
 from empo_demo.votes.store import Store
 from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM

@@ -20,9 +20,8 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound, StorageError
 from empo_demo.exchange.backup_file import backup
 from empo_demo.votes import janitor
-from empo_demo.votes.erasure import EPHEMERAL_LIFE
+from empo_demo.votes.erasure import EPHEMERAL_LIFE, is_marked, scrub
 from empo_demo.votes.models import Limit, Round, Voter, now
-from empo_demo.votes.scrub import is_marked, scrub
 from empo_demo.votes.store import RateLimit, Store
 from tests.votes.test_store import NO_LIMIT, arena_at
 
@@ -353,7 +352,7 @@ def test_who_deletes_nothing_gives_the_janitor_nothing_to_do(
 def test_a_reader_in_the_way_delays_the_scrubbing_and_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("empo_demo.votes.scrub.PATIENCE_MS", 50)
+    monkeypatch.setattr("empo_demo.votes.erasure.PATIENCE_MS", 50)
     arena = arena_at(f"sqlite:///{tmp_path}/votes.sqlite3")
     voter, (text,) = arena.new_voter(), texts(1, seed=2)
     kept(arena, voter, text)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.rounds import own_vote, view_of
-from empo_demo.board.attention_checks import report as attention
+from empo_demo.board.agreement import attention_of_voters
 from empo_demo.board.ballots import ballots_of_store
 from empo_demo.board.board import board
 from empo_demo.cli import app
@@ -32,7 +32,7 @@ from empo_demo.exchange.import_file import import_file
 from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
-from empo_demo.votes.moderation import newest
+from empo_demo.votes.reasons import newest
 from empo_demo.votes.record import (
     Record,
     ReplyRecord,
@@ -104,7 +104,7 @@ def all_doors(url: str, folder: Path) -> None:
             json.dumps(table)
         found.sliders_table()
         json.dumps([count(store).as_json(), newest(store, 100)])
-        attention(store)
+        attention_of_voters(store)
         with store.database.read() as session:
             for round_ in session.scalars(select(Round)):
                 seen_by_its_voter(round_)

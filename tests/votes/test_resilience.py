@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotFound, SettingsError, StorageError
-from empo_demo.votes.filesystem import lost_on_restart, unreliable_locks
+from empo_demo.votes.database import lost_on_restart, unreliable_locks
 from empo_demo.votes.store import Store
 from tests.conftest import REPOSITORY
 from tests.votes.test_store import arena_at, counts, rounds_ready
