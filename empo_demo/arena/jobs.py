@@ -1,17 +1,23 @@
-"""The work of a round's two sides, made from a stored round; and the frame of an answered one."""
+"""The work of a round's two sides, made from a stored round; and the frame of an answered one.
+
+The side of an attention check says a reply of our own that is plainly wrong for the emotion. It
+fits the *opposite* of the emotion that the SEM reads, like a reply from a dialogue with the
+opposite emotion. Exports never contain such rounds as preferences.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from empo_demo.arena import checks
 from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import dialogue_of, reading_of
 from empo_demo.contenders import strategies
 from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.emotions import GROUP_OF
 from empo_demo.engine.protocol import Failed, Finished, FinishReason, Request
 from empo_demo.errors import SettingsError
 from empo_demo.votes.models import SIDES, Reply, Round, Side
@@ -42,8 +48,8 @@ def jobs_of(round_: Round, roster: Roster) -> dict[Side, Job]:
 def _job(
     reply: Reply, side: Side, dialogue: Dialogue, reading: Reading | None, roster: Roster
 ) -> Job:
-    if reply.strategy == checks.STRATEGY:
-        return Job(side, known_bad=checks.text_of(reply.revision))
+    if reply.strategy == CHECK:
+        return Job(side, known_bad=bad_reply(reply.revision))
     contender = roster[reply.contender]
     if contender.revision != reply.revision:
         # The vote would count for another model than the one that answers.
@@ -72,3 +78,35 @@ def replay(round_: Round) -> Generator[Frame, None, None]:
         for side, reply in replies.items()
     }
     yield Frame({side: reply.text or "" for side, reply in replies.items()}, ends, dropped)
+
+
+CHECK = "check"
+"""The strategy of a side that says a known bad reply."""
+
+_GLAD = (
+    "Congratulations! That is the best news I have heard all day. You must be over the moon!",
+    "How wonderful! I am so happy for you. Are you going to celebrate with a big party?",
+    "That sounds like so much fun! I wish I could have been there to enjoy it with you.",
+    "What a lucky day! Everything worked out perfectly for you, and you earned every bit of it.",
+)
+_SAD = (
+    "I am so sorry for your loss. It must hurt terribly to go through something like that.",
+    "That is awful. I would be furious too if somebody had treated me in that way.",
+    "Oh no, how frightening. I hope that you are safe now and that nobody was hurt.",
+    "What a pity that it went so badly. Nobody should have to live through such a thing.",
+)
+_BAD_FOR = {True: _SAD, False: _GLAD}
+_PLEASANT_GROUPS = frozenset({"joy", "trust", "anticipation", "surprise"})
+
+
+def draw_bad_reply(emotion: str, seed: int) -> str:
+    """The name of a reply that is known to be bad for `emotion`."""
+    pleasant = GROUP_OF[emotion] in _PLEASANT_GROUPS
+    number = random.Random(f"check {seed}").randrange(len(_BAD_FOR[pleasant]))
+    return f"{'pleasant' if pleasant else 'unpleasant'}/{number}"
+
+
+def bad_reply(name: str) -> str:
+    """The known bad reply with a name that `draw_bad_reply` returned."""
+    kind, _, number = name.partition("/")
+    return _BAD_FOR[kind == "pleasant"][int(number)]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from empo_demo import __version__
-from empo_demo.arena import checks, guards
+from empo_demo.arena import guards, jobs
 from empo_demo.arena.rounds import Exposure, OpenedRound
 from empo_demo.dialogue import Dialogue
 from empo_demo.votes.models import SIDES, Reply, Round, Side, now
@@ -133,7 +133,7 @@ def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
             seed=draw.seeds[side],
         )
         if side == draw.check_side and reading is not None:
-            reply.contender = reply.strategy = checks.STRATEGY
-            reply.revision = checks.draw(reading.emotions[0][0], draw.seed)
+            reply.contender = reply.strategy = jobs.CHECK
+            reply.revision = jobs.draw_bad_reply(reading.emotions[0][0], draw.seed)
         replies.append(reply)
     return replies

@@ -1,12 +1,19 @@
-"""Reads the roster of the settings: a preset or a TOML file, own models, recorded replies."""
+"""Reads the roster of the settings: a preset or a TOML file, own models, recorded replies.
+
+Each contender gets its revision: a short stable hash of everything that its replies depend on. Two
+contenders with the same revision give the same distribution of replies to the same messages and
+decoding. Hub models count by their id, local ones by their files. Imports no model.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from empo_demo.contenders.revisions import revision
 from empo_demo.contenders.roster import Contender, Roster, check_contenders
+from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.contenders.toml_file import is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.device import on_zero_gpu
@@ -15,8 +22,9 @@ from empo_demo.engine.protocol import Decoding
 from empo_demo.engine.recorded import HUMAN, is_recording
 from empo_demo.engine.weights.adapters import is_named
 from empo_demo.errors import SettingsError
+from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import ASSETS, Quantization, Settings
-from empo_demo.smollm2.package import SMOLLM2
+from empo_demo.smollm2.package import SMOLLM2, fingerprint_of
 
 RECORDED = "empo-recorded"
 """The preset whose files are in the folder that EMPO_ENGINE names."""
@@ -222,3 +230,28 @@ def _replace_aligned(
 
 def _named(roster: Roster, contender_id: str) -> Contender | None:
     return next((c for c in roster.contenders if c.id == contender_id), None)
+
+
+def revision(contender: Contender, roster: Roster) -> str:
+    """12 hexadecimal digits over model, adapter, strategy, prompt text and quantisation.
+
+    It includes the strategy's own texts. For a guided contender it includes HEF's top k and the
+    name of the SEM; the revision of the SEM is stored with each reading.
+    """
+    strategy = STRATEGIES[contender.strategy]
+    parts: dict[str, object] = {
+        "base": fingerprint_of(contender.base),
+        "adapter": fingerprint(contender.adapter),
+        "predictions": fingerprint(contender.predictions),
+        "strategy": contender.strategy,
+        "prompt": roster.system_prompt,
+        "quantization": roster.quantization,
+    }
+    wording = strategy.wording(tiny=roster.compact_hints)
+    if wording:
+        parts["guidance"] = wording
+    if strategy.guided:
+        parts["top_k"] = 1 if roster.compact_hints else roster.hef_top_k
+        parts["sem"] = roster.sem
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
