@@ -57,6 +57,15 @@ class Settings(BaseSettings):
     engine: str = Field(
         "local", description="local, URLs of servers (commas between), or a predictions file"
     )
+    server_check: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="auto, always or never: whether servers prove whose weights answer; auto "
+        "spares servers with a key",
+    )
+    server_turns: bool = Field(
+        False,
+        description="true or false; true never asks one server for two models at once",
+    )
     adapter_plan: Literal["auto", "shared", "merged"] = Field(
         "auto", description="auto, shared or merged"
     )

@@ -7,6 +7,7 @@ contenders asks it, so the list says what the page does.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -188,7 +189,16 @@ class Decision:
         from empo_demo.engine.servers.remote import RemoteEngine
 
         servers, self._servers = self._servers, None
-        return servers or RemoteEngine(self._settings.engine, self.written)
+        if servers is not None:
+            return servers
+        settings = self._settings
+        wanted = settings.server_check
+        return RemoteEngine(
+            settings.engine,
+            self.written,
+            check=wanted == "always" or (wanted == "auto" and not os.environ.get("OPENAI_API_KEY")),
+            in_turn=settings.server_turns,
+        )
 
     def _load_local(self) -> Engine:
         from empo_demo.engine.lockstep.local import LocalEngine

@@ -26,7 +26,14 @@ from empo_demo.engine.text.thoughts import ThoughtFilter
 
 DECODING = ("temperature", "top_p", "repetition_penalty", "stop", "seed")
 """The fields without which other replies come."""
-_WHENEVER = ("repetition_penalty", "seed", "stream_options", "chat_template_kwargs")
+_WHENEVER = (
+    "repetition_penalty",
+    "seed",
+    "stream_options",
+    "chat_template_kwargs",
+    "logprobs",
+    "top_logprobs",
+)
 """Left out as soon as a refusal names them. The other names may stand in any sentence."""
 _UNWANTED = re.compile(
     r"unsupported|not support|not permitted|not allowed|not accept|unknown|unrecogni[sz]ed"
@@ -65,8 +72,8 @@ class Manner:
     def copy(self) -> Manner:
         return replace(self, left_out=set(self.left_out))
 
-    def fields(self, request: Request) -> dict[str, Any]:
-        """All of the request but the model and the messages."""
+    def fields(self, request: Request, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All of the request but the model and the messages, and `more` beside it."""
         decoding = request.decoding
         fields: dict[str, Any] = {
             "stream_options": {"include_usage": True},
@@ -81,6 +88,7 @@ class Manner:
         }
         if decoding.stop:
             fields["stop"] = list(decoding.stop)
+        fields |= more or {}
         return {name: value for name, value in fields.items() if name not in self.left_out}
 
     def messages(self, request: Request) -> list[Message]:
@@ -120,9 +128,14 @@ def is_too_long(words: str) -> bool:
     return _TOO_LONG.search(words) is not None and not _PLACE.search(words)
 
 
+def weights_of(contender: Source) -> str:
+    """What generates a contender's replies. Contenders of the same weights answer alike."""
+    return contender.adapter or contender.base
+
+
 def names_of(contender: Source) -> list[str]:
     """The names that a server may have for a contender's weights."""
-    source = contender.adapter or contender.base
+    source = weights_of(contender)
     return [source, _last(source), contender.id]
 
 

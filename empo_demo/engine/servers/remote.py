@@ -3,6 +3,8 @@
 All sides are requested at once, each in its own thread, and released at one pace. Of several
 servers, the least busy healthy one that has the contender answers. If it fails before the first
 word, the next one answers. Closing the stream closes the responses, which makes such servers stop.
+
+Who answers is heard when the engine opens, and again after a server has failed (`who_answers`).
 """
 
 from __future__ import annotations
@@ -11,10 +13,17 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 from empo_demo.engine.lockstep.sampling import check_decoding
-from empo_demo.engine.protocol import Delta, Event, Failed, Interruptible, Request, Source
+from empo_demo.engine.protocol import (
+    Delta,
+    Event,
+    Failed,
+    Interruptible,
+    Request,
+    Source,
+)
+from empo_demo.engine.servers.hearing import Hearing
 from empo_demo.engine.servers.manners import names_of
 from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.servers.server import Busy, ModelServer, Unavailable
@@ -24,8 +33,8 @@ from empo_demo.errors import EngineError
 log = logging.getLogger(__name__)
 READ = 60.0
 """Seconds to wait for the next piece of a reply."""
-LOOK = 15.0
-"""Seconds between two health checks of several servers."""
+LOOK = 5.0
+"""Seconds between two looks at the servers."""
 MOST_PAUSE = 20.0
 """The most seconds that a reply waits for busy servers, all in all."""
 
@@ -33,11 +42,20 @@ MOST_PAUSE = 20.0
 class RemoteEngine:
     """Streams from the servers at `urls`, one or several with commas between them.
 
-    `left_out` are the optional contenders that no server has.
+    `left_out` are the optional contenders that no server has. With `check`, each server is heard
+    before it answers a round; a server that answers with the wrong weights is an `EngineError`.
+    With `in_turn`, a server is never asked for two models at once.
     """
 
     def __init__(
-        self, urls: str, contenders: Sequence[Source], *, read: float = READ, look: float = LOOK
+        self,
+        urls: str,
+        contenders: Sequence[Source],
+        *,
+        read: float = READ,
+        look: float = LOOK,
+        check: bool = False,
+        in_turn: bool = False,
     ) -> None:
         self._servers = [
             ModelServer(url, contenders, read=read) for url in urls.split(",") if url.strip()
@@ -49,8 +67,16 @@ class RemoteEngine:
         self._closed = threading.Event()
         self._contenders = {c.id: c for c in contenders}
         self.left_out: list[str] = []
+        self._in_turn = in_turn
         self._first_look()
-        if len(self._servers) > 1:
+        self._hearing = None
+        if check:
+            known = tuple(self._contenders.values())
+            self._hearing = Hearing(known, self._looking, company=not in_turn)
+            for server in self._servers:
+                if server.healthy:
+                    self._hearing.first(server)
+        if len(self._servers) > 1 or check:
             threading.Thread(target=self._watch, name="servers", daemon=True).start()
 
     def describe(self) -> dict[str, str]:
@@ -64,6 +90,10 @@ class RemoteEngine:
         notes["replies in company"] = "may differ from alone by rounding"
         for server in self._servers:
             notes |= server.describe()
+            if server.heard:
+                notes[f"who answers at {server.url}"] = server.heard
+        if self._in_turn:
+            notes["models of one server"] = "are asked one after the other"
         return notes
 
     @property
@@ -134,9 +164,12 @@ class RemoteEngine:
         for server, model in self._able(contender):
             said = False
             try:
-                for event in server.reply(request, model, replies.line):
-                    said = said or isinstance(event, Delta)
-                    replies.put(event)
+                if self._hearing is not None:
+                    self._hearing.trust(server)
+                with server.turns.take(model if self._in_turn else "", replies):
+                    for event in server.reply(request, model, replies.line):
+                        said = said or isinstance(event, Delta)
+                        replies.put(event)
                 return None
             except Unavailable as error:
                 failure = error
@@ -147,6 +180,7 @@ class RemoteEngine:
                     pauses.append(max(error.seconds, 0.5))
                 else:
                     server.healthy = len(self._servers) == 1
+                    server.doubted = True
                 if said:
                     raise
         if not pauses or min(pauses) > left:
@@ -155,7 +189,8 @@ class RemoteEngine:
 
     def _able(self, contender: Source) -> list[tuple[ModelServer, str]]:
         """The servers that have the contender, with its name there, the best server first."""
-        able = [(server, server.model_of(contender)) for server in self._servers]
+        trusted = [server for server in self._servers if not server.refused]
+        able = [(server, server.model_of(contender)) for server in trusted]
         able.sort(key=lambda pair: (not pair[0].healthy, pair[0].busy))
         return [(server, model) for server, model in able if model is not None]
 
@@ -186,12 +221,16 @@ class RemoteEngine:
             log.warning("%s The other servers answer meanwhile.", failure)
 
     def _watch(self) -> None:
-        """Check the health of each server from time to time; log changes."""
+        """Look at each server from time to time; log changes, and hear who is back."""
         while not self._closed.wait(self._look):
             for server in self._servers:
                 was = server.healthy
-                with suppress(EngineError):
+                try:
                     server.look(self._looking)
+                    if self._hearing is not None:
+                        self._hearing.trust(server)
+                except EngineError:
+                    server.doubted = True
                 if server.healthy != was and not self._closed.is_set():
                     log.warning("%s %s", server.url, "is back" if server.healthy else "is away")
 
@@ -205,6 +244,15 @@ class _Replies:
 
     def put(self, event: Event) -> None:
         self._arrived.put(event)
+
+    @property
+    def is_cut(self) -> bool:
+        return self.line.is_cut
+
+    def wait(self) -> None:
+        """Say that a side waits for its turn, so that nobody takes the server for silent."""
+        for request in self.requests[:1]:
+            self._arrived.put(Delta(request.side, ""))
 
     def events(self, patience: float) -> Iterator[Event]:
         """The events of all sides at one pace, until all have ended or the stream is cut."""

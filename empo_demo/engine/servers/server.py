@@ -13,15 +13,27 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 import openai
 from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import Choice
 
-from empo_demo.engine.protocol import Delta, Event, Finished, FinishReason, Request, Source
+from empo_demo.dialogue import Message
+from empo_demo.engine.protocol import (
+    Decoding,
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    Request,
+    Source,
+)
 from empo_demo.engine.servers.manners import (
     DECODING,
     Manner,
@@ -31,6 +43,8 @@ from empo_demo.engine.servers.manners import (
     served_name,
 )
 from empo_demo.engine.servers.transport import CHECK, Ended, Line
+from empo_demo.engine.servers.turns import Turns
+from empo_demo.engine.servers.who_answers import Answer, Token
 from empo_demo.engine.text.thoughts import ALL_THOUGHT
 from empo_demo.errors import SERVER_ERROR, EngineError, Sentence, first_line
 
@@ -59,6 +73,8 @@ _ENDS: dict[str, FinishReason] = {
 """Our reason for a server's. OpenAI's `stop` is an end token or a stop string."""
 
 
+_LIKELY = {"logprobs": True, "top_logprobs": 5}
+"""The fields that ask for the log-probabilities of the likeliest tokens."""
 _ERROR_KEYS = {"message", "detail", "error_type", "error_message"}
 """The keys of an error that is sent as an event of its own."""
 
@@ -87,6 +103,11 @@ class ModelServer:
         self.models: list[str] = []
         self.healthy = True
         self.busy = 0
+        self.doubted = False
+        """Whether it failed since its models were last heard: it may be another server now."""
+        self.heard, self.refused = "", ""
+        """What was heard of who answers, and why the server may not answer."""
+        self.turns = Turns()
         self._contenders = contenders
         self._timeout = httpx2.Timeout(read, connect=CHECK)
         self._manners: defaultdict[str, Manner] = defaultdict(Manner)
@@ -140,12 +161,42 @@ class ModelServer:
         """The server's name for a contender's weights; None if it does not have them."""
         return served_name(contender, self.models)
 
+    @property
+    def has_key(self) -> bool:
+        return bool(self._key)
+
+    def ask(self, model: str, prompt: tuple[Message, ...], tokens: int, line: Line) -> Answer:
+        """The greedy answer to one prompt, with log-probabilities where the server gives them."""
+        decoding = Decoding(temperature=0.0, top_p=1.0, repetition_penalty=1.0)
+        request = Request("", "", prompt, replace(decoding, max_new_tokens=tokens))
+        text, heard = "", list[Token]()
+        with (
+            self._failures(),
+            suppress(Ended),
+            self._open(request, model, line, _LIKELY) as stream,
+        ):
+            for chunk in stream:
+                self._check_error(chunk)
+                for choice in chunk.choices[:1]:
+                    text += choice.delta.content or ""
+                    text += (choice.delta.model_extra or {}).get("reasoning_content") or ""
+                    heard += _tokens_of(choice)
+        return Answer(text, tuple(heard))
+
     def reply(self, request: Request, model: str, line: Line) -> Iterator[Event]:
         """Yield `Delta`s and a `Finished`. Cutting the line ends the reply with an error."""
         self.busy += 1
         try:
-            with self._open(request, model, line) as stream:
+            with self._failures(), self._open(request, model, line) as stream:
                 yield from self._read(request, model, stream)
+        finally:
+            self.busy -= 1
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Raise every failure of a request as an `EngineError`."""
+        try:
+            yield
         except openai.APITimeoutError:
             raise Unavailable("The model server did not answer in time; try again.") from None
         except openai.APIConnectionError as error:
@@ -159,8 +210,6 @@ class ModelServer:
             raise Unavailable(_ERROR) from None
         except (ValueError, RecursionError) as error:
             raise self._not_openai(error) from None
-        finally:
-            self.busy -= 1
 
     def _client(self, line: Line) -> openai.OpenAI:
         return openai.OpenAI(
@@ -171,12 +220,17 @@ class ModelServer:
             http_client=httpx2.Client(transport=line, headers={"Accept-Encoding": "identity"}),
         )
 
-    def _open(self, request: Request, model: str, line: Line) -> openai.Stream[ChatCompletionChunk]:
-        """The stream of a reply. What the server refuses is left out, one thing after another."""
+    def _open(
+        self, request: Request, model: str, line: Line, more: Mapping[str, Any] | None = None
+    ) -> openai.Stream[ChatCompletionChunk]:
+        """The stream of a reply. What the server refuses is left out, one thing after another.
+
+        `more` are fields beside those of the request.
+        """
         completions, manner = self._client(line).chat.completions, self._manners[model].copy()
         while True:
             messages: Any = manner.messages(request)
-            fields = manner.fields(request)
+            fields = manner.fields(request, more)
             try:
                 stream = completions.create(
                     model=model,
@@ -303,6 +357,17 @@ class ModelServer:
     def _note(self, words: str) -> None:
         """Log what a server says. It may name a model, so no visitor of a blind round reads it."""
         log.error("%s %s", self.url, " ".join(words.split())[:500])
+
+
+def _tokens_of(choice: Choice) -> list[Token]:
+    """The tokens of a chunk, with their log-probabilities; none where a server gives none."""
+    if choice.logprobs is None or not choice.logprobs.content:
+        return []
+    return [
+        Token(place.token, {one.token: one.logprob for one in place.top_logprobs})
+        for place in choice.logprobs.content
+        if place.top_logprobs
+    ]
 
 
 def _pause(retry_after: str) -> float | None:
