@@ -32,3 +32,14 @@ def prepare(as_json: AsJson = False, force_adapter: ForceAdapter = False) -> Non
     from empo_demo.contenders import listing
 
     listing.prepare(as_json=as_json, force_adapter=force_adapter)
+
+
+@app.command()
+def compare(as_json: AsJson = False) -> None:
+    """Compare the servers' greedy replies with those of the same weights loaded here.
+
+    For EMPO_ENGINE with servers. Contenders whose weights are not on this machine are named.
+    """
+    from empo_demo.contenders import same_weights
+
+    same_weights.compare(as_json=as_json)

@@ -23,10 +23,11 @@ def show(*, as_json: bool) -> None:
     settings = load_settings()
     roster = load_roster(settings)
     decision = decide(settings, roster)
+    heard = _who_answers(decision)
     decision.close()
     listing = roster_json(roster.without(decision.left_out))
     budget, lines, listing["plan"] = _plan(decision)
-    listing["left_out"] = decision.left_out
+    listing["left_out"], listing["who_answers"] = decision.left_out, heard
     members = {} if budget is None else {one.id: one for one in budget.members}
     for row in listing["contenders"]:
         member = members.get(row["id"])
@@ -53,6 +54,14 @@ def prepare(*, as_json: bool, force_adapter: bool) -> None:
         typer.echo(json.dumps({"copies": made}, ensure_ascii=False))
     elif not made:
         typer.echo("There is nothing to prepare: no adapter is merged into a copy of its own.")
+
+
+def _who_answers(decision: Decision) -> dict[str, str]:
+    """What was heard at each server, or why it cannot be used."""
+    try:
+        return decision.who_answers()
+    except ArenaError as error:
+        return {"error": str(error)}
 
 
 def _plan(decision: Decision) -> tuple[Budget | None, str, dict[str, Any]]:
@@ -93,4 +102,6 @@ def _print(listing: dict[str, Any], lines: str) -> None:
     Console(markup=False).print(table)
     for contender_id, reason in listing["left_out"].items():
         typer.echo(f"Left out is {contender_id}: {reason}.")
+    for url, words in listing["who_answers"].items():
+        typer.echo(words if url == "error" else f"Who answers at {url}: {words}.")
     typer.echo(lines)

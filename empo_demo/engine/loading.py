@@ -185,6 +185,17 @@ class Decision:
         new_tokens = self._lineup.decoding.max_new_tokens
         return budget_of(members, terms, rounds=rounds, new_tokens=new_tokens)
 
+    def who_answers(self) -> dict[str, str]:
+        """What was heard at each server, by its URL; nothing where models are loaded here.
+
+        Raises `EngineError` if a server cannot be reached, or answers with the wrong weights.
+        """
+        if not self.is_served:
+            return {}
+        servers = self._reach_servers()
+        servers.close()
+        return servers.heard
+
     def _reach_servers(self) -> RemoteEngine:
         from empo_demo.engine.servers.remote import RemoteEngine
 

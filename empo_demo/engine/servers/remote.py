@@ -90,11 +90,15 @@ class RemoteEngine:
         notes["replies in company"] = "may differ from alone by rounding"
         for server in self._servers:
             notes |= server.describe()
-            if server.heard:
-                notes[f"who answers at {server.url}"] = server.heard
+        notes |= {f"who answers at {url}": words for url, words in self.heard.items()}
         if self._in_turn:
             notes["models of one server"] = "are asked one after the other"
         return notes
+
+    @property
+    def heard(self) -> dict[str, str]:
+        """What was heard of who answers, by the URL of the server."""
+        return {server.url: server.heard for server in self._servers if server.heard}
 
     @property
     def repeatable(self) -> bool:
