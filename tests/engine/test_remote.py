@@ -569,7 +569,8 @@ def test_optional_contenders_come_only_where_a_server_has_them() -> None:
     """The published preset behind two servers: sft is not served, the guided ones need no name."""
     base = Misbehaving(GOOD, "alignment-handbook/zephyr-7b-sft-full")
     aligned = Misbehaving(GOOD, "zephyr-7b-sft-full124_d270")
-    settings = Settings(preset="empo-7b", engine=f"{base.url},{aligned.url}")
+    urls = f"{base.url},{aligned.url}"
+    settings = Settings(preset="empo-7b", engine=urls, server_check="never")
     decision = decide(settings, load_roster(settings))
     assert decision.left_out == {"sft": "no server has its model"}
     ids = [contender.id for contender in decision.contenders]
