@@ -1,0 +1,141 @@
+"""Can somebody tell from arrival times which side is which? And which engine is faster?
+
+Both take an engine and ask it for rounds as the arena does.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empo_demo.engine.protocol import Decoding, Delta, Engine, Failed, Finished, Request
+
+PROMPTS = (
+    "I failed my driving test for the third time today.",
+    "My sister just had her first baby, and they are both well!",
+    "Somebody stole my bike in front of the library.",
+    "I got the job that I wanted for years.",
+    "My dog died last night and the house is so quiet.",
+    "My flatmate ate my food again without asking.",
+    "I am giving a talk in front of two hundred people tomorrow.",
+    "My grandmother taught me how to bake her bread.",
+)
+_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How often a rule on arrival times named the aligned side. `upper` ends the 95 % interval."""
+
+    rounds: int
+    accuracy: float
+    upper: float
+
+
+def timings(engine: Engine, base: str, aligned: str, rounds: int, at_once: int) -> Guess:
+    """Play `rounds` and let a logistic regression guess, in ten folds, which side is aligned.
+
+    It sees, for both sides, when the first and the last text and the end arrived, how many pieces
+    there were, and the mean and the spread of the pauses between them.
+    """
+    rng = np.random.default_rng(0)
+    aligned_is_a = rng.random(rounds) < 0.5
+
+    def play(number: int) -> NDArray[np.float64]:
+        sides = (aligned, base) if aligned_is_a[number] else (base, aligned)
+        prompt = PROMPTS[number % len(PROMPTS)]
+        return _features(engine, sides, prompt, seed=number)
+
+    with ThreadPoolExecutor(at_once) as threads:
+        seen = np.stack(list(threads.map(play, range(rounds))))
+    right = _guessed(seen, aligned_is_a) == aligned_is_a
+    share = float(right.mean())
+    return Guess(rounds, share, _wilson_upper(share, rounds))
+
+
+def _features(engine: Engine, sides: Sequence[str], prompt: str, seed: int) -> NDArray[np.float64]:
+    """Differences between side a and side b of what a browser can measure."""
+    requests = _pair(sides, prompt, seed, Decoding(max_new_tokens=24))
+    started = time.perf_counter()
+    arrived: dict[str, list[float]] = {"a": [], "b": []}
+    ends = dict.fromkeys(arrived, 0.0)
+    for event in engine.stream(requests):
+        now = time.perf_counter() - started
+        if isinstance(event, Failed):
+            raise RuntimeError(event.error)
+        if isinstance(event, Finished):
+            ends[event.side] = now
+        else:
+            arrived[event.side].append(now)
+    rows = []
+    for side, times in arrived.items():
+        gaps = np.diff(times) if len(times) > 1 else np.zeros(1)
+        rows.append([times[0], times[-1], ends[side], len(times), gaps.mean(), gaps.std()])
+    return np.subtract(*map(np.asarray, rows))
+
+
+def _guessed(seen: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What the rule says of each round, fitted on the other folds."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rule = make_pipeline(StandardScaler(), LogisticRegression())
+    guessed: NDArray[np.bool_] = cross_val_predict(rule, seen, truth, cv=_FOLDS)
+    return guessed
+
+
+def _wilson_upper(share: float, n: int, z: float = 1.96) -> float:
+    """The upper end of Wilson's 95 % interval of a share (Wilson 1927)."""
+    middle = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle + spread) / (1 + z * z / n)
+
+
+def speed(engine: Engine, base: str, aligned: str, pairs: int, tokens: int) -> dict[str, float]:
+    """The median seconds to the first word, and the tokens per second of all `pairs` at once."""
+    decoding = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=tokens)
+    firsts: list[float] = []
+
+    def play(number: int) -> int:
+        started, heard, written = time.perf_counter(), False, 0
+        for event in engine.stream(
+            _pair((base, aligned), PROMPTS[number % len(PROMPTS)], number, decoding)
+        ):
+            if isinstance(event, Failed):
+                raise RuntimeError(event.error)
+            if isinstance(event, Delta) and event.text and not heard:
+                firsts.append(time.perf_counter() - started)
+                heard = True
+            if isinstance(event, Finished):
+                written += event.tokens
+        return written
+
+    play(0)
+    firsts.clear()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(pairs) as threads:
+        written = sum(threads.map(play, range(pairs)))
+    elapsed = time.perf_counter() - started
+    return {"first word": statistics.median(firsts), "tokens per second": written / elapsed}
+
+
+def own_memory() -> float:
+    """The peak memory of this process in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _pair(sides: Sequence[str], prompt: str, seed: int, decoding: Decoding) -> list[Request]:
+    messages: Any = ({"role": "user", "content": prompt},)
+    one = Request("a", sides[0], messages, decoding, seed, round=str(seed))
+    return [one, replace(one, side="b", contender=sides[1], seed=seed + 1)]
