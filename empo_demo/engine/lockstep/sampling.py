@@ -16,6 +16,7 @@ from empo_demo.errors import InvalidInput
 
 HEAD = 128
 """How many of the best tokens are sorted first; enough for nearly every top-p below 1."""
+_BLOCK = 16
 _ALL = slice(None)
 
 
@@ -66,7 +67,8 @@ class Sampler:
         self._seen: torch.Tensor | None = None
         if any(d.repetition_penalty != 1.0 for d in decodings):
             self._penalty = column([d.repetition_penalty for d in decodings])
-            self._seen = _seen([row.seen for row in rows], vocabulary, device)
+            self._seen = _seen([row.seen for row in rows], horizon, device)
+            self._known = self._seen.shape[1] - horizon
 
     def draw(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[int], list[bool]]:
         """(token ids (rows, 1), the same ids as a list, which rows have NaN or infinite logits).
@@ -75,8 +77,9 @@ class Sampler:
         """
         scores = logits.float()
         if self._seen is not None:
-            penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
-            scores = torch.where(self._seen, penalised, scores)
+            known = scores.gather(1, self._seen)
+            penalised = torch.where(known < 0, known * self._penalty, known / self._penalty)
+            scores = scores.scatter(1, self._seen, penalised)
         broken = ~scores.amax(-1, keepdim=True).isfinite()
         if self._all_greedy:
             tokens, short = scores.argmax(-1, keepdim=True), None
@@ -95,9 +98,9 @@ class Sampler:
                 tokens[rows] = whole
                 for i, token in zip(few, whole.view(-1).tolist(), strict=True):
                     read[i][0] = token
-        self._drawn += 1
         if self._seen is not None:
-            self._seen.scatter_(1, tokens, True)
+            self._seen[:, self._known + self._drawn] = tokens.view(-1)
+        self._drawn += 1
         return tokens, [row[0] for row in read], [bool(row[1]) for row in read]
 
     def _or_greedy(self, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -119,7 +122,7 @@ class Sampler:
         the same seed draw with the same numbers.
         """
         if head < scores.shape[-1]:
-            index = scores.topk(head, dim=-1).indices.sort(dim=-1).values
+            index = best_of(scores, head).sort(dim=-1).values
             top, order = scores.gather(-1, index).sort(dim=-1, descending=True, stable=True)
             index = index.gather(-1, order)
         else:
@@ -140,11 +143,28 @@ class Sampler:
         return tokens, held < self._need[rows]
 
 
-def _seen(rows: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> torch.Tensor:
-    """(rows, vocabulary): which tokens each row has had."""
-    where = [(i, token) for i, ids in enumerate(rows) for token in set(ids)]
-    seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool)
-    if where:
-        index = torch.tensor(where)
-        seen[index[:, 0], index[:, 1]] = True
-    return seen.to(device)
+def best_of(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """The ids of the `count` best tokens of each row, in any order.
+
+    In a large vocabulary they are looked for in those blocks whose best token is best. On a CPU,
+    `topk` over all tokens takes up to forty times as long.
+    """
+    rows, tokens = scores.shape
+    stride = tokens // _BLOCK
+    if scores.device.type != "cpu" or tokens % _BLOCK or stride <= count:
+        return scores.topk(count, dim=-1).indices
+    # Block i holds the tokens i, i + stride, i + 2 * stride and so on.
+    blocks = scores.view(rows, _BLOCK, stride).amax(1).topk(count, dim=-1).indices
+    first = torch.arange(0, tokens, stride, device=scores.device)
+    ids = (blocks.unsqueeze(1) + first.view(1, -1, 1)).view(rows, -1)
+    return ids.gather(-1, scores.gather(-1, ids).topk(count, dim=-1).indices)
+
+
+def _seen(rows: Sequence[Sequence[int]], more: int, device: torch.device) -> torch.Tensor:
+    """(rows, tokens): the tokens that each row has had, with room for `more`.
+
+    A row's first token fills its empty places: a token counts once, however often it was there.
+    """
+    each = [list(dict.fromkeys(ids)) or [0] for ids in rows]
+    width = max(map(len, each), default=0) + more
+    return torch.tensor([[*ids, *[ids[0]] * (width - len(ids))] for ids in each], device=device)
