@@ -2,7 +2,7 @@
 
 Requests come in (messages, decoding, seed, contender), events go out, all sides in step. This room
 must not know rounds, votes or pages. `protocol` is its contract. Decoding: `local`, `batch`,
-`forward`, `kv_cache`, `attention`, `lora`, `sampling`. Loading: `loading`, `adapters`, `merging`,
-`copies`. What fits on a machine: `budget`, `fits`, `plan`, `shapes`. Replies from elsewhere, which
-look the same from outside: `remote`, `recorded`, `lease`.
+`forward`, `fused`, `kv_cache`, `attention`, `lora`, `products`, `sampling`. Loading: `loading`,
+`adapters`, `merging`, `copies`. What fits on a machine: `budget`, `fits`, `plan`, `shapes`. Replies
+from elsewhere, which look the same from outside: `remote`, `recorded`, `lease`.
 """

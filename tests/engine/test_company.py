@@ -112,17 +112,17 @@ def test_a_rows_attention_does_not_depend_on_how_long_the_others_are(heads: int)
     torch.manual_seed(0)
     cpu, size, most = torch.device("cpu"), 16, 384
     keys, values = torch.randn(3, 2, most, size), torch.randn(3, 2, most, size)
-    query, new = torch.randn(1, heads, 3, size), torch.randn(1, 2, 3, size)
+    query, new = torch.randn(3, heads, size), torch.randn(3, 2, size)
 
     def attended(*lengths: int) -> Any:
         cache = KVCache(torch.float32, cpu, 2 * 2 * size * 4, 1 << 30)
         cache.reserve(3, most)
-        found = cache.layer(0, new)
+        found = cache.layer(0, new.unsqueeze(2))
         found[0][:, :, :most], found[1][:, :, :most] = keys, values
         places = torch.tensor([length - 1 for length in lengths])
         step = Decode.at(cache, torch.arange(3), places, looked_at(lengths, cpu))
         with few_threads(1):
-            return step.attend(0, query, new, new, 0.25)[0]
+            return step.attend(0, query, new, new, 0.25)
 
     alike = attended(130, 130, 130)
     for company in ((130, 60, 380), (130, 130, 250), (130, 200, 17)):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from empo_demo.engine.lockstep.local import LocalEngine
-from empo_demo.engine.lockstep.places import FairLock, Places
+from empo_demo.engine.lockstep.places import FairLock, Places, choose_threads
 from empo_demo.engine.protocol import Decoding, Event, Finished, Request
 
 SAD = ({"role": "user", "content": "I failed my driving test again."},)
@@ -87,6 +87,23 @@ def test_the_rounds_that_run_together_are_as_many_as_cost_no_speed() -> None:
     assert found(0.200, 0.201, 0.210, 0.300) == 4  # too slow to read along
     assert found(0.900, 1.000) == 1
     assert rounds_at_once([Timed()]) == 4  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("all_", "chosen"), [(0.6, 0), (0.95, 1), (9.0, 1)])
+def test_a_small_step_takes_one_thread_unless_all_are_clearly_faster(
+    all_: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`all_` is the time of a step on all threads, as a multiple of that on one."""
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    weights: Any = types.SimpleNamespace(fused=object(), steady=False, few_threads=0)
+    passes: Any = types.SimpleNamespace(time_step=lambda _: 1.0 if weights.few_threads else all_)
+    choose_threads(passes, weights)
+    assert weights.few_threads == chosen
+    weights.fused = None  # the model's own layers stay as they were
+    choose_threads(passes, weights)
+    assert weights.few_threads == chosen
 
 
 def test_a_round_in_line_starts_when_one_ends(

@@ -51,12 +51,20 @@ def held_in(model: PreTrainedModel, asked: Quantization) -> str:
 
 def saved_quantised(folder: Path) -> bool:
     """Whether the model in `folder` was saved quantised."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf8"))
-    except (OSError, ValueError):
-        return False
     # Some files hold `"quantization_config": null`.
-    return bool(config.get("quantization_config"))
+    return bool(_config(folder).get("quantization_config"))
+
+
+def kind_of(folder: Path) -> str:
+    """The architecture of the model in `folder`, as transformers names it; "" if it says none."""
+    return str(_config(folder).get("model_type") or "")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text("utf8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def spare_odd_layers(model: PreTrainedModel) -> None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from empo_demo.engine.assembly.held import held_in, saved_quantised, spare_odd_layers
+from empo_demo.engine.assembly.held import held_in, kind_of, saved_quantised, spare_odd_layers
 from empo_demo.engine.assembly.kept_trials import Tried, Verdict
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.lease import place
 from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.weights.adapters import Written, attach, check_tokens, release
 from empo_demo.engine.weights.downloads import adapter_folder, model_folder
+from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
 from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import Quantization
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from empo_demo.engine.assembly.trial import Reference
-    from empo_demo.engine.weights.model_weights import Weights
+    from empo_demo.engine.weights.model_weights import Way, Weights
 
 log = logging.getLogger(__name__)
 LEFT_OUT = "left out, because ZeroGPU has no GPU at the start"
 _EXACT = 100_000_000
 """Up to this many weights, a copy in 16 bits or fewer is also tried in fp32."""
+_FUSED = 200_000_000
+"""Up to this many weights, our own layers may serve a model: their packed weights take memory."""
 _SLOWER = {
+    "batch": "is computed by the model's own layers, because with ours ",
     "own": "answers one row at a time by the model's own code, because with ours ",
     "anew": "answers one row at a time and without a cache, because otherwise ",
 }
@@ -70,7 +74,7 @@ class Assembly:
         adapters = list(dict.fromkeys(one.adapter for one in users if one.adapter))
         tried = self.tried(name, adapters)
         kept = Verdict("batch", LEFT_OUT) if on_zero_gpu() else tried.find()
-        verdict = kept or Verdict("batch")
+        verdict = kept or Verdict(self._fastest(name))
         while verdict.way is not None:
             staying = [one for one in users if not set_apart(one.adapter, verdict)]
             if not staying:
@@ -96,6 +100,17 @@ class Assembly:
                 "another server (vLLM, llama.cpp, Ollama), and give that as EMPO_ENGINE."
             )
         return (weights if staying else None), verdict
+
+    def _fastest(self, name: str) -> Way:
+        """The fastest way that may hold for a model."""
+        from empo_demo.engine.lockstep.fused import KINDS
+
+        if self.device != "cpu" or self.quantization != "none":
+            return "batch"
+        folder = model_folder(name)
+        if kind_of(folder) not in KINDS or saved_quantised(folder):
+            return "batch"
+        return "fused" if model_shape(name).weights <= _FUSED else "batch"
 
     def _once(
         self, name: str, users: Sequence[Written], verdict: Verdict, *, trial: bool
@@ -236,14 +251,17 @@ def _judged(
 
     found = judge(weights, reference)
     problem = found.pop("")
+    if verdict.way == "fused":
+        problem = problem or next(filter(None, found.values()), None)
     if problem is not None:
         log.warning("%s: %s", weights.model.name_or_path, problem)
         ways = get_args(Way)
         following = ways[ways.index(verdict.way) + 1 :]
         if not following:
             return replace(verdict, way=None, said=problem)
-        why = "its base does not hold in a batch"
-        apart = _without(verdict, dict.fromkeys(names, why))
-        return replace(apart, way=following[0], said=_SLOWER[following[0]] + problem)
+        slower = replace(verdict, way=following[0], said=_SLOWER[following[0]] + problem)
+        if following[0] == "batch":
+            return slower
+        return _without(slower, dict.fromkeys(names, "its base does not hold in a batch"))
     reasons = {a: str(found[n]) for a, n in names.items() if found.get(n) is not None}
     return _without(verdict, reasons) if reasons else verdict

@@ -180,14 +180,14 @@ def _served(weights: Weights, reference: Reference) -> Iterator[tuple[str, str, 
         """The logits of both prompts, where only those of the long one were computed."""
         return torch.stack([reference.expected[name].logits[0], found])
 
-    if weights.way == "batch":
+    if weights.together:
         for name in names:
             (found,) = _decoded(passes, weights, [(name, long)])
             yield "when it answers alone", name, whole(name, found)
     logits = _decoded(passes, weights, every, keep=True)
     for name, found in zip(names, logits.chunk(len(names)), strict=True):
         yield "in company", name, found
-    if weights.way != "batch":
+    if not weights.together:
         return
     logits = _decoded(passes, weights, [(name, long) for name in names])
     for name, found in zip(names, logits, strict=True):

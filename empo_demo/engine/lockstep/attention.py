@@ -78,28 +78,20 @@ class Decode:
     def attend(
         self, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """(1, tokens, heads, size) from tensors (1, heads, tokens, size)."""
-        keys, values = self.cache.layer(index, key)
-        keys[self.slots, :, self.places] = key[0].transpose(0, 1).to(keys.dtype)
-        values[self.slots, :, self.places] = value[0].transpose(0, 1).to(keys.dtype)
+        """(tokens, heads, size) from tensors of this shape."""
+        count, groups = len(self.slots), key.shape[1]
+        keys, values = self.cache.layer(index, key.unsqueeze(2))
+        keys[self.slots, :, self.places] = key.to(keys.dtype)
+        values[self.slots, :, self.places] = value.to(keys.dtype)
         # Query heads that share a key head become several queries of that head.
-        groups, count = key.shape[1], len(self.slots)
-        asked = query[0].transpose(0, 1).reshape(count, groups, -1, query.shape[-1])
-        asked = asked.to(keys.dtype)
+        asked = query.reshape(count, groups, -1, query.shape[-1]).to(keys.dtype)
         found = []
         for run in self.runs:
-            rows, length = slice(run.first, run.stop), run.bias.shape[-1]
-            found.append(
-                scaled_dot_product_attention(
-                    asked[rows],
-                    keys[rows, :, :length],
-                    values[rows, :, :length],
-                    attn_mask=run.bias,
-                    scale=scale,
-                )
-            )
+            seen = self.cache.window(index, run.first, run.stop, run.bias.shape[-1])
+            rows = asked if len(self.runs) == 1 else asked[run.first : run.stop]
+            found.append(scaled_dot_product_attention(rows, *seen, attn_mask=run.bias, scale=scale))
         whole = found[0] if len(found) == 1 else torch.cat(found)
-        return whole.reshape(1, count, query.shape[1], -1).to(query.dtype)
+        return whole.reshape(query.shape).to(query.dtype)
 
 
 def looked_at(lengths: Sequence[int], device: torch.device) -> tuple[int, ...]:
@@ -160,17 +152,16 @@ class Prefill:
     def attend(
         self, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """(1, tokens, heads, size) from tensors (1, heads, tokens, size)."""
-        keys, values = self.cache.layer(index, key)
-        out = torch.zeros_like(query[0].transpose(0, 1))
+        """(tokens, heads, size) from tensors of this shape. Tokens of no prompt stay zero."""
+        keys, values = self.cache.layer(index, key.transpose(0, 1))
+        out = torch.zeros_like(query)
         for one in self.prompts:
             part = slice(one.first, one.first + one.stop - one.start)
-            keys[one.slot, :, one.start : one.stop] = key[0, :, part]
-            values[one.slot, :, one.start : one.stop] = value[0, :, part]
-            out[part] = self._attend(
-                one, query[0, :, part].to(keys.dtype), keys[one.slot], values[one.slot], scale
-            )
-        return out.unsqueeze(0)
+            keys[one.slot, :, one.start : one.stop] = key[part].transpose(0, 1)
+            values[one.slot, :, one.start : one.stop] = value[part].transpose(0, 1)
+            asked = query[part].transpose(0, 1).to(keys.dtype)
+            out[part] = self._attend(one, asked, keys[one.slot], values[one.slot], scale)
+        return out
 
     def _attend(
         self,
@@ -217,7 +208,9 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     if cached is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return cached.attend(cast(int, module.layer_idx), query, key, value, scale), None
+        asked, keys, values = (one[0].transpose(0, 1) for one in (query, key, value))
+        found = cached.attend(cast(int, module.layer_idx), asked, keys, values, scale)
+        return found.unsqueeze(0), None
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options

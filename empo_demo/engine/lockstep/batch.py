@@ -116,7 +116,7 @@ class Batch:
         if not self.rows or self._sampler is None:
             return
         rows = self.rows
-        with few_threads(self.weights.threads):
+        with few_threads(self.weights.threads_of(len(rows))):
             logits = self.forward.decode(rows, self._last)
             self._last = self._draw(rows, self._sampler, logits)
         self.leave()

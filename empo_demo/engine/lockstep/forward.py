@@ -154,7 +154,7 @@ class ForwardPasses:
         # What else a busy machine does is not counted: this thread's own time, where it computes.
         clock = time.thread_time if device.type == "cpu" else time.perf_counter
         best = float("inf")
-        with few_threads(weights.threads):
+        with few_threads(weights.threads_of(rows)):
             for _ in range(2):
                 started = clock()
                 logits = self._forward(
@@ -188,6 +188,8 @@ class ForwardPasses:
         weights = self.weights
         if weights.rows is not None:
             weights.rows.assign(adapters, scales, weights.like, counts)
+        if weights.fused is not None:
+            return weights.fused(ids, places, heads, cached)
         # Our attention has its own mask. A mask of four dimensions stops the model making one.
         mask = torch.zeros(1, 1, 1, 1, dtype=weights.like.dtype, device=ids.device)
         kinds = {"full_attention": mask, "sliding_attention": mask} if weights.hybrid else mask

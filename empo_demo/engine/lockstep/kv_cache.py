@@ -24,6 +24,8 @@ BLOCK = 16
 """Tokens of a kept block, and queries that attention computes together on a CPU."""
 _CPU_LENGTHS = (64, 128, 192)
 _CHUNK = 512
+_WINDOWS = 4096
+"""The most windows that are kept: to cut one takes as long as other small operations do."""
 
 
 def cache_dtype(model: PreTrainedModel) -> torch.dtype:
@@ -65,6 +67,7 @@ class KVCache:
         self.slots = self.positions = 0
         self.version = 0
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._windows: dict[tuple[int, int, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def bytes_of(self, slots: int, positions: int) -> int:
         return slots * rounded(positions) * self.per_token
@@ -93,7 +96,24 @@ class KVCache:
             found = (self._zeros(shape), self._zeros(shape))
         elif found[0].shape[0] != self.slots or found[0].shape[2] != self.positions:
             found = (self._resized(found[0]), self._resized(found[1]))
+        else:
+            return found
         self._layers[index] = found
+        self._windows.clear()
+        return found
+
+    def window(
+        self, index: int, first: int, stop: int, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first `length` positions of slots `first` to `stop` of a layer that was used."""
+        key = (index, first, stop, length)
+        found = self._windows.get(key)
+        if found is None:
+            if len(self._windows) >= _WINDOWS:
+                self._windows.clear()
+            keys, values = self._layers[index]
+            rows = slice(first, stop)
+            found = self._windows[key] = (keys[rows, :, :length], values[rows, :, :length])
         return found
 
     def _parts(self) -> list[torch.Tensor]:

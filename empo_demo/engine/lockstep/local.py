@@ -17,7 +17,13 @@ import torch
 from empo_demo.dialogue import Message
 from empo_demo.engine.device import is_out_of_memory, on_zero_gpu
 from empo_demo.engine.lockstep.batch import Batch, RoundRows, prepare_rows
-from empo_demo.engine.lockstep.places import DEFAULT_ROUNDS, FairLock, Places, rounds_at_once
+from empo_demo.engine.lockstep.places import (
+    DEFAULT_ROUNDS,
+    FairLock,
+    Places,
+    choose_threads,
+    rounds_at_once,
+)
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.lockstep.sampling import check_decoding
 from empo_demo.engine.protocol import Event, Interruptible, Request
@@ -56,6 +62,8 @@ class LocalEngine:
         if kv_bytes is None:
             kv_bytes = _default_kv_bytes(copies)
         self._batches = [Batch(weights, kv_bytes // len(copies)) for weights in copies]
+        for batch in self._batches:
+            choose_threads(batch.forward, batch.weights)
         self._notes = notes
         self._turn = FairLock()
         if max_rounds is None:
@@ -254,7 +262,7 @@ def score(
     batch: int,
 ) -> list[tuple[float, int]]:
     """(sum of log probabilities, number of tokens) of each reply and its end token."""
-    if weights.way != "batch":
+    if not weights.together:
         # The model's own code may compute a row differently in a batch.
         batch = 1
     rows = [_encode(weights, messages, reply) for messages, reply in pairs]

@@ -23,6 +23,7 @@ import torch
 
 from empo_demo.engine.lockstep.attention import use_cached_attention
 from empo_demo.engine.lockstep.forward import ForwardPasses, few_threads
+from empo_demo.engine.lockstep.fused import FusedLlama
 from empo_demo.engine.lockstep.kv_cache import Prefixes, bytes_per_token, rounded
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.weights.model_weights import Weights
@@ -54,10 +55,13 @@ class Passes(Protocol):
 
 def passes_of(weights: Weights, kv_bytes: int) -> Passes:
     """The passes by which `weights` are served, with at most `kv_bytes` of keys and values."""
-    if weights.way != "batch":
+    if not weights.together:
         return OwnPasses(weights)
     use_cached_attention(weights.model)
-    pack(weights)
+    if weights.way == "batch":
+        pack(weights)
+    elif weights.fused is None:
+        weights.fused = FusedLlama(weights)
     kept = kv_bytes // 4
     return ForwardPasses(weights, Prefixes(kept), kv_bytes - kept)
 

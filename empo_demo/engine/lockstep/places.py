@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from empo_demo.engine.lockstep.own_passes import Passes
+    from empo_demo.engine.weights.model_weights import Weights
 
 log = logging.getLogger(__name__)
 MOST_ROUNDS = 32
 """The most rounds at once when their number is measured."""
 DEFAULT_ROUNDS = 4
 """The number where it cannot be measured."""
-_STEP_SECONDS, _WORTH = 0.25, 0.95
+_STEP_SECONDS, _WORTH, _CLEARLY = 0.25, 0.95, 0.9
 
 
 class Places:
@@ -110,6 +112,25 @@ class FairLock:
                 self._line.popleft().release()
             else:
                 self._held = False
+
+
+def choose_threads(passes: Passes, weights: Weights) -> None:
+    """Let the steps of few rows take one CPU thread, unless all threads are clearly faster.
+
+    Our own layers start some hundred operations a step. Where another program takes a core now and
+    then, each of them waits for the thread on that core.
+    """
+    import torch
+
+    if weights.fused is None or weights.steady or torch.get_num_threads() == 1:
+        return
+    times: dict[int, list[float]] = {1: [], 0: []}
+    for _ in range(3):
+        for weights.few_threads in times:
+            times[weights.few_threads].append(passes.time_step(2))
+    one, all_ = (statistics.median(times[threads]) for threads in (1, 0))
+    weights.few_threads = 0 if all_ < _CLEARLY * one else 1
+    log.info("A step takes %.1f ms on one thread, %.1f ms on all", 1000 * one, 1000 * all_)
 
 
 def rounds_at_once(passes: Sequence[Passes]) -> int:

@@ -39,6 +39,8 @@ class AdapterRows:
     """Which rows of the next forward pass use which adapter. All layers of a model share it."""
 
     segments: tuple[Segment, ...] = ()
+    layers: dict[Any, Part] = field(default_factory=dict)
+    """What the adapters add to each adapted layer."""
     _key: tuple[Any, ...] = ()
 
     def assign(
@@ -111,6 +113,40 @@ class _Group:
         return down
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A layer's part of its group: for each adapter the columns of the group's product with A, and
+    the transposed, scaled B (rank, outputs)."""
+
+    group: _Group
+    of: dict[str, tuple[slice, torch.Tensor]]
+
+
+def joined(
+    parts: Sequence[Part | None], outputs: Sequence[int], order: torch.Tensor | None = None
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """For each adapter one A (ranks, inputs) and one scaled B (ranks, outputs) of several layers.
+
+    The layers share their input, and their `outputs` lie side by side, rearranged by `order`. None
+    is a layer without adapters.
+    """
+    groups = {id(part.group): part.group for part in parts if part is not None}
+    if len(groups) > 1:
+        raise ValueError("an adapter sees layers with one input as layers with several")
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for group in groups.values():
+        for adapter, a in group.a.items():
+            b = torch.zeros(a.shape[0], sum(outputs), dtype=a.dtype, device=a.device)
+            start = 0
+            for part, width in zip(parts, outputs, strict=True):
+                if part is not None and adapter in part.of:
+                    columns, own = part.of[adapter]
+                    b[columns, start : start + width] = own
+                start += width
+            found[adapter] = (a, b if order is None else b[:, order].contiguous())
+    return found
+
+
 def install(model: PeftModel) -> AdapterRows:
     """Make every LoRA layer of `model` read its rows from the returned object."""
     from peft.tuners.lora import LoraLayer
@@ -121,11 +157,12 @@ def install(model: PeftModel) -> AdapterRows:
         if isinstance(module, LoraLayer):
             parent, _, last = name.rpartition(".")
             group = groups.setdefault(f"{parent}.{_SIBLINGS.get(last, last)}", _Group(rows))
-            _patch(module, group)
+            rows.layers[module] = Part(group, _patch(module, group))
     return rows
 
 
-def _patch(layer: Any, group: _Group) -> None:
+def _patch(layer: Any, group: _Group) -> dict[str, tuple[slice, torch.Tensor]]:
+    """Make `layer` add its adapters' products; return its part of them."""
     parts: dict[str, tuple[slice, torch.Tensor]] = {}
     for name in layer.lora_A:
         a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
@@ -154,6 +191,7 @@ def _patch(layer: Any, group: _Group) -> None:
         return y
 
     layer.forward = MethodType(forward, layer)
+    return parts
 
 
 def _segments(

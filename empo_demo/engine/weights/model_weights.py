@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -9,6 +10,7 @@ import torch
 
 from empo_demo.engine.text.chat_template import template_of
 from empo_demo.engine.weights.adapters import check_vocabulary
+from empo_demo.engine.weights.products import FEW
 from empo_demo.engine.weights.shapes import context_of
 
 if TYPE_CHECKING:
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
     from empo_demo.engine.weights.lora import AdapterRows
 
-Way = Literal["batch", "own", "anew"]
-"""How tokens are computed: many rows together with our attention; by the model's own forward pass,
-one row at a time with its own cache; or without a cache, all tokens anew for each one."""
+Way = Literal["fused", "batch", "own", "anew"]
+"""How tokens are computed: many rows together by our own layers; by the model's layers with our
+attention; by the model's own forward pass, one row at a time with its own cache; or without a
+cache, all tokens anew for each one."""
 SMALL = 100_000_000
 """Up to this many weights, one thread decodes fastest. A layer takes some 50 microseconds, and
 several threads would mostly wait for each other, far longer still on a busy machine."""
@@ -32,7 +35,7 @@ class Weights:
     are the token ids that end a reply; `stops` are plain-text tags that end it. `context` is the
     most tokens that the model can take, `trained` the most that it was trained on. `hybrid` models
     mix kinds of attention layers. `threads` is the number of CPU threads; 0 leaves it to torch.
-    `way` is how tokens are computed; every way but `batch` computes each row alone.
+    `way` is how tokens are computed. `fused` are our own layers, once they were made.
     """
 
     model: PreTrainedModel
@@ -46,6 +49,23 @@ class Weights:
     hybrid: bool = False
     threads: int = 0
     way: Way = "batch"
+    fused: Callable[..., torch.Tensor] | None = None
+    few_threads: int = 0
+    """As `threads`, for steps of few rows by our own layers; see `choose_threads`."""
+
+    @property
+    def together(self) -> bool:
+        """Whether many rows are computed together; else each one alone."""
+        return self.way in ("fused", "batch")
+
+    def threads_of(self, rows: int) -> int:
+        """The number of CPU threads of a pass with so many tokens; 0 leaves it to torch."""
+        return self.few_threads if not self.threads and rows <= FEW else self.threads
+
+    @property
+    def steady(self) -> bool:
+        """Whether each product has one kernel for all numbers of rows: where one thread decodes."""
+        return self.threads == 1
 
     @property
     def device(self) -> torch.device:
@@ -56,10 +76,13 @@ class Weights:
         """Whether a row's numbers stay the same when other rows are in the batch.
 
         With several threads, PyTorch's attention on a CPU divides the keys of a step by the number
-        of rows, so the order of the sums depends on it.
+        of rows, so the order of the sums depends on it. Our own layers of a larger model take
+        other kernels for many rows than for few.
         """
-        if self.way != "batch":
+        if not self.together:
             return True
+        if self.way == "fused" and not self.steady:
+            return False
         if self.device.type != "cpu" or (self.threads or torch.get_num_threads()) > 1:
             return False
         return not self.int8
@@ -106,7 +129,7 @@ def weights_of(
     text = model.config.get_text_config()
     context = context_of(text)
     hybrid = getattr(text, "layer_types", None) is not None
-    if way == "batch" and not hybrid:
+    if way in ("fused", "batch") and not hybrid:
         # Within the window, sliding attention equals plain attention.
         text.sliding_window = None
     return Weights(
