@@ -38,10 +38,19 @@ def generate(
 @evaluate_app.command()
 def retention(
     contender: Annotated[str, typer.Option(help="Id of a contender with an adapter.")],
-    tasks: Annotated[str, typer.Option(help="lm-eval tasks or YAML files, commas between.")],
+    tasks: Annotated[
+        str, typer.Option(help="lm-eval tasks or YAML files, commas between; or give --data.")
+    ] = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of HellaSwag, TruthfulQA and MMLU (JSONL): asks 2,000 of each."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N examples per task.")] = None,
     shots: Annotated[int | None, typer.Option(min=0, help="Examples in the prompt.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the answers so far; it is continued.")
+    ] = None,
     as_json: AsJson = False,
     force_adapter: ForceAdapter = False,
 ) -> None:
@@ -55,6 +64,8 @@ def retention(
         shots=shots,
         batch=batch,
         as_json=as_json,
+        data=data,
+        work=work,
         force_adapter=force_adapter,
     )
 

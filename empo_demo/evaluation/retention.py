@@ -5,7 +5,8 @@ quantisation, adapter applied. The standard error is that of the paired differen
 is smaller and more correct than the sum of both models' errors.
 
 The harness gets one contender as a plain transformers module: the engine loads it as its plan
-says, and every row of every forward pass belongs to that contender.
+says, and every row of every forward pass belongs to that contender. Answers can be kept in a
+folder, by contender and revision, so that a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.contenders.load_roster import load_roster
+from empo_demo.contenders.load_roster import load_roster, revision
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import DataError, EngineError, InvalidInput, NotFound
-from empo_demo.settings import Settings, load_settings
+from empo_demo.settings import ASSETS, Settings, load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+BENCHMARKS = tuple(
+    str(ASSETS / "retention" / f"{name}.yaml")
+    for name in ("hellaswag", "truthfulqa_mc1", "truthfulqa_mc2", "mmlu")
+)
+"""The tasks that `--data` asks without `--tasks`: their questions are in files of that folder."""
+SAMPLE = 2_000
+"""How many questions of each of them are asked without `--limit`: an accuracy within .022."""
 Answers = dict[str, dict[str, dict[str, float]]]
 """Scores by task, metric and question."""
 
@@ -60,13 +69,17 @@ def run(
     shots: int | None,
     batch: int,
     as_json: bool,
+    data: Path | None = None,
+    work: Path | None = None,
     force_adapter: bool = False,
 ) -> None:
     """The command: evaluate both, print a table or one JSON line."""
     from rich.console import Console
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    harness = Harness(names, limit=limit, shots=shots, batch=batch)
+    if data is not None and not names:
+        names, limit = list(BENCHMARKS), limit or SAMPLE
+    harness = Harness(names, limit=limit, shots=shots, batch=batch, data=data, work=work)
     record = evaluate(
         contender_id, harness, Console(stderr=True, markup=False), force_adapter=force_adapter
     )
@@ -90,7 +103,8 @@ def evaluate(
     for contender in (base, aligned):
         console.print(f"Evaluating {contender.id}…", highlight=False)
         with open_model(engine, contender.id) as model:
-            answers[contender.id], members = harness.evaluate(model)
+            name = f"{contender.id}-{contender.revision}"
+            answers[contender.id], members = harness.evaluate(model, name)
     rows = compare(answers[base.id], answers[aligned.id], members)
     return {
         "base": base.id,
@@ -111,7 +125,8 @@ def base_of(aligned: Contender, roster: Roster) -> Contender:
     for contender in roster.contenders:
         if contender.base == aligned.base and contender.adapter is None:
             return contender
-    return Contender(id="base", base=aligned.base)
+    base = Contender(id="base", base=aligned.base)
+    return replace(base, revision=revision(base, roster))
 
 
 def compare(
@@ -194,12 +209,26 @@ def plus_minus(value: float, error: float | None, sign: str = "") -> str:
 
 
 class Harness:
-    """Tasks that were checked once, and how to run them."""
+    """Tasks that were checked once, and how to run them.
+
+    `data` is handed to tasks that read a folder. `work` keeps what was answered.
+    """
 
     def __init__(
-        self, names: Sequence[str], *, limit: int | None, shots: int | None, batch: int
+        self,
+        names: Sequence[str],
+        *,
+        limit: int | None,
+        shots: int | None,
+        batch: int,
+        data: Path | None = None,
+        work: Path | None = None,
     ) -> None:
-        self.limit, self.shots, self.batch = limit, shots, batch
+        self.limit, self.shots, self.batch, self.work = limit, shots, batch, work
+        if data is not None and not data.is_dir():
+            raise NotFound(
+                f"There is no folder {data}; --data names that of the benchmarks' files."
+            )
         try:
             from lm_eval.tasks import TaskManager  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
@@ -208,17 +237,28 @@ class Harness:
             ) from None
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         # It takes seconds to read the harness's own 14,000 tasks. YAML files do not need them.
-        self.manager = TaskManager(include_defaults=not all(map(_is_file, names)))
+        self.manager = TaskManager(
+            include_defaults=not all(map(_is_file, names)),
+            metadata=None if data is None else {"data": str(data.resolve())},
+        )
         self.specs = [_checked(name, self.manager.all_tasks) for name in names]
         if not self.specs:
-            raise InvalidInput("No task is named: give --tasks mmlu,leaderboard or a YAML file.")
+            raise InvalidInput(
+                "No task is named: give --data FOLDER, or --tasks mmlu,leaderboard or a YAML file."
+            )
 
-    def evaluate(self, contender: ContenderModel) -> tuple[Answers, dict[str, list[str]]]:
-        """Scores by question, and the leaf tasks of each group among the tasks."""
+    def evaluate(
+        self, contender: ContenderModel, name: str
+    ) -> tuple[Answers, dict[str, list[str]]]:
+        """Scores by question, and the leaf tasks of each group among the tasks.
+
+        Answers are kept under `name`, which must say which weights gave them.
+        """
         import lm_eval  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-        model = HFLM(
+        from empo_demo.evaluation.shared_prefix import SharedPrefixLM
+
+        model = SharedPrefixLM(
             pretrained=contender.model, tokenizer=contender.tokenizer, batch_size=self.batch
         )
         try:
@@ -229,6 +269,7 @@ class Harness:
                 num_fewshot=self.shots,
                 limit=self.limit,
                 bootstrap_iters=0,
+                use_cache=None if self.work is None else str(self.work.resolve() / name),
             )
         except Exception as error:
             # The harness passes on every error of a data set's loader and of a task's own code.

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.errors import DataError, InvalidInput, NotFound
-from empo_demo.evaluation.retention import Harness, base_of, compare, load_local, open_model
+from empo_demo.evaluation.retention import (
+    BENCHMARKS,
+    SAMPLE,
+    ContenderModel,
+    Harness,
+    base_of,
+    compare,
+    load_local,
+    open_model,
+)
 from empo_demo.settings import ASSETS, Settings
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e .[train]")
@@ -61,6 +73,70 @@ def test_an_unknown_task_is_one_clear_error() -> None:
         harness()
 
 
+def test_a_missing_folder_of_benchmarks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="--data names"):
+        Harness([str(TASK)], limit=None, shots=None, batch=1, data=tmp_path / "absent")
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path) -> Path:
+    """Two questions of each benchmark, in the form of the files."""
+    rows: dict[str, list[dict[str, object]]] = {
+        "hellaswag.valid": [
+            {"query": f"A man {number}", "choices": ["sits.", "is a cloud."], "gold": 0}
+            for number in range(2)
+        ],
+        "truthfulqa_mc": [
+            {
+                "question": f"Is {number} one?",
+                "mc1": {"choices": ["Yes.", "No."], "labels": [1, 0]},
+                "mc2": {"choices": ["Yes.", "No.", "Never."], "labels": [1, 0, 0]},
+            }
+            for number in range(2)
+        ],
+        "mmlu.dev": [
+            {"subject": "a_b", "question": "Q?", "choices": ["1", "2", "3", "4"], "answer": 1}
+        ]
+        * 6,
+        "mmlu.test": [
+            {"subject": "a_b", "question": f"R{n}?", "choices": ["1", "2", "3", "4"], "answer": n}
+            for n in range(2)
+        ],
+    }
+    for name, lines in rows.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_a_folder_are_asked_as_the_harness_does(benchmarks: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = ASSETS / "tiny" / "base"
+    served = ContenderModel(
+        AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    )
+    asked = Harness(BENCHMARKS, limit=SAMPLE, shots=None, batch=4, data=benchmarks)
+    answers, _ = asked.evaluate(served, "base")
+    assert {task: set(found) for task, found in answers.items()} == {
+        "hellaswag": {"acc", "acc_norm"},
+        "truthfulqa_mc1": {"acc"},
+        "truthfulqa_mc2": {"acc"},
+        "mmlu": {"acc"},
+    }
+    assert all(len(one) == 2 for found in answers.values() for one in found.values())
+    assert all(0 < share < 1 for share in answers["truthfulqa_mc2"]["acc"].values())
+    sys.path.insert(0, str(TASK.parent))
+    try:
+        import benchmarks as loader  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(TASK.parent))
+    prompt = loader.mmlu(benchmarks)["test"][0]["prompt"]
+    assert prompt.startswith("The following are multiple choice questions (with answers) about a b")
+    assert prompt.count("Answer: B") == 5 and prompt.endswith("\nD. 4\nAnswer:")
+
+
 @pytest.mark.parametrize("content", ["a: [", "just words", "metric: acc"])
 def test_a_file_that_describes_no_task_is_one_clear_error(tmp_path: Path, content: str) -> None:
     file = tmp_path / "task.yaml"
@@ -95,7 +171,7 @@ def test_a_spoilt_adapter_is_found_out_on_the_quantised_weights(
     answers = []
     for one in (base, aligned):
         with open_model(engine, one.id) as served:
-            answers.append(tasks.evaluate(served)[0])
+            answers.append(tasks.evaluate(served, one.id)[0])
     row = next(row for row in compare(*answers) if row.metric == "acc")
     assert (row.task, row.n) == ("everyday", 40)
     assert row.base > 0.8
