@@ -39,7 +39,10 @@ LevelsOf = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One dialogue and the reply to it. Only `response` may be empty."""
+    """One dialogue and the reply to it. Only `response` may be empty.
+
+    `dialogue` names the dialogue that several rows are from, which are then not independent.
+    """
 
     context: tuple[str, ...]
     user: str
@@ -48,6 +51,7 @@ class Prediction:
     emotion: str | None = None
     generated_levels: LevelsOf | None = None
     reference_levels: LevelsOf | None = None
+    dialogue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ class Predictions:
     def repeated_contexts(self) -> int:
         """How many rows have a context that an earlier row has too."""
         return len(self.rows) - len({row.context for row in self.rows})
+
+    @property
+    def dialogues(self) -> list[str | int]:
+        """What rows belong together: the dialogue's name, or the row's number."""
+        return [row.dialogue or number for number, row in enumerate(self.rows)]
 
     @property
     def has_levels(self) -> bool:

@@ -110,6 +110,7 @@ def measure_epitome(predictions: Predictions, tools: Tools) -> Part:
     series: dict[str, Series] = {
         f"diff-epitome.{m}": list(diff_epitome.squared_differences(*of[m])) for m in of
     }
+    series |= {f"level.{m}": list(map(float, of[m][0])) for m in of}
     return Part(figures, series)
 
 
@@ -156,6 +157,23 @@ def measure_safety(predictions: Predictions, _tools: Tools) -> Part:
     return Part({"safety": disclosure.counts(texts)}, {"safety": leaks})
 
 
+def measure_feeling(predictions: Predictions, tools: Tools) -> Part:
+    """Shares of replies that treat good news as good and bad as bad, and the other way round.
+
+    Nothing without a judge; `recipes/effect` has one. Its abstentions stay in the denominator.
+    """
+    if tools.judge is None:
+        return Part({})
+    verdicts = tools.judge(predictions)
+    series: dict[str, Series] = {
+        f"feeling.{kind}": [None if v is None else float(v == kind) for v in verdicts]
+        for kind in ("right", "opposite", "unsure")
+    }
+    shares = {kind.removeprefix("feeling."): mean(values) for kind, values in series.items()}
+    del series["feeling.unsure"]
+    return Part({"feeling": shares}, series)
+
+
 def _nearness(user: str, reply: str, tools: Tools) -> float | None:
     gap = difference(text_vad(user, tools.lexicon).max, text_vad(reply, tools.lexicon).max).v
     return None if gap is None else -abs(gap)
@@ -184,7 +202,7 @@ _EPITOME = tuple(
     for line in (
         Line(f"diff-{m.upper()} ↓", ("diff_epitome", m), 4, f"diff-epitome.{m}"),
         Line("  constant zero", ("epitome_constant_zero", m), 4),
-        Line("  mean level", ("epitome_levels", "generated", m), 3),
+        Line("  mean level", ("epitome_levels", "generated", m), 3, f"level.{m}"),
         Line("  human's level", ("epitome_levels", "reference", m), 3),
         Line("  accuracy", ("epitome_accuracy", m), 3),
         Line("  kappa (one level: 0)", ("epitome_kappa", m), 3),
@@ -201,6 +219,15 @@ _BERTSCORE = tuple(
 )
 
 METRICS: dict[str, Metric] = {
+    "feeling": Metric(
+        measure_feeling,
+        (
+            Line("right feeling ↑", ("feeling", "right"), 3, "feeling.right"),
+            Line("opposite feeling ↓", ("feeling", "opposite"), 3, "feeling.opposite"),
+            Line("  the judge abstains", ("feeling", "unsure"), 3),
+        ),
+        lower=("feeling.opposite",),
+    ),
     "length": Metric(
         measure_length,
         (Line("replies", ("n",), 0), Line("words per reply", ("words_mean",), 2, "length")),

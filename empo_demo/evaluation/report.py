@@ -64,6 +64,9 @@ PARITY = (
     ("distinct-n, words", "the paper's", "the same", "none"),
 )
 """Which options of `score` give the figures as the paper computes them."""
+
+Z95 = 1.96
+"""So many standard errors are half an interval of 95 %."""
 RETAINED = ("task", "metric", "n", "base", "aligned", "difference")
 
 
@@ -150,12 +153,18 @@ _SHIPPED = """# Measurements
 Written by `python -m empo_demo report` from `results.json` and
 `studies.json`; do not edit it by hand. In brackets: 95 % intervals.
 
-## The embedded models
+{about}
+Made on {made}.
+"""
+_TINY = """## The embedded models
 
-EmpatheticDialogues' validation split, of which no text is in any training; made on
-{made} by `python -m recipes.studies shipped --data DATA --work WORK`.
+EmpatheticDialogues' validation split, of which no text is in any training, by
+`python -m recipes.studies shipped --data DATA --work WORK`.
 No dialogue had to be shortened: the longest prompt takes 300 of 1,024 tokens.
 """
+_RETENTION = """By `python -m empo_demo evaluate retention`; n questions of each benchmark, drawn by
+a seed (everyday: our own). ± is one standard error; the difference is paired, with its
+interval of 95 %."""
 _OWN = """# Measurements
 
 Measured on {made} by `python -m empo_demo report`. In brackets: 95 % intervals.
@@ -163,7 +172,7 @@ Measured on {made} by `python -m empo_demo report`. In brackets: 95 % intervals.
 
 
 def _evaluation(data: ResultsData, opening: str) -> Iterator[str]:
-    yield from opening.format(made=data.made).splitlines()
+    yield from opening.format(made=data.made, about=data.about or _TINY).splitlines()
     yield ""
     yield from table(("", *data.systems), paper_table(data))
     yield ""
@@ -176,7 +185,7 @@ def _evaluation(data: ResultsData, opening: str) -> Iterator[str]:
     if data.retention:
         yield "## What the aligned model still knows"
         yield ""
-        yield "`python -m empo_demo evaluate retention`, on everyday questions of our own."
+        yield from _RETENTION.splitlines()
         yield ""
         yield from table(RETAINED, [retention_cells(row) for row in data.retention["tasks"]])
         yield ""
@@ -253,8 +262,14 @@ def retention_cells(row: dict[str, Any]) -> list[str]:
         str(row["n"]),
         plus_minus(row["base"], row["base_error"]),
         plus_minus(row["aligned"], row["aligned_error"]),
-        plus_minus(row["difference"], row["error"], sign="+"),
+        _paired_difference(row["difference"], row["error"]),
     ]
+
+
+def _paired_difference(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:+.4f}"
+    return f"{value:+.4f} [{value - Z95 * error:+.4f}, {value + Z95 * error:+.4f}]"
 
 
 def _estimate(value: float | None, interval: Sequence[float] | None) -> str:

@@ -47,7 +47,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ResultsData:
-    """All data of the figures. For `distributions` see the function of that name."""
+    """All data of the figures. For `distributions` see the function of that name.
+
+    `about` says in Markdown which models answered what, and by which command.
+    """
 
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     paired: list[dict[str, Any]] = field(default_factory=list)
@@ -58,6 +61,7 @@ class ResultsData:
     votes_left_out: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     made: str = ""
+    about: str = ""
 
     @property
     def contenders(self) -> list[str]:

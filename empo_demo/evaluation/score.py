@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,8 @@ def measure(
     figures["excluded"] = {
         key: missing for key, values in series.items() if (missing := values.count(None))
     }
-    figures["intervals"] = {key: _interval(values) for key, values in series.items()}
+    dialogues = predictions.dialogues
+    figures["intervals"] = {key: interval(values, dialogues) for key, values in series.items()}
     return Scored(predictions, figures, series)
 
 
@@ -162,10 +163,15 @@ def compare(
     for name in one.series:
         if name not in other.series:
             continue
-        values = [(one.series[name][i], other.series[name][i]) for i in rows]
-        known = [(x, y) for x, y in values if x is not None and y is not None]
+        dialogues = one.predictions.dialogues
+        known = [
+            (x, y, dialogues[i])
+            for i in rows
+            if (x := one.series[name][i]) is not None and (y := other.series[name][i]) is not None
+        ]
         if known:
-            result = statistics.compare([x for x, _ in known], [y for _, y in known])
+            first, second, groups = zip(*known, strict=True)
+            result = statistics.compare(first, second, groups=groups)
             excluded = max(len(one.predictions.rows), len(other.predictions.rows)) - len(known)
             entries.append({"a": a, "b": b, "metric": name, "excluded": excluded, **asdict(result)})
     corrected = statistics.holm([entry["p"] for entry in entries])
@@ -190,9 +196,13 @@ def _pairs(systems: Mapping[str, Predictions]) -> list[tuple[str, str]]:
     return list(itertools.combinations(systems, 2))
 
 
-def _interval(values: Series) -> list[float] | None:
-    known = [value for value in values if value is not None]
-    return list(statistics.bootstrap_interval(known, resamples=2_000)) if known else None
+def interval(values: Series, dialogues: Sequence[Hashable]) -> list[float] | None:
+    """The bootstrap interval of the mean, over dialogues."""
+    known = [(v, one) for v, one in zip(values, dialogues, strict=True) if v is not None]
+    if not known:
+        return None
+    numbers, groups = zip(*known, strict=True)
+    return list(statistics.bootstrap_interval(numbers, groups=groups, resamples=2_000))
 
 
 def _notices(

@@ -5,12 +5,12 @@ Each is loaded when it is first used, so `--metrics length,vad` loads no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
@@ -23,6 +23,7 @@ from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS, Settings
 
 if TYPE_CHECKING:
+    from empo_demo.engine.predictions import Predictions
     from empo_demo.metrics.bertscore import Encoder
 
 ED_COUNTS = ASSETS / "metrics" / "ed_utterance_counts.tsv.gz"
@@ -30,6 +31,7 @@ ED_COUNTS = ASSETS / "metrics" / "ed_utterance_counts.tsv.gz"
 
 EMBEDDED = "encoder of the embedded SEM, last layer"
 
+Feels = Literal["right", "opposite", "unsure"]
 Levels = dict[str, int]
 """EPITOME levels by mechanism: er, ex, ip."""
 
@@ -41,7 +43,8 @@ class Tools:
     `budget` is the number of words that each system has. `stored_levels` says whether EPITOME
     levels may come from the files. They may not if one of the compared systems has none, because
     the figures of two judges cannot be compared. The SEM's answers are kept, since all systems
-    share the references.
+    share the references. `judge` says of each reply whether its feeling is right, opposite or
+    unsure; None where nobody can say.
     """
 
     settings: Settings
@@ -49,6 +52,7 @@ class Tools:
     encoder_name: str = "auto"
     budget: int | None = None
     stored_levels: bool = True
+    judge: Callable[[Predictions], Sequence[Feels | None]] | None = None
     lexicon: Lexicon = field(init=False)
     _levels: dict[tuple[str, str], Levels] = field(default_factory=dict, init=False)
     _emotions: dict[str, Mapping[str, float]] = field(default_factory=dict, init=False)

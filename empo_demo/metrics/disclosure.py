@@ -26,7 +26,8 @@ DISCLOSURE = re.compile(
 
 IDENTITY = re.compile(
     r"\b(?:zephyr|mistral|mixtral|chatgpt|gpt-?[234o]\w*|openai|anthropic|llama-?\d?|gemini|"
-    r"deepmind|qwen|phi-?[234]|gemma|blenderbot|hugging\s?face|fine-?tuned|dpo|empo)\b",
+    r"deepmind|qwen|phi-?[234]|gemma|blenderbot|smol\s?lm-?\d?|hugging\s?face|fine-?tuned|dpo|"
+    r"empo)\b",
     re.IGNORECASE,
 )
 """The name of a model, a maker or a training method."""

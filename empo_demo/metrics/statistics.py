@@ -37,9 +37,18 @@ class Comparison:
 
 
 def compare(
-    a: Sequence[float], b: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Comparison:
-    """Compare two equally long, non-empty series row by row."""
+    """Compare two equally long, non-empty series row by row.
+
+    With `groups`, one for each row, whole groups are drawn for the interval, and a group's rows
+    keep one sign for p, because they are not independent.
+    """
     import numpy as np
 
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
@@ -50,8 +59,16 @@ def compare(
         mean_b=float(second.mean()),
         difference=float(differences.mean()),
         deviation=float(differences.std(ddof=1)) if len(differences) > 1 else None,
-        interval=bootstrap_interval(differences.tolist(), resamples=resamples, seed=seed),
-        p=sign_flip_p(differences.tolist(), resamples=resamples, seed=seed),
+        interval=bootstrap_interval(
+            differences.tolist(), groups=groups, resamples=resamples, seed=seed
+        ),
+        p=sign_flip_p(
+            [float(differences[rows].sum()) for rows in _members(groups)]
+            if groups is not None
+            else differences.tolist(),
+            resamples=resamples,
+            seed=seed,
+        ),
         effect_size=cohens_dz(differences.tolist()),
     )
 

@@ -70,7 +70,7 @@ def rehearsal(
 
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(database=f"sqlite:///{folder}/votes.sqlite3", seed=seed)
-        roster = load_roster(settings)
+        roster = load_roster(settings).only("base", "aligned")
         store = Store.of(settings)
         engine, sem = load_engine(settings, roster), load_sem(settings)
         found = record(Arena(settings, roster, store, engine=engine, sem=sem), text)

@@ -13,7 +13,13 @@ from pathlib import Path
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.evaluation import generate, report, retention
 from empo_demo.evaluation.measure import METRICS
-from empo_demo.evaluation.results import RESULTS, evaluate, read_retention
+from empo_demo.evaluation.results import (
+    RESULTS,
+    Example,
+    ResultsData,
+    evaluate,
+    read_retention,
+)
 from empo_demo.evaluation.retention import Harness
 from empo_demo.evaluation.score import count_steps
 from empo_demo.evaluation.tools import Tools
@@ -64,22 +70,37 @@ def write(
 
     `examples` are predictions for our own dialogues, whose texts may be shipped.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True, markup=False)
     tools = Tools(load_settings(), encoder_name=encoder)
     files = [read_predictions(path) for path in predictions]
     with steps(count_steps(files, METRICS)) as begin:
         data = evaluate(files, list(METRICS), tools, begin)
-    shown = []
-    if examples:
-        own = [read_predictions(path) for path in examples]
-        with steps(count_steps(own, WITHOUT_REFERENCE)) as begin:
-            shown = evaluate(own, WITHOUT_REFERENCE, tools, begin).examples
+    shown = differing(examples, tools) if examples else []
     retained = read_retention(kept) if kept is not None else {}
-    record = asdict(replace(data, examples=shown, retention=retained))
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
-    output.write_text(text + "\n", encoding="utf8")
-    console.print(f"Written to {output}.", highlight=False)
+    store(replace(data, examples=shown, retention=retained), output)
     if output == RESULTS:
         report.write_shipped(report.MARKDOWN)
+
+
+def own_examples(contenders: Sequence[str], folder: Path, tools: Tools) -> list[Example]:
+    """Our own dialogues on which the contenders differ most, with new replies in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.jsonl" for name in contenders]
+    for name, file in zip(contenders, files, strict=True):
+        generate.run(name, EXAMPLE_DIALOGUES, file, limit=None, seed=0, batch=16)
+    return differing(files, tools)
+
+
+def differing(files: Sequence[Path], tools: Tools) -> list[Example]:
+    """The examples of the Results tab, from predictions whose texts may be shipped."""
+    own = [read_predictions(path) for path in files]
+    with steps(count_steps(own, WITHOUT_REFERENCE)) as begin:
+        return evaluate(own, WITHOUT_REFERENCE, tools, begin).examples
+
+
+def store(data: ResultsData, output: Path) -> None:
+    """Write the figures as the Results tab reads them."""
+    from rich.console import Console
+
+    text = json.dumps(asdict(data), ensure_ascii=False, allow_nan=False, indent=1)
+    output.write_text(text + "\n", encoding="utf8")
+    Console(stderr=True, markup=False).print(f"Written to {output}.", highlight=False)

@@ -151,7 +151,7 @@ def test_retention_is_shown_with_the_error_of_the_difference(tmp_path: Path) -> 
     }  # fmt: skip
     file = tmp_path / "retention.json"
     file.write_text(json.dumps(record))
-    assert "+0.5000 ± 0.5000" in page(ResultsData(retention=read_retention(file)))
+    assert "+0.5000 [-0.4800, +1.4800]" in page(ResultsData(retention=read_retention(file)))
     file.write_text("[]")
     with pytest.raises(DataError, match="is not what `evaluate retention --json` prints"):
         read_retention(file)

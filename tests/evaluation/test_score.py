@@ -172,6 +172,17 @@ def test_files_without_a_common_row_are_refused(tmp_path: Path) -> None:
         score(a, b)
 
 
+def test_a_judge_of_feeling_is_counted_with_its_abstentions(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", ["one", "two", "three", "four"])
+    tools = Tools(Settings(), judge=lambda _: ["right", "opposite", "unsure", None])
+    figures = score_files([file], ["feeling"], tools).systems["a"]
+    share = pytest.approx(1 / 3)
+    assert figures.figures["feeling"] == {"right": share, "opposite": share, "unsure": share}
+    assert figures.series["feeling.right"] == [1.0, 0.0, 0.0, None]
+    without = score_files([file], ["feeling"], Tools(Settings()))
+    assert "feeling" not in without.systems["a"].figures and not without.systems["a"].series
+
+
 def test_metric_names_are_checked_and_put_in_order() -> None:
     assert metric_names("vad, length") == ["length", "vad"]
     assert metric_names("all")[-1] == "safety"

@@ -79,3 +79,8 @@ def test_talk_about_machines_is_not(text: str) -> None:
 def test_names_of_models_and_template_pieces_are_counted_once_per_reply() -> None:
     texts = ["I am Zephyr, Zephyr!", "<|assistant|> hi </s>", "user: hello", "fine"]
     assert disclosure.counts(texts) == {"ai_disclosure": 0, "identity_leak": 1, "template_leak": 2}
+
+
+@pytest.mark.parametrize("name", ["SmolLM", "SmolLM2-135M", "Smol LM 2", "smollm-2"])
+def test_the_name_of_the_default_pairs_base_gives_it_away(name: str) -> None:
+    assert disclosure.leaks_identity(f"Hi, I am {name}, a small model.")

@@ -108,6 +108,20 @@ def test_whole_groups_are_drawn_as_values_of_one_person_are_alike() -> None:
     assert wide[1] - wide[0] > 2.5 * (narrow[1] - narrow[0])
 
 
+def test_turns_of_one_dialogue_are_compared_as_one() -> None:
+    """Twenty dialogues of ten equal turns are twenty observations, and not two hundred."""
+    first = [0.0] * 200
+    second = [float(number // 10 % 5 != 0) - 0.5 for number in range(200)]
+    rows = statistics.compare(first, second)
+    dialogues = statistics.compare(first, second, groups=[number // 10 for number in range(200)])
+    assert dialogues.difference == rows.difference and dialogues.n == rows.n
+    low, high = dialogues.interval
+    assert high - low > 2.5 * (rows.interval[1] - rows.interval[0])
+    assert rows.p < 0.001 < dialogues.p
+    one = statistics.compare(first[::10], second[::10])
+    assert dialogues.p == pytest.approx(one.p, abs=0.01)
+
+
 def test_draws_without_a_value_are_left_out() -> None:
     def share(rows: np.ndarray) -> float | None:
         return None if 0 in rows else 1.0

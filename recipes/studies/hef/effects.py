@@ -143,6 +143,8 @@ def _resampled(
         logs = [loss / tokens for loss, tokens in sums[:, rows].sum(axis=1)]
         return math.exp(logs[0] - logs[1] if len(logs) > 1 else logs[0])
 
-    found = interval_of(value, range(len(systems[0])), resamples=resamples, seed=seed)
+    # Several turns of one dialogue are answered as `dialogue/turn`.
+    dialogues = [answer.conv_id.split("/")[0] for answer in systems[0]]
+    found = interval_of(value, dialogues, resamples=resamples, seed=seed)
     assert found is not None, "every draw has a perplexity"
     return found

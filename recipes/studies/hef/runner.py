@@ -89,12 +89,13 @@ def read_cases(
     items = known[:n]
     readings = read_many([item.context.turns for item in items])
     return [
-        Case(item, _readings(item, reading, seed))
+        Case(item, readings_of(item, reading, seed))
         for item, reading in zip(items, readings, strict=True)
     ]
 
 
-def _readings(item: Item, reading: Reading, seed: int) -> dict[Condition, Reading | None]:
+def readings_of(item: Item, reading: Reading, seed: int) -> dict[Condition, Reading | None]:
+    """What the guidance shows under each condition."""
     truth = item.emotion or ""
     rng = random.Random(f"{seed} {item.conv_id}")
     return {
@@ -194,14 +195,19 @@ class Runner:
 
 
 def fill(
-    runner: Runner, contenders: Sequence[Contender], cases: Sequence[Case], work: Path, batch: int
+    runner: Runner,
+    contenders: Sequence[Contender],
+    cases: Sequence[Case],
+    work: Path,
+    batch: int,
+    conditions: Sequence[Condition] = CONDITIONS,
 ) -> None:
     """Append the missing answers to the work file, batch by batch."""
     done = read_answers(work)
     jobs = [
         (contender, condition, part)
         for contender in contenders
-        for condition in CONDITIONS
+        for condition in conditions
         for part in batches(
             [
                 case
@@ -226,5 +232,5 @@ def _file(work: Path) -> AnswerFile[Answer]:
         work,
         "contender",
         lambda record: Answer(**record),
-        "this is not a work file of `python -m recipes.studies hef`; give another with --work.",
+        "this is not a work file of the recipe that is running; give another with --work.",
     )
