@@ -1,0 +1,1 @@
+"""What alignment changed in the pair that everybody meets: replies, judge, labels, figures."""
