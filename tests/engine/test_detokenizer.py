@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.text.detokenizer import Detokenizer
+from empo_demo.engine.text.thoughts import spoken
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -44,6 +45,7 @@ def test_characters_of_several_tokens_appear_whole(tokenizer: Any, text: str) ->
 @RELAXED
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40))
 def test_any_text_comes_out_as_it_went_in(tokenizer: Any, text: str) -> None:
+    assume(spoken(text) == text.strip())  # a mark of a thought is left out
     released, _ = pieces(tokenizer, text)
     assert "".join(released) == text.lstrip().rstrip("\ufffd")
 

@@ -46,6 +46,12 @@ WHOLE = [
     "<|constrain|>json<|message|>{}<|call|><|start|>assistant<|channel|>final<|message|>"
     "I am sorry.",
     "<|channel|>final<|message|>I am sorry.<|end|>",
+    "analysisThe user is sad, as a friend.assistantfinalI am sorry.",
+    "analysis We need to be warm.assistantanalysisSo: sorry.\n\nassistantfinal I am sorry.",
+    "analysis\nHe is sad.\nassistant commentaryassistantcommentary{}assistantfinalI am sorry.",
+    "analysis<|message|>sad<|end|><|start|>assistant<|channel|>final<|message|>I am sorry.",
+    "assistantfinalI am sorry.",
+    "finalI am sorry.",
     "</think>\n\nI am sorry.",
     "I am <think>how?</think>sorry.",
 ]
@@ -55,6 +61,11 @@ PLAIN = [
     "<answer>Yes.</answer>",
     "a ◁ b < / c [ d",
     "Array[INT] and <thinker> and <",
+    "analysis of what? A finally, an assistant, final.",
+    "final I say: a",
+    "Ask your assistant. assistantfinally. (a",
+    " assist",
+    "commentary",
 ]
 
 
@@ -83,10 +94,18 @@ def test_a_word_is_held_back_only_while_it_may_be_a_mark() -> None:
     one = ThoughtFilter()
     assert one.push("I <") == "I "
     assert one.push("3 you") == "<3 you"
+    assert one.push(" (a") == " (" and one.push(" dog)") == "a dog)"
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>I wonder", "<|channel|>analysis<|message|>I wonder", "[THINK]I won", "<think>"]
+    "text",
+    [
+        "analysisI wonder",
+        "<think>I wonder",
+        "<|channel|>analysis<|message|>I wonder",
+        "[THINK]I won",
+        "<think>",
+    ],
 )
 def test_a_thought_that_is_never_closed_is_all_thought(text: str) -> None:
     one = ThoughtFilter()
@@ -107,6 +126,9 @@ def test_a_closing_mark_that_nobody_opened_says_that_thoughts_were_shown() -> No
     one.push(text)
     assert one.stray
     assert spoken(text) == "I am sorry."
+    bare = ThoughtFilter()
+    bare.push("The user is sad.assistantfinalI am sorry.")
+    assert bare.stray and spoken("The user is sad.assistantfinalI am sorry.") == "I am sorry."
 
 
 @pytest.mark.parametrize(

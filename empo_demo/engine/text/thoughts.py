@@ -2,7 +2,8 @@
 
 Models mark their thoughts in many ways: `<think>…</think>` and its like, `[THINK]…[/THINK]`,
 `<|START_THINKING|>…<|END_THINKING|>`, and the channels of GPT-OSS, of which only `final` is a
-reply. A thought may be opened by the prompt, and may never be closed.
+reply. A thought may be opened by the prompt, and may never be closed. Where a server leaves out
+special tokens, the names of the channels stay: `analysisThe user is sad.assistantfinalI am sorry.`
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _NAME = (
 )
 _OWN = r"(?:start|begin|end)[_▁](?:of[_▁])?(?:think|thinking|thought|reasoning)"
 _BAR = r"[|｜]?"
+_CAPITAL = r"(?-i:(?=\s?(?:[A-Z\"“'‘(*<]|[^\x00-\x7f])))"
+"""A text begins here. No sentence has the name of a channel right before it."""
 _MARK = re.compile(
     rf"<{_BAR}(?P<word>{_OWN}){_BAR}>"
     rf"|<{_BAR}(?P<end>/?)(?P<name>{_NAME}){_BAR}>"
@@ -33,6 +36,7 @@ _MARK = re.compile(
     rf"|<{_BAR}(?P<place>(?:think|thinking|thought|reasoning)[_▁](?:start|begin|end)){_BAR}>"
     r"|(?P<odd><\|inner_(?:prefix|suffix)\|>|<unused9[45]>|<\|channel>|<channel\|>)"
     r"|<\|(?P<harmony>start|channel|message|end|return|call)\|>"
+    rf"|(?-i:assistant(?P<bare>final|analysis|commentary)){_CAPITAL}"
     rf"|(?P<wrap></?(?:answer|response|output)>"
     rf"|<{_BAR}(?:start|begin|end)[_▁](?:of[_▁])?(?:response|solution|answer){_BAR}>)",
     re.IGNORECASE,
@@ -48,9 +52,22 @@ _ODD = {
 """Marks that do not say what they are: of Apertus, MedGemma and Gemma 4."""
 _HALF = re.compile(r"(?:<[|｜]?/?[\w:▁]{0,40}[|｜]?|\[/?[A-Z]{0,9}|◁/?\w{0,5})\Z")
 """The end of a text that may be the beginning of a mark."""
+_BARE_START = re.compile(
+    rf"\s*(?:assistant)?(?:(?P<thought>analysis|commentary)|final(?!\x20)){_CAPITAL}"
+)
+"""The name of a channel at the beginning of a reply."""
+_NAMES = [
+    role + channel for role in ("assistant", "") for channel in ("analysis", "commentary", "final")
+]
+_BEGUN = "|".join(
+    sorted({name[:n] for name in _NAMES[:3] for n in range(1, len(name) + 1)}, key=len)[::-1]
+)
+_BARE_HALF = re.compile(rf"(?:{_BEGUN})\s?\Z")
+_BARE_HALF_AFTER = re.compile(rf"(?<=[^\w\s])(?:{_BEGUN})\s?\Z")
+"""The end of a text that may be the beginning of such a name, in a thought and in a reply."""
 _SPOKEN = {"", "assistant", "final", "response"}
 """The channels of GPT-OSS that are the reply. `assistant` is a header without a channel."""
-_ANY, _HEADER, _CHANNEL = "any", "header", "channel"
+_ANY, _HEADER, _CHANNEL, _BARE = "any", "header", "channel", "bare"
 
 
 class ThoughtFilter:
@@ -69,6 +86,7 @@ class ThoughtFilter:
         """The kind of thought that the text is in; "" in the reply."""
         self._closed = self._said = False
         self._held = self._header = ""
+        self._begun = opened
 
     def push(self, text: str) -> str:
         """Take the next piece; return the part of the reply that is now known to be one."""
@@ -79,14 +97,31 @@ class ThoughtFilter:
         return self._read("", final=True)
 
     def _read(self, text: str, *, final: bool) -> str:
-        text = self._held + text
-        half = None if final else _HALF.search(text)
-        text, self._held = (text[: half.start()], half[0]) if half else (text, "")
+        text = self._begin(self._held + text, final=final)
+        bare = _BARE_HALF if self._inside in (_BARE, _ANY) else _BARE_HALF_AFTER
+        half = None if final else _HALF.search(text) or bare.search(text)
+        if self._begun:
+            text, self._held = (text[: half.start()], half[0]) if half else (text, "")
         shown, at = "", 0
         for mark in _MARK.finditer(text):
             shown += self._take(text[at : mark.start()]) + self._turn(mark)
             at = mark.end()
         return shown + self._take(text[at:])
+
+    def _begin(self, text: str, *, final: bool) -> str:
+        """`text` without the name of a channel at its beginning; "" while it may be one."""
+        if self._begun:
+            return text
+        start, lead = _BARE_START.match(text), text.strip()
+        if start is None and not final and any(name.startswith(lead) for name in _NAMES):
+            self._held = text
+            return ""
+        self._begun = True
+        if start is None:
+            return text
+        if start["thought"]:
+            self._open(_BARE)
+        return text[start.end() :]
 
     def _take(self, text: str) -> str:
         if self._inside == _HEADER:
@@ -100,6 +135,8 @@ class ThoughtFilter:
         """Follow a mark; return it where it is plain text."""
         if mark["harmony"]:
             self._follow_harmony(mark["harmony"].lower())
+        elif mark["bare"]:
+            self._follow_bare(mark["bare"])
         elif mark["wrap"]:
             if not self._inside and not self.thought and mark["wrap"][1] not in "|｜":
                 return self._take(mark[0])
@@ -120,7 +157,7 @@ class ThoughtFilter:
     def _follow_harmony(self, word: str) -> None:
         """GPT-OSS: <|start|>assistant<|channel|>analysis<|message|>…<|end|>"""
         if word in ("start", "channel"):
-            if self._inside in ("", _ANY, _HEADER, _CHANNEL):
+            if self._inside in ("", _ANY, _HEADER, _CHANNEL, _BARE):
                 self._open(_HEADER)
         elif word == "message":
             if self._inside == _HEADER:
@@ -129,6 +166,15 @@ class ThoughtFilter:
                 self._closed = True
         elif self._inside == _CHANNEL:
             self._inside = _HEADER
+
+    def _follow_bare(self, channel: str) -> None:
+        """GPT-OSS without its special tokens: analysis…assistantfinal…"""
+        if channel == "final" and self._inside in ("", _ANY, _BARE):
+            if not self._inside:
+                self.stray = self.stray or (self._said and not self._closed)
+            self._inside, self.thought, self._closed = "", True, True
+        elif not self._inside:
+            self._open(_BARE)
 
 
 def spoken(text: str, *, opened: bool = False) -> str:
@@ -160,7 +206,7 @@ def opens_thought(prompt: str) -> bool:
     """
     inside = False
     for mark in _MARK.finditer(prompt):
-        if not mark["harmony"] and not mark["wrap"]:
+        if not mark["harmony"] and not mark["wrap"] and not mark["bare"]:
             inside = _meaning(mark)[1]
     return inside
 
