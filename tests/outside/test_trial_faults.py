@@ -19,7 +19,8 @@ from empo_demo.engine.loader import Loader
 from empo_demo.engine.lockstep import attention
 from empo_demo.engine.weights import lora
 from empo_demo.engine.weights.model_weights import Weights
-from tests.outside.made import TINY, make_model
+from empo_demo.engine.weights.shapes import ModelShape
+from tests.outside.made import TINY, make_adapter, make_model
 
 MODES = {"fp32": ("float32", "none"), "bf16": ("bfloat16", "none"), "nf4": ("bfloat16", "nf4")}
 ADAPTER = TINY.parent / "aligned"
@@ -154,6 +155,33 @@ def test_a_wrong_rotary_factor_is_caught(
 ) -> None:
     for base in (TINY, flat):
         assert tried(base, mode, monkeypatch, plant=turns(factor))[""], base
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "olmo2"])
+def test_in_a_large_model_a_small_fault_is_caught_in_fp32(
+    kind: str, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    """Of a large model only the first layers are tried in fp32; bf16 hides the factor."""
+    more = (
+        {"layer_types": ["sliding_attention"] * 3 + ["full_attention"] * 3} if "3" in kind else {}
+    )
+    base = make_model(tmp_path / kind, kind, num_hidden_layers=6, initializer_range=0.02, **more)
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
+    monkeypatch.setattr(trial, "_WHOLE", 0)
+    monkeypatch.setattr(ModelShape, "held", lambda *_: float("inf"))
+    depths = []
+    real = trial.reference_of
+
+    def reference_of(model: Any, tokenizer: Any) -> trial.Reference:
+        depths.append(len(model.model.layers))
+        return real(model, tokenizer)
+
+    monkeypatch.setattr(trial, "reference_of", reference_of)
+    assert not any(tried(base, "bf16", monkeypatch, adapter=adapter).values())
+    assert depths == [4 if more else 2, 6]
+    assert tried(base, "bf16", monkeypatch, adapter=adapter, plant=turns(1.1))[""]
+    scaled(monkeypatch, 1.02)
+    assert tried(base, "bf16", monkeypatch, adapter=adapter)["a0"]
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])

@@ -26,15 +26,13 @@ from empo_demo.fingerprint import fingerprint
 from empo_demo.settings import Quantization
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from empo_demo.engine.assembly.trial import Reference
     from empo_demo.engine.weights.model_weights import Way, Weights
 
 log = logging.getLogger(__name__)
 LEFT_OUT = "left out, because ZeroGPU has no GPU at the start"
-_EXACT = 100_000_000
-"""Up to this many weights, a copy in 16 bits or fewer is also tried in fp32."""
 _FUSED = 200_000_000
 """Up to this many weights, our own layers may serve a model: their packed weights take memory."""
 _SLOWER = {
@@ -75,14 +73,16 @@ class Assembly:
         tried = self.tried(name, adapters)
         kept = Verdict("batch", LEFT_OUT) if on_zero_gpu() else tried.find()
         verdict = kept or Verdict(self._fastest(name))
+        tokenizer = load_tokenizer(name)
         while verdict.way is not None:
             staying = [one for one in users if not set_apart(one.adapter, verdict)]
             if not staying:
                 break
-            weights, found = self._once(name, staying, verdict, trial=kept is None)
-            if kept is None and weights is not None and found == verdict:
-                small = weights.model.num_parameters() <= _EXACT
-                found = self._exactly(name, staying, verdict) if small else verdict
+            weights, found = None, verdict
+            if kept is None:
+                found = self._exactly(name, tokenizer, staying, verdict)
+            if found == verdict:
+                weights, found = self._once(name, tokenizer, staying, verdict, trial=kept is None)
             if found == verdict:
                 break
             weights, verdict = None, found
@@ -113,7 +113,13 @@ class Assembly:
         return "fused" if model_shape(name).weights <= _FUSED else "batch"
 
     def _once(
-        self, name: str, users: Sequence[Written], verdict: Verdict, *, trial: bool
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        users: Sequence[Written],
+        verdict: Verdict,
+        *,
+        trial: bool,
     ) -> tuple[Weights | None, Verdict]:
         """The copy as `verdict` has it, and `verdict` again if the copy holds, else the next."""
         from empo_demo.engine.weights.lora import install
@@ -122,7 +128,6 @@ class Assembly:
         adapters = list(dict.fromkeys(one.adapter for one in users if one.adapter))
         names = {adapter: f"a{i}" for i, adapter in enumerate(adapters)}
         folders = {name: adapter_folder(adapter) for adapter, name in names.items()}
-        tokenizer = load_tokenizer(name)
         for folder in folders.values():
             check_tokens(folder, tokenizer, force=self.force_adapter)
         model, reference = self._loaded(name), None
@@ -135,7 +140,7 @@ class Assembly:
             return None, replace(verdict, way=None, said=said)
         if trial:
             try:
-                reference, wrapped = self._reference(name, model, folders)
+                reference, wrapped = self._reference(name, model, tokenizer, folders)
             except _Apart as apart:
                 found, why = apart.args
                 adapter = next(a for a, name in names.items() if name == found)
@@ -162,25 +167,36 @@ class Assembly:
             weights, reference, verdict, names
         )
 
-    def _exactly(self, name: str, users: Sequence[Written], verdict: Verdict) -> Verdict:
-        """`verdict` if the copy also holds in fp32, else the next one to try.
+    def _exactly(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        users: Sequence[Written],
+        verdict: Verdict,
+    ) -> Verdict:
+        """`verdict` unless a copy in fp32 shows that it does not hold; else the next one to try.
 
-        In 16 bits, rounding can hide a fault: a wrong rotary factor in a model whose attention is
-        flat, say. A model that was saved quantised has no weights in fp32.
+        In 16 bits, rounding can hide a fault: a rotary factor of 1.1, say, moves SmolLM2's logits
+        by half of what rounding may. A large model is cut to its first layers, as such a fault is
+        one of code or configuration and so in every layer. What cannot be tried in fp32 is left to
+        the trial of the copy that is served. It comes first, so that both copies are never in
+        memory together.
         """
         if self.dtype == "float32" or saved_quantised(model_folder(name)):
             return verdict
         exact = replace(self, load=self._load_exact, quantization="none", dtype="float32")
-        return exact._once(name, users, verdict, trial=True)[1]
+        try:
+            weights, found = exact._once(name, tokenizer, users, verdict, trial=True)
+        except Exception:
+            log.debug("%s is not tried in fp32", name, exc_info=True)
+            return verdict
+        # Without a copy nothing was compared: PEFT or the model's own code failed in fp32.
+        return found if weights is not None else verdict
 
     def _load_exact(self, name: str) -> PreTrainedModel:
-        import torch
-        from transformers import AutoModelForCausalLM
+        from empo_demo.engine.assembly.trial import load_exact
 
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, device_map=self.device
-        )
-        return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+        return load_exact(name, self.device, self.quantization)
 
     def _loaded(self, name: str) -> PreTrainedModel:
         model = self.load(name)
@@ -197,7 +213,11 @@ class Assembly:
         return self.device == "cpu" and self.quantization != "none"
 
     def _reference(
-        self, name: str, model: PreTrainedModel, folders: dict[str, Path]
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folders: dict[str, Path],
     ) -> tuple[Reference, Any]:
         """The reference of a base and of its adapters by PEFT, and PEFT's model.
 
@@ -205,7 +225,7 @@ class Assembly:
         """
         from empo_demo.engine.assembly.trial import reference_of
 
-        reference = reference_of(model, load_tokenizer(name))
+        reference = reference_of(model, tokenizer)
 
         def after(wrapped: Any, name: str) -> None:
             try:

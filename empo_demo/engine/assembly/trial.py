@@ -11,7 +11,9 @@ or cache does far more.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,9 @@ from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.protocol import Request
 from empo_demo.engine.text.detokenizer import Detokenizer
 from empo_demo.engine.weights.model_weights import Weights
-from empo_demo.engine.weights.shapes import context_of
+from empo_demo.engine.weights.shapes import context_of, shape_of
 from empo_demo.errors import EngineError, first_line
+from empo_demo.settings import Quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +45,8 @@ _LEAST, _LEAST_INT8, _MOST = 1e-5, 0.25, 0.7
 """Bounds of what is allowed, in standard deviations of the logits. A model that rounding alone
 moves by more than `_MOST` cannot be told from a broken one. int8 looks for outliers over all tokens
 of a pass: with other tokens, a small Llama's logits moved by a quarter of their deviation."""
+_WHOLE = 100_000_000
+"""Up to this many weights, a model is tried in fp32 with all its layers, else with the first."""
 _KV_BYTES = 1 << 28
 _ONE_THREAD = 1_000_000_000
 _TEXT = (
@@ -49,8 +54,8 @@ _TEXT = (
     "helped me to look for them. We walked all the way back through the park in the rain, and "
     "there they were, under the bench where we had eaten. Has this ever happened to you? "
 )
-Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits (rows, tokens, vocabulary) of ids (rows, tokens) with their attention mask."""
+Run = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (rows, places, vocabulary) at some places of ids (rows, tokens) with attention mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,56 @@ def prompts_of(tokenizer: PreTrainedTokenizerBase, config: Any) -> tuple[list[in
     ids: list[int] = tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
     many = ids * (longest // len(ids) + 1)
     return many[3 : 3 + _SHORT], many[:longest]
+
+
+def load_exact(name: str, device: str, quantization: Quantization) -> PreTrainedModel:
+    """The model in fp32, or the first layers of a large one: those with every kind of layer.
+
+    Raises `ValueError` if even these need more memory than the copy in `quantization`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(name)
+    whole = shape_of(config)
+    if whole.weights > _WHOLE:
+        _cut(config.get_text_config())
+        if 4 * shape_of(config).weights > whole.held(quantization):
+            raise ValueError("the first layers in fp32 need more memory than the whole copy")
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=torch.float32, device_map=device
+        )
+    return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from listing the layers that were cut off."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)  # type: ignore[no-untyped-call]
+
+
+def _cut(text: Any) -> None:
+    """Leave in a configuration the first layers, at least two, with each kind of layer once."""
+    layers = int(text.num_hidden_layers)
+    lists = {
+        name: value
+        for name, value in text.to_dict().items()
+        if isinstance(value, (list, tuple)) and len(value) == layers
+    }
+    kinds = list(zip(*lists.values(), strict=True))
+    # `repr`, because a kind may be described by a list.
+    firsts = {repr(kind): number for number, kind in reversed(list(enumerate(kinds)))}
+    depth = min(layers, max(2, *(number + 1 for number in firsts.values()), 0))
+    text.num_hidden_layers = depth
+    for name, value in lists.items():
+        setattr(text, name, value[:depth])
 
 
 def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
@@ -192,9 +247,11 @@ def _served(weights: Weights, reference: Reference) -> Iterator[tuple[str, str, 
     logits = _decoded(passes, weights, [(name, long) for name in names])
     for name, found in zip(names, logits, strict=True):
         yield "after a kept prefix", name, whole(name, found)
-    logits = _scored(weights, every)
-    for name, found in zip(names, logits.chunk(len(names)), strict=True):
-        yield "when it scores replies", name, found
+    # One short prompt is enough: it is padded, and padding takes time.
+    logits = _scored(weights, [(name, long) for name in names] + [(names[0], short)])
+    for name, found in zip(names, logits, strict=False):
+        yield "when it scores replies", name, whole(name, found)
+    yield "when it scores replies", names[0], torch.stack([logits[-1], logits[0]])
 
 
 def _decoded(
@@ -236,11 +293,7 @@ def _scored(weights: Weights, asked: Sequence[tuple[str, Sequence[int]]]) -> tor
     if weights.rows is not None:
         names = [name or None for name, _ in asked]
         weights.rows.assign(names, [1.0] * len(asked), weights.like, [width] * len(asked))
-
-    def run(ids: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = weights.model(input_ids=ids, use_cache=False).logits
-        return logits
-
+    run = _forward_of(weights.model, masked=False)
     return _last(run, [prompt for _, prompt in asked], weights.device)
 
 
@@ -278,10 +331,11 @@ def _last(run: Run, prompts: Sequence[Sequence[int]], device: torch.device) -> t
     width = max(map(len, prompts))
     ids = torch.tensor([[*p, *[p[0]] * (width - len(p))] for p in prompts], device=device)
     mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=device)
-    logits = run(ids, mask)
-    return torch.stack(
-        [logits[i, len(p) - STEPS : len(p)].float().cpu() for i, p in enumerate(prompts)]
-    )
+    lasts = [range(len(p) - STEPS, len(p)) for p in prompts]
+    places = sorted({place for last in lasts for place in last})
+    logits = run(ids, mask, torch.tensor(places, device=device))
+    at = [[places.index(place) for place in last] for last in lasts]
+    return torch.stack([logits[i, one].float().cpu() for i, one in enumerate(at)])
 
 
 def _threads(model: PreTrainedModel) -> int:
@@ -293,9 +347,17 @@ def _threads(model: PreTrainedModel) -> int:
     return int(model.device.type == "cpu" and model.num_parameters() < _ONE_THREAD)
 
 
-def _forward_of(model: Any) -> Run:
-    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+def _forward_of(model: Any, *, masked: bool = True) -> Run:
+    """One pass of `model`. Where it can, it computes no logits at other places: they take long."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    picks = "logits_to_keep" in inspect.signature(base.forward).parameters
+
+    def run(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        more: dict[str, Any] = {"logits_to_keep": places} if picks else {}
+        if masked:
+            more["attention_mask"] = mask
+        found = model(input_ids=ids, use_cache=False, **more).logits
+        logits: torch.Tensor = found if found.shape[1] == len(places) else found[:, places]
         return logits
 
     return run
