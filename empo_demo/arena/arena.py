@@ -30,6 +30,7 @@ from empo_demo.arena.rounds import (
     own_vote,
     receipt_of,
     view_of,
+    with_advice,
 )
 from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
@@ -40,7 +41,7 @@ from empo_demo.votes.janitor import Janitor
 from empo_demo.votes.models import Round, Side
 from empo_demo.votes.record import record_of
 from empo_demo.votes.stats import Stats, count
-from empo_demo.votes.store import CastVote, Store, voter_id
+from empo_demo.votes.store import NOT_VOTABLE, CastVote, Store, voter_id
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from empo_demo.settings import Settings
 
 log = logging.getLogger(__name__)
-UNANSWERABLE = "This round cannot be answered: {reason} Press Retry."
+UNANSWERABLE = "This round cannot be answered: {reason}"
 OTHER_MODELS = "The models have changed since it was opened."
 
 
@@ -214,7 +215,7 @@ class Arena:
             self._rounds.sweep()
             round_ = self._own(voter, round_id)
         if round_.state == "void":
-            raise NotAllowed(UNANSWERABLE, reason=Sentence.stored(round_.void_reason))
+            raise NotAllowed(with_advice(UNANSWERABLE, round_))
         if round_.state == "streaming":
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         if round_.state in ("votable", "voted"):
@@ -251,6 +252,11 @@ class Arena:
         try:
             self._rounds.flush(wanted)
             voted, created = self.store.cast(token, wanted, fill)
+        except NotAllowed:
+            round_ = self._own(token, wanted)
+            if round_.state == "void":
+                raise NotAllowed(with_advice(NOT_VOTABLE, round_)) from None
+            raise
         except StorageError as error:
             uncounted = "{error} The vote was not counted; nothing is lost, try again."
             raise StorageError(
@@ -434,4 +440,4 @@ class Arena:
             # The error names the contender, and nobody may read that before the vote.
             log.warning("Round %s: its contender is not in the roster", round_.id)
             self.store.void(token, round_.id, OTHER_MODELS)
-            raise NotAllowed(UNANSWERABLE, reason=OTHER_MODELS) from None
+            raise NotAllowed(with_advice(UNANSWERABLE, self._own(token, round_.id))) from None

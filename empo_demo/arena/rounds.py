@@ -288,6 +288,12 @@ def may_help(round_: Round) -> bool:
     return not (round_.retry_of and any(error in reason for error in (ALL_THOUGHT, UNMARKED)))
 
 
+def with_advice(refusal: str, round_: Round) -> Sentence:
+    """The `refusal` of a void round with its reason, and what its voter can do now."""
+    advice = "Press Retry." if may_help(round_) else "Start a new dialogue."
+    return Sentence(f"{refusal} {advice}", reason=Sentence.stored(round_.void_reason))
+
+
 def own_vote(round_: Round, labels: Mapping[str, str]) -> dict[str, Any]:
     """One row of "my votes": dialogue, replies, verdict, and who was who."""
     receipt = receipt_of(round_, labels, created=False)

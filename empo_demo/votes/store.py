@@ -39,6 +39,7 @@ __all__ = ["EPHEMERAL_LIFE", "CastVote", "RateLimit", "Store", "now", "voter_id"
 NO_ROUND = (
     "There is no such round of yours. It may be another visitor's, or erased: open a new one."
 )
+NOT_VOTABLE = "This round cannot be voted on: {reason}"
 LEASE = timedelta(seconds=90)
 
 
@@ -378,6 +379,5 @@ def new_receipt() -> str:
 
 def _not_votable(round_: Round) -> Sentence:
     if round_.state == "void":
-        reason = Sentence.stored(round_.void_reason)
-        return Sentence("This round cannot be voted on: {reason} Press Retry.", reason=reason)
+        return Sentence(NOT_VOTABLE, reason=Sentence.stored(round_.void_reason))
     return Sentence("This round cannot be voted on yet: both replies must be finished first.")

@@ -163,6 +163,14 @@ def test_a_reply_that_is_all_thought_is_not_tried_for_ever(
     assert not arena.find(voter, again).as_json()["retry"]
     with pytest.raises(NotAllowed, match="Start a new dialogue"):
         arena.retry(voter, again)
+    for refused in (
+        lambda id_: list(arena.stream(voter, id_)),
+        lambda id_: arena.vote(voter, id_, "a"),
+    ):
+        with pytest.raises(NotAllowed, match=r"Press Retry\.$"):
+            refused(round_id)
+        with pytest.raises(NotAllowed, match=r"Start a new dialogue\.$"):
+            refused(again)
     engine.enqueue(RuntimeError("The model broke off with an error; try again."), "Fine.")
     list(arena.stream(voter, other := arena.open_round(voter, Dialogue(), TEXT).round_id))
     assert arena.find(voter, arena.retry(voter, other).round_id).retry
