@@ -26,6 +26,7 @@ def show(*, as_json: bool) -> None:
     heard = _who_answers(decision)
     decision.close()
     listing = roster_json(roster.without(decision.left_out))
+    listing["quantization_asked"] = listing.pop("quantization")
     budget, lines, listing["plan"] = _plan(decision)
     listing["left_out"], listing["who_answers"] = decision.left_out, heard
     members = {} if budget is None else {one.id: one for one in budget.members}
@@ -34,6 +35,8 @@ def show(*, as_json: bool) -> None:
         row["prepared"] = member and member.prepared
         row["download"] = download_of([member]) if member else _unplanned(decision, row["id"])
         row["trial"] = member and member.trial
+        # What was asked for says nothing about weights that are elsewhere, or were not tried yet.
+        row["quantization"] = (member and member.held) or None
     if as_json:
         typer.echo(json.dumps(listing, ensure_ascii=False))
     else:
@@ -88,7 +91,8 @@ def _print(listing: dict[str, Any], lines: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "strategy", "weight", "revision", "merged copy", "to download", "trial")
+    columns = ("id", "strategy", "weight", "revision", "merged copy", "to download")
+    table = Table(*columns, "held in", "trial")
     for row in listing["contenders"]:
         table.add_row(
             row["id"],
@@ -97,6 +101,7 @@ def _print(listing: dict[str, Any], lines: str) -> None:
             row["revision"],
             _PREPARED[row["prepared"]],
             fits.downloaded(row["download"]),
+            row["quantization"] or "-",
             row["trial"] or "-",
         )
     Console(markup=False).print(table)

@@ -156,7 +156,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             with tabs["data"]:
                 data_tab.build(arena, session, tabs["data"], labels)
             with tabs["about"]:
-                about_tab.build(arena, lexicon, labels)
+                about_tab.build(arena, lexicon, session, tabs["about"], labels)
         labels.add(switch, "language.switch")
         toggle.click(None, None, None, js=TOGGLE, api_visibility="private")
         outputs = list(dict.fromkeys([*handlers.parts.all(), *labels.components()]))

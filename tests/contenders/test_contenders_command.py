@@ -44,6 +44,8 @@ def test_the_listing_is_one_line_of_json_alone_on_stdout(tmp_path: Path) -> None
     rows = json.loads(done.stdout)["contenders"]
     assert [row["id"] for row in rows] == ["base", "base+HEF"]
     assert all(row.keys() >= KEYS for row in rows)
+    asked = json.loads(done.stdout)["quantization_asked"]
+    assert asked == "nf4" and {row["quantization"] for row in rows} == {None}, "nothing was tried"
     assert len({row["revision"] for row in rows}) == 2, "a strategy is part of the revision"
 
 

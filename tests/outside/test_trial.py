@@ -192,6 +192,7 @@ def test_experts_that_stay_in_16_bits_are_named(
     loader.dtype = "bfloat16"
     (member,) = members_of([Contender("moe", str(model))], loader.terms)
     assert member.trial.startswith(f"passed: {bits}; experts in bf16")
+    assert member.held == f"{bits}; experts in bf16"
 
 
 def test_a_gate_with_one_output_is_served_in_nf4(tmp_path: Path) -> None:
@@ -267,11 +268,14 @@ def test_the_list_of_contenders_says_what_the_trials_found(
         Contender("reader", str(reader)),
     ]  # fmt: skip
     loader = Loader("cpu", "none")
-    assert {one.trial for one in members_of(contenders, loader.terms)} == {"not yet"}
+    before = members_of(contenders, loader.terms)
+    assert {(one.trial, one.held) for one in before} == {("not yet", "")}
     loader.load(contenders[:-1])
     with pytest.raises(EngineError):
         loader.load(contenders[-1:])
-    said = {one.id: one.trial for one in members_of(contenders, loader.terms)}
+    after = members_of(contenders, loader.terms)
+    said = {one.id: one.trial for one in after}
+    assert {one.held for one in after} == {"none"}
     assert [said[one] for one in ("base", "plain", "dora")] == ["passed"] * 3
     assert said["capped"].startswith("passed: answers one row at a time")
     assert said["reader"].startswith("refused: ")

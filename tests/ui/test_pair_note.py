@@ -12,11 +12,13 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.loading import decide
 from empo_demo.errors import NotAllowed, Sentence
+from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.smollm2.obtain import sentence
 from empo_demo.smollm2.package import SMOLLM2
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.page import load_models
+from empo_demo.ui.tabs.about_tab import _made
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedEngine, ScriptedSEM
@@ -50,6 +52,24 @@ def test_what_the_loading_does_is_on_the_page_in_both_languages(waiting: Arena) 
     assert "SmolLM2-135M-Instruct wird geladen: 34 von 93 MB. Die aufgezeichnete" in german
     assert waiting.models.status().message == "Downloading SmolLM2-135M-Instruct: 34 of 93 MB."
     assert "SmolLM2" in highlights.badge(waiting.models.status())
+
+
+def test_the_about_tab_says_what_the_weights_are_held_in(
+    waiting: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was asked for: a part may stay in 16 bits, and a server quantises as it likes."""
+    lexicon = load_lexicon(None)
+
+    def about() -> str:
+        return _made(waiting, lexicon, texts_of("en"))
+
+    assert "smollm2" in about() and "quantisation" not in about(), "nothing is loaded yet"
+    engine = ScriptedEngine()
+    monkeypatch.setattr(engine, "describe", lambda: {"quantisation": "int8; experts in bf16"})
+    waiting.models.attach(engine=engine)
+    assert "quantisation int8; experts in bf16." in about()
+    monkeypatch.setattr(engine, "describe", lambda: {"engine": "server http://x"})
+    assert "quantisation" not in about()
 
 
 def test_where_the_base_cannot_be_had_the_tiny_pair_answers_and_says_why(

@@ -73,6 +73,8 @@ class Member:
     """Whether it was to be shared, and is merged because of its trial."""
     trial: str = words([None])
     """What the kept trials say of it."""
+    held: str = ""
+    """What its weights are held in, which need not be what was asked for; "" until it is tried."""
 
     def set_apart(self, reason: str, terms: Terms) -> Member:
         """The member after its trial set its adapter apart. Raises where it may not be merged."""
@@ -131,7 +133,9 @@ def _by_trial(group: Sequence[Member], terms: Terms) -> list[Member]:
             one = replace(one, prepared=folder is not None)
         said = words(verdicts)
         merged = f" (merged, because {reason})" if reason is not None else ""
-        found.append(replace(one, trial=said + merged))
+        serving = verdicts[-1]
+        held = (serving.held or terms.quantization) if serving is not None else ""
+        found.append(replace(one, trial=said + merged, held=held))
     return found
 
 

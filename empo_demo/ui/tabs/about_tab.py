@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -12,17 +12,28 @@ from empo_demo import __version__
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.texts import Texts, texts_of
+from empo_demo.ui.visitors import say_of
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
     from empo_demo.metrics.valence import Lexicon
 
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-def build(arena: Arena, lexicon: Lexicon, labels: Labels) -> None:
-    """Lay the tab out."""
+
+def build(
+    arena: Arena, lexicon: Lexicon, session: gr.BrowserState, tab: gr.Tab, labels: Labels
+) -> None:
+    """Lay the tab out. What the models are held in is known only when they are loaded."""
     say, kept, made = texts_of("en"), partial(_kept, arena), partial(_made, arena, lexicon)
-    for text in (_about, made, kept):
-        labels.add(gr.HTML(text(say), elem_classes="about"), text)
+    shown = [
+        labels.add(gr.HTML(text(say), elem_classes="about"), text) for text in (_about, made, kept)
+    ]
+
+    def opened(stored: Any, request: gr.Request) -> str:
+        return made(say_of(stored, request))
+
+    tab.select(opened, [session], [shown[1]], **_PRIVATE)
 
 
 def _about(say: Texts) -> str:
@@ -34,11 +45,11 @@ def _about(say: Texts) -> str:
 
 def _made(arena: Arena, lexicon: Lexicon, say: Texts) -> str:
     """What this arena runs on."""
-    roster = arena.roster
+    roster, held = arena.roster, arena.models.status().details.get("quantisation")
+    quantization = f", {escape(say('about.quantization'))} {escape(held)}" if held else ""
     return (
         f"<p><b>{escape(say('about.lexicon'))}:</b> {escape(say.own(lexicon.label))}.</p>"
-        f"<p><b>{escape(say('about.roster'))}:</b> {escape(roster.name)}, "
-        f"{escape(say('about.quantization'))} {escape(roster.quantization)}. "
+        f"<p><b>{escape(say('about.roster'))}:</b> {escape(roster.name)}{quantization}. "
         f"<b>{escape(say('about.version'))}:</b> {__version__}.</p>"
     )
 
