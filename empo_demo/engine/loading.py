@@ -22,6 +22,7 @@ from empo_demo.engine.planning.members import Member, Terms, members_of
 from empo_demo.engine.protocol import Engine, Lineup, Source
 from empo_demo.engine.recorded import RecordedEngine, is_recording
 from empo_demo.engine.servers.routing import RoutingEngine
+from empo_demo.engine.text.chat_template import check_without_system
 from empo_demo.engine.weights.adapter_plan import Override, size
 from empo_demo.engine.weights.downloads import adapter_folder, adapter_here
 from empo_demo.errors import EngineError
@@ -221,6 +222,9 @@ class Decision:
         loader = self._loader()
         loader.falls_back = self._fall_back
         copies = loader.load_members(self.budget.members)
+        if not self._lineup.system_prompt:
+            for copy in copies:
+                check_without_system(copy.tokenizer)
         kv_bytes = None
         if self.free.device is not None and self.budget.device.startswith("cuda"):
             kv_bytes = self.budget.kv_bytes(self.free.device)

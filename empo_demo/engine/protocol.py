@@ -111,7 +111,7 @@ class Source(Protocol):
 class Lineup(Protocol):
     """All sources that one engine serves, with quantisation and decoding of the local ones.
 
-    `tiny` models fit every machine.
+    `tiny` models fit every machine. `system_prompt` is "" if dialogues begin with the user.
     """
 
     @property
@@ -122,6 +122,8 @@ class Lineup(Protocol):
     def decoding(self) -> Decoding: ...
     @property
     def tiny(self) -> bool: ...
+    @property
+    def system_prompt(self) -> str: ...
 
 
 @runtime_checkable

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from empo_demo.contenders.roster import Contender
+from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loader import Loader
+from empo_demo.engine.loading import load_engine
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
 from empo_demo.errors import EngineError
-from empo_demo.settings import ASSETS
+from empo_demo.settings import ASSETS, load_settings
 
 JOY = "I got the job today, I am so happy!"
 PARTS = (
@@ -67,3 +69,18 @@ def test_a_template_that_raises_is_refused_when_the_model_is_loaded(
     folder = changed("{{ raise_exception('only tools are taken') }}")
     with pytest.raises(EngineError, match=r"only tools are taken; save a template"):
         reply_of(folder)
+
+
+def test_a_template_that_demands_words_of_the_system_is_refused_where_there_are_none(
+    changed: Callable[..., Path],
+) -> None:
+    """At load, and not at a visitor's reply; no system text is invented."""
+    empty = "messages[0]['role'] != 'system' or not messages[0]['content']"
+    folder = changed(DEMANDING.replace("messages[0]['role'] != 'system'", empty))
+    roster = Roster("own", (Contender("x", str(folder)),), quantization="none", tiny=True)
+    settings = load_settings(device="cpu")
+    with pytest.raises(EngineError, match="demands a system text") as caught:
+        load_engine(settings, roster)
+    assert "EMPO_SYSTEM_PROMPT" in str(caught.value) and "\n" not in str(caught.value)
+    load_engine(settings, replace(roster, system_prompt="Be warm.")).close()
+    assert reply_of(folder, "Be warm.") == reply_of(ASSETS / "tiny" / "base", "Be warm.")

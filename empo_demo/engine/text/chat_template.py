@@ -137,6 +137,16 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     return known[1]
 
 
+def check_without_system(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a template that cannot render a dialogue which begins with the user's turn."""
+    if not template_of(tokenizer).form.takes(tokenizer, _LONG[1:]):
+        name = tokenizer.name_or_path
+        raise EngineError(
+            f"The chat template of {name} demands a system text, and these contenders have none; "
+            "give one as system_prompt in the preset or as EMPO_SYSTEM_PROMPT."
+        )
+
+
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """For templates without a system role: the system text goes before the first user turn."""
     if len(messages) < 2 or messages[0]["role"] != "system":
