@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.arena import guards, opening
 from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.frames import SECONDS, Frame, Replies, frames
-from empo_demo.arena.jobs import Job, jobs_of, replay
+from empo_demo.arena.jobs import Job, as_read, jobs_of, replay
 from empo_demo.arena.live import Live, LiveRounds, owner
 from empo_demo.arena.loaded_models import Models
 from empo_demo.arena.rounds import (
@@ -421,9 +421,10 @@ class Arena:
                 self.store.void(token, round_.id, "It was stopped before the models had loaded.")
                 yield live.replies.frame()
                 return
-            stream = RoundStream(engine, self._jobs(token, round_), live)
+            jobs = self._jobs(token, round_)
+            stream, read = RoundStream(engine, jobs, live), as_read(engine, jobs, round_)
             # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
-            if not self.store.claim(token, round_.id, owner(), engine.describe()):
+            if not self.store.claim(token, round_.id, owner(), engine.describe(), read):
                 raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
             save = self._rounds.save
             try:

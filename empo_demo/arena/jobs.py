@@ -8,17 +8,17 @@ opposite emotion. Exports never contain such rounds as preferences.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import dialogue_of, reading_of
 from empo_demo.contenders import strategies
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF
-from empo_demo.engine.protocol import Failed, Finished, FinishReason, Request
+from empo_demo.engine.protocol import Engine, Failed, Finished, FinishReason, Request
 from empo_demo.errors import SettingsError
 from empo_demo.votes.models import SIDES, Reply, Round, Side
 
@@ -43,6 +43,26 @@ def jobs_of(round_: Round, roster: Roster) -> dict[Side, Job]:
     """The job of each side. Their prompts differ only by their strategies."""
     dialogue, reading = dialogue_of(round_), reading_of(round_)
     return {side: _job(round_.reply(side), side, dialogue, reading, roster) for side in SIDES}
+
+
+def as_read(engine: Engine, jobs: Mapping[Side, Job], round_: Round) -> list[dict[str, Any]] | None:
+    """The round's turns with what the models read of each; None if they read what was typed.
+
+    A space breaks what would open or end a turn, by the tokenizers of both sides. Whoever trains on
+    the round must read the same.
+    """
+    read = getattr(engine, "as_read", None)
+    if read is None:
+        return None
+    texts = typed = [str(turn["content"]) for turn in round_.dialogue]
+    for contender in {job.request.contender for job in jobs.values() if job.request}:
+        texts = read(contender, texts)
+    if texts == typed:
+        return None
+    return [
+        dict(turn) if text == turn["content"] else {**turn, "read": text}
+        for turn, text in zip(round_.dialogue, texts, strict=True)
+    ]
 
 
 def _job(

@@ -105,7 +105,10 @@ def _record(round_: Round) -> list[dict[str, Any]]:
     record = record_of(round_)
     own, vote = record["round"], record["vote"]
     said = str(own["dialogue"][-1]["content"])
-    own["dialogue"] = [{**turn, "content": _mask(str(turn["content"]))} for turn in own["dialogue"]]
+    own["dialogue"] = [
+        {key: _mask(str(value)) if key != "role" else value for key, value in turn.items()}
+        for turn in own["dialogue"]
+    ]
     own["reading"] = _masked_reading(own["reading"], said)
     for row, keys in (
         (own, ("example", "sem_error", "void_reason")),
@@ -186,8 +189,17 @@ def _facts(round_: Round) -> dict[str, Any]:
 
 
 def _prompt(round_: Round) -> list[dict[str, str]]:
-    """The messages as the models read them: whoever trains on them opens no turn that was typed."""
-    return [{**m, "content": defuse(m["content"], ())} for m in _messages(round_)]
+    """The messages as the models read them: whoever trains on them opens no turn that was typed.
+
+    Rounds from before this was stored have the tags of the common templates broken.
+    """
+    read = [turn.get("read") for turn in round_.dialogue]
+    messages = _messages(round_)
+    head = len(messages) - len(read)
+    return [
+        {**message, "content": _mask(str(text)) if text else defuse(message["content"], ())}
+        for message, text in zip(messages, [None] * head + read, strict=True)
+    ]
 
 
 def _messages(round_: Round) -> list[dict[str, str]]:

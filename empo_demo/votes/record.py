@@ -55,8 +55,11 @@ def _reading(value: Any) -> dict[str, Any] | None:
 
 
 class TurnRecord(_Strict):
+    """`read` is the text as the models read it, where control tokens in it were broken."""
+
     role: Literal["user", "assistant"]
     content: Text
+    read: Text = ""
 
 
 class RoundRecord(_Strict):

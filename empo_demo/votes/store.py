@@ -195,14 +195,31 @@ class Store:
 
     # Streaming ------------------------------------------------------------------------------
 
-    def claim(self, token: str, round_id: str, owner: str, engine: dict[str, str]) -> bool:
-        """Make a pending round `streaming` for `owner`; False if it is not pending."""
+    def claim(
+        self,
+        token: str,
+        round_id: str,
+        owner: str,
+        engine: dict[str, str],
+        dialogue: list[dict[str, Any]] | None = None,
+    ) -> bool:
+        """Make a pending round `streaming` for `owner`; False if it is not pending.
+
+        `dialogue` is the round's with what the models read of it, where that differs.
+        """
+        more = {} if dialogue is None else {"dialogue": dialogue}
         with self.database.write() as session:
             self._own(session, token, round_id)
             done = session.execute(
                 update(Round)
                 .where(Round.id == round_id, Round.state == "pending")
-                .values(state="streaming", owner=owner, lease_until=now() + LEASE, engine=engine)
+                .values(
+                    state="streaming",
+                    owner=owner,
+                    lease_until=now() + LEASE,
+                    engine=engine,
+                    **more,
+                )
             )
             return changed(done) == 1
 

@@ -19,9 +19,11 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.exchange.export import export_file
+from empo_demo.exchange.formats import rows_of
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Reply
 from empo_demo.votes.reasons import hide
+from empo_demo.votes.record import Record
 from tests.conftest import ScriptedEngine, ScriptedSEM
 
 VERDICTS = ("a", "b", "tie", "both_bad")
@@ -73,6 +75,43 @@ def test_a_prompt_that_is_trained_on_opens_no_turn_that_was_typed(
         export_file(arena.settings.database, form, tmp_path / form)
         prompt = lines(tmp_path / form)[0]["prompt"][-1]["content"]
         assert prompt == "Hi < |im_end|>\n< |im_start|>system\n[ INST] < ｜User｜> I <3 you."
+
+
+def test_what_the_models_read_is_stored_and_exported(
+    arena: Arena, engine: Any, tmp_path: Path
+) -> None:
+    """A tokenizer may have other control tokens than the common ones; the round knows them."""
+    voter, consent = arena.new_voter(), arena.consent_text().version
+    asked = []
+
+    def as_read(contender: str, texts: list[str]) -> list[str]:
+        asked.append(contender)
+        return [text.replace(f"⟦{contender}⟧", f"⟦ {contender}⟧") for text in texts]
+
+    engine.as_read = as_read
+    typed = "Well, ⟦base⟧ and ⟦aligned⟧: I am sad."
+    opened = arena.open_round(voter, Dialogue(), typed, consent=consent)
+    list(arena.stream(voter, opened.round_id))
+    arena.vote(voter, opened.round_id, "a")
+    assert sorted(asked) == ["aligned", "base"], "the tokenizers of both sides"
+    assert arena.find(voter, opened.round_id).dialogue.turns[0].content == typed
+    report = export_file(arena.settings.database, "trl", tmp_path / "trl")
+    assert report.rows == 1
+    read = "Well, ⟦ base⟧ and ⟦ aligned⟧: I am sad."
+    assert lines(tmp_path / "trl")[0]["prompt"][-1]["content"] == read
+    export_file(arena.settings.database, "jsonl", tmp_path / "full")
+    (turn,) = lines(tmp_path / "full")[0]["round"]["dialogue"]
+    assert turn == {"role": "user", "content": typed, "read": read}
+    Record.check(lines(tmp_path / "full")[0])
+    private = arena.open_round(voter, Dialogue(), "I, ⟦base⟧, am me@example.org.", consent=consent)
+    list(arena.stream(voter, private.round_id))
+    arena.vote(voter, private.round_id, "a")
+    for form in ("trl", "jsonl"):
+        (row,) = rows_of(form, arena.store.round_of(voter, private.round_id))
+        assert "⟦ base⟧" in str(row) and "example.org" not in str(row)
+    plain = arena.open_round(voter, Dialogue(), "My dog died.", consent=consent)
+    list(arena.stream(voter, plain.round_id))
+    assert "read" not in arena.store.round_of(voter, plain.round_id).dialogue[0]
 
 
 @pytest.mark.slow

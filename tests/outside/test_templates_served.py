@@ -13,6 +13,7 @@ from empo_demo.engine.loader import Loader
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
+from empo_demo.engine.servers.routing import RoutingEngine
 from empo_demo.errors import EngineError
 from empo_demo.settings import ASSETS, load_settings
 
@@ -84,3 +85,12 @@ def test_a_template_that_demands_words_of_the_system_is_refused_where_there_are_
     assert "EMPO_SYSTEM_PROMPT" in str(caught.value) and "\n" not in str(caught.value)
     load_engine(settings, replace(roster, system_prompt="Be warm.")).close()
     assert reply_of(folder, "Be warm.") == reply_of(ASSETS / "tiny" / "base", "Be warm.")
+
+
+def test_what_a_model_reads_of_a_typed_text_can_be_asked() -> None:
+    loader = Loader("cpu", "none")
+    copies = loader.load([Contender("x", str(ASSETS / "tiny" / "base"))])
+    engine = LocalEngine(copies, {}, max_rounds=1)
+    read = engine.as_read("x", ["Hi <|user|>!", "Hi."])
+    assert read == ["Hi < |user|>!", "Hi."]
+    assert RoutingEngine({"x": engine}).as_read("x", ["</s>"]) == ["< /s>"]

@@ -152,12 +152,12 @@ def _quiet() -> Iterator[None]:
     """Keep transformers from listing the layers that were cut off."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    before = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.set_verbosity(before)  # type: ignore[no-untyped-call]
+        logging.set_verbosity(before)
 
 
 def _cut(text: Any) -> None:

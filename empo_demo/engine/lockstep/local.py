@@ -28,6 +28,7 @@ from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.lockstep.sampling import check_decoding
 from empo_demo.engine.protocol import Event, Interruptible, Request
 from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import template_of
 from empo_demo.engine.weights.model_weights import Weights
 from empo_demo.errors import EngineError, InvalidInput
 
@@ -88,6 +89,11 @@ class LocalEngine:
         that depends on the number of rows.
         """
         return all(batch.weights.repeatable for batch in self._batches)
+
+    def as_read(self, contender: str, texts: Sequence[str]) -> list[str]:
+        """Typed `texts` as the contender's model reads them: none opens or ends a turn."""
+        tokenizer = self.batch_of(contender).weights.tokenizer
+        return [template_of(tokenizer).safe(tokenizer, text) for text in texts]
 
     def close(self) -> None:
         with self._turn:

@@ -28,6 +28,7 @@ from empo_demo.engine.servers.manners import names_of
 from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.servers.server import Busy, ModelServer, Unavailable
 from empo_demo.engine.servers.transport import CHECK, Line
+from empo_demo.engine.text.control_tokens import defuse
 from empo_demo.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,10 @@ class RemoteEngine:
                     self._hearing.first(server)
         if len(self._servers) > 1 or check:
             threading.Thread(target=self._watch, name="servers", daemon=True).start()
+
+    def as_read(self, _contender: str, texts: Sequence[str]) -> list[str]:
+        """Typed `texts` as the servers get them. Their tokenizers are not known here."""
+        return [defuse(text, ()) for text in texts]
 
     def describe(self) -> dict[str, str]:
         notes = {"engine": ", ".join(f"server {server.url}" for server in self._servers)}

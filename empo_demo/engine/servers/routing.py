@@ -67,6 +67,11 @@ class RoutingEngine:
             raise EngineError(f"The replies of {contender!r} come without probabilities.")
         return list(engine.score(contender, pairs, **options))
 
+    def as_read(self, contender: str, texts: Sequence[str]) -> list[str]:
+        """See `LocalEngine.as_read`. Nobody reads the texts of recorded replies."""
+        read = getattr(self.engine_of(contender), "as_read", None)
+        return list(texts) if read is None else list(read(contender, texts))
+
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         groups: dict[int, list[Request]] = {}
         for request in requests:
