@@ -19,6 +19,7 @@ from empo_demo.engine.loader import Loader
 from empo_demo.engine.planning.members import members_of
 from empo_demo.engine.weights.adapters import check_base
 from empo_demo.errors import EngineError
+from tests.outside.architectures import tiny_config
 from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
 
 ASKED = "I lost my keys again."
@@ -176,6 +177,22 @@ def test_a_quantisation_that_was_asked_for_is_applied(
     loaded = Loader("cpu", quantization).model(str(model))
     wanted = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization]
     assert wanted in {type(layer).__name__ for layer in loaded.modules()}
+
+
+@pytest.mark.parametrize("window", [16, 128])
+def test_a_configuration_that_refuses_to_be_without_a_window_is_served_or_refused(
+    window: int, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Moshi says `sliding_window: int`, and setting it to None was a traceback."""
+    config = tiny_config("moshi")
+    config.sliding_window = window
+    model = make_model(tmp_path / "moshi", "moshi", config=config)
+    if window > 100:
+        assert served(model)[0] == [own(model)]
+    monkeypatch.setattr("empo_demo.engine.weights.model_weights.check_vocabulary", lambda *_: 1 / 0)
+    with pytest.raises(EngineError, match="ZeroDivisionError") as caught:
+        served(llama)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("mixtral", "nf4"), ("qwen2_moe", "int8")])

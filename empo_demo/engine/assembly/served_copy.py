@@ -162,7 +162,14 @@ class Assembly:
             release(wrapped)
         place(model, self.device)
         served = {one.id: names.get(one.adapter or "") for one in users}
-        weights = weights_of(model, tokenizer, served, rows, cast(Any, verdict.way))
+        try:
+            weights = weights_of(model, tokenizer, served, rows, cast(Any, verdict.way))
+        except EngineError:
+            raise
+        except Exception as error:
+            log.debug("The copy cannot be described", exc_info=True)
+            said = f"its configuration is another than expected ({type(error).__name__}: "
+            return None, replace(verdict, way=None, said=f"{said}{first_line(error)})")
         return weights, verdict if reference is None else _judged(
             weights, reference, verdict, names
         )
