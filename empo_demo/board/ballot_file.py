@@ -1,11 +1,10 @@
 """Files for `--input`: ballots (exports of this app, or a plain table) and slider ratings.
 
-Each row is checked. Ratings come in the paper's table or in any file of ballots.
+Each row is checked. Ratings come in a table of their own or in any file of ballots.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -19,8 +18,9 @@ from empo_demo.board.ballots import (
     reason_not_ranked,
     told_apart,
 )
-from empo_demo.board.ratings import DIMENSIONS, Rating, of_ballots
-from empo_demo.csv_table import Table, decimal, read_table, trimmed, truth
+from empo_demo.board.rating_table import Columns, RatingTable, parquet_rows, ratings_of, read_sheet
+from empo_demo.board.ratings import left_out_of, of_ballots
+from empo_demo.csv_table import decimal, read_table, trimmed, truth
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, parse_json, read_text
 from empo_demo.votes.reasons import ONE_CONTENDER
@@ -92,7 +92,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     if head == b"PAR1":
-        yield from _parquet_rows(path)
+        yield from enumerate(parquet_rows(path), start=1)
         return
     text = read_text(path)
     if text.lstrip()[:1] in ("{", "[", ""):
@@ -106,16 +106,6 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         cells = {name: trimmed(cell) for name, cell in row.items()}
         cells["verdict"] = cells.get("verdict", "").lower()
         yield number, {name: cell for name, cell in cells.items() if cell}
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}.") from None
-    yield from enumerate(rows, start=1)
 
 
 def _ballot_or_reason(row: Any) -> Ballot | str:
@@ -229,65 +219,18 @@ def _time(row: dict[str, Any]) -> datetime | None:
         raise ValueError(f"time is {value!r}; an ISO date and time is expected.") from None
 
 
-_PAPERS = ("annotator", "sample_index", "model")
-"""The columns of the paper's table beside its five dimensions."""
-_PAPERS_SCHEMA = "Dim1..Dim5, annotator, sample_index and model are expected."
+_OF_VOTES = {"verdict", "a_contender", "replies"}
+"""A table with one of these columns has votes; all others have ratings."""
 
 
-def read_ratings(path: Path) -> tuple[list[Rating], Counter[str]]:
-    """The ratings in the paper's CSV or in any file of ballots, and the votes left out, by reason.
+def read_ratings(path: Path, named: Columns | None = None) -> RatingTable:
+    """The ratings of a table (see `rating_table`), or of any file of ballots.
 
-    The paper's CSV has the columns Dim1..Dim5, annotator, sample_index and model. A `DataError`
-    names the line.
+    `named` says what the table's columns hold. A `DataError` names the line.
     """
-    table = _papers_table(path)
-    if table is not None:
-        return list(_paper(table)), Counter()
+    named = named or Columns()
+    sheet = read_sheet(path, named)
+    if sheet.columns and not _OF_VOTES & {name.casefold() for name in sheet.columns}:
+        return ratings_of(sheet, named)
     counted = read_ballots(path)
-    return of_ballots(counted.ballots), counted.left_out
-
-
-def _papers_table(path: Path) -> Table | None:
-    """The table in a file with a column that only the paper's has; None for any other file."""
-    try:
-        text = read_text(path)
-        if text.lstrip()[:1] in ("{", "[", ""):
-            return None
-        table = read_table(text, path, (*_PAPERS, *DIMENSIONS))
-    except DataError:
-        return None  # It may be Parquet, or `read_ballots` says what is wrong with it.
-    return table if {"annotator", *DIMENSIONS} & set(table.columns) else None
-
-
-def _paper(table: Table) -> Iterator[Rating]:
-    present = [dimension for dimension in DIMENSIONS if dimension in table.columns]
-    for number, row in table.rows(short=True):
-        where = f"{table.path}:{number}"
-        rater, item, contender = (trimmed(row.get(column, "")) for column in _PAPERS)
-        missing = [column for column in _PAPERS if not trimmed(row.get(column, ""))]
-        missing += [] if present else ["Dim1..Dim5"]
-        if missing:
-            raise DataError(f"{where}: {', '.join(missing)} is missing; {_PAPERS_SCHEMA}")
-        for dimension in present:
-            value = _number(trimmed(row.get(dimension, "")), dimension, where)
-            if value is not None:
-                yield Rating(contender, rater, item, DIMENSIONS[dimension], value)
-
-
-def _number(cell: str, dimension: str, where: str) -> float | None:
-    """The rating in a cell; None if it is empty. The checkbox may hold words, as true or yes."""
-    if not cell:
-        return None
-    highest = 1 if dimension == "Dim5" else 100
-    try:
-        value = decimal(cell)
-    except ValueError:
-        try:
-            value = float(truth(cell))
-        except ValueError:
-            value = math.nan
-    if not 0 <= value <= highest:
-        raise DataError(
-            f"{where}: {dimension} holds {cell!r}; a number from 0 to {highest} is expected."
-        )
-    return value
+    return RatingTable(of_ballots(counted.ballots), (), left_out=left_out_of(counted))

@@ -14,8 +14,11 @@ from empo_demo.terminal import AsJson, Seed
 from empo_demo.votes.cli import Database, database_url
 
 if TYPE_CHECKING:
-    from empo_demo.board.ballots import Counted
+    from empo_demo.board.ballots import Ballot, Counted
+    from empo_demo.board.rating_comparisons import Comparison
+    from empo_demo.board.ratings import Summary
     from empo_demo.board.standing import Effect, Ranking, Standing
+    from empo_demo.metrics.statistics import Interval
 
 Input = Annotated[
     Path | None,
@@ -23,6 +26,14 @@ Input = Annotated[
         "--input",
         help="Instead of the database: a file of `votes export --format jsonl`, csv or parquet, or "
         "a CSV with the columns round, voter, a, b, verdict[, len_a, len_b, time, ratings].",
+    ),
+]
+RatingsInput = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        help="Instead of the database: a study's table (CSV, .xlsx, JSONL) of item, system, rater "
+        "and scales, or a file of votes.",
     ),
 ]
 Samples = Annotated[int, typer.Option(help="How often voters are resampled.", min=0)]
@@ -33,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command("rank")(rank)
     app.command("ratings")(ratings)
     app.command("attention")(attention)
+    app.command("needed")(needed)
 
 
 def rank(
@@ -61,24 +73,94 @@ def rank(
 
 
 def ratings(
-    source: Input = None, database: Database = None, as_json: AsJson = False, seed: Seed = 0
+    source: RatingsInput = None,
+    database: Database = None,
+    item: Annotated[str | None, typer.Option(help="The column of what was rated.")] = None,
+    system: Annotated[str | None, typer.Option(help="The column of who wrote it.")] = None,
+    rater: Annotated[str | None, typer.Option(help="The column of who rated it.")] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="A column of ratings; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+    seed: Seed = 0,
 ) -> None:
-    """Summarise the sliders: means per contender, paired effects, agreement between raters."""
+    """What raters said: means, win rates, effects, reliability, and who rated whom.
+
+    Reads the arena's own sliders, or the table of any study.
+    """
     from empo_demo.board import ratings as sliders
+    from empo_demo.board.rating_table import Columns, RatingTable
 
     if source is not None:
         from empo_demo.board.ballot_file import read_ratings
 
-        found, left_out = read_ratings(source)
+        found = read_ratings(source, Columns(item, system, rater, tuple(scale or ())))
     else:
         counted = _counted(None, database)
-        found, left_out = sliders.of_ballots(counted.ballots), counted.left_out
-    result = sliders.summarise(found, seed=seed)
+        found = RatingTable(
+            sliders.of_ballots(counted.ballots), (), left_out=sliders.left_out_of(counted)
+        )
+    result = sliders.summarise(found.ratings, seed=seed)
     if as_json:
-        typer.echo(json.dumps({**result.as_json(), "left_out": dict(left_out)}))
+        record = {**result.as_json(), "no_scales": found.no_scales}
+        typer.echo(json.dumps({**record, "left_out": dict(found.left_out)}))
         return
-    sliders.show(result)
-    _say_left_out(left_out)
+    if found.scales:
+        typer.echo(found.sentence())
+    _print_ratings(result)
+    _say_left_out(found.left_out)
+
+
+def needed(
+    share: Annotated[
+        list[float] | None, typer.Option(help="A share to tell from 0.5; may be repeated.")
+    ] = None,
+    power: Annotated[float, typer.Option(help="How surely: a share of such boards.")] = 0.8,
+    per_person: Annotated[
+        float | None, typer.Option(help="Mean votes of a person; default: as the board has it.")
+    ] = None,
+    correlation: Annotated[
+        float | None, typer.Option(help="How alike one person's votes are; default: likewise.")
+    ] = None,
+    source: Input = None,
+    database: Database = None,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+) -> None:
+    """How many votes of how many people tell a share from one half, by simulation."""
+    from dataclasses import replace
+
+    from empo_demo.board import power as simulated
+
+    setting = simulated.Setting(power=power)
+    if per_person is None or correlation is None:
+        setting = simulated.setting_of(_known_ballots(source, database), setting)
+    given = {"per_person": per_person, "correlation": correlation}
+    setting = replace(setting, **{name: one for name, one in given.items() if one is not None})
+    shares = share or [0.52, 0.55, 0.6, 0.65, 0.7]
+    found = [simulated.needed(replace(setting, share=one), seed=seed) for one in shares]
+    if as_json:
+        typer.echo(json.dumps({"needed": [one.as_json() for one in found]}))
+        return
+    typer.echo(
+        f"{setting.per_person:g} votes per person, votes of a person alike by "
+        f"{setting.correlation:g}, power {setting.power:g}:"
+    )
+    for one in found:
+        votes, people = simulated.rounded(one.votes), simulated.rounded(one.people)
+        typer.echo(f"{one.setting.share:.0%} from 50 %: {votes:,} votes by {people:,} people")
+
+
+def _known_ballots(source: Path | None, database: str | None) -> list[Ballot]:
+    """The ballots here; none in an installation without a database."""
+    from empo_demo.errors import NotFound
+
+    try:
+        return _counted(source, database).ballots
+    except NotFound:
+        if source is None and database is None:
+            return []
+        raise
 
 
 def attention(
@@ -151,6 +233,70 @@ def _print(result: Ranking) -> None:
         f"{result.votes} votes by {result.voters} voters.",
     ]
     console.print("\n".join(lines), highlight=False)
+
+
+def _print_ratings(result: Summary) -> None:
+    """The means, the comparisons and the reliability as tables, then who rated whom."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False)
+    scales = list(result.agreement)
+    means = Table("contender", *scales, "ratings")
+    for name, cells in result.contenders.items():
+        shown = [
+            f"{cells[d]['mean']:.2f}\n{_ends(cells[d]['interval'], '.2f')}" if d in cells else "–"
+            for d in scales
+        ]
+        means.add_row(name, *shown, str(max(cell["n"] for cell in cells.values())))
+    console.print(means)
+    trust = Table("reliability", *scales)
+    for title, name in (
+        ("Krippendorff's α", "krippendorff_alpha"),
+        ("ICC(1, k)", "icc_k"),
+        ("raters of a reply, k", "raters_per_unit"),
+        ("ceiling for a metric", "ceiling"),
+    ):
+        values = [result.agreement[d].as_json()[name] for d in scales]
+        trust.add_row(title, *("–" if value is None else f"{value:.3f}" for value in values))
+    console.print(trust)
+    if result.comparisons:
+        pairs = Table("first − second", "scale", "win rate", "difference", "95 %", "d", "p (Holm)")
+        for one in result.comparisons:
+            pairs.add_row(" − ".join(one.systems), one.scale, *_comparison_cells(one))
+        console.print(pairs)
+    for row in result.paired:
+        console.print(
+            f"By the same rater on the same item: {' − '.join(row['contenders'])}, "
+            f"{row['dimension']}: {row['difference']:+.1f} ({_ends(row['interval'], '+.1f')}, "
+            f"n = {row['n']})",
+            highlight=False,
+        )
+    console.print("\n".join(result.confounding), highlight=False)
+    for one in result.comparisons:
+        if one.within is not None and one.raters_of_both < max(one.raters):
+            console.print(
+                f"Within the {one.raters_of_both} raters of both: {' − '.join(one.systems)}, "
+                f"{one.scale}: {one.within.value:+.2f} ({_ends(one.within.interval, '+.2f')})",
+                highlight=False,
+            )
+
+
+def _comparison_cells(one: Comparison) -> tuple[str, ...]:
+    return (
+        "–" if one.wins.rate is None else f"{one.wins.rate:.3f}",
+        f"{one.difference.value:+.2f}",
+        _ends(one.difference.interval, "+.2f"),
+        "–" if one.effect_size is None else f"{one.effect_size:.2f}",
+        "–" if one.p_holm is None else f"{one.p_holm:.3f}",
+    )
+
+
+def _ends(interval: Interval | None, form: str) -> str:
+    if interval is None:
+        return "–"
+    low, high = interval
+    return f"{low:{form}} … {high:{form}}"
 
 
 def _note(one: Standing) -> str:

@@ -1,89 +1,97 @@
-"""The sliders: means per contender, paired effects, agreement, and the influence of raters.
+"""Ratings: means per contender, comparisons, reliability, and the influence of the raters.
 
-In the paper, Dim1–Dim4 are 0–100 sliders and Dim5 is a checkbox (0 or 1). Every interval is
-clustered by rater.
+They come from the arena's sliders or from any study's table. Means have intervals clustered by
+rater and by item. `paired` compares what one rater gave to two contenders on the same item, which
+the arena has and studies of single replies have not; `comparisons` are those of everybody's means.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from empo_demo.board import agreement
-from empo_demo.board.ballots import Ballot
+from empo_demo.board.ballots import Ballot, Counted
+from empo_demo.board.rating_comparisons import Comparison, compare, confounding
+from empo_demo.board.rating_table import DIMENSIONS, Rating
+from empo_demo.board.reliability import Reliability, reliability
+from empo_demo.metrics import clusters
 from empo_demo.metrics.statistics import bootstrap_interval
+from empo_demo.votes.models import RATINGS, SIDES
 
-DIMENSIONS = {
-    "Dim1": "appropriate",
-    "Dim2": "emotion",
-    "Dim3": "natural",
-    "Dim4": "continue",
-    "Dim5": "checkbox",
-}
-"""The paper's columns and the arena's names for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """One number that `rater` gave `contender`'s reply to `item` on one dimension."""
-
-    contender: str
-    rater: str
-    item: str
-    dimension: str
-    value: float
+UNTOUCHED = "sliders that nobody touched (all at 50)"
+"""Why ratings are left out: until version 0.2 the four sliders stood at 50 when they were sent."""
+_MIDDLE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of `votes ratings` as plain data, for JSON and for the Board."""
+    """The result of `votes ratings` as plain data, for JSON and for the Board.
+
+    `agreement` has the reliability of each dimension, and `confounding` says in sentences which
+    comparisons are between raters only.
+    """
 
     contenders: dict[str, dict[str, dict[str, Any]]]
+    comparisons: list[Comparison]
+    confounding: list[str]
     paired: list[dict[str, Any]]
-    agreement: dict[str, dict[str, Any]]
+    agreement: dict[str, Reliability]
     raters: dict[str, dict[str, Any]]
     ratings: int
 
     def as_json(self) -> dict[str, Any]:
         return {
             "contenders": self.contenders,
+            "comparisons": [one.as_json() for one in self.comparisons],
+            "confounding": [str(one) for one in self.confounding],
             "paired": self.paired,
-            "agreement": self.agreement,
+            "agreement": {name: one.as_json() for name, one in self.agreement.items()},
             "raters": self.raters,
             "ratings": self.ratings,
         }
 
 
 def of_ballots(ballots: Iterable[Ballot]) -> list[Rating]:
-    """The ratings of votes, from the keys `a_natural`, `b_emotion`, …"""
+    """Ratings of votes, from the keys `a_natural`, `b_emotion`, …; not of `untouched` sides."""
     found = []
     for ballot in ballots:
+        idle = untouched(ballot)
         for key, value in (ballot.ratings or {}).items():
             side, _, dimension = key.partition("_")
-            if side in ("a", "b") and isinstance(value, int | float):
+            if side in ("a", "b") and side not in idle and isinstance(value, int | float):
                 name = ballot.a if side == "a" else ballot.b
                 found.append(Rating(name, ballot.voter, ballot.round, dimension, float(value)))
     return found
 
 
+def untouched(ballot: Ballot) -> set[str]:
+    """The sides whose four sliders were all stored at 50: nobody can tell them from no answer."""
+    given = ballot.ratings or {}
+    return {s for s in SIDES if all(given.get(f"{s}_{name}") == _MIDDLE for name in RATINGS)}
+
+
+def left_out_of(counted: Counted) -> Counter[str]:
+    """The votes that are left out, and those whose sliders are, by reason."""
+    idle = sum(bool(untouched(ballot)) for ballot in counted.ballots)
+    return counted.left_out + Counter({UNTOUCHED: idle})
+
+
 def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) -> Summary:
-    """Means with intervals, paired differences, alpha and rater checks, per dimension."""
+    """All that ratings say. `samples` and `seed` are for the resampled intervals of `paired`."""
     names = sorted({one.contender for one in ratings})
     dimensions = list(dict.fromkeys(one.dimension for one in ratings))
-    dimensions.sort(key=lambda name: [*DIMENSIONS.values(), name].index(name))
+    if set(dimensions) <= set(DIMENSIONS.values()):
+        dimensions.sort(key=[*DIMENSIONS.values()].index)
+    comparisons = compare(ratings, dimensions)
     by: dict[tuple[str, str], list[Rating]] = defaultdict(list)
     for one in ratings:
         by[one.contender, one.dimension].append(one)
-    means = {
-        name: {d: _mean(by[name, d], seed, samples) for d in dimensions if by[name, d]}
-        for name in names
-    }
+    means = {name: {d: _mean(by[name, d]) for d in dimensions if by[name, d]} for name in names}
     paired = [
         _paired(one, other, dimension, by, seed, samples)
         for one, other in itertools.combinations(names, 2)
@@ -91,21 +99,29 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
     ]
     return Summary(
         contenders=means,
+        comparisons=comparisons,
+        confounding=confounding(comparisons),
         paired=[row for row in paired if row["n"]],
-        agreement={d: _agreement(ratings, d) for d in dimensions},
+        agreement={d: _reliability(ratings, d) for d in dimensions},
         raters={d: _rater_check(ratings, d) for d in dimensions},
         ratings=len(ratings),
     )
 
 
-def _mean(ratings: list[Rating], seed: int, samples: int) -> dict[str, Any]:
-    values = [one.value for one in ratings]
-    interval = _interval(values, [one.rater for one in ratings], seed, samples)
+def _mean(ratings: list[Rating]) -> dict[str, Any]:
+    found = clusters.mean(
+        clusters.Scores(
+            [one.value for one in ratings],
+            [one.rater for one in ratings],
+            [one.item for one in ratings],
+        )
+    )
     return {
-        "mean": float(np.mean(values)),
-        "interval": interval,
-        "n": len(values),
+        "mean": found.value,
+        "interval": list(found.interval) if found.interval else None,
+        "n": len(ratings),
         "raters": len({one.rater for one in ratings}),
+        "items": len({one.item for one in ratings}),
     }
 
 
@@ -159,16 +175,15 @@ def _interval(
     return list(bootstrap_interval(values, groups=raters, resamples=samples, seed=seed))
 
 
-def _agreement(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
-    level: agreement.Level = "nominal" if dimension == "checkbox" else "interval"
-    return agreement.alpha(
+def _reliability(ratings: Sequence[Rating], dimension: str) -> Reliability:
+    return reliability(
         (
             (one.rater, (one.contender, one.item), one.value)
             for one in ratings
             if one.dimension == dimension
         ),
-        level,
-    ).as_json()
+        "nominal" if dimension == "checkbox" else "interval",
+    )
 
 
 def _rater_check(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
@@ -195,25 +210,3 @@ def _rater_check(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
         "constant_raters": sorted(r for r, n in by.items() if len(n) > 1 and len(set(n)) == 1),
         "adjusted_means": {name: sum(n) / len(n) for name, n in sorted(adjusted.items())},
     }
-
-
-def show(summary: Summary) -> None:
-    """Print the means and the paired differences as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    dimensions = list(summary.agreement)
-    table = Table("contender", *dimensions, "ratings")
-    for name, means in summary.contenders.items():
-        cells = [f"{means[d]['mean']:.1f}" if d in means else "–" for d in dimensions]
-        table.add_row(name, *cells, str(max(cell["n"] for cell in means.values())))
-    alphas = [summary.agreement[d]["krippendorff_alpha"] for d in dimensions]
-    table.add_row("agreement α", *["–" if a is None else f"{a:.2f}" for a in alphas], "")
-    console = Console(markup=False)
-    console.print(table)
-    for row in summary.paired:
-        console.print(
-            f"{' − '.join(row['contenders'])}, {row['dimension']}: {row['difference']:+.1f} "
-            f"(95 % {json.dumps(row['interval'])}, n = {row['n']})",
-            highlight=False,
-        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from empo_demo.board.agreement import alpha, of_ballots
 from empo_demo.board.ballot_file import read_ratings
-from empo_demo.board.ballots import Ballot
-from empo_demo.board.ratings import Rating, summarise
+from empo_demo.board.ballots import Ballot, Counted
+from empo_demo.board.rating_table import Rating
+from empo_demo.board.ratings import UNTOUCHED, left_out_of, summarise
 from empo_demo.board.ratings import of_ballots as ratings_of
 from empo_demo.errors import DataError
 
@@ -55,7 +57,7 @@ def paper_file(folder: Path) -> Path:
 
 
 def test_the_papers_file_gives_means_and_paired_effects(tmp_path: Path) -> None:
-    result = summarise(read_ratings(paper_file(tmp_path))[0])
+    result = summarise(read_ratings(paper_file(tmp_path)).ratings)
     assert result.contenders["base"]["appropriate"]["mean"] == pytest.approx(17.0)
     assert result.contenders["aligned"]["appropriate"]["mean"] == pytest.approx(37.0)
     assert result.contenders["aligned"]["checkbox"]["mean"] == 1.0
@@ -69,9 +71,13 @@ def test_the_papers_file_gives_means_and_paired_effects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "words"),
-    [("60", "sample_index, model is"), ("60,r1,1,", "model is missing"), ("60,,1,x", "annotator"),
-     (f"60,r1,1,{'x' * 5_000_000}", "field larger")],
-)  # fmt: skip
+    [
+        ("60", "sample_index, model, annotator is"),
+        ("60,r1,1,", "model is missing"),
+        ("60,,1,x", "annotator"),
+        (f"60,r1,1,{'x' * 5_000_000}", "field larger"),
+    ],
+)
 def test_a_bad_row_of_the_papers_table_is_one_line(tmp_path: Path, row: str, words: str) -> None:
     path = tmp_path / "human.csv"
     path.write_text(f"Dim1,annotator,sample_index,model\n50,r1,1,base\n{row}\n", encoding="utf8")
@@ -83,12 +89,13 @@ def test_an_export_that_talks_of_an_annotator_is_no_table_of_the_paper(tmp_path:
     row = {"round": "r1", "voter": "an annotator of Dim1", "a": "x", "b": "y", "verdict": "a"}
     path = tmp_path / "votes.jsonl"
     path.write_text(json.dumps(row | {"ratings": {"a_natural": 80}}) + "\n", encoding="utf8")
-    (found,), left_out = read_ratings(path)
-    assert (found.contender, found.value, left_out) == ("x", 80.0, {})
+    read = read_ratings(path)
+    (found,) = read.ratings
+    assert (found.contender, found.value, read.left_out) == ("x", 80.0, {})
 
 
 def test_the_rater_check_sees_raters_who_use_the_slider_differently(tmp_path: Path) -> None:
-    check = summarise(read_ratings(paper_file(tmp_path))[0]).raters["emotion"]
+    check = summarise(read_ratings(paper_file(tmp_path)).ratings).raters["emotion"]
     assert check["raters"] == 4 and check["rater_variance_share"] > 0.9
     lazy = [Rating("x", "r", str(i), "natural", 50.0) for i in range(5)]
     assert summarise(lazy).raters["natural"]["constant_raters"] == ["r"]
@@ -112,8 +119,8 @@ def test_ratings_of_votes_go_to_the_contender_of_their_side() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Dim1,annotator,model\n1,r,x\n", "sample_index is missing"),
-        ("annotator,sample_index,model\nr,1,x\n", "Dim1..Dim5 is missing"),
+        ("Dim1,annotator,model\n1,r,x\n", "the column of the item is missing.*--item"),
+        ("annotator,sample_index,model\nr,1,x\n", "no column that looks like a scale"),
         ("Dim1,annotator,sample_index,model\n101,r,1,x\n", r"bad.csv:2: Dim1 holds '101'"),
         ("Dim5,annotator,sample_index,model\n2,r,1,x\n", "0 to 1"),
         ("Dim1,annotator,sample_index,model\nnan,r,1,x\n", "0 to 100"),
@@ -127,6 +134,19 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, text: str, message
 
 
 def test_nothing_rated_is_an_empty_summary() -> None:
-    assert summarise([]).as_json() == {
-        "contenders": {}, "paired": [], "agreement": {}, "raters": {}, "ratings": 0,
-    }  # fmt: skip
+    found = summarise([]).as_json()
+    assert found["ratings"] == 0 and not any(found.values())
+
+
+def test_four_sliders_at_50_are_no_answer() -> None:
+    """Until version 0.2 sliders that nobody touched were stored so."""
+    idle = {f"a_{name}": 50 for name in ("appropriate", "emotion", "natural", "continue")}
+    ballots = [
+        Ballot("1", "v", "x", "y", "a", ratings=idle),
+        Ballot("2", "v", "x", "y", "a", ratings=idle | {"a_natural": 51}),
+        Ballot("3", "v", "x", "y", "a", ratings={"a_natural": 50}),
+        Ballot("4", "v", "x", "y", "a", ratings=idle | {"b_natural": 70}),
+    ]
+    found = ratings_of(ballots)
+    assert [one.item for one in found] == ["2"] * 4 + ["3"] + ["4"]
+    assert left_out_of(Counted(ballots, Counter())) == {UNTOUCHED: 2}

@@ -85,7 +85,7 @@ def test_every_way_to_write_a_table_gives_the_same_votes_ratings_and_predictions
         file.write_bytes(WAYS[name](VOTES))
         votes = read_ballots(file).ballots
         file.write_bytes(WAYS[name](RATINGS))
-        ratings = read_ratings(file)[0]
+        ratings = read_ratings(file).ratings
         file.write_bytes(WAYS[name](PREDICTIONS))
         if way == "old Mac line ends":  # Within a cell, a line end stays what the file has.
             predictions: Any = len(read_predictions(file).rows)
@@ -247,7 +247,7 @@ def test_votes_in_one_list_are_ranked(tmp_path: Path) -> None:
     file = tmp_path / "votes.json"
     file.write_text(json.dumps(rows, indent=1), encoding="utf8")
     assert len(read_ballots(file).ballots) == 2
-    assert read_ratings(file)[0] == []
+    assert read_ratings(file).ratings == []
 
 
 def test_predictions_without_the_columns_name_what_was_found(tmp_path: Path) -> None:
