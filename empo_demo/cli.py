@@ -40,7 +40,9 @@ app.add_typer(exchange.space_app, name="space", help="Put the arena on a Hugging
 app.add_typer(contenders.app, name="contenders")
 app.add_typer(training.train_app, name="train", help="Train contenders: SFT, DPO, KTO.")
 app.add_typer(training.preferences_app, name="preferences", help="Build EmPO preference pairs.")
-app.add_typer(evaluation.evaluate_app, name="evaluate", help="Generate, retention, word counts.")
+app.add_typer(
+    evaluation.evaluate_app, name="evaluate", help="Generate, retention, word counts, agreement."
+)
 app.add_typer(page_app, name="page", help="Record what the page shows at first.")
 app.command("serve")(serve)
 app.command("compare")(compare)

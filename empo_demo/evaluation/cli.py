@@ -1,4 +1,4 @@
-"""The terminal's evaluation: generate, retention, word counts, score, report.
+"""The terminal's evaluation: generate, retention, word counts, agreement, score, report.
 
 Commands only parse, call and print. They import everything heavy when they run.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from empo_demo.metrics.nidf import read_counts, write_counts
-from empo_demo.terminal import AsJson, ForceAdapter, group, named_output
+from empo_demo.terminal import AsJson, ForceAdapter, Seed, group, named_output
 
 evaluate_app = group()
 
@@ -83,6 +83,45 @@ def word_counts(
         counts.update(read_counts(path))
     write_counts(counts, output)
     typer.echo(f"{len(counts):,} tokens written to {output}.", err=True)
+
+
+@evaluate_app.command()
+def agreement(
+    ratings: Annotated[
+        Path | None,
+        typer.Option(help="A study's table: item, system, rater, scales (see `votes ratings`)."),
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="What was rated, as JSONL: item, dialogue, replies by system."),
+    ] = None,
+    human: Annotated[str, typer.Option(help="The system whose replies people wrote.")] = "human",
+    scale: Annotated[
+        list[str] | None, typer.Option(help="A column of ratings; may be repeated.")
+    ] = None,
+    likelihood: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of a causal model that judges the replies; may be repeated."),
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="A SQLAlchemy URL; else EMPO_DATABASE.")] = (
+        None
+    ),
+    as_json: AsJson = False,
+    seed: Seed = 0,
+) -> None:
+    """Which metric goes with what people say: with the votes here, and with a study's ratings."""
+    from empo_demo.evaluation.people import run
+
+    run(
+        ratings,
+        texts,
+        human=human,
+        scales=tuple(scale or ()),
+        likelihoods=likelihood or (),
+        database=database,
+        as_json=as_json,
+        seed=seed,
+    )
 
 
 def score(

@@ -15,7 +15,6 @@ from empo_demo.evaluation.metric import (
     Metric,
     Part,
     Series,
-    VoteScore,
     absolute,
     columns,
     deviation,
@@ -174,15 +173,6 @@ def measure_feeling(predictions: Predictions, tools: Tools) -> Part:
     return Part({"feeling": shares}, series)
 
 
-def _nearness(user: str, reply: str, tools: Tools) -> float | None:
-    gap = difference(text_vad(user, tools.lexicon).max, text_vad(reply, tools.lexicon).max).v
-    return None if gap is None else -abs(gap)
-
-
-def _undisclosed(_user: str, reply: str, _tools: Tools) -> float:
-    return -float(disclosure.discloses_machine(reply) or disclosure.leaks_identity(reply))
-
-
 _DISTINCT = tuple(
     Line(f"distinct-{n}, {words}", ("distinct", kind, n), 4, series.format(n) or None)
     for kind, words, series in (
@@ -231,35 +221,21 @@ METRICS: dict[str, Metric] = {
     "length": Metric(
         measure_length,
         (Line("replies", ("n",), 0), Line("words per reply", ("words_mean",), 2, "length")),
-        votes=(VoteScore("length", "longer", lambda _, reply, __: float(len(words(reply)))),),
     ),
     "distinct": Metric(
         measure_distinct,
         _DISTINCT,
-        votes=(
-            VoteScore(
-                "distinct-1", "more varied", lambda _, reply, __: diversity.distinct([reply], 1)
-            ),
-        ),
     ),
     "vad": Metric(
         measure_vad,
         _VAD,
         lower=("vad.v", "vad.a", "vad.d"),
-        votes=(VoteScore("vad.v", "nearer in valence", _nearness),),
     ),
     "nidf": Metric(
         measure_nidf,
         (
             Line("NIDF ↑", ("nidf",), 4, "nidf"),
             Line("NIDF (own counts) ↑", ("nidf_own_counts",), 4, "nidf_own_counts"),
-        ),
-        votes=(
-            VoteScore(
-                "nidf_own_counts",
-                "more specific",
-                lambda _, reply, tools: nidf(reply, tools.nidf_table),
-            ),
         ),
     ),
     "diff-epitome": Metric(
@@ -283,7 +259,6 @@ METRICS: dict[str, Metric] = {
             Line("leaks a template ↓", ("safety", "template_leak"), 0),
         ),
         lower=("safety",),
-        votes=(VoteScore("safety", "no disclosure", _undisclosed),),
     ),
 }
 """The metrics by the names that `score --metrics` takes, in the order of the tables.

@@ -77,20 +77,8 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class VoteScore:
-    """How a metric judges a single reply: `score(user's turn, reply, tools)`; more is better.
-
-    `key` is its name in the agreement with votes, `better` what it counts as better.
-    """
-
-    key: str
-    better: str
-    score: Callable[[str, str, Tools], float | None]
-
-
-@dataclass(frozen=True, slots=True)
 class Metric:
-    """All that is known of a metric; tables, report, comparison and votes read it here.
+    """All that is known of a metric; tables, report, comparisons and predictors read it here.
 
     `lower` are the series whose smaller values are better.
     """
@@ -98,4 +86,3 @@ class Metric:
     measure: Callable[[Predictions, Tools], Part]
     lines: tuple[Line, ...] = ()
     lower: tuple[str, ...] = ()
-    votes: tuple[VoteScore, ...] = ()

@@ -1,25 +1,28 @@
-"""How well each metric predicts what people chose.
+"""How well each metric predicts what people chose, and how well another person would.
 
 A metric predicts the side with the better score. Accuracy is over votes for a side; a metric with
 equal scores counts one half. Kendall's tau-b also includes "about equal". "Both bad" does not
-compare the sides and is left out. Intervals resample voters and not votes, because one person
-casts many votes. The votes come from the database, which is not changed; those that are left out
+compare the sides and is left out. One person casts many votes, and many may judge one dialogue: the
+interval of accuracy is clustered by both, that of tau resamples voters. The p against chance are
+one family (Holm). The votes come from the database, which is not changed; those that are left out
 are counted by reason.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.evaluation.measure import METRICS
+from empo_demo.engine.predictions import Prediction, Predictions
+from empo_demo.evaluation.predictors import Column, columns
 from empo_demo.evaluation.tools import Tools
-from empo_demo.metrics import emotion_overlap
-from empo_demo.metrics.statistics import interval_of
+from empo_demo.metrics import clusters
+from empo_demo.metrics.statistics import Interval, holm, interval_of, sign_flip_p
 from empo_demo.settings import Settings
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import reason_left_out
@@ -35,27 +38,35 @@ ORDER = {name: -int(k.outcome) for name, k in VERDICTS.items() if k.outcome is n
 RESAMPLES = 1_000
 FEWEST = 5
 """With fewer decisive votes than this there is no figure, only a count."""
-Scores = dict[str, list[tuple[float, float] | None]]
-"""The scores of both sides per vote, by metric. Larger is better."""
-BETTER = {
-    **{one.key: one.better for metric in METRICS.values() for one in metric.votes},
-    "emotion.overlap": "nearer in emotion",
-    "epitome.er": "more emotional reaction",
-    "epitome.ex": "more exploration",
-    "epitome.ip": "more interpretation",
-}
-"""What each metric counts as the better reply."""
+PEOPLE_AGREE = 0.8
+"""How often two people pick the same reply of an empathetic dialogue: HEART, arXiv 2601.19922."""
 
 
 @dataclass(frozen=True, slots=True)
 class VotePair:
-    """One vote: the user's turn, both replies, and the verdict (a, b or tie)."""
+    """One vote: the user's turn, both replies, the verdict (a, b or tie), and the turns before."""
 
     voter: str
     user: str
     a: str
     b: str
     verdict: str
+    before: tuple[str, ...] = ()
+
+    @property
+    def dialogue(self) -> tuple[str, ...]:
+        return (*self.before, self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One predictor for both sides of each vote; more is better, None where there is no number."""
+
+    better: str
+    both: list[tuple[float, float] | None]
+
+
+Scores = dict[str, Scored]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,61 +78,87 @@ class Agreement:
     n: int
     voters: int
     accuracy: float | None
-    accuracy_interval: tuple[float, float] | None
+    accuracy_interval: Interval | None
     tau: float | None
-    tau_interval: tuple[float, float] | None
+    tau_interval: Interval | None
+    p: float | None = None
+    p_holm: float | None = None
 
 
-def text_scores(pairs: Sequence[VotePair], tools: Tools) -> Scores:
-    """The scores of the metrics that need no model, for both sides of each vote."""
-    return {
-        one.key: [_both(pair, one.score, tools) for pair in pairs]
-        for metric in METRICS.values()
-        for one in metric.votes
-    }
+@dataclass(frozen=True, slots=True)
+class PeopleAgree:
+    """How often two voters who judged the same two replies picked the same one."""
+
+    share: float | None
+    pairs: int
+    rounds: int
 
 
-def judged_scores(pairs: Sequence[VotePair], tools: Tools) -> Scores:
-    """The scores of the metrics that the SEM judges: emotion overlap and EPITOME levels."""
-    read = {
-        side: tools.emotions([getattr(pair, side) for pair in pairs]) for side in ("user", "a", "b")
-    }
-    levels = {
-        side: tools.epitome_levels([(pair.user, getattr(pair, side)) for pair in pairs])
+def vote_scores(
+    pairs: Sequence[VotePair],
+    tools: Tools,
+    *,
+    judged: bool = True,
+    likelihoods: Sequence[Path] = (),
+) -> Scores:
+    """All predictors that need no human reply, for both sides of each vote.
+
+    Without `judged`, only those that need no model.
+    """
+    if not pairs:
+        return {}
+    sides = [
+        columns(_replies(pairs, side), tools, judged=judged, likelihoods=likelihoods)
         for side in ("a", "b")
-    }
-    scores: Scores = {"emotion.overlap": []}
-    for user, a, b in zip(read["user"], read["a"], read["b"], strict=True):
-        known = user is not None and a is not None and b is not None
-        scores["emotion.overlap"].append(
-            (emotion_overlap.overlap(user, a), emotion_overlap.overlap(user, b)) if known else None  # type: ignore[arg-type]
-        )
-    for mechanism in ("er", "ex", "ip"):
-        scores[f"epitome.{mechanism}"] = [
-            (float(a[mechanism]), float(b[mechanism]))
-            for a, b in zip(levels["a"], levels["b"], strict=True)
-        ]
-    return scores
+    ]
+    return {a.key: Scored(a.better, _together(a, b)) for a, b in zip(*sides, strict=True)}
+
+
+def _replies(pairs: Sequence[VotePair], side: str) -> Predictions:
+    rows = (Prediction(one.dialogue, one.user, "", getattr(one, side)) for one in pairs)
+    return Predictions(side, Path(side), tuple(rows))
+
+
+def _together(a: Column, b: Column) -> list[tuple[float, float] | None]:
+    return [
+        None if x is None or y is None else (x, y) for x, y in zip(a.values, b.values, strict=True)
+    ]
 
 
 def agreements(
-    pairs: Sequence[VotePair],
-    scores: Mapping[str, Sequence[tuple[float, float] | None]],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    pairs: Sequence[VotePair], scores: Mapping[str, Scored], *, seed: int = 0
 ) -> list[Agreement]:
-    """One `Agreement` per metric, in the order of `scores`."""
+    """One `Agreement` per metric, in the order of `scores`, with Holm's correction over all."""
     result = []
-    for metric, values in scores.items():
-        known = [(pair, both) for pair, both in zip(pairs, values, strict=True) if both is not None]
-        differences = [b - a for _, (a, b) in known]
-        verdicts = [ORDER[pair.verdict] for pair, _ in known]
-        voters = [pair.voter for pair, _ in known]
-        result.append(
-            agreement(metric, differences, verdicts, voters, resamples=resamples, seed=seed)
+    for metric, scored in scores.items():
+        known = [(pair, both) for pair, both in zip(pairs, scored.both, strict=True) if both]
+        found = agreement(
+            metric,
+            [b - a for _, (a, b) in known],
+            [ORDER[pair.verdict] for pair, _ in known],
+            [pair.voter for pair, _ in known],
+            dialogues=[pair.dialogue for pair, _ in known],
+            seed=seed,
         )
+        result.append(replace(found, better=scored.better))
+    tested = [i for i, one in enumerate(result) if one.p is not None]
+    for i, p in zip(tested, holm([result[i].p or 0.0 for i in tested]), strict=True):
+        result[i] = replace(result[i], p_holm=p)
     return result
+
+
+def people_agree(pairs: Sequence[VotePair]) -> PeopleAgree:
+    """Over all pairs of voters who picked a side of the same two replies to the same dialogue."""
+    picks: dict[Any, dict[str, str]] = defaultdict(dict)
+    for one in pairs:
+        if ORDER[one.verdict]:
+            picked = one.a if ORDER[one.verdict] < 0 else one.b
+            picks[one.dialogue, frozenset((one.a, one.b))][one.voter] = picked
+    same = [
+        x == y for voters in picks.values() for x, y in itertools.combinations(voters.values(), 2)
+    ]
+    shared = sum(len(voters) > 1 for voters in picks.values())
+    return PeopleAgree(sum(same) / len(same) if same else None, len(same), shared)
 
 
 def agreement(
@@ -130,31 +167,47 @@ def agreement(
     verdicts: Sequence[int],
     voters: Sequence[str],
     *,
+    dialogues: Sequence[Any] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Agreement:
-    """Accuracy and tau-b of `differences` (b minus a) against `verdicts` (-1, 0, 1)."""
+    """Accuracy and tau-b of `differences` (b minus a) against `verdicts` (-1, 0, 1).
+
+    Without `dialogues`, each vote is on a dialogue of its own.
+    """
     import numpy as np
 
     x, y = np.asarray(differences, dtype=float), np.asarray(verdicts)
     people = len(set(voters))
-    better = BETTER.get(metric, "higher")
     if int(np.count_nonzero(y)) < FEWEST:
-        return Agreement(metric, better, len(x), people, None, None, None, None)
-    accuracy_interval, tau_interval = (
-        interval_of(partial(_over, statistic, x, y), voters, resamples=resamples, seed=seed)
-        for statistic in (_accuracy, _tau)
-    )
+        return Agreement(metric, "", len(x), people, None, None, None, None)
+    picked = np.flatnonzero(y).tolist()
+    hits = ((np.sign(x[picked]) * y[picked] + 1) / 2).tolist()
+    who = [voters[i] for i in picked]
+    what = [dialogues[i] if dialogues is not None else i for i in picked]
     return Agreement(
         metric,
-        better,
+        "",
         len(x),
         people,
-        _accuracy(x, y),
-        accuracy_interval,
+        sum(hits) / len(hits),
+        _within_bounds(clusters.mean(clusters.Scores(hits, who, what)).interval),
         _tau(x, y),
-        tau_interval,
+        interval_of(partial(_over, _tau, x, y), voters, resamples=resamples, seed=seed),
+        sign_flip_p(_by_voter(hits, who), resamples=resamples, seed=seed),
     )
+
+
+def _within_bounds(interval: Interval | None) -> Interval | None:
+    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def _by_voter(hits: Sequence[float], voters: Sequence[str]) -> list[float]:
+    """What each voter adds to the hits beyond chance."""
+    sums: dict[str, float] = defaultdict(float)
+    for hit, voter in zip(hits, voters, strict=True):
+        sums[voter] += hit - 0.5
+    return list(sums.values())
 
 
 def _over(
@@ -166,17 +219,6 @@ def _over(
     return statistic(x[rows], y[rows])
 
 
-def _accuracy(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
-    """Share of decisive votes whose side the metric prefers. Equal scores count one half."""
-    import numpy as np
-
-    decisive = y != 0
-    if not decisive.any():
-        return None
-    hits = np.sign(x[decisive]) * y[decisive]
-    return float(np.mean((hits + 1) / 2))
-
-
 def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
     """Kendall's tau-b; None if one of the two does not vary."""
     from scipy.stats import kendalltau  # type: ignore[import-untyped,unused-ignore]
@@ -184,11 +226,6 @@ def _tau(x: NDArray[np.float64], y: NDArray[Any]) -> float | None:
     if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
         return None
     return float(kendalltau(x, y).statistic)
-
-
-def _both(pair: VotePair, score: Any, tools: Tools) -> tuple[float, float] | None:
-    a, b = score(pair.user, pair.a, tools), score(pair.user, pair.b, tools)
-    return None if a is None or b is None else (a, b)
 
 
 def read_vote_pairs(settings: Settings) -> tuple[list[VotePair], dict[str, int]]:
@@ -230,14 +267,15 @@ def _left_out(round_: Round) -> str | None:
 
 
 def _pair(round_: Round) -> VotePair:
-    user = next(turn for turn in reversed(round_.dialogue) if turn["role"] == "user")
+    *before, user = (str(turn["content"]) for turn in round_.dialogue)
     assert round_.vote is not None
     return VotePair(
         voter=round_.voter,
-        user=str(user["content"]),
+        user=user,
         a=round_.reply("a").text or "",
         b=round_.reply("b").text or "",
         verdict=round_.vote.verdict,
+        before=tuple(before),
     )
 
 

@@ -18,9 +18,8 @@ from empo_demo.errors import ArenaError, DataError, StorageError
 from empo_demo.evaluation.metric import Series
 from empo_demo.evaluation.metric_agreement import (
     agreements,
-    judged_scores,
     read_vote_pairs,
-    text_scores,
+    vote_scores,
 )
 from empo_demo.evaluation.score import Progress, Scored, Scores, named, score_predictions
 from empo_demo.evaluation.tools import Tools
@@ -176,13 +175,12 @@ def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) ->
     except StorageError as error:
         return replace(data, notices=[*data.notices, str(error)])
     tools = Tools(settings)
-    scores = text_scores(pairs, tools)
     notices = list(data.notices)
-    if judged and pairs:
-        try:
-            scores |= judged_scores(pairs, tools)
-        except ArenaError as error:
-            notices.append(f"Votes are not compared with the SEM's metrics: {error}")
+    try:
+        scores = vote_scores(pairs, tools, judged=judged)
+    except ArenaError as error:
+        notices.append(f"Votes are not compared with the SEM's metrics: {error}")
+        scores = vote_scores(pairs, tools, judged=False)
     rows = [asdict(row) for row in agreements(pairs, scores)] if pairs else []
     return replace(data, agreement=rows, votes_left_out=left_out, notices=notices)
 

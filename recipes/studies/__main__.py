@@ -68,6 +68,39 @@ def shipped(
     rebuild(data, work, contenders=names, limit=limit, seed=seed, batch=batch)
 
 
+@app.command("people")
+def people(
+    ratings: Annotated[Path, typer.Option(help="The study's table: item, system, rater, scales.")],
+    texts: Annotated[Path, typer.Option(help="What was rated (JSONL): item, dialogue, replies.")],
+    likelihood: Annotated[
+        list[Path] | None, typer.Option(help="A folder of a causal model; may be repeated.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: the app's own.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """What the raters of EmPO's study said, and which metric goes with it; no text in it."""
+    from empo_demo.evaluation.rated import HUMAN_STUDY
+    from recipes.studies.shipped import write_human_study
+
+    place = output or HUMAN_STUDY
+    write_human_study(ratings, texts, place, likelihoods=likelihood or [], seed=seed)
+
+
+@app.command("votes-needed")
+def votes_needed(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the page.")] = (
+        Path("docs")
+    ),
+    seed: Seed = 0,
+) -> None:
+    """How many votes tell a share from one half: the page in docs/ and its curve."""
+    from recipes.studies.votes_needed import write
+
+    write(output, seed=seed)
+
+
 @app.command("grid")
 def grid(
     base: Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")],

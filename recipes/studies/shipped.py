@@ -1,18 +1,23 @@
-"""Makes `assets/results.json`, the evaluation that is shipped with the app, by one command.
+"""Makes the evaluation that is shipped with the app, `assets/results.json`, by one command, and
+what people said in EmPO's study, `assets/human_study.json`, by another.
 
 It contains figures, histograms and replies to our own dialogues, but no text of a data set.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from empo_demo.board.rating_table import Columns, ratings_of, read_sheet
+from empo_demo.board.ratings import summarise
 from empo_demo.engine.predictions import read_predictions
-from empo_demo.evaluation import generate, report, retention
+from empo_demo.evaluation import generate, rated, report, retention
 from empo_demo.evaluation.measure import METRICS
+from empo_demo.evaluation.rated import averaged
 from empo_demo.evaluation.results import (
     RESULTS,
     Example,
@@ -104,3 +109,26 @@ def store(data: ResultsData, output: Path) -> None:
     text = json.dumps(asdict(data), ensure_ascii=False, allow_nan=False, indent=1)
     output.write_text(text + "\n", encoding="utf8")
     Console(stderr=True, markup=False).print(f"Written to {output}.", highlight=False)
+
+
+def write_human_study(
+    ratings: Path, texts: Path, output: Path, *, likelihoods: Sequence[Path], seed: int = 0
+) -> None:
+    """Store what the raters said of each system, and which metric goes with it, without texts."""
+    given = ratings_of(read_sheet(ratings)).ratings
+    record = {
+        "made": datetime.date.today().isoformat(),
+        "scales": summarise(given).as_json(),
+        "average": summarise(averaged(given)).as_json(),
+        "judged": rated.study(
+            ratings,
+            texts,
+            Tools(load_settings()),
+            named=Columns(),
+            likelihoods=likelihoods,
+            seed=seed,
+        ),
+    }
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+    output.write_text(text + "\n", encoding="utf8")
+    print(f"Written to {output}.")

@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from empo_demo.evaluation.metric_agreement import VotePair, agreement, agreements, text_scores
+from empo_demo.evaluation.metric_agreement import (
+    Scores,
+    VotePair,
+    agreement,
+    agreements,
+    people_agree,
+    vote_scores,
+)
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import Settings
+
+
+def text_scores(pairs: list[VotePair]) -> Scores:
+    return vote_scores(pairs, Tools(Settings()), judged=False)
 
 
 def test_a_perfect_metric_and_its_opposite() -> None:
@@ -56,7 +67,7 @@ def test_a_taste_for_long_replies_shows_under_length() -> None:
         else VotePair(f"v{i % 7}", "I won!", "Well done, you earned it.", "Nice.", "a")
         for i in range(40)
     ]
-    rows = {row.metric: row for row in agreements(pairs, text_scores(pairs, Tools(Settings())))}
+    rows = {row.metric: row for row in agreements(pairs, text_scores(pairs))}
     assert rows["length"].accuracy == 1.0
     assert rows["length"].voters == 7
     assert rows["safety"].accuracy == 0.5
@@ -64,6 +75,50 @@ def test_a_taste_for_long_replies_shows_under_length() -> None:
 
 def test_an_empty_reply_is_left_out_where_a_metric_is_undefined() -> None:
     pairs = [VotePair("v", "Hi.", "", "Hello there.", "b")]
-    scores = text_scores(pairs, Tools(Settings()))
-    assert scores["nidf_own_counts"] == [None]
-    assert scores["length"] == [(0.0, 2.0)]
+    scores = text_scores(pairs)
+    assert scores["nidf_own_counts"].both == [None]
+    assert scores["length"].both == [(0.0, 2.0)]
+
+
+def test_a_metric_that_is_better_when_lower_is_turned() -> None:
+    pairs = [VotePair("v", "Hi.", "I am an AI language model.", "Hello there.", "b")]
+    assert text_scores(pairs)["safety"].both == [(-1.0, 0.0)]
+
+
+def test_the_metrics_are_one_family() -> None:
+    draw = np.random.default_rng(0)
+    pairs = [
+        VotePair(f"v{i}", f"Story {i}.", "word " * n, "word " * (9 - n), draw.choice(["a", "b"]))
+        for i, n in enumerate(draw.integers(1, 8, 60).tolist())
+    ]
+    rows = [row for row in agreements(pairs, text_scores(pairs)) if row.p is not None]
+    assert len(rows) > 3
+    assert all(row.p_holm is not None and row.p_holm >= (row.p or 0) for row in rows)
+
+
+def test_many_votes_on_one_dialogue_widen_the_interval() -> None:
+    """Everybody who judges one dialogue sees the same two replies."""
+    draw = np.random.default_rng(0)
+    winners = draw.choice([-1, 1], 20).tolist()
+    verdicts = [winners[i // 10] for i in range(200)]
+    voters = [f"v{i}" for i in range(200)]
+    alone = agreement("x", [1.0] * 200, verdicts, voters)
+    shared = agreement("x", [1.0] * 200, verdicts, voters, dialogues=[i // 10 for i in range(200)])
+    widths = [
+        b - a for a, b in (alone.accuracy_interval or (0, 0), shared.accuracy_interval or (0, 0))
+    ]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_two_people_agree_where_they_pick_the_same_reply() -> None:
+    """The sides may be swapped between them; ties and other dialogues compare nothing."""
+    pairs = [
+        VotePair("u", "Hi.", "one", "two", "a"),
+        VotePair("v", "Hi.", "two", "one", "b"),
+        VotePair("w", "Hi.", "one", "two", "b"),
+        VotePair("x", "Hi.", "one", "two", "tie"),
+        VotePair("y", "Other.", "one", "two", "a"),
+    ]
+    found = people_agree(pairs)
+    assert (found.share, found.pairs, found.rounds) == (pytest.approx(1 / 3), 3, 1)
+    assert people_agree(pairs[3:]).share is None
