@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.board import agreement, ratings, standing
+from empo_demo.board import agreement, power, ratings, standing
 from empo_demo.board.ballots import Ballot, told_apart
 from empo_demo.board.sentences import sentences, separation_note, span
 from empo_demo.contenders.roster import label_of
@@ -35,14 +35,26 @@ class Meeting:
     both_bad: int
 
     @property
+    def games(self) -> int:
+        """The rounds that compare the two: both bad does not."""
+        return self.wins + self.losses + self.ties
+
+    @property
+    def few(self) -> bool:
+        """Whether the decided rounds are too few for a share."""
+        return self.wins + self.losses < standing.HIDDEN_BELOW
+
+    @property
     def share(self) -> float | None:
-        judged = self.wins + self.losses + self.ties
-        return (self.wins + self.ties / 2) / judged if judged else None
+        return (self.wins + self.ties / 2) / self.games if self.games else None
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`sliders` maps contender and dimension to mean, interval, n. `lineage` has a row for each."""
+    """`sliders` maps contender and dimension to mean, interval, n. `lineage` has a row for each.
+
+    `needed` says how many votes tell 55 % from 50 %, as people vote here.
+    """
 
     ranking: standing.Ranking
     labels: dict[str, str]
@@ -52,11 +64,30 @@ class Board:
     arms: tuple[Row, ...]
     lineage: tuple[Row, ...]
     agreement: agreement.Agreement
+    needed: power.Needed
     sentences: tuple[str, ...]
+
+    def groups(self) -> list[tuple[standing.Standing, ...]]:
+        """The contenders as they are shown: those that met together, the highest win rate first.
+
+        Those with too few votes for a rate follow by name, and last those without a vote.
+        """
+        unmet = tuple(one for one in self.ranking.contenders if one.group is None)
+        found = [tuple(sorted(group, key=self._place)) for group in self.ranking.groups]
+        return [*found, tuple(sorted(unmet, key=self._place))]
+
+    def _place(self, one: standing.Standing) -> tuple[float, str]:
+        shown = one.status != "hidden" and one.win_rate is not None
+        return (-(one.win_rate or 0.0) if shown else 1.0, label_of(one.id, self.labels))
+
+    def tally(self, name: str) -> tuple[int, int, int]:
+        """The rounds that a contender won, lost and tied."""
+        own = [meeting for meeting in self.matrix if meeting.one == name]
+        return sum(m.wins for m in own), sum(m.losses for m in own), sum(m.ties for m in own)
 
     def table(self) -> list[Row]:
         """The rows under the win-rate plot, for every contender."""
-        return [_table_row(one, self.labels) for one in self.ranking.contenders]
+        return [_table_row(one, self.labels) for group in self.groups() for one in group]
 
     def matrix_table(self) -> list[Row]:
         return [
@@ -102,6 +133,7 @@ def board(
     contenders = roster.contenders if roster is not None else ()
     labels = {one.id: one.label or one.id for one in contenders}
     agreed = agreement.of_ballots(ballots)
+    needed = power.needed(power.setting_of(ballots, power.Setting()))
     return Board(
         ranking=ranking,
         labels=labels,
@@ -111,7 +143,8 @@ def board(
         arms=_arms(ballots, labels),
         lineage=_lineage(roster, ranking),
         agreement=agreed,
-        sentences=sentences(ranking, agreed, labels),
+        needed=needed,
+        sentences=sentences(ranking, agreed, needed, labels),
     )
 
 

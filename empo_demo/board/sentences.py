@@ -6,16 +6,41 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from empo_demo.board import agreement, standing
+from empo_demo.board.power import Needed
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import Sentence
+
+TELLING = 0.15
+"""An effect is told once its interval, as a share of rounds won, is narrower than ± this."""
 
 
 def sentences(
     ranking: standing.Ranking,
     agreed: agreement.Agreement,
+    needed: Needed,
     labels: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """All sentences of the Board. `labels` are the contenders' names for people."""
+    """All sentences of the Board. `labels` are the contenders' names for people.
+
+    With fewer than `HIDDEN_BELOW` decided votes there are counts only.
+    """
+    counts = Sentence(
+        "{votes} by {people}; every interval counts a person as one, however often they voted.",
+        votes=_counted(ranking.votes, "1 vote", "{n} votes"),
+        people=_counted(ranking.voters, "1 person", "{n} people"),
+    )
+    wanted = needed.sentence(ranking.decided, ranking.voters)
+    if ranking.decided < standing.HIDDEN_BELOW:
+        return (
+            _count_sentence("ended in a tie", ranking.ties),
+            _count_sentence("found both replies bad", ranking.both_bad),
+            Sentence(
+                "Shares and order come with {n} decided votes; until then there are counts only.",
+                n=standing.HIDDEN_BELOW,
+            ),
+            wanted,
+            counts,
+        )
     return (
         *limits(ranking, labels or {}),
         side_sentence(ranking.position),
@@ -23,11 +48,8 @@ def sentences(
         _rate_sentence("ended in a tie", ranking.ties),
         _rate_sentence("found both replies bad", ranking.both_bad),
         agreed.sentence(),
-        Sentence(
-            "{votes} by {people}; every interval counts a person as one, however often they voted.",
-            votes=_counted(ranking.votes, "1 vote", "{n} votes"),
-            people=_counted(ranking.voters, "1 person", "{n} people"),
-        ),
+        wanted,
+        counts,
     )
 
 
@@ -93,6 +115,8 @@ def side_sentence(effect: standing.Effect | None) -> str:
     """The effect of being side A, in words."""
     if effect is None:
         return "Whether the side matters cannot be said from these votes."
+    if _is_wide(effect):
+        return "Too few votes to tell whether the side matters."
     return _effect_sentence(
         effect,
         "People lean to the {side}",
@@ -106,6 +130,8 @@ def length_sentence(effect: standing.Effect | None) -> str:
     """The effect of a longer reply, in words."""
     if effect is None:
         return "Whether longer replies win cannot be said from these votes."
+    if _is_wide(effect):
+        return "Too few votes to tell whether longer replies win."
     return _effect_sentence(
         effect,
         "{taste} replies win more",
@@ -113,6 +139,11 @@ def length_sentence(effect: standing.Effect | None) -> str:
         "a reply twice as long",
         taste="Longer" if effect.estimate > 0 else "Shorter",
     )
+
+
+def _is_wide(effect: standing.Effect) -> bool:
+    low, high = (1 / (1 + math.exp(-end)) for end in effect.interval)
+    return high - low > 2 * TELLING
 
 
 def _effect_sentence(
@@ -132,6 +163,12 @@ def _effect_sentence(
 
 def _counted(number: int, one: str, many: str) -> Sentence:
     return Sentence(one) if number == 1 else Sentence(many, n=f"{number:,}")
+
+
+def _count_sentence(what: str, rate: standing.Rate) -> Sentence:
+    if not rate.total:
+        return Sentence(f"No vote yet {what}.")
+    return Sentence(f"{{n}} of {{all}} votes {what}.", n=rate.count, all=rate.total)
 
 
 def _rate_sentence(what: str, rate: standing.Rate) -> Sentence:

@@ -179,10 +179,15 @@ def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable]) -> tup
     effect = max(1.0, clustered / plain) if plain > 0 and len(groups) > 1 else 1.0
     if plain == 0:
         effect = n / len(groups)
-    size = n / effect
+    low, high = wilson(np.array([mean]), np.array([n / effect]))
+    return mean, (float(low[0]), float(high[0]))
+
+
+def wilson(mean: Array, size: Array) -> tuple[Array, Array]:
+    """The ends of Wilson's (1927) 95 % interval of shares, each of `size` independent votes."""
     centre = (mean + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
-    half = math.sqrt(mean * (1 - mean) / size + _Z**2 / (4 * size**2)) * _Z / (1 + _Z**2 / size)
-    return mean, (max(0.0, centre - half), min(1.0, centre + half))
+    half = np.sqrt(mean * (1 - mean) / size + _Z**2 / (4 * size**2)) * _Z / (1 + _Z**2 / size)
+    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
 
 
 def _standing(

@@ -49,9 +49,42 @@ def test_the_board_counts_wins_losses_ties_and_days() -> None:
     assert full.sliders["x"]["natural"]["n"] == 100
 
 
+def test_under_30_decided_votes_there_are_counts_only() -> None:
+    """No share, no interval, no order by a strength that nobody can see."""
+    few = made(12)
+    said = " ".join(few.sentences)
+    assert "2 of 12 votes ended in a tie." in said
+    assert "2 of 12 votes found both replies bad." in said
+    assert "95 %" not in said and "between equals" not in said
+    assert few.tally("x") == (6, 2, 2) and few.tally("y") == (2, 6, 2)
+    assert [one.id for group in few.groups() for one in group] == ["x", "y"]
+    assert all(meeting.few for meeting in few.matrix)
+
+
+def test_rows_are_sorted_by_the_rate_that_is_shown() -> None:
+    """z met the strong only, so it is stronger than y and has the lower rate."""
+    games = [("x", "z", "aabab"), ("x", "y", "aaaab"), ("y", "w", "aaaab")]
+    ballots = [
+        Ballot(f"{one}{other}{i}", f"v{i % 20}", one, other, verdicts[i % 5])
+        for one, other, verdicts in games
+        for i in range(100)
+    ]
+    ballots += [Ballot(f"n{i}", "v", "new", "x", "b") for i in range(3)]
+    (group, unmet) = board(ballots, samples=50).groups()
+    rates = [one.win_rate or 0 for one in group[:-1]]
+    assert rates == sorted(rates, reverse=True) and not unmet
+    assert group[-1].id == "new" and group[-1].status == "hidden"
+
+
+def test_the_board_says_how_many_votes_are_needed() -> None:
+    (said,) = (line for line in made(100).sentences if "are needed" in line)
+    assert said.startswith("To tell 55% from 50%, about ") and "60 votes by 9 are here" in said
+
+
 @pytest.mark.parametrize(
     ("effect", "words"),
     [
+        (Effect(0.5, (-0.6, 1.6)), "Too few votes to tell whether the side matters."),
         (None, "cannot be said"),
         (Effect(0.4, (0.2, 0.6)), "People lean to the left (A)"),
         (Effect(-0.4, (-0.6, -0.2)), "People lean to the right (B)"),
@@ -66,6 +99,7 @@ def test_the_length_effect_is_said_as_a_share() -> None:
     assert "Longer replies win more" in length_sentence(Effect(1.0986, (0.5, 1.5)))
     assert "75%" in length_sentence(Effect(1.0986, (0.5, 1.5)))
     assert "Shorter" in length_sentence(Effect(-1, (-2, -0.5)))
+    assert "Too few votes" in length_sentence(Effect(-1, (-3, 0.5)))
 
 
 def test_arms_are_compared_where_several_were_shown() -> None:

@@ -24,7 +24,7 @@ from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.visitors import Session
 
 if TYPE_CHECKING:
-    from empo_demo.board.board import Board
+    from empo_demo.board.board import Board, Meeting
     from empo_demo.board.standing import Standing
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -86,78 +86,90 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
 
 
 def standings(found: Board, say: Texts) -> str:
-    """Return one row per contender: its win rate with its interval, and how many votes it lacks.
+    """Return one row per contender: its win rate with its interval, or its counts while few.
 
     Groups that never met are lists of their own.
     """
-    groups = found.ranking.groups
-    unmet = [one for one in found.ranking.contenders if one.group is None]
+    met = len(found.ranking.groups)
     lists = []
-    for number, group in enumerate([*groups, unmet], start=1):
-        rows = "".join(_standing(one, found.labels, say) for one in group)
-        title = say("board.group", n=number) if len(groups) > 1 and number <= len(groups) else ""
+    for number, group in enumerate(found.groups(), start=1):
+        rows = "".join(_standing(one, found, say) for one in group)
+        title = say("board.group", n=number) if met > 1 and number <= met else ""
         head = f"<h4>{escape(title)}</h4>" if title else ""
         lists.append(f'{head}<ul class="standings">{rows}</ul>' if rows else "")
     return "".join(lists)
 
 
-def _standing(one: Standing, labels: dict[str, str], say: Texts) -> str:
-    name = escape(say.contender(one.id, label_of(one.id, labels)))
+def _standing(one: Standing, found: Board, say: Texts) -> str:
+    name = escape(say.contender(one.id, label_of(one.id, found.labels)))
     missing = max(0, HIDDEN_BELOW - one.decided)
     note = say.count("board.missing", missing) if missing else say.count("board.votes", one.votes)
-    if one.win_rate is None or one.win_rate_interval is None:
+    if missing or one.win_rate is None or one.win_rate_interval is None:
+        wins, losses, ties = found.tally(one.id)
+        counts = say("board.counts", won=wins, lost=losses, tied=ties)
         return (
-            f'<li class="provisional"><b>{name}</b><span class="track"></span>'
-            f"<span>–</span><small>{escape(note)}</small></li>"
+            f'<li class="provisional"><b>{name}</b><span class="counts">{escape(counts)}</span>'
+            f"<small>{escape(note)}</small></li>"
         )
     low, high = (100 * end for end in one.win_rate_interval)
-    kind = ' class="provisional"' if missing else ""
     span = say.number(f"{one.win_rate:.0%} ({low:.0f}–{high:.0f}%)")
     return (
-        f'<li{kind}><b>{name}</b><span class="track"><span class="span" style="left:{low:.1f}%;'
+        f'<li><b>{name}</b><span class="track"><span class="span" style="left:{low:.1f}%;'
         f'width:{high - low:.1f}%"></span><span class="dot" style="left:{100 * one.win_rate:.1f}%">'
         f"</span></span><span>{span}</span><small>{escape(note)}</small></li>"
     )
 
 
 def matrix(found: Board, say: Texts) -> str:
-    """Return the table of matchups: the row's share of the rounds, and the number of rounds."""
-    ids = [one.id for one in found.ranking.contenders]
+    """Return the table of matchups: the row's share of the rounds, and the number of rounds.
+
+    While there are few, the rounds that the row won and lost. On a narrow screen the columns have
+    the numbers of the rows.
+    """
+    ids = [one.id for group in found.groups() for one in group]
     names = {name: escape(say.contender(name, label_of(name, found.labels))) for name in ids}
     cells = {(one.one, one.other): one for one in found.matrix}
     body = ""
-    for row in ids:
-        line = ""
-        for column in ids:
-            met = cells.get((row, column))
-            if met is None or met.share is None:
-                line += '<td class="none">·</td>'
-                continue
-            games = met.wins + met.losses + met.ties
-            weight = min(1.0, games / HIDDEN_BELOW) * abs(met.share - 0.5) * 80
-            kind = "won" if met.share > 0.5 else "lost"
-            line += (
-                f'<td class="{kind}" style="--w:{weight:.0f}%">'
-                f"{say.number(f'{met.share:.0%}')}"
-                f"<small> {games}</small></td>"
-            )
-        body += f'<tr><th scope="row">{names[row]}</th>{line}</tr>'
-    head = "".join(f'<th scope="col">{names[name]}</th>' for name in ids)
+    for number, row in enumerate(ids, start=1):
+        line = "".join(_cell(cells.get((row, column)), say) for column in ids)
+        mark = f'<span class="narrow">{number} </span>'
+        body += f'<tr><th scope="row">{mark}{names[row]}</th>{line}</tr>'
+    head = "".join(
+        f'<th scope="col"><span class="wide">{names[name]}</span>'
+        f'<span class="narrow" title="{names[name]}">{number}</span></th>'
+        for number, name in enumerate(ids, start=1)
+    )
+    few = any(met.few for met in cells.values())
+    note = f"{say('board.matrix.note')} {say('board.matrix.few', n=HIDDEN_BELOW) if few else ''}"
     return (
         f'<div class="frame" tabindex="0"><table class="tally matrix"><thead><tr><td></td>{head}'
-        f'</tr></thead><tbody>{body}</tbody></table></div><p class="quiet">'
-        f"{escape(say('board.matrix.note'))}</p>"
+        f'</tr></thead><tbody>{body}</tbody></table></div><p class="quiet">{escape(note)}</p>'
+    )
+
+
+def _cell(met: Meeting | None, say: Texts) -> str:
+    if met is None or met.share is None:
+        return '<td class="none">·</td>'
+    if met.few:
+        return f"<td>{met.wins}–{met.losses}</td>"
+    weight = abs(met.share - 0.5) * 80
+    kind = "won" if met.share > 0.5 else "lost"
+    return (
+        f'<td class="{kind}" style="--w:{weight:.0f}%">{say.number(f"{met.share:.0%}")}'
+        f"<small> {met.games}</small></td>"
     )
 
 
 def days(found: Board, say: Texts) -> str:
-    """Return the votes per day as a small line chart."""
+    """Return the votes per day as a small line chart; of a single day, a sentence."""
     counts = found.days[-_DAYS:]
     if not counts:
         return ""
-    most, step = max(n for _, n in counts), 300 / max(1, len(counts) - 1)
-    first = 0 if len(counts) > 1 else 150
-    points = [(first + i * step, 52 - 44 * n / most) for i, (_, n) in enumerate(counts)]
+    if len(counts) == 1:
+        (day, votes), *_ = counts
+        return f"<p>{escape(say.count('board.day', votes, day=day))}</p>"
+    most, step = max(n for _, n in counts), 300 / (len(counts) - 1)
+    points = [(i * step, 52 - 44 * n / most) for i, (_, n) in enumerate(counts)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points)
     label = escape(
