@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from empo_demo.errors import InvalidInput
+from empo_demo.exchange.data_card import Contents, card
 from empo_demo.exchange.formats import FORMATS, TABLE, rows_of
 from empo_demo.exchange.outbox import is_too_young
 from empo_demo.files import written_whole
@@ -37,11 +38,12 @@ EMPTY = "`datasets` loads a file without rows with streaming=True only"
 
 @dataclass
 class Report:
-    """The number of votes and rows that were written, and of those left out by reason."""
+    """The number of votes and rows that were written, of those left out by reason, and by whom."""
 
     votes: int = 0
     rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    contents: Contents = field(default_factory=Contents)
 
     def __str__(self) -> str:
         said = f"{self.rows:,} rows from {self.votes:,} votes"
@@ -50,12 +52,23 @@ class Report:
 
 
 def export_file(url: str, form: str, output: Path, *, mixed: bool = False) -> Report:
-    """Write the votes of the database at `url` to `output`; see `write_export`."""
+    """Write the votes of the database at `url` to `output`, and its card beside it.
+
+    See `write_export` and `data_card`.
+    """
     store = Store.open(url, create=False)
     try:
-        return write_export(store, form, output, mixed=mixed)
+        report = write_export(store, form, output, mixed=mixed)
     finally:
         store.close()
+    with written_whole(card_of(output)) as part:
+        part.write_text(card(form, report.contents, file=output.name), encoding="utf8")
+    return report
+
+
+def card_of(output: Path) -> Path:
+    """Where the card of an exported file lies: `pairs.README.md` of `pairs.jsonl`."""
+    return output.with_name(f"{output.stem}.README.md")
 
 
 def write_export(
@@ -98,6 +111,8 @@ def rows(
         if reason is not None:
             report.left_out[reason] += 1
         report.rows += len(made)
+        for reply in round_.replies if made else ():
+            report.contents.add(reply.contender, reply.revision, round_.consent)
         yield from made
 
 

@@ -99,7 +99,8 @@ class Pusher:
         return Pushed(published, withdrawn + take_out(self._store, data_set))
 
     def _with_rows(self, taken: list[str], there: Snapshot) -> dict[str, str]:
-        return card(there) | add(there, self._outbox.rows(taken))
+        rows = list(self._outbox.rows(taken))
+        return card(there, rows) | add(there, rows)
 
 
 def take_out(store: Store, data_set: DataSet) -> int:

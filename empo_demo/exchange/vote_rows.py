@@ -13,6 +13,8 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
+from empo_demo.exchange import data_card
+from empo_demo.exchange.data_card import Contents
 from empo_demo.exchange.data_set import Snapshot
 from empo_demo.files import parse_json
 from empo_demo.votes.models import published_voter
@@ -20,18 +22,6 @@ from empo_demo.votes.models import published_voter
 FOLDER = "data"
 TOMBSTONES = "tombstones.jsonl"
 CARD = "README.md"
-_CARD = """\
----
-license: cc-by-4.0
-configs:
-- config_name: default
-  data_files: data/*.jsonl
----
-# Votes of an EmPO Arena
-
-Each line of the files in `data/` is one vote: a dialogue, two replies and which one a person chose.
-`tombstones.jsonl` names votes that were withdrawn: please erase them from your copies, too.
-"""
 MAX_FILE = 2_500_000
 """Characters of a file, so at most 10 MB. The Hub keeps a larger file as an object of its own, and
 such objects outlive the squashing of the history."""
@@ -70,9 +60,9 @@ def add(
     return changed
 
 
-def card(there: Snapshot) -> dict[str, str]:
-    """The data set's card with its licence, unless there is one."""
-    return {} if CARD in there.names else {CARD: _CARD}
+def card(there: Snapshot, rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The data set's card, which names the models of `rows` beside the earlier ones."""
+    return {CARD: data_card.updated(there.text(CARD), Contents.of_records(rows))}
 
 
 def cut(there: Snapshot, withdrawn: Container[str], tombstones: Iterable[str]) -> dict[str, str]:
