@@ -79,6 +79,22 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     assert "Write what" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
 
 
+def test_a_scale_that_nobody_touched_is_no_answer(handlers: Handlers) -> None:
+    """It begins empty, is empty again in the next round, and is not stored."""
+    p = handlers.parts
+    assert all(one.value is None and 50 not in dict(one.choices).values() for one in p.ratings)
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    page |= handlers.vote("b", page[p.session])
+    session = Session.read(page[p.session])
+    nothing = handlers.rate(page[p.session], "", None, None, None, None)
+    assert "Nothing is chosen yet" in nothing[p.message]
+    assert "stored" in handlers.rate(page[p.session], "", None, 80, None, 0)[p.message]
+    (vote,) = handlers.arena.my_votes(session.voter)
+    assert vote["ratings"] == {"b_emotion": 80, "b_continue": 0}
+    page |= merged(handlers.send("And another thing.", page[p.session]))
+    assert all(page[one] is None for one in p.ratings)
+
+
 @pytest.mark.parametrize(("language", "told"), [("en", "its first 3"), ("de", "ersten 3 Wechsel")])
 def test_a_dialogue_that_is_too_long_is_told_while_they_write_and_afterwards(
     handlers: Handlers, engine: Any, language: str, told: str

@@ -25,6 +25,9 @@ element.addEventListener('click', (event) => {
   if (button && !button.disabled) trigger('select', {index: Number(button.dataset.i)});
 });
 """
+STEPS = (0, 20, 40, 60, 80, 100)
+"""A scale begins without an answer. It has no middle, so that no answer is a 50, which sliders that
+nobody had touched were stored as until version 0.2."""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")
 
@@ -112,12 +115,18 @@ def _button(name: str, say: Any) -> str:
     return str(say.verdict(name, "button"))
 
 
+def _scale_hint(say: Texts) -> str:
+    return f'<p class="quiet">{highlights.lines(say("rate.hint"))}</p>'
+
+
 def _rating(labels: Labels) -> dict[str, Any]:
     with gr.Accordion(_SAY("rate.title"), open=False, visible=False, elem_id="rate") as fold:
-        sliders = tuple(
-            labels.add(
-                gr.Slider(0, 100, 50, step=1, label=_SAY(f"rate.{name}")), f"rate.{name}", "label"
-            )
+        labels.add(
+            gr.HTML(highlights.lines(_SAY("rate.hint"))),
+            lambda say: highlights.lines(say("rate.hint")),
+        )
+        scales = tuple(
+            labels.add(gr.Radio(list(STEPS), label=_SAY(f"rate.{name}")), f"rate.{name}", "label")
             for name in RATINGS
         )
         comment = gr.Textbox(label=_SAY("rate.comment"), lines=2, elem_id="comment")
@@ -126,7 +135,7 @@ def _rating(labels: Labels) -> dict[str, Any]:
     labels.add(fold, "rate.title", "label")
     labels.add(comment, "rate.comment", "label")
     labels.add(save, "rate.save")
-    return {"rate": fold, "ratings": sliders, "comment": comment, "rate_save": save}
+    return {"rate": fold, "ratings": scales, "comment": comment, "rate_save": save}
 
 
 def _consent(arena: Arena, labels: Labels) -> dict[str, Any]:

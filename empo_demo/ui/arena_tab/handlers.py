@@ -301,15 +301,18 @@ class Handlers:
             return self.show(session).told(error)
         return self.show(session).settled(session, view)
 
-    def rate(self, stored: Any, comment: str, *values: float) -> Changes:
-        """Store the four sliders and the comment for the chosen reply."""
+    def rate(self, stored: Any, comment: str, *values: float | None) -> Changes:
+        """Store the answered scales and the comment for the chosen reply."""
         session = self._session(stored)
-        ratings: dict[str, Any] = dict(zip(RATINGS, values, strict=True))
+        say = texts_of(session.language)
+        answers = zip(RATINGS, values, strict=True)
+        ratings: dict[str, Any] = {name: value for name, value in answers if value is not None}
+        if not ratings and not str(comment or "").strip():
+            return {self.parts.message: highlights.message(say("rate.none"))}
         try:
             self.arena.set_ratings(session.voter, session.round, ratings, comment)
         except Exception as error:
             return self.show(session).told(error)
-        say = texts_of(session.language)
         return {self.parts.message: highlights.message(say("rate.saved"))}
 
     def share(self, stored: Any) -> Changes:

@@ -259,6 +259,7 @@ class Pictures:
             p.card: "",
             p.consent: hidden,
             p.rate: hidden,
+            **dict.fromkeys(p.ratings),
             p.examples: highlights.examples(self.say, busy=True),
             p.stop: hidden,
             p.retry: hidden,

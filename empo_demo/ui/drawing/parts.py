@@ -37,7 +37,7 @@ class Parts:
     share: gr.Button
     card: gr.HTML
     rate: gr.Accordion
-    ratings: tuple[gr.Slider, ...]
+    ratings: tuple[gr.Radio, ...]
     comment: gr.Textbox
     rate_save: gr.Button
     box: gr.Textbox

@@ -1,7 +1,9 @@
-"""The Results tab: five sentences and a picture, then the paper's table, then everything.
+"""The Results tab: what people said, what goes with it, what alignment changed, then everything.
 
-The sentences and the picture are made from the figures of the shipped evaluation alone. A
-difference counts if it is significant after Holm's correction. All others are called open.
+The first two cards are of EmPO's study (`human_study`). The third is of our own pair: its sentences
+and its picture are made from the figures of the shipped evaluation alone, those first that went
+with people's judgement. A difference counts if it is significant after Holm's correction. Length is
+told as no finding.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import gradio as gr
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.measure import LINES
+from empo_demo.evaluation.metric import Line
+from empo_demo.evaluation.rated import read_human_study
 from empo_demo.evaluation.results import RESULTS, read, results
 from empo_demo.evaluation.score import look_up
 from empo_demo.settings import Settings
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.tabs import human_study
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.visitors import Session
@@ -65,9 +70,13 @@ def _words(said: gr.HTML, say: Texts) -> dict[Any, Any]:
     notes = "".join(highlights.paragraphs(say.own(line)) for line in data.notices)
     if not data.systems:
         return {said: f'<section class="card">{notes}</section>'}
+    try:
+        study = human_study.cards(read_human_study(), say)
+    except ArenaError as error:
+        study = highlights.told(error, say)
     items = "".join(f"<li>{highlights.lines(line)}</li>" for line in sentences(data, say))
     return {
-        said: f'<h2 class="sr">{highlights.lines(say("tab.results"))}</h2>'
+        said: f'<h2 class="sr">{highlights.lines(say("tab.results"))}</h2>{study}'
         f'<section class="card"><h3>{highlights.lines(say("result.title"))}</h3>'
         f'<div class="findings"><ol>{items}</ol>{picture(data, say)}</div></section>'
         f'<section class="card"><h3>{highlights.lines(say("result.paper"))}</h3>'
@@ -104,17 +113,33 @@ def _everything(
 
 LEVEL = 0.05
 BASE, ALIGNED = "base", "aligned"
-CLOSER = {
-    "bertscore_minilm.f1": 1,
-    "emotion.overlap": 1,
-    "vad.v": -1,
-    "diff-epitome.er": -1,
-    "diff-epitome.ip": -1,
-    "diff-epitome.ex": -1,
-}
+FIRST = ("feeling.right", "feeling.opposite", "level.er")
+"""What comes first where it was measured: whether the feeling is right, and what people rated."""
+CLOSER = {"bertscore_minilm.f1": 1, "emotion.overlap": 1, "vad.v": -1}
 """Metrics that compare with the human's reply or the person's turn; -1: lower is closer."""
-CHANGED = ("length", "distinct-1", "nidf_own_counts")
-DRAWN = (*CHANGED, *CLOSER)
+HEADLINE = {"diff-epitome.er": -1, "diff-epitome.ip": -1, "diff-epitome.ex": -1}
+"""The paper's headline metric, which did not track people."""
+DRAWN = (*FIRST, *CLOSER, *HEADLINE, "length")
+TABLE = (
+    "right feeling ↑",
+    "opposite feeling ↓",
+    "level of ER ↑",
+    "distinct-1, equal words",
+    "distinct-2, equal words",
+    "distinct-1, per reply",
+    "|Δ max valence| ↓",
+    "NIDF (own counts) ↑",
+    "BERTScore F1 (the SEM's MiniLM) ↑",
+    "emotion overlap ↑",
+    "diff-ER ↓",
+    "diff-EX ↓",
+    "diff-IP ↓",
+    "says it is a machine ↓",
+    "words per reply",
+    "replies",
+)
+"""The lines of the table, by label: those that went with people first, the length last."""
+ER_LEVEL = Line("level of ER ↑", ("epitome_levels", "generated", "er"), 3, "level.er")
 _WIDTH, _ROW, _SIDE = 420, 40, 8
 
 
@@ -132,46 +157,61 @@ def between(data: ResultsData) -> dict[str, Mapping[str, Any]]:
 
 
 def sentences(data: ResultsData, say: Texts) -> list[str]:
-    """Five sentences; none where the two models were not compared."""
+    """Some sentences; none where the two models were not compared."""
     found = between(data)
-    if not set(CHANGED) <= set(found):
+    if "length" not in found:
         return []
-    said = [
-        _changed(found[name], name, say) for name in ("length", "distinct-1", "nidf_own_counts")
-    ]
-    compared = [name for name in CLOSER if name in found]
-    groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
-    for name in compared:
-        groups[_side(found[name], CLOSER[name])].append(say(f"about.{name}"))
-    parts = [
-        say(f"result.{kind}", what=_listed(names, say)) for kind, names in groups.items() if names
-    ]
-    said.append(" ".join(parts))
+    said = [_first(found[name], name, say) for name in FIRST if name in found]
+    if len(equal := _equal(data)) == 2:
+        one, other = (say.number(f"{value:.1%}") for value in equal)
+        said.append(say("result.equal", one=one, other=other))
+    if parts := _grouped(found, CLOSER, "result", say):
+        said.append(" ".join(parts))
+    if parts := _grouped(found, HEADLINE, "result.headline", say):
+        said.append(say("result.headline", what="; ".join(parts)))
+    one, other = (say.number(significant(found["length"][m])) for m in ("mean_b", "mean_a"))
+    said.append(say("result.length", one=one, other=other))
     stand = sum(entry["p_holm"] < LEVEL for entry in found.values())
     most = max(entry["n"] for entry in found.values())
     said.append(say("result.measured", n=say.number(f"{most:,}"), stand=stand, all=len(found)))
     return said
 
 
+def _first(entry: Mapping[str, Any], name: str, say: Texts) -> str:
+    form = "{:.2f}".format if name == "level.er" else "{:.0%}".format
+    one, other = (say.number(form(entry[mean])) for mean in ("mean_b", "mean_a"))
+    kind = "same"
+    if entry["p_holm"] < LEVEL:
+        kind = "more" if entry["difference"] > 0 else "less"
+    return say(f"result.{name}", one=one, other=other, how=say(f"result.how.{kind}"))
+
+
+def _equal(data: ResultsData) -> list[float]:
+    """The share of different words at an equal number of words: aligned, then base."""
+    path = ("distinct", "equal_tokens", "1")
+    values = [look_up(data.systems.get(name, {}), path) for name in (ALIGNED, BASE)]
+    return [value for value in values if value is not None]
+
+
+def _grouped(
+    found: Mapping[str, Mapping[str, Any]], better: Mapping[str, int], key: str, say: Texts
+) -> list[str]:
+    """What is closer to people, farther from them, and open, each in a sentence."""
+    groups: dict[str, list[str]] = {"closer": [], "farther": [], "open": []}
+    for name in better:
+        if name in found:
+            groups[_side(found[name], better[name])].append(say(f"about.{name}"))
+    return [
+        say(f"{key}.{kind}", what=human_study.listed(names, say))
+        for kind, names in groups.items()
+        if names
+    ]
+
+
 def _side(entry: Mapping[str, Any], better: int) -> str:
     if entry["p_holm"] >= LEVEL:
         return "open"
     return "closer" if entry["difference"] * better > 0 else "farther"
-
-
-def _changed(entry: Mapping[str, Any], name: str, say: Texts) -> str:
-    kind = "same"
-    if entry["p_holm"] < LEVEL:
-        kind = "more" if entry["difference"] > 0 else "less"
-    form = "{:.0%}".format if name == "distinct-1" else significant
-    one, other = (say.number(form(entry[mean])) for mean in ("mean_b", "mean_a"))
-    return say(f"result.{name}.{kind}", one=one, other=other)
-
-
-def _listed(names: Sequence[str], say: Texts) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} {say('and')} {names[-1]}"
 
 
 def picture(data: ResultsData, say: Texts) -> str:
@@ -218,10 +258,10 @@ def _at(value: float, reach: float) -> float:
 
 
 def table(data: ResultsData, say: Texts) -> str:
-    """The paper's figures in its order, two digits each, intervals as bars on one scale a row."""
-
+    """The figures of `TABLE`, two digits each, intervals as bars on one scale a row."""
+    by_label = {line.label: line for line in (*LINES, ER_LEVEL)}
     rows = ""
-    for line in LINES:
+    for line in (by_label[label] for label in TABLE if label in by_label):
         key = f"line.{line.label}"
         values = {name: look_up(system, line.path) for name, system in data.systems.items()}
         if key not in say.words or all(value is None for value in values.values()):
