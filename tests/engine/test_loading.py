@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.weights.adapter_plan import AdapterShape, choose, read_shape
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
+from tests.outside.made import TINY
 
 GREEDY = Decoding(0, 1, 1.0, 16)
 SAD = ({"role": "user", "content": "I failed my driving test again."},)
@@ -58,6 +60,24 @@ def engine_of(
         (Contender("base", str(base)), Contender("aligned", str(base), str(adapter)))
     )
     return LocalEngine(copies, loader.notes)
+
+
+def test_nf4_of_a_small_model_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from empo_demo.engine import loader as module
+
+    loader, name = Loader("cpu", "nf4"), f"nf4 of {TINY.name}"
+    (weights,) = loader.load((Contender("base", str(TINY)),))
+    assert name not in loader.notes  # on a CPU, the pair's own settings say what it is held in
+    loader._note_cost(str(TINY), weights)
+    before, after = map(float, re.findall(r"(\d+\.\d)(?= to| *;)", loader.notes[name])[-2:])
+    assert 20 < before < 100 and 0.9 < after / before < 1.1  # this pair was made for NF4
+    assert "saves" in loader.notes[name] and "EMPO_QUANTIZATION=none" in loader.notes[name]
+    monkeypatch.setattr(module, "_SMALL", 1000)
+    del loader.notes[name]
+    loader._note_cost(str(TINY), weights)
+    assert name not in loader.notes
 
 
 def test_a_published_empo_adapter_is_merged_into_its_own_copy(

@@ -177,6 +177,16 @@ def _cut(text: Any) -> None:
         setattr(text, name, value[:depth])
 
 
+@torch.inference_mode()
+def perplexity_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
+    """The perplexity of a sample text of some seventy tokens."""
+    ids = torch.tensor([tokenizer(_TEXT, add_special_tokens=False)["input_ids"]])
+    ids = ids.to(model.device)
+    with few_threads(_threads(model)):
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+    return float(torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:]).exp())
+
+
 def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
     """How the merged model in `merged` differs from PEFT's of base and adapter; None: not at all.
 
