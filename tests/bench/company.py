@@ -46,12 +46,14 @@ def main() -> None:
     sys.exit(1 if broken else 0)
 
 
-def make_engine(kind: str, max_rounds: int = 64) -> Any:
-    """The embedded pair; `kind` is a quantisation, or fp32."""
+def make_engine(
+    kind: str, max_rounds: int | None = 64, base: str = BASE, aligned: str = ALIGNED
+) -> Any:
+    """The embedded pair, or another; `kind` is a quantisation, or fp32 for the embedded one."""
     from empo_demo.engine.loader import Loader
     from empo_demo.engine.lockstep.local import LocalEngine
 
-    pair = (Contender("base", BASE), Contender("aligned", BASE, ALIGNED))
+    pair = (Contender("base", base), Contender("aligned", base, aligned))
     loader = Loader("cpu", "none" if kind == "fp32" else kind)  # type: ignore[arg-type]
     if kind == "fp32":
         return LocalEngine(exact_copies(), {}, max_rounds=max_rounds)

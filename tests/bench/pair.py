@@ -1,5 +1,7 @@
 """What a pair costs beside one aligned reply: by our engine and by the ways it replaces.
 
+Beside it, one reply of the base by transformers' `generate`.
+
 `python -m tests.bench.pair [--json] [--threads N]`. All variants in one process, interleaved;
 medians over the rounds of each reply's median step; peak memory of one reply and of a pair each in
 a process of its own. Every reply has the same number of tokens (no end token counts) and is
@@ -61,6 +63,7 @@ def main() -> None:
         "tokens": options.tokens,
         "threads": torch.get_num_threads(),
         "threads_of_our_step": options.step_threads or torch.get_num_threads(),
+        "way": options.way,
     }
     if not options.json:
         print_table(timings, memory)
@@ -138,7 +141,8 @@ def per_step(times: list[float]) -> float:
 
 def measure(options: argparse.Namespace, adapter: str) -> Timings:
     engine = our_engine(options, adapter, pair=True)
-    options.step_threads = engine.model_of("aligned").threads
+    served = engine.model_of("aligned")
+    options.step_threads, options.way = served.threads_of(2), served.way
     stock = Stock(options, adapter)
     ways: dict[str, Callable[[int], float | dict[str, float]]] = {
         "one": lambda seed: play(engine, ("aligned",), options.tokens, seed),
@@ -146,6 +150,7 @@ def measure(options: argparse.Namespace, adapter: str) -> Timings:
         "two_calls": stock.two_calls,
         "two_models": stock.two_models,
         "adapter_names": stock.adapter_names,
+        "generate": stock.generate,
     }
     for way in ways.values():
         way(0)
@@ -190,6 +195,10 @@ class Stock:
         with self.peft.disable_adapter():
             base = self._generate(self.peft, 1, seed)
         return base + self._generate(self.peft, 1, seed)
+
+    def generate(self, seed: int) -> float:
+        """One reply of the base, without adapters: what anybody would call first."""
+        return self._generate(self.plain, 1, seed)
 
     def two_models(self, seed: int) -> float:
         with ThreadPoolExecutor(2) as threads:
@@ -269,6 +278,7 @@ def summarise(timings: Timings, memory: dict[str, float]) -> dict[str, Any]:
         "two_calls_over_one": medians["two_calls"] / one,
         "two_models_over_one": medians["two_models"] / one,
         "adapter_names_over_one": medians["adapter_names"] / one,
+        "pair_over_generate": medians["pair"] / medians["generate"],
         "memory_pair_over_one": memory["pair"] / memory["one"],
         "pair_over_one_range": [min(spread), max(spread)],
         "ms_per_step": {k: v for k, v in medians.items() if not k.endswith(("_first", "_cpu"))},

@@ -1,11 +1,12 @@
 """What rounds cost beside each other, turn after turn, and how long visitors wait.
 
 `python -m tests.bench.rounds [--json] [--only together turns growth visitors prefill]`. The
-embedded pair in NF4. Parts:
+embedded pair in NF4, or that of --base, --adapter and --quantization. Parts:
 
 together  16 rounds at once against the same 16 one after another: CPU per token, and its ratio
           `cpu_16_over_serial` (how many times cheaper a token is in company).
-turns     CPU until both sides' first token at the 20th turn of a dialogue against its 1st turn.
+turns     CPU until both sides' first token at the last turn of a dialogue (by default the 20th)
+          against its 1st turn.
 growth    CPU of a decode step at 2,000 positions against 100 (a random model of the same shape),
           without attention, which is timed by itself.
 prefill   reading a pair's prompt with torch's default threads against one thread.
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 from empo_demo.engine.protocol import Decoding, Delta, Finished, Request
-from tests.bench.company import forget, make_engine, rounds_of
+from tests.bench.company import ALIGNED, BASE, forget, make_engine, rounds_of
 
 PARTS = ("together", "turns", "growth", "prefill", "visitors")
 
@@ -39,8 +40,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=60, help="of each reply")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--base", default=BASE)
+    parser.add_argument("--adapter", default=ALIGNED)
+    parser.add_argument("--quantization", default="nf4", choices=["nf4", "int8", "none"])
     options = parser.parse_args()
-    engine = make_engine("nf4", max_rounds=None)
+    engine = make_engine(options.quantization, None, options.base, options.adapter)
     report: dict[str, Any] = {"rounds_at_once": int(engine.describe()["rounds at once"])}
     for part in options.only:
         found = globals()[part](engine, options)
@@ -100,7 +105,7 @@ def first_token(engine: Any, requests: list[Request]) -> float:
 
 
 def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
-    """20 turns: the chosen reply of one side stands in the next turn's dialogue of both."""
+    """The chosen reply of one side stands in the next turn's dialogue of both."""
     said = ("I failed my driving test again, and my father was sitting in the back.",
             "Oh no, I am sorry to hear that. What happened?")  # fmt: skip
     decoding = Decoding(0.7, 0.9, 1.1, 40)
@@ -108,7 +113,7 @@ def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     for run in range(options.repeat):
         forget(engine)
         dialogue: list[dict[str, str]] = []
-        for turn in range(20):
+        for turn in range(options.turns):
             dialogue.append({"role": "user", "content": f"{said[0]} ({run}.{turn})"})
             both = [Request(s, s, tuple(dialogue), decoding, run) for s in ("base", "aligned")]
             if turn == 0:
@@ -123,10 +128,11 @@ def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
         without.append(first_token(engine, both))
     medians = [statistics.median(values) * 1000 for values in (first, last, without)]
     return {
-        "turn_20_over_1": medians[1] / medians[0],
+        "turns": options.turns,
+        "turn_last_over_1": medians[1] / medians[0],
         "cpu_ms_first_token_turn_1": medians[0],
-        "cpu_ms_first_token_turn_20": medians[1],
-        "cpu_ms_first_token_turn_20_nothing_kept": medians[2],
+        "cpu_ms_first_token_turn_last": medians[1],
+        "cpu_ms_first_token_turn_last_nothing_kept": medians[2],
     }
 
 
