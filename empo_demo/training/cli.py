@@ -66,6 +66,10 @@ def build_preferences(
     draws: Annotated[int, typer.Option(help="Rejected texts per dialogue.")] = 3,
     seed: Seed = 0,
     control: Annotated[str, typer.Option(help="none, same-emotion or random.")] = "none",
+    same_emotion: Annotated[
+        float, typer.Option(help="Share of rejected texts of the same emotion, not the opposite.")
+    ] = 0.0,
+    most: Annotated[int, typer.Option(min=0, help="A random draw of so many; 0: all.")] = 0,
     split: Annotated[str, typer.Option(help="train or valid.")] = "train",
     source: Annotated[str, typer.Option(help="dialogues, or votes.")] = "dialogues",
     database: Annotated[str | None, typer.Option(help="For votes: a SQLAlchemy URL.")] = None,
@@ -86,7 +90,14 @@ def build_preferences(
     if data is None:
         raise InvalidInput("Give the folder of the dialogue files with --data.")
     said = preferences.from_dialogues(
-        data, output, split=split, draws=draws, seed=seed, control=control
+        data,
+        output,
+        split=split,
+        draws=draws,
+        seed=seed,
+        control=control,
+        same_emotion=same_emotion,
+        most=most,
     )
     typer.echo(said, err=True)
 

@@ -59,9 +59,17 @@ class Pair:
 
 
 def build(
-    conversations: Sequence[Conversation], *, draws: int = 3, seed: int = 0, control: str = "none"
+    conversations: Sequence[Conversation],
+    *,
+    draws: int = 3,
+    seed: int = 0,
+    control: str = "none",
+    same_emotion: float = 0.0,
 ) -> list[Pair]:
     """`draws` pairs for each conversation with a target, in the order of the conversations.
+
+    The share `same_emotion` of the rejected texts, seeded, is for the conversation's own emotion:
+    right in feeling and wrong in content.
 
     Rejected texts come from a shuffled deck per emotion, which is shuffled again when it is empty.
     So every conversation of a class is used before any is used again.
@@ -70,9 +78,17 @@ def build(
         raise InvalidInput(f"--control is {control!r}; it may be {', '.join(CONTROLS)}.")
     if draws < 1:
         raise InvalidInput(f"--draws is {draws}; it must be at least 1.")
+    if not 0 <= same_emotion <= 1:
+        raise InvalidInput(f"--same-emotion is {same_emotion:g}; it must be from 0 to 1.")
     usable = [c for c in conversations if c.target is not None]
     decks = _Decks(usable, random.Random(f"{seed} {control}"), control)
-    return [_pair(c, decks.deal(c)) for c in progress(usable, "pairs") for _ in range(draws)]
+    others = _Decks(usable, random.Random(f"{seed} same-emotion"), "same-emotion")
+    coin = random.Random(f"{seed} coin")
+    return [
+        _pair(c, (others if coin.random() < same_emotion else decks).deal(c))
+        for c in progress(usable, "pairs")
+        for _ in range(draws)
+    ]
 
 
 class _Decks:
@@ -161,12 +177,25 @@ def _mean(values: Sequence[int]) -> float:
 
 
 def from_dialogues(
-    data: Path, out: Path, *, split: str, draws: int, seed: int, control: str
+    data: Path,
+    out: Path,
+    *,
+    split: str,
+    draws: int,
+    seed: int,
+    control: str,
+    same_emotion: float = 0.0,
+    most: int = 0,
 ) -> str:
-    """Write the EmPO pairs of a split of EmpatheticDialogues to `out`, with a card."""
+    """Write the EmPO pairs of a split of EmpatheticDialogues to `out`, with a card.
+
+    `most` is the size of a random draw of them; 0 for all.
+    """
     source = empathetic_file(data, cast(Split, split))
     conversations = read_conversations(data, cast(Split, split))
-    pairs = build(conversations, draws=draws, seed=seed, control=control)
+    pairs = build(conversations, draws=draws, seed=seed, control=control, same_emotion=same_emotion)
+    if 0 < most < len(pairs):
+        pairs = random.Random(f"{seed} most").sample(pairs, most)
     left = sum(c.target is None for c in conversations)
     card = {
         "source": source.name,
@@ -175,6 +204,7 @@ def from_dialogues(
         "draws": draws,
         "seed": seed,
         "control": control,
+        "same_emotion": same_emotion,
         "licence": "CC BY-NC 4.0",
         "dialogues": len(conversations),
         "without_target": left,

@@ -125,3 +125,20 @@ def test_the_folds_are_three_stable_and_of_like_size() -> None:
 
 
 FIRST_FOLDS = [2, 2]
+
+
+def test_a_share_of_the_rejected_texts_is_for_the_same_emotion(data: Path) -> None:
+    conversations = read_conversations(data, "train")
+    made = build(conversations, draws=20, seed=0, same_emotion=0.25)
+    kinds = Counter(
+        "same" if one.rejected_emotion == one.emotion else "opposite"
+        for one in made
+        if one.rejected_emotion in (one.emotion, OPPOSITE[one.emotion])
+    )
+    assert sum(kinds.values()) == len(made) == 400
+    assert kinds["same"] == pytest.approx(100, abs=25)
+    assert not any(one.conv_id == one.rejected_conv_id for one in made)
+    none = build(conversations, draws=2, seed=0)
+    assert none == build(conversations, draws=2, seed=0, same_emotion=0.0)
+    with pytest.raises(InvalidInput, match="--same-emotion is 20"):
+        build(conversations, same_emotion=20)
