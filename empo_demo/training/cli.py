@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from empo_demo.errors import InvalidInput
 from empo_demo.terminal import Command, OutputFile, OutputFolder, Seed, group
-from empo_demo.training.recipe import Job
+from empo_demo.training.recipe import Job, Quantization
+from empo_demo.training.recipe import Schedule as Schedules
 
 train_app = group()
 preferences_app = group()
@@ -21,11 +22,15 @@ Data = Annotated[
 Base = Annotated[str, typer.Option(help="Base model: a folder or a Hub id.")]
 Adapter = Annotated[
     Path | None,
-    typer.Option(help="SFT adapter to go on from; without it a new one begins on the base."),
+    typer.Option(
+        "--init-adapter",
+        "--adapter",
+        help="Adapter to go on from; without it a new one begins on the base.",
+    ),
 ]
-Rank = Annotated[int, typer.Option(min=1, help="Rank of the LoRA adapter; alpha is twice that.")]
 NewRank = Annotated[
-    int | None, typer.Option("--rank", min=1, help="Rank of a new LoRA adapter; default: 16.")
+    int | None,
+    typer.Option("--rank", min=1, help="Rank of a new LoRA adapter, alpha twice that; 16."),
 ]
 Pairs = Annotated[
     Path,
@@ -48,6 +53,19 @@ Length = Annotated[
     int, typer.Option(min=16, help="Most tokens of a prompt with its reply; the rest is cut off.")
 ]
 Micro = Annotated[int, typer.Option(help="Examples per forward pass.")]
+Schedule = Annotated[
+    str, typer.Option(help="How the rate falls: cosine, or linear (to a twentieth).")
+]
+Beta2 = Annotated[float, typer.Option(help="Adam's second beta.")]
+NewDropout = Annotated[
+    float | None, typer.Option("--dropout", help="Dropout of a new LoRA adapter; default: 0.05.")
+]
+SystemPrompt = Annotated[
+    str, typer.Option(help="What the model reads first; the same as where it is served.")
+]
+HintsShare = Annotated[
+    float, typer.Option(help="Share of the dialogues with the SEM's compact hint.")
+]
 
 
 @preferences_app.callback()
@@ -111,32 +129,42 @@ def sft(
     learning_rate: Rate = 2e-4,
     batch: Batch = 64,
     micro: Micro = 16,
-    rank: Rank = 16,
+    adapter: Adapter = None,
+    rank: NewRank = None,
+    dropout: NewDropout = None,
     steps: Steps = 0,
     warmup: Warmup = 0.1,
+    schedule: Schedule = "cosine",
+    adam_beta2: Beta2 = 0.999,
     save_steps: SaveSteps = 50,
     length: Length = 256,
+    system_prompt: SystemPrompt = "",
+    hints_share: HintsShare = 0.0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
-    """LoRA on whole dialogues, loss on assistant turns only."""
+    """LoRA on whole dialogues, loss on assistant turns only. Goes on after a kill."""
     from empo_demo.training import sft as training
 
     job = Job(
-        base,
+        _base(base),
         output,
+        adapter=adapter,
         epochs=epochs,
         learning_rate=learning_rate,
         batch=batch,
         micro=micro,
-        rank=rank,
-        alpha=2 * rank,
         seed=seed,
         quantization=_quantization(quantization),
         steps=steps,
         warmup=warmup,
+        schedule=_schedule(schedule),
+        adam_beta2=adam_beta2,
         save_steps=save_steps,
         length=length,
+        system_prompt=system_prompt,
+        hints_share=hints_share,
+        **_shape(rank, dropout, adapter),
     )
     training.run(job, data)
     _say_where(output)
@@ -149,18 +177,31 @@ def dpo(
     base: Base,
     adapter: Adapter = None,
     rank: NewRank = None,
+    dropout: NewDropout = None,
     loss: Annotated[
         str, typer.Option(help="TRL loss types, as sigmoid or sigmoid:1,sft:0.5.")
     ] = "sigmoid",
+    sft_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the chosen reply's own loss, per token.")
+    ] = 0.0,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.05,
+    valid: Annotated[
+        Path | None, typer.Option(help="Pairs on which the training is watched, into log.jsonl.")
+    ] = None,
+    valid_size: Annotated[int, typer.Option(min=1, help="How many of them, drawn.")] = 240,
+    valid_steps: Annotated[int, typer.Option(min=1, help="Steps between two looks.")] = 40,
     epochs: Epochs = 1.0,
     learning_rate: Rate = 1e-4,
     batch: Batch = 64,
     micro: Micro = 16,
     steps: Steps = 0,
     warmup: Warmup = 0.1,
+    schedule: Schedule = "cosine",
+    adam_beta2: Beta2 = 0.999,
     save_steps: SaveSteps = 50,
     length: Length = 256,
+    system_prompt: SystemPrompt = "",
+    hints_share: HintsShare = 0.0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -168,7 +209,7 @@ def dpo(
     from empo_demo.training import dpo as training
 
     job = Job(
-        base,
+        _base(base),
         output,
         adapter=adapter,
         epochs=epochs,
@@ -179,11 +220,18 @@ def dpo(
         quantization=_quantization(quantization),
         steps=steps,
         warmup=warmup,
+        schedule=_schedule(schedule),
+        adam_beta2=adam_beta2,
         save_steps=save_steps,
         length=length,
-        **_shape(rank, adapter),
+        system_prompt=system_prompt,
+        hints_share=hints_share,
+        **_shape(rank, dropout, adapter),
     )
-    training.run_dpo(job, pairs, loss=loss, beta=beta)
+    if sft_weight:
+        loss = f"{loss},sft:{sft_weight:g}"
+    watched = training.Watched(valid, valid_size, valid_steps) if valid else None
+    training.run_dpo(job, pairs, loss=loss, beta=beta, watched=watched)
     _say_where(output)
 
 
@@ -194,6 +242,7 @@ def kto(
     base: Base,
     adapter: Adapter = None,
     rank: NewRank = None,
+    dropout: NewDropout = None,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.1,
     epochs: Epochs = 1.0,
     learning_rate: Rate = 1e-4,
@@ -201,8 +250,12 @@ def kto(
     micro: Micro = 16,
     steps: Steps = 0,
     warmup: Warmup = 0.1,
+    schedule: Schedule = "cosine",
+    adam_beta2: Beta2 = 0.999,
     save_steps: SaveSteps = 50,
     length: Length = 256,
+    system_prompt: SystemPrompt = "",
+    hints_share: HintsShare = 0.0,
     seed: Seed = 0,
     quantization: Quantise = "none",
 ) -> None:
@@ -210,7 +263,7 @@ def kto(
     from empo_demo.training import dpo as training
 
     job = Job(
-        base,
+        _base(base),
         output,
         adapter=adapter,
         epochs=epochs,
@@ -221,9 +274,13 @@ def kto(
         quantization=_quantization(quantization),
         steps=steps,
         warmup=warmup,
+        schedule=_schedule(schedule),
+        adam_beta2=adam_beta2,
         save_steps=save_steps,
         length=length,
-        **_shape(rank, adapter),
+        system_prompt=system_prompt,
+        hints_share=hints_share,
+        **_shape(rank, dropout, adapter),
     )
     training.run_kto(job, pairs, beta=beta)
     _say_where(output)
@@ -235,21 +292,37 @@ def _say_where(output: Path) -> None:
         typer.echo(f"The result is in {output}, its card in {output / 'README.md'}.", err=True)
 
 
-def _shape(rank: int | None, adapter: Path | None) -> dict[str, Any]:
-    """Rank and alpha of a new adapter. Raises `InvalidInput` if a given adapter has its own."""
+def _base(base: str) -> str:
+    """The folder of the default pair's base for its name; else `base` itself."""
+    from empo_demo.smollm2.package import SMOLLM2, is_base
 
-    if rank is None:
-        return {}
-    if adapter is not None:
+    return str(SMOLLM2.folder) if is_base(base) and not Path(base).is_dir() else base
+
+
+def _shape(rank: int | None, dropout: float | None, adapter: Path | None) -> dict[str, Any]:
+    """Rank, alpha and dropout of a new adapter. `InvalidInput` if a given adapter has its own."""
+    given = {"--rank": rank, "--dropout": dropout}
+    if adapter is not None and any(value is not None for value in given.values()):
+        name = next(name for name, value in given.items() if value is not None)
         raise InvalidInput(
-            f"--rank cannot be chosen here: the adapter {adapter} has its rank already. Leave out "
-            "--rank, or leave out --adapter to begin a new adapter on the base."
+            f"{name} cannot be chosen here: the adapter {adapter} has its {name[2:]} already. "
+            f"Leave out {name}, or leave out --init-adapter to begin a new adapter on the base."
         )
-    return {"rank": rank, "alpha": 2 * rank}
+    made: dict[str, Any] = {}
+    if rank is not None:
+        made |= {"rank": rank, "alpha": 2 * rank}
+    if dropout is not None:
+        made["dropout"] = dropout
+    return made
 
 
-def _quantization(value: str) -> Literal["none", "nf4"]:
+def _schedule(value: str) -> Schedules:
+    if value not in ("cosine", "linear"):
+        raise InvalidInput(f"--schedule is {value!r}; it may be cosine or linear.")
+    return cast(Schedules, value)
 
+
+def _quantization(value: str) -> Quantization:
     if value not in ("none", "nf4"):
         raise InvalidInput(f"--quantization is {value!r}; it may be none or nf4.")
-    return cast(Literal["none", "nf4"], value)
+    return cast(Quantization, value)

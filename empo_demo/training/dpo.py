@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.dialogue import Message
+from empo_demo.engine.text.chat_template import template_of
 from empo_demo.errors import InvalidInput
+from empo_demo.training.batches import in_batches
 from empo_demo.training.corpus import file_hash
 from empo_demo.training.pair_file import fitting, read_pairs, read_rated
-from empo_demo.training.recipe import Job, as_the_adapter, load_adapted, new_adapter, sample
-from empo_demo.training.train import train, write_card
+from empo_demo.training.recipe import (
+    Job,
+    as_the_adapter,
+    load_adapted,
+    new_adapter,
+    sample,
+    tokenizer_of,
+)
+from empo_demo.training.reference import reference_key, with_reference
+from empo_demo.training.system_turn import drawn, read_hints, with_system
+from empo_demo.training.train import (
+    Rows,
+    begin,
+    kept_rows,
+    prepared,
+    train,
+    write_card,
+)
+from empo_demo.training.watch import watch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05) -> None:
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Pairs on which a training is watched every `every` steps: a seeded draw of `size`."""
+
+    pairs: Path
+    size: int = 240
+    every: int = 40
+
+
+ANSWERED = 32
+"""The prompts of the watched pairs that the model answers."""
+
+
+def run_dpo(
+    job: Job,
+    pairs: Path,
+    *,
+    loss: str = "sigmoid",
+    beta: float = 0.05,
+    watched: Watched | None = None,
+) -> None:
     """Continue the SFT adapter with TRL's DPO. The reference is the adapter at the start.
 
     Without `job.adapter`, a new adapter is trained and the base is the reference. `loss` is a
@@ -24,25 +69,85 @@ def run_dpo(job: Job, pairs: Path, *, loss: str = "sigmoid", beta: float = 0.05)
 
     job = as_the_adapter(job)
     types, weights = parse_losses(loss)
-    drawn = sample(read_pairs(pairs), job)
-    tokenizer = load_tokenizer(job.base)
-    data = Dataset.from_list(fitting(drawn, tokenizer, job.length, pairs))
+    begin(job, method="dpo", loss=loss, beta=beta, data=file_hash(pairs))
+    tokenizer = tokenizer_of(job)
+    rows = kept_rows(job, "train", lambda: _ordered(job, tokenizer, pairs))
+    held = kept_rows(job, "valid", lambda: _drawn(job, tokenizer, watched)) if watched else None
+    often: dict[str, Any] = {}
+    if watched:
+        often = {"eval_strategy": "steps", "eval_steps": watched.every, "eval_on_start": True}
     trainer = DPOTrainer(
         model=load_adapted(job),
-        args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.arguments()),
-        train_dataset=data,
+        args=DPOConfig(loss_type=types, loss_weights=weights, beta=beta, **job.in_order(), **often),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(held) if held else None,
         processing_class=tokenizer,
         peft_config=None if job.adapter else new_adapter(job),
     )
+    _refer(prepared(trainer), job, tokenizer)
+    trainer.add_callback(
+        watch(job.out, [row["prompt"] for row in (held or [])[:ANSWERED]], job.seed)
+    )
     try:
-        metrics = train(
-            trainer, job, {"method": "dpo", "loss": loss, "beta": beta, "data": file_hash(pairs)}
-        )
+        metrics = train(trainer, job)
     except ValueError as error:
         if "Unknown loss type" not in str(error):
             raise
         raise InvalidInput(f"--loss: {error}") from None
     _card(job, pairs, "DPO", metrics, {"loss": loss, "beta": beta})
+
+
+def _ordered(job: Job, tokenizer: PreTrainedTokenizerBase, pairs: Path) -> Rows:
+    """The pairs as the model reads them, in the order of training."""
+    known = read_pairs(pairs)
+    rows = _fitting(job, tokenizer, sample(known, job), pairs)
+    lengths = [sum(len(turn["content"]) for turn in _texts(row)) for row in rows]
+    wanted = job.wanted(len(known))
+    return [rows[i] for i in in_batches(lengths, job.per_step, wanted=wanted, seed=job.seed)]
+
+
+def _drawn(job: Job, tokenizer: PreTrainedTokenizerBase, watched: Watched) -> Rows:
+    rows = read_pairs(watched.pairs)
+    random.Random(job.seed).shuffle(rows)
+    return _fitting(job, tokenizer, rows[: watched.size], watched.pairs)
+
+
+def _fitting(job: Job, tokenizer: PreTrainedTokenizerBase, rows: Rows, pairs: Path) -> Rows:
+    """The rows with their system turns, for a share of them with the SEM's hint."""
+    wanted = drawn(len(rows), job.hints_share, job.seed)
+    hinted = [i for i, its in enumerate(wanted) if its]
+    hints = dict(zip(hinted, read_hints([rows[i]["prompt"] for i in hinted]), strict=True))
+    full = [
+        {**row, "prompt": with_system(row["prompt"], job.system_prompt, hints.get(i, ""))}
+        for i, row in enumerate(rows)
+    ]
+    return fitting(full, tokenizer, job.length, pairs)
+
+
+def _texts(row: Mapping[str, Any]) -> list[Message]:
+    return [*row["prompt"], *row["chosen"], *row["rejected"]]
+
+
+def _refer(trainer: Any, job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the trainer's data the log-probabilities of the reference, which it then need not run.
+
+    A template may write a line break after a reply's end. The model never writes it, so it is cut.
+    """
+    ends = template_of(tokenizer).ends
+
+    def ended(row: dict[str, Any]) -> dict[str, Any]:
+        cut = {}
+        for name in ("chosen_ids", "rejected_ids"):
+            last = max((i for i, token in enumerate(row[name]) if token in ends), default=None)
+            cut[name] = row[name] if last is None else row[name][: last + 1]
+        return cut
+
+    key = reference_key(job)
+    for name in ("train_dataset", "eval_dataset"):
+        rows = getattr(trainer, name)
+        if rows is not None:
+            setattr(trainer, name, with_reference(trainer, rows.map(ended), key))
+    trainer.precompute_ref_logps = True
 
 
 def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
@@ -51,9 +156,10 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
     from trl import KTOConfig, KTOTrainer
 
     job = as_the_adapter(job)
-    drawn = sample(read_rated(rows), job)
-    tokenizer = load_tokenizer(job.base)
-    data = Dataset.from_list(fitting(drawn, tokenizer, job.length, rows))
+    begin(job, method="kto", beta=beta, data=file_hash(rows))
+    tokenizer = tokenizer_of(job)
+    chosen = sample(read_rated(rows), job)
+    data = Dataset.from_list(_fitting(job, tokenizer, chosen, rows))
     trainer = KTOTrainer(
         model=load_adapted(job),
         args=KTOConfig(beta=beta, **job.arguments()),
@@ -61,7 +167,7 @@ def run_kto(job: Job, rows: Path, *, beta: float = 0.1) -> None:
         processing_class=tokenizer,
         peft_config=None if job.adapter else new_adapter(job),
     )
-    metrics = train(trainer, job, {"method": "kto", "beta": beta, "data": file_hash(rows)})
+    metrics = train(prepared(trainer), job)
     _card(job, rows, "KTO", metrics, {"beta": beta})
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.weights.downloads import check_model
 from empo_demo.errors import DataError, EngineError, first_line
 from empo_demo.files import parse_json, read_text
@@ -21,9 +23,10 @@ from empo_demo.smollm2.obtain import provide
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["none", "nf4"]
+Schedule = Literal["cosine", "linear"]
 Row = TypeVar("Row")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -33,6 +36,9 @@ class Job:
     """One training: its start, its output folder, and the settings that all trainings have.
 
     `steps` is 0 for whole epochs. `warmup` is a number of steps; below 1 it is a share of them.
+    `schedule` is how the rate falls after it: as a cosine to 0, or in a line to a twentieth.
+    `system_prompt` and, below it, the SEM's compact hint for the share `hints_share` of the
+    dialogues are what the model reads first.
     """
 
     base: str
@@ -51,12 +57,57 @@ class Job:
     steps: int = 0
     warmup: float = 0.1
     save_steps: int = 50
+    schedule: Schedule = "cosine"
+    adam_beta2: float = 0.999
+    system_prompt: str = ""
+    hints_share: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def examples(self) -> int | None:
         """How many examples `steps` steps need; None for whole epochs."""
-        return self.steps * max(self.batch, self.micro * _processes()) or None
+        return self.steps * self.per_step or None
+
+    def wanted(self, rows: int) -> int:
+        """How many examples are trained on, of so many: those of `steps`, or of `epochs`."""
+        return self.examples or max(1, round(self.epochs * rows))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    @property
+    def per_step(self) -> int:
+        """Examples of one optimizer step, over all processes: `batch`, rounded to what they do."""
+        return self._micro * _processes() * self._parts
+
+    @property
+    def _micro(self) -> int:
+        return max(1, min(self.micro, self.batch // _processes()))
+
+    @property
+    def _parts(self) -> int:
+        """Forward passes of a process per optimizer step."""
+        return max(1, self.batch // (self._micro * _processes()))
+
+    @property
+    def base_name(self) -> str:
+        """The name of the base model, without its place on this machine: an adapter's own base."""
+        folder = Path(self.base).expanduser()
+        if not folder.is_dir():
+            return self.base
+        with suppress(DataError, OSError, ValueError, AttributeError):
+            named = str(parse_json(read_text(folder / "config.json")).get("_name_or_path") or "")
+            return Path(named).name or folder.resolve().name
+        return folder.resolve().name
+
+    def in_order(self) -> dict[str, Any]:
+        """`arguments` for rows that are in the order of training, all passes one after another."""
+        return {
+            **self.arguments(),
+            "num_train_epochs": 1,
+            "train_sampling_strategy": "sequential",
+        }
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that every TRL config takes."""
@@ -64,12 +115,14 @@ class Job:
 
         on_gpu = torch.cuda.is_available()
         return {
-            "output_dir": str(self.out / "checkpoints"),
+            "output_dir": str(self.checkpoints),
             "learning_rate": self.learning_rate,
             "num_train_epochs": self.epochs,
-            "per_device_train_batch_size": self.micro,
-            "gradient_accumulation_steps": max(1, self.batch // (self.micro * _processes())),
-            "lr_scheduler_type": "cosine",
+            "per_device_train_batch_size": self._micro,
+            "per_device_eval_batch_size": self._micro,
+            "gradient_accumulation_steps": self._parts,
+            "adam_beta2": self.adam_beta2,
+            **self._falling(),
             "warmup_steps": self.warmup,
             "max_steps": self.steps or -1,
             "logging_steps": 5,
@@ -87,20 +140,34 @@ class Job:
             **self.extra,
         }
 
+    def _falling(self) -> dict[str, Any]:
+        if self.schedule == "cosine" or not self.learning_rate:
+            return {"lr_scheduler_type": "cosine"}
+        end = {"power": 1.0, "lr_end": self.learning_rate / 20}
+        return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": end}
+
 
 def _processes() -> int:
     """The number of processes of `accelerate launch`. `Job.batch` is the sum over all of them."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def tokenizer_of(job: Job) -> PreTrainedTokenizerBase:
+    """The base's tokenizer. The base is fetched first if it is the default pair's."""
+    provide([job.base])
+    return load_tokenizer(job.base)
+
+
 def load_base(job: Job) -> PreTrainedModel:
-    """The base model: 32-bit on a CPU, NF4 with 16-bit compute for QLoRA on a GPU."""
+    """The base model, whose weights do not change: 16-bit where that is fast, NF4 for QLoRA.
+
+    On a CPU that only emulates bfloat16 it is 32-bit. The adapter is always 32-bit.
+    """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    provide([job.base])
     check_model(job.base)
-    options: dict[str, Any] = {"dtype": torch.float32}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if fast_bfloat16() else torch.float32}
     if torch.cuda.is_available():
         own = int(os.environ.get("LOCAL_RANK", 0))
         options = {"dtype": torch.bfloat16, "device_map": {"": own}}
@@ -156,7 +223,11 @@ def load_adapted(job: Job) -> Any:
     if job.adapter is None:
         return load_base(job)
     try:
-        return PeftModel.from_pretrained(load_base(job), str(job.adapter), is_trainable=True)
+        model = PeftModel.from_pretrained(load_base(job), str(job.adapter), is_trainable=True)
+        # At each checkpoint PEFT looks for the base's configuration, and would ask the Hub for one
+        # that the adapter knows by its name.
+        model.peft_config["default"].base_model_name_or_path = job.base
+        return model
     except (RuntimeError, ValueError, KeyError) as error:
         raise EngineError(
             f"The adapter {job.adapter} does not fit the base {job.base}: {first_line(error)}"
@@ -164,7 +235,8 @@ def load_adapted(job: Job) -> Any:
 
 
 def sample(rows: Sequence[Row], job: Job) -> list[Row]:
-    """The rows to train on: all, or a random sample of as many as `job.steps` steps need."""
-    if job.examples is None or job.examples >= len(rows):
+    """The rows to train on: all, or a random sample of as many as the training needs."""
+    wanted = job.wanted(len(rows))
+    if wanted >= len(rows):
         return list(rows)
-    return random.Random(job.seed).sample(rows, job.examples)
+    return random.Random(job.seed).sample(rows, wanted)

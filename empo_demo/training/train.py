@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,47 @@ from empo_demo.errors import DataError, EngineError
 from empo_demo.progress import Begin, steps
 from empo_demo.training.corpus import file_hash
 from empo_demo.training.recipe import Job
+from empo_demo.training.reply_head import score_replies_only
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 _SETTINGS = "settings.json"
+Rows = list[dict[str, Any]]
+
+
+def begin(job: Job, **facts: Any) -> None:
+    """Claim the place of the checkpoints; call it before anything is prepared.
+
+    `facts` are what the result depends on beside `job` (method, data). Only checkpoints of exactly
+    the same training are continued; rows without a checkpoint are made again.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    folder = job.checkpoints
+    settings = json.loads(json.dumps({**_decides(job), **facts}, default=str))
+    if not any(folder.glob("checkpoint-*")) and _read(folder / _SETTINGS) != settings:
+        shutil.rmtree(folder, ignore_errors=True)
+    claim(folder, settings)
+
+
+def kept_rows(job: Job, name: str, make: Callable[[], Rows]) -> Rows:
+    """The rows of `make`, kept beside the checkpoints, so that a killed training finds the same.
+
+    The first of several processes makes them, and the others wait for it.
+    """
+    from accelerate import PartialState
+
+    path = job.checkpoints / f"{name}.jsonl"
+    with PartialState().main_process_first():
+        if not path.is_file():
+            rows = make()
+            part = path.with_name(f"{path.name}.part")
+            with _room_on_disk(job.out):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                part.write_text(text, encoding="utf8")
+                part.replace(path)
+        return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
 
 
 def guard_loss() -> TrainerCallback:
@@ -72,24 +110,39 @@ def _shown(trainer: Any) -> Iterator[None]:
         yield
 
 
-def train(trainer: Any, job: Job, facts: Mapping[str, Any]) -> dict[str, float]:
+def train(trainer: Any, job: Job) -> dict[str, float]:
     """Run (or resume) `trainer`, save the adapter to `job.out`, return the last metrics.
 
-    `facts` are what the result depends on beside `job` (method, data). Only checkpoints of exactly
-    the same training are continued.
+    The place of its checkpoints is claimed by `begin`.
     """
     trainer.add_callback(guard_loss())
-    checkpoints = job.out / "checkpoints"
-    if trainer.is_world_process_zero():
-        claim(checkpoints, {**_decides(job), **facts})
     with _room_on_disk(job.out), _shown(trainer):
-        resume = last_whole(checkpoints)
+        resume = last_whole(job.checkpoints)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        # DPO has its reference as a second adapter, which is not part of the result.
-        trainer.model.save_pretrained(str(job.out), selected_adapters=["default"])
+        _save(trainer.model, job)
     if trainer.is_world_process_zero():
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
     return _last_metrics(trainer.state.log_history)
+
+
+def prepared(trainer: Any) -> Any:
+    """TRL's `trainer` with a head that scores the replies only, where TRL's scores everything."""
+    score_replies_only(trainer.model.get_base_model())
+    return trainer
+
+
+def _save(model: Any, job: Job) -> None:
+    """Save the adapter in 16 bit, as it is served, under the name of its base and not its place."""
+    import torch
+
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype == torch.float32:
+            weight.data = weight.data.to(torch.bfloat16)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = job.base_name
+    # DPO has its reference as a second adapter, which is not part of the result. The embeddings are
+    # never changed; to find that out by itself, PEFT would ask the Hub for the base's name.
+    model.save_pretrained(str(job.out), selected_adapters=["default"], save_embedding_layers=False)
 
 
 def _decides(job: Job) -> dict[str, Any]:
@@ -140,23 +193,27 @@ def write_card(
     job: Job, *, title: str, method: str, data: Path, metrics: Mapping[str, float], text: str = ""
 ) -> None:
     """Write the model card `README.md` to the folder of the adapter."""
-    base = job.base if not Path(job.base).exists() else Path(job.base).name
     knobs = {
         "rank": job.rank,
         "alpha": job.alpha,
         "learning rate": job.learning_rate,
         **({"steps": job.steps} if job.steps else {"epochs": job.epochs}),
         "warm-up": job.warmup,
+        "schedule": job.schedule,
+        "Adam's beta 2": job.adam_beta2,
+        "dropout": job.dropout,
         "batch": job.batch,
         "length": job.length,
         "seed": job.seed,
         "quantisation": job.quantization,
+        **({"system prompt": job.system_prompt} if job.system_prompt else {}),
+        **({"share with hints": job.hints_share} if job.hints_share else {}),
         **job.extra,
     }
     lines = [
         "---",
         "library_name: peft",
-        f"base_model: {json.dumps(base)}",
+        f"base_model: {json.dumps(job.base_name)}",
         "license: cc-by-nc-4.0",
         f"tags: [empo, empathy, lora, {method}]",
         "---",
