@@ -95,11 +95,12 @@ def read_rated(ratings: Path, texts: Path, named: Columns, *, human: str = HUMAN
     scales = list(dict.fromkeys(one.dimension for one in known))
     keys: list[tuple[str, str]] = []
     rows: list[Prediction] = []
-    for item, context, replies in _dialogues(texts):
+    for item, context, replies, emotion in _dialogues(texts):
         for system, reply in replies.items():
             if set(by[item, system]) == set(scales):
                 keys.append((item, system))
-                rows.append(Prediction(context, context[-1], replies.get(human, ""), reply))
+                reference = replies.get(human, "")
+                rows.append(Prediction(context, context[-1], reference, reply, emotion))
     if not keys:
         raise DataError(
             f"No reply of {texts} was rated in {ratings}: the items, or the names of the systems, "
@@ -237,8 +238,10 @@ def _scaled(ratings: Sequence[Rating]) -> list[Rating]:
     return [one for one in ratings if one.dimension in kept]
 
 
-def _dialogues(path: Path) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
-    """(item, turns, replies by system) of each line."""
+def _dialogues(
+    path: Path,
+) -> list[tuple[str, tuple[str, ...], dict[str, str], str | None]]:
+    """(item, turns, replies by system, emotion or None) of each line."""
     found = []
     for number, row in json_lines(path):
         try:
@@ -248,7 +251,7 @@ def _dialogues(path: Path) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
             replies = {str(name): str(text) for name, text in row["replies"].items()}
             if row["dialogue"][-1]["role"] != "user":
                 raise ValueError("the dialogue does not end with the user's turn")
-            found.append((str(row["item"]), turns, replies))
+            found.append((str(row["item"]), turns, replies, row.get("emotion")))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             why = error if isinstance(error, ValueError) else "it cannot be used"
             raise DataError(

@@ -75,6 +75,15 @@ def people(
     likelihood: Annotated[
         list[Path] | None, typer.Option(help="A folder of a causal model; may be repeated.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the dialogue files, for the judge of feeling.")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of all-mpnet-base-v2, which the judge reads with.")
+    ] = None,
+    work: Annotated[
+        Path, typer.Option(help="Folder of the judge's embeddings; it is continued.")
+    ] = Path("runs/judge"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: the app's own.")
     ] = None,
@@ -85,7 +94,13 @@ def people(
     from recipes.studies.shipped import write_human_study
 
     place = output or HUMAN_STUDY
-    write_human_study(ratings, texts, place, likelihoods=likelihood or [], seed=seed)
+    judge = None
+    if data is not None and encoder is not None:
+        from recipes.effect.embeddings import Embeddings
+        from recipes.effect.judge import fit
+
+        judge = fit(data, Embeddings(encoder, work))
+    write_human_study(ratings, texts, place, likelihoods=likelihood or [], judge=judge, seed=seed)
 
 
 @app.command("votes-needed")

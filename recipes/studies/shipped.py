@@ -7,15 +7,19 @@ It contains figures, histograms and replies to our own dialogues, but no text of
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from empo_demo.board.rating_table import Columns, ratings_of, read_sheet
 from empo_demo.board.ratings import summarise
-from empo_demo.engine.predictions import read_predictions
+from empo_demo.dialogue import Dialogue
+from empo_demo.engine.predictions import Predictions, read_predictions
 from empo_demo.evaluation import generate, rated, report, retention
+from empo_demo.evaluation.dialogues import Item
 from empo_demo.evaluation.measure import METRICS
 from empo_demo.evaluation.rated import averaged
 from empo_demo.evaluation.results import (
@@ -27,9 +31,11 @@ from empo_demo.evaluation.results import (
 )
 from empo_demo.evaluation.retention import Harness
 from empo_demo.evaluation.score import count_steps
-from empo_demo.evaluation.tools import Tools
+from empo_demo.evaluation.tools import Feels, Tools
 from empo_demo.progress import steps
 from empo_demo.settings import ASSETS, load_settings
+from recipes.effect.cases import Case
+from recipes.effect.judge import Judge
 
 EXAMPLE_DIALOGUES = ASSETS / "examples.json"
 EVERYDAY = ASSETS / "retention" / "everyday.yaml"
@@ -112,9 +118,16 @@ def store(data: ResultsData, output: Path) -> None:
 
 
 def write_human_study(
-    ratings: Path, texts: Path, output: Path, *, likelihoods: Sequence[Path], seed: int = 0
+    ratings: Path,
+    texts: Path,
+    output: Path,
+    *,
+    likelihoods: Sequence[Path],
+    judge: Judge | None = None,
+    seed: int = 0,
 ) -> None:
     """Store what the raters said of each system, and which metric goes with it, without texts."""
+    of_rows = partial(verdicts, judge) if judge is not None else None
     given = ratings_of(read_sheet(ratings)).ratings
     record = {
         "made": datetime.date.today().isoformat(),
@@ -123,7 +136,7 @@ def write_human_study(
         "judged": rated.study(
             ratings,
             texts,
-            Tools(load_settings()),
+            Tools(load_settings(), judge=of_rows),
             named=Columns(),
             likelihoods=likelihoods,
             seed=seed,
@@ -132,3 +145,19 @@ def write_human_study(
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
     output.write_text(text + "\n", encoding="utf8")
     print(f"Written to {output}.")
+
+
+def verdicts(judge: Judge, predictions: Predictions) -> Sequence[Feels | None]:
+    """What the judge of feeling says of replies to dialogues of known emotion."""
+    cases = [
+        Case(str(i), 1, Item(str(i), _dialogue(row.context), row.reference, row.emotion))
+        for i, row in enumerate(predictions.rows)
+    ]
+    return judge.verdicts(cases, predictions.responses)
+
+
+def _dialogue(turns: Sequence[str]) -> Dialogue:
+    roles = itertools.cycle(("user", "assistant"))
+    return Dialogue.from_messages(
+        [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
+    )

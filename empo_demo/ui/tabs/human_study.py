@@ -113,7 +113,7 @@ def metrics_picture(judged: Mapping[str, Any], say: Texts) -> str:
         return ""
     ceiling = judged["people"]["ceiling"] or 0.0
     low = min(-0.1, *(row["interval"][0] for row in rows))
-    high = max(ceiling, *(row["interval"][1] for row in rows)) + 0.05
+    high = max(ceiling, *(row["interval"][1] for row in rows)) + 0.12
     height = _ROW * len(rows) + 34
     shapes = [_line(_at(0, low, high), height, "0")]
     if ceiling:
@@ -179,9 +179,8 @@ def _with_figure(row: Row, say: Texts, part: str = "") -> str:
 
 
 def _figure(value: float, say: Texts, *, sign: bool = True) -> str:
-    """A correlation as the field writes it: +.24."""
-    text = f"{value:+.2f}" if sign else f"{value:.2f}"
-    return say.number(text.replace("0.", ".", 1)).replace("-", "−")
+    """A correlation with its sign; the ceiling without one."""
+    return say.number(f"{value:+.2f}" if sign else f"{value:.2f}").replace("-", "−")
 
 
 def _metric(row: Row, say: Texts) -> str:
