@@ -56,7 +56,7 @@ def speed(
     """Our engine and vLLM on the same weights, prompts and cores: first word, tokens, memory."""
     from empo_demo.contenders.roster import Roster
     from empo_demo.engine.loading import load_engine
-    from empo_demo.settings import Settings
+    from empo_demo.settings import load_settings
 
     contenders = _contenders(model, adapter)
     rows: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def speed(
             ) | {"memory in MB": server.memory()}
         remote.close()
     roster = Roster("speed", contenders, quantization="none")
-    local = load_engine(Settings(engine="local"), roster)
+    local = load_engine(load_settings(engine="local"), roster)
     for pairs in (1, 16):
         rows[f"local, {pairs} at once"] = contest.speed(local, "base", "aligned", pairs, tokens) | {
             "memory in MB": contest.own_memory()

@@ -37,9 +37,6 @@ def folder(name: str) -> Path:
     return Path(path)
 
 
-Start = Callable[..., "contextmanager[Vllm]"]
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]:
     environment, model = folder("EMPO_VLLM"), folder("EMPO_SMOLLM2")
@@ -131,7 +128,7 @@ def test_a_full_server_answers_all_in_the_end(server: Vllm) -> None:
     engine = RemoteEngine(server.url, CONTENDERS)
     results: list[dict[str, Finished | Failed]] = []
     threads = [
-        threading.Thread(target=lambda n=n: results.append(ends(engine, pair(GREEDY, n))))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: results.append(ends(engine, pair(GREEDY, n))))
         for n in range(6)
     ]
     for thread in threads:
@@ -185,7 +182,7 @@ def test_other_weights_under_an_old_name_are_noticed(
     environment = folder("EMPO_VLLM")
     merged = tmp_path / "merged"
     whole = AutoPeftModelForCausalLM.from_pretrained(local(adapter, model, tmp_path))
-    whole.merge_and_unload().save_pretrained(merged)  # type: ignore[operator]
+    whole.merge_and_unload().save_pretrained(merged)
     AutoTokenizer.from_pretrained(model).save_pretrained(merged)
     with start(adapters=False) as base:  # type: ignore[attr-defined]
         port = int(base.url.rsplit(":", 1)[1])
