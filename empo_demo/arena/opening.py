@@ -76,6 +76,7 @@ def compose(
     `counts` are the votes so far by contender id. All draws follow from `seed`.
     """
     reading, sem_error = read(sem, dialogue)
+    usable = None if reading is None or reading.abstains else reading
     draw = draw_round(
         roster, counts, seed=seed, exposure=settings.exposure, check_rate=settings.check_rate
     )
@@ -99,8 +100,8 @@ def compose(
         personal=flags.personal,
         identity=flags.identity,
         english=flags.english,
-        check_side=draw.check_side if reading else None,
-        replies=_replies(draw, reading),
+        check_side=draw.check_side if usable else None,
+        replies=_replies(draw, usable),
         notices=list(flags.notices),
     )
     shown = reading if draw.show.chips else None
@@ -121,7 +122,10 @@ def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | Non
 
 
 def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
-    """The two replies of a round, without text yet."""
+    """The two replies of a round, without text yet.
+
+    Without a `reading` that names an emotion none is guided, and none is an attention check.
+    """
     replies = []
     for side in SIDES:
         contender = draw.contenders[side]

@@ -60,8 +60,8 @@ class Plain:
 
     name = "plain"
     guided = False
-    """Whether the prompt depends on the SEM's reading. Without a reading, a guided contender
-    answers like a plain one, and its votes are counted separately."""
+    """Whether the prompt depends on the SEM's reading. Without a reading, or with one that
+    abstains, a guided contender answers like a plain one, and its votes are counted separately."""
 
     def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
         """The messages of one side, for one step or for two."""
@@ -85,7 +85,7 @@ class Hef(Plain):
     guided = True
 
     def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
-        if reading is None:
+        if reading is None or reading.abstains:
             return super().prepare(dialogue, reading, setting)
         guidance = hef.guidance(reading, setting.hef_top_k, tiny=setting.compact_hints)
         return _guided(dialogue, setting, guidance, hef.first_emotion(reading), "sem")
@@ -101,7 +101,7 @@ class HefTwoStep(Hef):
 
     def prepare(self, dialogue: Dialogue, reading: Reading | None, setting: Setting) -> Prepared:
         one_step = super().prepare(dialogue, reading, setting)
-        if reading is None:
+        if reading is None or reading.abstains:
             return one_step
         think = hef.think_message(dialogue, reading, setting.hef_top_k)
         assert one_step.guidance is not None and one_step.emotion is not None
@@ -111,7 +111,7 @@ class HefTwoStep(Hef):
         self, dialogue: Dialogue, reading: Reading | None, setting: Setting, thought: str
     ) -> Prepared:
         """If the thought cannot be used, the SEM's own reading is used."""
-        if reading is None:
+        if reading is None or reading.abstains:
             return self.prepare(dialogue, reading, setting)
         last = dialogue.last_user_turn
         parsed = hef.parse_thought(thought, last.content if last else "")

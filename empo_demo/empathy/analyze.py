@@ -3,8 +3,10 @@
 A line is ``{"text"}``, ``{"turns": [{"role", "content"}, …]}``, ``{"tokens": […]}`` or
 ``{"context", "response"}`` (the context is a text, or turns whose last user turn counts). For a
 text and for turns the answer is a whole reading (`Reading.as_json`: emotions, causes, valence,
-certainty); for tokens, emotions and a weight per token; for a pair, EPITOME's levels. For a line
-that cannot be used the answer is ``{"error": one line}``, and the other lines are still answered.
+certainty); for tokens, emotions and a weight per token; for a pair, EPITOME's levels. Each answer
+says whether the reading ``abstains``, and if so why (``unread``): then a text has no causes and no
+valence, and the numbers that remain (probabilities, weights, levels) mean nothing. For a line that
+cannot be used the answer is ``{"error": one line}``, and the other lines are still answered.
 """
 
 from __future__ import annotations
@@ -149,7 +151,9 @@ def _read_dialogues(sem: SEM, jobs: list[_Dialogue]) -> list[dict[str, Any]]:
     readings = read_all(sem, [job.turns for job in jobs])
     return [
         (
-            reading if reading.feeling else replace(reading, feeling=lexicon_feeling(_said(job)))
+            reading
+            if reading.feeling or reading.abstains
+            else replace(reading, feeling=lexicon_feeling(_said(job)))
         ).as_json()
         for job, reading in zip(jobs, readings, strict=True)
     ]
@@ -162,14 +166,19 @@ def _said(job: _Dialogue) -> str:
 
 def _read_words(sem: SEM, jobs: list[_Words]) -> list[dict[str, Any]]:
     """Emotions, and a weight per token. A SEM without `read_words` reads the joined text."""
+    readings = read_all(sem, [[Turn("user", " ".join(job.tokens))] for job in jobs])
     read_words = getattr(sem, "read_words", None)
     if read_words is not None:
         rows = read_words([job.tokens for job in jobs])
-        return [{"emotions": _ranked(e), "cause_weights": w} for e, w in rows]
-    readings = read_all(sem, [[Turn("user", " ".join(job.tokens))] for job in jobs])
+    else:
+        rows = [(r.emotions, _align(job.tokens, r)) for job, r in zip(jobs, readings, strict=True)]
     return [
-        {"emotions": _ranked(reading.emotions), "cause_weights": _align(job.tokens, reading)}
-        for job, reading in zip(jobs, readings, strict=True)
+        {
+            "emotions": _ranked(emotions),
+            "cause_weights": weights,
+            **_abstention(reading),
+        }
+        for (emotions, weights), reading in zip(rows, readings, strict=True)
     ]
 
 
@@ -195,4 +204,12 @@ def _grade_pairs(sem: SEM, jobs: list[_Pair]) -> list[dict[str, Any]]:
     if epitome is None:
         raise InvalidInput(f"The SEM {sem.name} does not grade replies; use EMPO_SEM=embedded.")
     grades = epitome([(job.context, job.response) for job in jobs])
-    return [{"epitome": grade.as_json()} for grade in grades]
+    contexts = read_all(sem, [[Turn("user", job.context)] for job in jobs])
+    return [
+        {"epitome": grade.as_json(), **_abstention(context)}
+        for grade, context in zip(grades, contexts, strict=True)
+    ]
+
+
+def _abstention(reading: Reading) -> dict[str, Any]:
+    return {"unread": reading.certainty.why, "abstains": reading.abstains}

@@ -50,7 +50,7 @@ def analyze_text(text: str | None, *, as_json: bool) -> None:
 
     sem = load_sem(load_settings())
     reading = sem.read([turn])
-    if hasattr(sem, "explained"):
+    if hasattr(sem, "explained") and not reading.abstains:
         reading = replace(reading, feeling=feelings(sem, [turn.content], explained=True)[0])
     if as_json:
         print(json.dumps(reading.as_json(), ensure_ascii=False))
@@ -89,7 +89,7 @@ def _print(text: str, reading: Reading) -> None:
     console = Console(markup=False)
     console.print(marked)
     console.print(reading.certainty.words, style="bold", highlight=False)
-    for label, probability in reading.emotions[:5]:
+    for label, probability in () if reading.abstains else reading.emotions[:5]:
         bar = "█" * round(30 * probability)
         console.print(f"{label:>14} {probability:6.1%} {bar}", highlight=False)
     # A pipe shows no underlining, so the words are also named.

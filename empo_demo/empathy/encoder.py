@@ -1,4 +1,4 @@
-"""The network of the SEM: one small encoder, seven heads, and the conversion of texts to input.
+"""The network of the SEM: one small encoder, eight heads, and the conversion of texts to input.
 
 Training and the app share it, so both see texts in exactly the same way. One forward pass reads
 one text: for emotions a dialogue, for cause words a turn, for EPITOME a context with its response.
@@ -31,9 +31,14 @@ PAIR_CONTEXT, PAIR_RESPONSE = 48, 128
 A question often ends a reply, so the response has more room than the 64 of the published code."""
 MECHANISMS = ("er", "ex", "ip")
 """Emotional reactions, explorations, interpretations (Sharma et al. 2020)."""
+LONGEST = max(LENGTH, PAIR_CONTEXT + PAIR_RESPONSE + 3)
+"""The longest input of all in tokens, with its special ones: so many positions are kept."""
 LEVELS = 3
 PART = 10_000
 """The most rows of one tensor in one shard; the embedding is larger than a shard may be."""
+SMALLEST, SCALE = 64, ":scale"
+"""Matrices of at least so many rows are stored in 8 bits. Heads have few rows and stay in 16 bits.
+`SCALE` follows the name of a matrix in the name of its rows' scales."""
 SHARED = 2
 """EPITOME shares this many layers of the encoder. It has its own layers above them."""
 
@@ -60,6 +65,7 @@ class SemNet(nn.Module):
         self.cause = nn.Linear(size, 1)
         self.affect = nn.Linear(size, 2)
         self.push = nn.Linear(size, 1)
+        self.other = nn.Linear(size, 1)
         self.grader = nn.ModuleList(copy.deepcopy(layer) for layer in self._own_layers())
         self.rationale = nn.Linear(size, len(MECHANISMS))
         self.pair = nn.Linear(4 * size, size)
@@ -93,6 +99,11 @@ class SemNet(nn.Module):
         """(batch, tokens) how much each piece moves the valence."""
         pushes: torch.Tensor = self.push(hidden).squeeze(-1)
         return pushes
+
+    def others(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch,) logits of whether none of the emotions fits, from the mean over all tokens."""
+        logits: torch.Tensor = self.other(mean(hidden, mask)).squeeze(-1)
+        return logits
 
     def causes(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) logits of whether a token names the cause."""
@@ -220,16 +231,16 @@ def collate(texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def save(net: SemNet, texts: Texts, meta: dict[str, Any], folder: Path) -> None:
-    """Write weights (16 bits, shards under 9 MB), encoder config, tokenizer and `sem.json`."""
+    """Write weights (8 bits, shards under 9 MB), encoder config, tokenizer and `sem.json`."""
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
-    half = _split({name: value.half().contiguous() for name, value in net.state_dict().items()})
+    small = _split(_packed(net.state_dict()))
     for old in folder.glob("model*.safetensors*"):
         old.unlink()
-    save_torch_state_dict(half, folder, max_shard_size="9MB", safe_serialization=True)
+    save_torch_state_dict(small, folder, max_shard_size="9MB", safe_serialization=True)
     net.encoder.config.save_pretrained(folder)
-    texts.tokenizer.save(str(folder / "tokenizer.json"))
+    texts.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "sem.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf8")
 
 
@@ -247,12 +258,38 @@ def load(folder: Path) -> tuple[SemNet, Texts, dict[str, Any]]:
         state = {}
         for file in sorted(folder.glob("model*.safetensors")):
             state.update(load_file(file))
-        net.load_state_dict({name: value.float() for name, value in _joined(state).items()})
+        net.load_state_dict(_unpacked(_joined(state)))
         texts = Texts(Tokenizer.from_file(str(folder / "tokenizer.json")))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = str(error).split("\n")[0]
         raise EngineError(f"The emotion model in {folder} cannot be loaded: {line}.") from None
     return net.eval(), texts, dict(meta)
+
+
+def _packed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices in 8 bits with a scale per row, half the size of 16 bits; all else in 16 bits.
+
+    The figures stay (see the card): a row's values are rounded to 1/127 of its largest one.
+    """
+    found = {}
+    for name, value in state.items():
+        if value.dim() < 2 or value.shape[0] < SMALLEST:
+            found[name] = value.half().contiguous()
+            continue
+        scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-5).half()
+        found[name] = (value.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        found[f"{name}{SCALE}"] = scale
+    return found
+
+
+def _unpacked(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What `_packed` wrote, in 32 bits."""
+    scales = {name: value.float() for name, value in state.items() if name.endswith(SCALE)}
+    return {
+        name: value.float() * scales.get(f"{name}{SCALE}", 1.0)
+        for name, value in state.items()
+        if name not in scales
+    }
 
 
 def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -26,7 +26,9 @@ from empo_demo.empathy.feeling import (
     spans,
     tells,
 )
-from empo_demo.empathy.reading import Cause, Epitome, Reading
+from empo_demo.empathy.reading import MOST_LIKELY, POSSIBLE, Cause, Epitome, Reading
+from empo_demo.empathy.turning import parts
+from empo_demo.empathy.unread import Why, why_unread
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
 BATCH = 64
 STATE_LAYERS = (3, 6)
 """The layers of the encoder whose means the crisis classifier reads."""
-MARKED = 0.5
-"""A word is marked if a person would mark it with at least this probability."""
+MARKED = 0.45
+"""A word is marked if a person would mark it with at least this probability. On EmoCause, words at
+this weight are right as often as wrong, and below it more often wrong."""
+KNOWN = 1 / 3
+"""Where fewer of the words are whole pieces of the vocabulary, they may be random letters."""
 SHORT = 25
 """A turn of at most this many words counts as short."""
 
@@ -53,6 +58,8 @@ class _Row(NamedTuple):
     valence: float
     arousal: float
     pushes: list[float]
+    other: float
+    """The probability that none of the 32 labels fits."""
 
 
 @runtime_checkable
@@ -80,6 +87,7 @@ class EmbeddedSEM:
         if fast_bfloat16():
             self._net.encoder.bfloat16()
             self._net.grader.bfloat16()
+        self._gate = (self._meta.get("turn", ()), self._meta.get("parts", 0.0))
         self.revision = _revision(folder)
         self._lock = threading.Lock()
 
@@ -106,18 +114,34 @@ class EmbeddedSEM:
         elapsed = (time.perf_counter() - started) * 1000 / max(1, len(contents))
         found = []
         for i, (turns, text) in enumerate(zip(contents, texts, strict=True)):
-            row = rows[i]
+            whole, turn, own = rows[i], lone.get(i, rows[i]), alone.get(i, text)
+            own_turn = i in lone and parts(whole.emotions, turn.emotions, *self._gate)
+            row = turn if own_turn else whole
+            why = why_unread(dialogues[i]) or self._why(turns[-1], own, row, turn)
             found.append(
                 Reading(
                     _ranked(row.emotions),
-                    self._causes(turns, text, row.causes),
+                    () if why else self._causes(turns, text, whole.causes),
                     self.label,
                     elapsed,
-                    self._feeling(turns[-1], alone.get(i, text), lone.get(i, row)),
+                    None if why else self._feeling(turns[-1], own, turn),
                     self._likely(row.emotions),
+                    "turn" if own_turn else "dialogue",
+                    why,
                 )
             )
         return found
+
+    def _why(self, text: str, tokens: Text, row: _Row, turn: _Row) -> Why | None:
+        """Why nothing is told of a turn whose text alone (`why_unread`) would be read."""
+        likely = len(self._likely(row.emotions))
+        pieces = [count for _, _, count in by_word(text, 1, tokens, [1] * len(tokens.ids), sum)]
+        known = sum(count == 1 for count in pieces) / max(1, sum(count > 0 for count in pieces))
+        if known < KNOWN and turn.emotions.max() < POSSIBLE:
+            return "letters"
+        if row.other >= self._meta.get("other", 2.0):
+            return "other"
+        return "little" if likely >= MOST_LIKELY else None
 
     def feelings(self, texts: Sequence[str]) -> list[Feeling]:
         """The valence of each text by itself. An empty text is neutral."""
@@ -169,7 +193,7 @@ class EmbeddedSEM:
         return np.stack([row.emotions for row in rows]) if rows else np.zeros((0, len(EMOTIONS)))
 
     def causes(self, texts: Sequence[str]) -> list[tuple[Cause, ...]]:
-        """The cause words of each text, in order; never empty if it has a content word."""
+        """The cause words of each text, in order; none where no word has enough weight."""
         inputs = [self.texts.turns([text]) for text in texts]
         return [
             self._causes([text], tokens, row.causes)
@@ -221,11 +245,17 @@ class EmbeddedSEM:
             weights = self._net.causes(hidden).sigmoid().tolist()
             affects = self._net.affects(hidden, segments).tolist()
             pushes = self._net.pushes(hidden).tolist()
+            others = self._net.others(hidden, mask).sigmoid().tolist()
             for row, i in enumerate(part):
                 count = len(texts[i].ids)
                 valence, arousal = affects[row]
                 rows[i] = _Row(
-                    emotions[row], weights[row][:count], valence, arousal, pushes[row][:count]
+                    emotions[row],
+                    weights[row][:count],
+                    valence,
+                    arousal,
+                    pushes[row][:count],
+                    others[row],
                 )
         return rows
 
@@ -342,11 +372,13 @@ def per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> li
     return found
 
 
-def choose(text: str, words: Sequence[tuple[int, int, float]]) -> tuple[Cause, ...]:
-    """The content words that a person would mark, in text order; at least the most probable one."""
+def choose(
+    text: str, words: Sequence[tuple[int, int, float]], least: float = MARKED
+) -> tuple[Cause, ...]:
+    """The content words with at least the weight `least`, in text order; a few, or none."""
     content = [word for word in words if is_content(text[word[0] : word[1]])]
     best = sorted(content, key=lambda word: -word[2])[: most_marks(len(words))]
-    marks = [word for word in best if word[2] >= MARKED] or best[:1]
+    marks = [word for word in best if word[2] >= least]
     return tuple(Cause(s, e, text[s:e], weight) for s, e, weight in sorted(marks))
 
 

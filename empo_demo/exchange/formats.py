@@ -214,7 +214,9 @@ def _reply(text: str | None) -> dict[str, str]:
 
 
 def _emotion(round_: Round) -> str | None:
-    emotions = (round_.reading or {}).get("emotions") or []
+    """The most probable emotion of the round; None where the reading abstains."""
+    reading = round_.reading or {}
+    emotions = [] if reading.get("unread") else reading.get("emotions") or []
     return str(emotions[0]["label"]) if emotions else None
 
 

@@ -91,10 +91,13 @@ class Texts:
         return self.words.get(f"contender.{name}", label or name)
 
     def certainty(self, reading: Reading) -> str:
-        """The emotion as one would say it: "lonely, fairly sure"."""
+        """The emotion as one would say it ("most likely lonely"), or why none is named."""
+        found = reading.certainty
+        if found.why:
+            return self(f"certainty.unread.{found.why}")
         names = [self.emotion(label) for label, _ in reading.emotions[:3]]
         one, two, three = [*names, "…", "…"][:3]
-        return self(f"certainty.{reading.certainty.kind}", one=one, two=two, three=three)
+        return self(f"certainty.{found.kind}", one=one, two=two, three=three)
 
 
 @cache

@@ -80,6 +80,23 @@ def test_a_context_of_turns_means_its_last_user_turn(sem: EmbeddedSEM) -> None:
     )
 
 
+def test_each_answer_says_whether_it_abstains_and_why(sem: EmbeddedSEM) -> None:
+    foreign = "Mein Hund ist gestern gestorben."
+    text, tokens, pair, read = answers(
+        sem,
+        [
+            {"text": foreign},
+            {"tokens": foreign.split()},
+            {"context": foreign, "response": "Oh no."},
+            {"text": "My dog died yesterday."},
+        ],
+    )
+    for answer in (text, tokens, pair):
+        assert answer["abstains"] is True and answer["unread"] == "language"
+    assert text["causes"] == [] and "valence" not in text
+    assert read["abstains"] is False and read["unread"] is None and "valence" in read
+
+
 BAD = [
     "not json",
     "",
@@ -124,8 +141,7 @@ def test_long_texts_are_cut_and_not_refused(sem: EmbeddedSEM) -> None:
             {"turns": [{"role": ("user", "assistant")[i % 2], "content": long} for i in range(61)]},
         ],
     )
-    assert texts["causes"]
-    assert turns["causes"]
+    assert len(texts["emotions"]) == len(turns["emotions"]) == 32
 
 
 def test_the_order_is_kept_over_more_lines_than_a_batch() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from empo_demo.dialogue import Turn
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.empathy.feeling import Feeling, Push, lexicon_feeling
+from empo_demo.empathy.feeling import TOLD_SPREAD, Feeling, Push, lexicon_feeling, told
 from empo_demo.empathy.plugins import GuardedSEM
 from empo_demo.empathy.reading import Reading, certainty
 from empo_demo.empathy.sem import EmbeddedSEM, feelings
@@ -188,15 +188,30 @@ def test_the_likely_labels_come_first_and_hold_the_first(sem: EmbeddedSEM) -> No
     assert 1 <= len(found.likely) < 16
 
 
-@pytest.mark.parametrize("text", ["hi", "asdf qwer zxcv", "Mein Hund ist gestern gestorben.", "?"])
-def test_where_half_of_all_emotions_are_likely_none_is_named(sem: EmbeddedSEM, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hi", "word"),
+        ("?", "word"),
+        ("Terrible!", "word"),
+        ("asdf qwer zxcv", "letters"),
+        ("Mein Hund ist gestern gestorben.", "language"),
+        ("I am so bored, there is nothing to do.", "other"),
+        ("What is the capital of France?", "other"),
+    ],
+)
+def test_where_nothing_can_be_read_all_of_it_abstains(
+    sem: EmbeddedSEM, text: str, why: str
+) -> None:
     found = sem.read(user(text))
-    assert len(found.likely) >= 16
+    assert found.unread == why
     assert found.certainty.kind == "unread"
-    assert found.certainty.abstains
-    assert found.certainty.words == "too little to tell the emotion by"
-    assert found.marks == ()
-    assert Reading.from_json(found.as_json()).certainty == found.certainty
+    assert found.abstains
+    assert found.marks == () and found.feeling is None and found.valence is None
+    answer = found.as_json()
+    assert answer["abstains"] and answer["unread"] and not answer["causes"]
+    assert not [key for key in answer if key.startswith("valence")]
+    assert Reading.from_json(answer).certainty == found.certainty
 
 
 def ranked(*first: float) -> list[tuple[str, float]]:
@@ -208,13 +223,83 @@ def ranked(*first: float) -> list[tuple[str, float]]:
 @pytest.mark.parametrize(
     ("first", "words", "abstains"),
     [
-        ((0.8,), "afraid, sure", False),
-        ((0.45, 0.3), "afraid, fairly sure", False),
+        ((0.95,), "most likely afraid", False),
+        ((0.45, 0.3), "perhaps afraid", False),
         ((0.35, 0.3), "unsure between afraid and angry", False),
-        ((0.2, 0.1, 0.1), "unsure: perhaps afraid, angry or annoyed", True),
+        ((0.2, 0.1, 0.1), "unsure: perhaps afraid, angry or annoyed", False),
     ],
 )
 def test_certainty_is_said_in_words(first: tuple[float, ...], words: str, abstains: bool) -> None:
     found = certainty(ranked(*first))
     assert found.words == words
     assert found.abstains is abstains
+
+
+def test_a_reading_of_an_earlier_version_that_knew_too_little_abstains_wholly() -> None:
+    old = reading(Feeling(0.3, 0.1, 0.0, "sem"), EMOTIONS[:16])
+    assert old.abstains and old.valence is None
+    assert old.as_json()["unread"] == "little" and "valence" not in old.as_json()
+
+
+def test_a_plugin_may_say_that_it_reads_nothing() -> None:
+    answer = Reading(reading().emotions, (), "fixed@1", unread="other")
+    found = GuardedSEM(Fixed(answer)).read(user("What a wonderful day"))
+    assert found.abstains and found.unread == "other" and found.feeling is None
+
+
+def test_care_is_no_gloom_and_joy_at_a_loss_is_none() -> None:
+    """What counts is how it makes one feel to be told this, not how a diary would sound."""
+    loss, gladness = Feeling(-0.35, 0.1, 0.0, "sem"), Feeling(0.35, 0.1, 0.0, "sem")
+    care = Feeling(-0.25, 0.1, 0.0, "sem", (Push(5, 10, "sorry", -0.2),))
+    cheer = Feeling(0.4, 0.1, 0.0, "sem")
+    assert told(care, loss).valence > told(cheer, loss).valence
+    assert told(cheer, gladness).valence > told(care, gladness).valence
+    assert told(care, loss).words[0].by > 0
+    assert told(care, loss).spread == TOLD_SPREAD
+    counted = lexicon_feeling("I am sorry.")
+    assert told(counted, loss) == counted, "a word list's valence stays as it is"
+
+
+TURNING = [
+    (
+        ["My sister took my car again without asking and I yelled at her.", "Oh no. Then what?",
+         "I said awful things to her. I wish I could take them back."],
+        {"guilty", "ashamed"},
+    ),
+    (
+        ["I was so scared of the exam that I could not sleep.", "How did it go?",
+         "I passed with the best mark of the whole class!"],
+        {"proud", "joyful", "excited", "impressed"},
+    ),
+    (
+        ["We won the final and I was so happy.", "Congratulations!",
+         "Then on the way home my grandfather died in a car crash."],
+        {"devastated", "sad"},
+    ),
+    (
+        ["My boss shouted at me in front of everybody, I was furious.", "That is awful.",
+         "My colleagues bought me flowers afterwards. I am so thankful for them."],
+        {"grateful"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("turns", "wanted"), TURNING)
+def test_the_chip_follows_a_turn_that_parts_from_the_dialogue(
+    sem: EmbeddedSEM, turns: list[str], wanted: set[str]
+) -> None:
+    roles = ("user", "assistant", "user")
+    found = sem.read([Turn(r, text) for r, text in zip(roles, turns, strict=True)])  # type: ignore[arg-type]
+    assert found.emotions[0][0] in wanted
+    assert found.as_json()["of"] == found.of
+
+
+def test_a_turn_that_goes_on_leaves_the_dialogues_emotion(sem: EmbeddedSEM) -> None:
+    turns = [
+        Turn("user", "My dog died last week and I miss him so much."),
+        Turn("assistant", "I am so sorry. How old was he?"),
+        Turn("user", "He was twelve. I still put out his bowl every morning."),
+    ]
+    found = sem.read(turns)
+    assert found.of == "dialogue"
+    assert found.emotions[0][0] in {"sad", "devastated", "sentimental", "nostalgic", "lonely"}

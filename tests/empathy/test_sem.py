@@ -14,7 +14,7 @@ from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.feeling import is_content
 from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.reading import Reading
-from empo_demo.empathy.sem import SEM, EmbeddedSEM
+from empo_demo.empathy.sem import MARKED, SEM, EmbeddedSEM, choose
 from empo_demo.errors import EngineError, InvalidInput
 from empo_demo.settings import ASSETS, Settings
 
@@ -57,28 +57,33 @@ def test_all_32_emotions_are_sorted_and_sum_to_one(sem: EmbeddedSEM) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Fireworks!", "it was the car", LONG, "naïve café 😢 storm", "42"]
+    "text", ["Fireworks at night!", "it was the car", LONG, "My naïve café 😢 had a fire", "42"]
 )
-def test_a_text_with_a_content_word_has_a_cause_in_it(sem: EmbeddedSEM, text: str) -> None:
+def test_causes_are_content_words_with_enough_weight(sem: EmbeddedSEM, text: str) -> None:
     causes = sem.read(user(text)).causes
     content = Turn("user", text).content
-    assert causes
     for cause in causes:
         assert content[cause.start : cause.end] == cause.text
         assert is_content(cause.text)
-        assert 0 <= cause.weight <= 1
+        assert MARKED <= cause.weight <= 1
     assert [c.start for c in causes] == sorted(c.start for c in causes)
 
 
-def test_a_short_turn_has_one_to_three_marks(sem: EmbeddedSEM) -> None:
+def test_where_no_word_has_enough_weight_none_is_marked() -> None:
+    words = [(0, 3, 0.2), (4, 9, 0.6), (10, 15, 0.49)]
+    assert [c.text for c in choose("the storm broke", words, 0.5)] == ["storm"]
+    assert choose("the storm broke", words, 0.7) == ()
+
+
+def test_a_short_turn_has_at_most_three_marks(sem: EmbeddedSEM) -> None:
     texts = [
         "My best friend moved to another country last week and the flat feels so empty",
         "I failed my driving test today and everyone at home was waiting to celebrate",
         "My landlord kept the whole deposit for a scratch that was there before us",
     ]
     counts = [len(causes) for causes in sem.causes(texts)]
-    assert all(1 <= count <= 3 for count in counts)
-    assert min(counts) < 3
+    assert all(count <= 3 for count in counts)
+    assert sum(counts) >= 2
 
 
 def test_a_later_turn_is_read_in_its_dialogue(sem: EmbeddedSEM) -> None:
@@ -147,6 +152,26 @@ def test_a_reading_survives_being_stored(sem: EmbeddedSEM) -> None:
 def test_a_reading_names_its_sem_with_its_revision(sem: EmbeddedSEM) -> None:
     assert sem.read(user("Hello there")).sem == f"embedded@{sem.revision}"
     assert isinstance(load_sem(Settings()), SEM)
+
+
+def test_matrices_are_stored_in_8_bits_and_read_back_within_their_step() -> None:
+    torch = pytest.importorskip("torch")
+    from empo_demo.empathy.encoder import SCALE, _packed, _unpacked
+
+    torch.manual_seed(0)
+    matrix, vector = torch.randn(100, 16) * torch.rand(100, 1), torch.randn(7)
+    matrix[3] = 0
+    packed = _packed({"m": matrix, "v": vector, "few": matrix[:32]})
+    assert packed["m"].dtype is torch.int8 and packed[f"m{SCALE}"].shape == (100, 1)
+    assert packed["v"].dtype is packed["few"].dtype is torch.float16
+    found = _unpacked(packed)
+    assert set(found) == {"m", "v", "few"}
+    step = matrix.abs().amax(1, keepdim=True) / 127
+    assert ((found["m"] - matrix).abs() <= 0.51 * step + 1e-5).all()
+
+
+def test_the_whole_model_has_at_most_30_megabytes() -> None:
+    assert sum(file.stat().st_size for file in (ASSETS / "sem").iterdir()) <= 30_000_000
 
 
 def test_no_file_is_too_large_for_the_hub_and_nothing_in_the_folder_is_code() -> None:

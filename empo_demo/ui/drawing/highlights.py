@@ -148,10 +148,10 @@ def _push(feeling: Feeling | None, start: int, end: int) -> str:
 
 def in_words(reading: Reading, say: Texts = ENGLISH) -> str:
     """The emotion as one would say it, with the sign and colour of its group."""
-    if reading.certainty.kind == "unread":
+    if reading.abstains:
         return f'<span class="chip unsure">{escape(say.certainty(reading))}</span>'
     group = GROUP_OF[reading.emotions[0][0]]
-    quiet = " unsure" if reading.certainty.abstains else ""
+    quiet = " unsure" if reading.certainty.kind == "unsure" else ""
     return (
         f'<span class="chip g-{group}{quiet}" title="{escape(say(f"group.{group}"))}">'
         f'<i aria-hidden="true">{SIGNS[group]}</i> {escape(say.certainty(reading))}</span>'
@@ -167,12 +167,15 @@ def heard(
 ) -> str:
     """The panel "What was heard": the emotion in words, the cause words, the bars as detail.
 
-    Without a reading it says why: nothing `written` yet, `hidden` until the vote, or no answer.
+    Without a reading it says why: nothing `written` yet, `hidden` until the vote, or no answer. Of
+    a reading that abstains it says only why.
     """
     head = f'<section class="card heard"><h3>{escape(say("heard.title"))}</h3>'
     if reading is None:
         why = "heard.unwritten" if not written else "heard.hidden" if hidden else "heard.failed"
         return f'{head}<p class="quiet">{escape(say(why))}</p></section>'
+    if reading.abstains:
+        return f'{head}<p class="big">{in_words(reading, say)}</p></section>'
     bars = "".join(
         f'<li><span class="name">{escape(say.emotion(label))}</span><span class="bar '
         f'g-{GROUP_OF[label]}"><span style="width:{100 * p:.1f}%"></span></span>'
