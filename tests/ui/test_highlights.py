@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import EMOTIONS, GROUPS
 from empo_demo.empathy.feeling import Feeling, lexicon_feeling
-from empo_demo.empathy.reading import Cause, Reading
+from empo_demo.empathy.reading import Cause, Epitome, Level, Reading
 from empo_demo.settings import ASSETS
 from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.examples import load_examples
@@ -76,17 +76,54 @@ def _series(turns: list[str], replies: dict[Any, str]) -> plots.Series:
     return plots.series(dialogue, [lexicon_feeling(text) for text in turns], replies, felt)
 
 
-def test_the_valence_plot_says_which_side_meets_the_person() -> None:
-    data = _series(
-        ["I failed and I feel terrible."],
-        {"a": "What a wonderful, happy day!", "b": "That is awful and sad."},
-    )
-    assert plots.valence_sentence(data, SAY) == (
-        "A sounds brighter than you; B stays close to how you feel."
-    )
+def _felt(valence: float, spread: float | None = 0.1) -> Feeling:
+    return Feeling(valence, spread, None, "sem")
+
+
+def test_replies_are_compared_when_both_are_finished_and_their_intervals_part() -> None:
+    dialogue = Dialogue().plus("user", "I failed and I feel terrible.")
+    replies: dict[Any, str] = {"a": "What a day!", "b": "That is sad."}
+
+    def sentence(a: float, b: float, *, finished: bool = True) -> str:
+        sides: dict[Any, Feeling] = {"a": _felt(a), "b": _felt(b)}
+        data = plots.series(dialogue, [_felt(-0.4)], replies, sides, finished=finished)
+        return plots.valence_sentence(data, SAY)
+
+    assert sentence(0.3, -0.2) == "A’s words are brighter, B’s darker."
+    assert sentence(-0.2, 0.3) == "B’s words are brighter, A’s darker."
+    assert "Neither" in sentence(0.1, 0.0), "the intervals overlap"
+    assert sentence(0.3, -0.2, finished=False) == "Your words sound bad."
+
+
+def test_a_valence_within_its_spread_is_called_neutral() -> None:
+    dialogue = Dialogue().plus("user", "The bus left.")
+    for spread, word in ((0.1, "bad"), (0.4, "neutral")):
+        data = plots.series(dialogue, [_felt(-0.3, spread)], {}, {})
+        assert plots.valence_sentence(data, SAY) == f"Your words sound {word}."
+
+
+def test_the_plot_draws_each_spread_and_nothing_where_nothing_was_read() -> None:
+    dialogue = Dialogue().plus("user", "I failed.")
+    replies: dict[Any, str] = {"a": "Oh no!", "b": "Why?"}
+    data = plots.series(dialogue, [_felt(-0.4)], replies, {"a": _felt(0.1), "b": _felt(0.2)})
     markup = plots.plots(data, SAY)
+    assert markup.count('<line class="spread') == 3
     assert markup.count('class="side-a"') >= 2 and 'class="people"' in markup
-    assert "people do" not in markup, "a first reply has nothing to repeat"
+    unread = plots.series(dialogue, [None], replies, {}, finished=True)
+    markup = plots.plots(unread, SAY)
+    assert "Nothing was read in your words" in markup
+    assert "spread" not in markup and "brighter" not in markup and "<circle" not in markup
+
+
+def test_the_dots_stand_under_details_and_warmth_has_its_error() -> None:
+    level = Level.of((0.2, 0.5, 0.3))
+    levels = Epitome(level, level, level)
+    markup = panes.pane("a", "I am sorry.", told=panes.Told("A", "", levels))
+    pane, details = markup.split('<details class="means">')
+    assert "●" not in pane and details.count("●○") == 3
+    assert "which means it uses, not whether it fits" in details.lower()
+    assert 'class="error"' in pane and "warmth 1.1 of 2, plus or minus 0.7" in pane
+    assert "<details" not in panes.pane("a", "I am sorry.", told=panes.Told("A", "", None))
 
 
 def test_the_plot_says_who_read_the_valence() -> None:

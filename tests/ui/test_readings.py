@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from empo_demo.empathy.feeling import Feeling, Push
+from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.feeling import Feeling, Push, told
+from empo_demo.empathy.reading import Reading
 from empo_demo.ui.drawing import readings
 from empo_demo.ui.drawing.readings import Readings
 
@@ -34,7 +38,7 @@ def test_a_text_is_read_once_and_explained_once() -> None:
     arena = Arena()
     page = Readings(cast("Any", arena), {})
     assert [push(f) for f in page.feelings(["x", "x", "y"])] == [0, 0, 0]
-    assert page.feel({"a": "x", "b": ""}, explained=True) == {"a": page.feelings(["x"])[0]}
+    assert page.feelings(["x"], explained=True) == page.feelings(["x"])
     assert [push(f) for f in page.feelings(["x", "y"])] == [1, 0]
     page.feelings(["x"], explained=True)
     assert arena.asked == [(("x", "y"), False), (("x",), True)]
@@ -96,3 +100,25 @@ def test_a_text_that_is_forgotten_while_others_are_read_is_answered() -> None:
 
     page = Readings(cast("Any", Busy()), {"known": known})
     assert page.feelings(["known", "new"]) == [known, new]
+
+
+def test_a_turn_that_cannot_be_read_has_no_valence_and_neither_have_its_replies() -> None:
+    class Model(Arena):
+        def status(self) -> Any:
+            return SimpleNamespace(state="ready")
+
+        def analyze(self, dialogue: Dialogue) -> Reading:
+            share = tuple((label, 1 / 32) for label in EMOTIONS)
+            first = dialogue.turns[-1].content == "asdf"
+            return Reading(share, (), unread="letters" if first else None)
+
+    page = Readings(cast("Any", Model()), {})
+    said = Dialogue().plus("user", "asdf")
+    assert page.turns(said) == [None]
+    assert page.feel({"a": "Oh!", "b": "What?"}, said) == {}
+    later = said.plus("assistant", "What?").plus("user", "My dog died.")
+    first, answer, second = page.turns(later)
+    assert first is answer is None and second is not None
+    person = Feeling(0.5, 0.1, 0.0, "sem")
+    felt = page.feel({"a": "Oh!", "b": ""}, later)
+    assert set(felt) == {"a"} and felt["a"].valence == told(person, person).valence

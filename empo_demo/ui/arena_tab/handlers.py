@@ -261,7 +261,8 @@ class Handlers:
                 for frame in stream:
                     yield show.frame(frame)
                     if opened.show.plots and time.monotonic() - felt_at >= FEEL:
-                        felt, felt_at = show.readings.feel(frame.texts), time.monotonic()
+                        felt = show.readings.feel(frame.texts, opened.dialogue)
+                        felt_at = time.monotonic()
                         yield {p.plots: show.plots(opened.dialogue, frame.texts, felt)}
             yield show.settled(session, self.arena.find(session.voter, opened.round_id))
         except Exception as error:

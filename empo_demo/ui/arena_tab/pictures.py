@@ -119,12 +119,12 @@ class Pictures:
         p, say, voted = self.parts, self.say, view.receipt
         show = Exposure(True, True) if voted else view.show
         replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
-        felt = self.readings.feel(replies, explained=True) if show.plots else {}
+        felt = self.readings.feel(replies, view.dialogue, explained=True) if show.plots else {}
         reading = voted.reading if voted and voted.reading else view.reading
         votable = view.state == "votable"
         step = "done" if voted else "vote" if votable else "write"
         levels: Mapping[Side, Epitome] = {}
-        if voted:
+        if voted and not (reading and reading.abstains):
             said = view.dialogue.turns[-1].content
             levels = tried.levels if tried else self.readings.levels(said, replies)
         undecided = bool(voted and not session.consent and not tried)
@@ -136,7 +136,9 @@ class Pictures:
             p.notices: highlights.notices(guards.notices_of(view.notices), say),
             p.thread: self._thread(view.dialogue, show, reading),
             p.heard: highlights.heard(reading, say, hidden=not show.chips),
-            p.plots: self.plots(view.dialogue, replies, felt) if show.plots else "",
+            p.plots: self.plots(view.dialogue, replies, felt, finished=votable or bool(voted))
+            if show.plots
+            else "",
             p.message: "" if tried else self._state(view),
             p.pair: gr.update(visible=True),
             **self._panes(view, felt, levels),
@@ -270,11 +272,17 @@ class Pictures:
     # What is read in texts ----------------------------------------------------------------------
 
     def plots(
-        self, dialogue: Dialogue, replies: Mapping[Side, str], felt: Mapping[Side, Feeling]
+        self,
+        dialogue: Dialogue,
+        replies: Mapping[Side, str],
+        felt: Mapping[Side, Feeling],
+        *,
+        finished: bool = False,
     ) -> str:
         """Draw valence and diversity of the dialogue with `replies` at its end."""
-        turns = self.readings.feelings([turn.content for turn in dialogue.turns])
-        return plots.plots(plots.series(dialogue, turns, replies, felt), self.say)
+        turns = self.readings.turns(dialogue)
+        data = plots.series(dialogue, turns, replies, felt, finished=finished)
+        return plots.plots(data, self.say)
 
     def _thread(
         self, dialogue: Dialogue, show: Exposure, reading: Reading | None, *, quick: bool = False
@@ -291,5 +299,5 @@ class Pictures:
         felt: Sequence[Feeling | None] = [None] * len(turns)
         if show.plots and not quick:
             self.readings.feelings([turn.content for turn in turns[-1:]], explained=True)
-            felt = self.readings.feelings([turn.content for turn in turns])
+            felt = self.readings.turns(dialogue)
         return highlights.thread(dialogue, readings, felt, self.say)

@@ -18,7 +18,7 @@ from empo_demo.votes.verdicts import VERDICTS
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import Receipt, SideReveal
     from empo_demo.empathy.feeling import Feeling
-    from empo_demo.empathy.reading import Epitome
+    from empo_demo.empathy.reading import Epitome, Level
     from empo_demo.votes.stats import PairVotes
 
 MECHANISMS = ("er", "ip", "ex")
@@ -84,22 +84,51 @@ def _spans(text: str, feeling: Feeling | None, other: str | None) -> list[tuple[
 
 
 def _facts(text: str, told: Told, say: Texts) -> str:
-    """Length, question or statement, and three words on how it communicates empathy."""
+    """Length, question or statement, how warm it is with its error, and the means as details."""
     count = len(text.split())
     facts = [
         say.count("pane.words", count),
         say("pane.question" if _QUESTION.search(text) else "pane.statement"),
     ]
     shown = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    for name in MECHANISMS if told.levels else ():
-        level = getattr(told.levels, name).level
+    if told.levels is None:
+        return f'<ul class="facts">{shown}</ul>'
+    return f'<ul class="facts">{shown}{_warmth(told.levels.er, say)}</ul>{_means(told.levels, say)}'
+
+
+def _warmth(level: Level, say: Texts) -> str:
+    """The expected level of emotional reactions from 0 to 2, with its standard deviation."""
+    low, high = max(0.0, level.mean - level.error), min(2.0, level.mean + level.error)
+    at, left, right = (4 + 26 * value for value in (level.mean, low, high))
+    figure = say(
+        "level.er.figure",
+        value=say.number(f"{level.mean:.1f}"),
+        error=say.number(f"{level.error:.1f}"),
+    )
+    return (
+        f'<li class="warmth">{escape(say("level.er"))} <svg viewBox="0 0 60 12" role="img" '
+        f'aria-label="{escape(figure)}"><title>{escape(figure)}</title>'
+        '<line class="scale" x1="4" x2="56" y1="6" y2="6"/>'
+        f'<line class="error" x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/>'
+        f'<circle cx="{at:.1f}" cy="6" r="4"/></svg></li>'
+    )
+
+
+def _means(levels: Epitome, say: Texts) -> str:
+    """EPITOME's levels: which means a reply uses, not whether it fits."""
+    dots = ""
+    for name in MECHANISMS:
+        level = getattr(levels, name).level
         how = say(f"level.{level}")
-        shown += (
+        dots += (
             f'<li class="level l{level}">{escape(say(f"level.{name}"))} '
             f'<i aria-hidden="true">{"●" * level}{"○" * (2 - level)}</i>'
             f'<span class="sr"> {escape(how)}</span></li>'
         )
-    return f'<ul class="facts">{shown}</ul>'
+    return (
+        f'<details class="means"><summary>{escape(say("reveal.details"))}</summary>'
+        f'<p class="quiet">{escape(say("level.means"))}</p><ul class="facts">{dots}</ul></details>'
+    )
 
 
 def reveal(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.empathy.feeling import Feeling
+from empo_demo.empathy.feeling import Feeling, told
 from empo_demo.metrics.diversity import count_words, distinct
 from empo_demo.settings import ASSETS
 from empo_demo.ui.texts import Texts
@@ -30,8 +30,8 @@ from empo_demo.votes.models import SIDES, Side
 
 REACH = {"vader": 1.0, "sem": 0.6}
 """The valence at the ends of the axis. The SEM predicts mean ratings, which are less extreme."""
-CLOSE, NEUTRAL = 0.25, 0.15
-"""Shares of `REACH`: smaller differences are called close, smaller valences neutral."""
+NEUTRAL = 0.15
+"""A share of `REACH`: valences below it are called neutral, as are those within their spread."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 62, 268, 12, 126
 
 
@@ -39,20 +39,25 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 150, 62, 268, 12, 126
 class Series:
     """`turns` are (role, feeling) in order; `sides` the feelings of the round's two replies.
 
-    `shares` are the sides' shares of new words in [0, 1], empty before the second reply.
+    A feeling is None where the SEM abstains: it has no point, and nothing is compared with it. Only
+    replies that are `finished` are compared. `shares` are the sides' shares of new words in [0, 1],
+    empty before the second reply.
     """
 
-    turns: tuple[tuple[str, Feeling], ...]
+    turns: tuple[tuple[str, Feeling | None], ...]
     sides: Mapping[Side, Feeling] = field(default_factory=dict)
     shares: Mapping[Side, float] = field(default_factory=dict)
     words: int = 0
+    finished: bool = False
 
 
 def series(
     dialogue: Dialogue,
-    feelings: Sequence[Feeling],
+    feelings: Sequence[Feeling | None],
     replies: Mapping[Side, str],
     reply_feelings: Mapping[Side, Feeling],
+    *,
+    finished: bool = False,
 ) -> Series:
     """The figures of a dialogue, one feeling per turn, and of the replies of its open round."""
     said = [turn.content for turn in dialogue.turns if turn.role == "assistant"]
@@ -64,7 +69,8 @@ def series(
                 shares[side] = distinct([*said, text], 1) or 0.0
                 words = max(words, count_words([*said, text]))
     roles = (turn.role for turn in dialogue.turns)
-    return Series(tuple(zip(roles, feelings, strict=True)), dict(reply_feelings), shares, words)
+    turns = tuple(zip(roles, feelings, strict=True))
+    return Series(turns, dict(reply_feelings), shares, words, finished)
 
 
 def plots(data: Series, say: Texts) -> str:
@@ -77,7 +83,7 @@ def _valence(data: Series, say: Texts) -> str:
     if not data.turns:
         return ""
     felt = [*(feeling for _, feeling in data.turns), *data.sides.values()]
-    counted = any(feeling.source == "vader" for feeling in felt)
+    counted = any(feeling.source == "vader" for feeling in felt if feeling)
     source = escape(say("valence.vader" if counted else "valence.sem"))
     return (
         f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
@@ -90,31 +96,38 @@ def _valence(data: Series, say: Texts) -> str:
 
 
 def valence_sentence(data: Series, say: Texts) -> str:
-    """What the picture says: where each side stands beside the person."""
+    """What the picture says of the words: how the person's sound, or which reply's are brighter.
+
+    Two replies are compared only when both are finished, and only where their intervals part.
+    """
     person = next(feeling for role, feeling in reversed(data.turns) if role == "user")
-    if not data.sides:
-        kind = "neutral" if abs(_share_of(person)) < NEUTRAL else _good(person.valence)
-        return say(f"valence.person.{kind}") + "."
-    mine = _share_of(person)
-    kinds = {side: _against(_share_of(felt) - mine) for side, felt in data.sides.items()}
-    if len(kinds) == 2 and len(set(kinds.values())) == 1:
-        return say(f"valence.both.{kinds['a']}") + "."
-    return "; ".join(say(f"valence.{kind}", side=s.upper()) for s, kind in kinds.items()) + "."
+    if person is None:
+        return say("valence.unread") + "."
+    if not data.finished or len(data.sides) < 2:
+        return say(f"valence.person.{_kind(person)}") + "."
+    darker, brighter = sorted(data.sides, key=lambda side: data.sides[side].valence)
+    low, high = data.sides[darker], data.sides[brighter]
+    if low.source != high.source or _end(low, 1) >= _end(high, -1):
+        return say("valence.close") + "."
+    return say("valence.apart", one=brighter.upper(), other=darker.upper()) + "."
 
 
-def _against(difference: float) -> str:
-    if abs(difference) < CLOSE:
-        return "close"
-    return "brighter" if difference > 0 else "darker"
+def _kind(feeling: Feeling) -> str:
+    least = NEUTRAL * REACH.get(feeling.source, 1.0)
+    if abs(feeling.valence) < max(least, feeling.spread or 0.0):
+        return "neutral"
+    return "good" if feeling.valence > 0 else "bad"
+
+
+def _end(feeling: Feeling, sign: int) -> float:
+    """The upper (`sign` 1) or lower (-1) end of the interval; a word list has a tenth each way."""
+    spread = 0.1 if feeling.spread is None else feeling.spread
+    return feeling.valence + sign * spread
 
 
 def _share_of(feeling: Feeling) -> float:
     """The valence as a share of the axis, in [-1, 1]."""
     return max(-1.0, min(1.0, feeling.valence / REACH.get(feeling.source, 1.0)))
-
-
-def _good(value: float) -> str:
-    return "good" if value > 0 else "bad"
 
 
 def _fold(say: Texts, name: str) -> str:
@@ -131,11 +144,16 @@ def _valence_svg(data: Series, say: Texts) -> str:
     shapes = [_axis(say)]
     for i in [*range(1, len(data.turns), 2), *([len(data.turns)] if data.sides else [])]:
         before = data.turns[i - 1][1]
-        shapes.append(_band(places[i], reply_band(before.valence, before.source), before.source))
+        if before:
+            band = reply_band(before.valence, before.source)
+            shapes.append(_band(places[i], band, before.source))
     person: list[tuple[float, float]] = []
     replies: list[tuple[float, float]] = []
     figures: list[str] = []
     for place, (role, feeling) in zip(places, data.turns, strict=False):
+        if feeling is None:
+            continue
+        shapes.append(_spread(place, feeling, "you" if role == "user" else "reply"))
         (person if role == "user" else replies).append((place, _y(_share_of(feeling))))
         name = say("valence.you") if role == "user" else say("who.reply")
         figures.append(
@@ -143,6 +161,7 @@ def _valence_svg(data: Series, say: Texts) -> str:
         )
     for side, feeling in data.sides.items():
         path = [*(replies or person[-1:]), (places[-1], _y(_share_of(feeling)))]
+        shapes.append(_spread(places[-1] + (4 if side == "b" else -4), feeling, f"side-{side}"))
         shapes.append(_line(path, f"side-{side}"))
         shapes.append(_mark(side, *path[-1]))
         name = say("side", side=side.upper())
@@ -184,6 +203,17 @@ def _band(x: float, band: Band | None, source: str) -> str:
 def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline class="{kind}" points="{path}"/>'
+
+
+def _spread(x: float, feeling: Feeling, kind: str) -> str:
+    """The interval of a valence, in which people's rating lies in two of three texts."""
+    if feeling.spread is None:
+        return ""
+    ends = (Feeling(_end(feeling, sign), None, None, feeling.source) for sign in (1, -1))
+    top, bottom = (_y(_share_of(end)) for end in ends)
+    return (
+        f'<line class="spread {kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
+    )
 
 
 def _mark(side: str, x: float, y: float) -> str:
@@ -280,9 +310,11 @@ def measure(
     ]
     by_source = {}
     for source, judge in valences.items():
-        felt = judge([text for pair in pairs for text in pair])
+        felt = [Feeling(v, None, None, source) for v in judge([t for pair in pairs for t in pair])]
+        answers = zip(felt[::2], felt[1::2], strict=True)
         by_source[source] = _quartiles(
-            zip(felt[::2], felt[1::2], strict=True), VALENCE_EDGES[source]
+            [(person.valence, told(reply, person).valence) for person, reply in answers],
+            VALENCE_EDGES[source],
         )
     said = [
         [turn.content for turn in one.turns[: i + 1] if turn.role == "assistant"]

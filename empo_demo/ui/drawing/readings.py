@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue, Turn
+from empo_demo.empathy.feeling import told
 from empo_demo.errors import ArenaError
 from empo_demo.votes.models import Side
 
@@ -81,11 +82,36 @@ class Readings:
                 while len(store) > REMEMBERED:
                     del store[next(iter(store))]
 
-    def feel(self, replies: Mapping[Side, str], *, explained: bool = False) -> dict[Side, Feeling]:
-        """How good each reply sounds; replies without words are left out."""
+    def turns(self, dialogue: Dialogue) -> list[Feeling | None]:
+        """How good each turn sounds, and a reply after what it answers.
+
+        None where the reading of the person's turn abstains: then nothing is said of its reply.
+        """
+        turns = dialogue.turns
+        found: list[Feeling | None] = []
+        person: Feeling | None = None
+        for i, feeling in enumerate(self.feelings([turn.content for turn in turns])):
+            if turns[i].role == "user":
+                reading = self.reading(turns[: i + 1])
+                person = None if reading and reading.abstains else feeling
+                found.append(person)
+            else:
+                found.append(told(feeling, person) if person else None)
+        return found
+
+    def feel(
+        self, replies: Mapping[Side, str], dialogue: Dialogue, *, explained: bool = False
+    ) -> dict[Side, Feeling]:
+        """How it makes one feel to be told each reply to `dialogue`.
+
+        Replies without words are left out, and all where the person's turn could not be read.
+        """
+        person = self.turns(dialogue)[-1]
+        if person is None:
+            return {}
         said = {side: text for side, text in replies.items() if text}
         felt = self.feelings(list(said.values()), explained=explained)
-        return dict(zip(said, felt, strict=True))
+        return {side: told(one, person) for side, one in zip(said, felt, strict=True)}
 
     def reading(self, turns: Sequence[Turn]) -> Reading | None:
         """The emotion and the cause words of the last of `turns`, a user's."""
