@@ -24,6 +24,10 @@ def train(
     teachers: Annotated[
         bool, typer.Option(help="Learn from two teachers: as long again, and reads better.")
     ] = False,
+    mpnet: Annotated[
+        Path | None,
+        typer.Option(help="Learn from MPNet, which is downloaded to this folder: hours."),
+    ] = None,
     folds: Annotated[
         bool, typer.Option(help="Cross-validate the emotions: three more encoders to train.")
     ] = True,
@@ -40,6 +44,7 @@ def train(
         start=start,
         folds=folds,
         teachers=teachers,
+        mpnet=mpnet,
     )
     typer.echo(f"The result is in {output}, its card in {output / 'README.md'}.", err=True)
 

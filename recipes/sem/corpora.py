@@ -32,6 +32,7 @@ FILES = (
     "goemotions.train.jsonl.gz",
     "emobank.train.jsonl.gz",
     "emobank.valid.jsonl.gz",
+    "general_dialogues.jsonl.gz",
 )
 """What the SEM is trained, tuned and measured on."""
 

@@ -18,7 +18,7 @@ import torch
 
 from empo_demo.empathy.encoder import MECHANISMS, SemNet, collate
 from empo_demo.empathy.feeling import is_content
-from empo_demo.empathy.sem import most_marks
+from empo_demo.empathy.sem import MARKED, most_marks
 from empo_demo.progress import progress
 from recipes.sem import corpora
 from recipes.sem.folds import FOLDS, cross_validate, fold_of, kept
@@ -29,8 +29,6 @@ PUBLISHED = {"er": (0.79, 0.74), "ip": (0.84, 0.67), "ex": (0.92, 0.73)}
 """Accuracy and macro-F1 of the RoBERTa bi-encoder, second-hand."""
 AIMS = {"er": (0.74, 0.69), "ip": (0.79, 0.62), "ex": (0.87, 0.70)}
 SEEKER_FOLDS = 5
-MARKED = 0.5
-"""A word is marked where a person would mark it with at least this probability."""
 
 
 def cross_validate_causes(
@@ -99,7 +97,7 @@ def marks(words: Sequence[str], chances: Sequence[float]) -> list[int]:
     """The words that would be marked: as `EmbeddedSEM` chooses them."""
     content = [i for i, word in enumerate(words) if is_content(word)]
     best = sorted(content, key=lambda i: -chances[i])[: most_marks(len(words))]
-    return [i for i in best if chances[i] >= MARKED] or best[:1]
+    return [i for i in best if chances[i] >= MARKED]
 
 
 def _cause_figures(

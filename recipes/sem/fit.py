@@ -30,12 +30,15 @@ from recipes.sem.card import write_card
 from recipes.sem.choice import choose
 from recipes.sem.cross_validate_emotions import cross_validate_emotions
 from recipes.sem.cross_validate_heads import cross_validate_causes, cross_validate_levels
+from recipes.sem.distil import distilled_examples
 from recipes.sem.folds import kept_back
 from recipes.sem.heads import fit_causes, fit_levels
+from recipes.sem.none_of_these import fit_other
 from recipes.sem.pretrained import kept_pieces, pretrained, prune
 from recipes.sem.quality import measure
 from recipes.sem.teachers import learn_emotions
-from recipes.sem.tune import Example, train_sentiment
+from recipes.sem.tune import Example, train_emotions, train_sentiment
+from recipes.sem.turning import fit_turning
 
 
 def run(
@@ -48,15 +51,19 @@ def run(
     runs: int,
     folds: bool,
     teachers: bool,
+    mpnet: Path | None = None,
 ) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card.
 
-    With `teachers` two more encoders, each trained on half of the dialogues, say what half of each
-    target is. With `folds` the emotions are cross-validated as well, on three encoders more. The
-    checkpoints, ten times as big as the model, are removed at the end.
+    With `mpnet`, a folder to download it to, a larger teacher is tuned first, and the encoder
+    learns from its answers. With `teachers` two more encoders, each trained on half of the
+    dialogues, say what half of each target is. With `folds` the emotions are cross-validated as
+    well, on three encoders more. The checkpoints, ten times as big as the model, are removed at
+    the end.
     """
     work = out / "checkpoints"
     told = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
+    told |= {"mpnet": True} if mpnet else {}
     claim(work, {**told, "start": start, **corpora.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
@@ -80,18 +87,24 @@ def run(
             teachers=teachers,
         )
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
-    learn_emotions(
-        net,
-        texts,
-        seen,
-        feeling,
-        work,
-        epochs=passes,
-        seed=seed,
-        runs=runs,
-        name="run",
-        teachers=teachers,
-    )
+    if mpnet:
+        examples = distilled_examples(texts, seen, data, work, folder=mpnet, seed=seed)
+        train_emotions(
+            net, examples, feeling, work, epochs=passes, seed=seed, runs=runs, name="run"
+        )
+    else:
+        learn_emotions(
+            net,
+            texts,
+            seen,
+            feeling,
+            work,
+            epochs=passes,
+            seed=seed,
+            runs=runs,
+            name="run",
+            teachers=teachers,
+        )
     figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
@@ -122,6 +135,20 @@ def finish(
     pairs = corpora.epitome_pairs(data, texts, ("train", "valid"))
     level_figures = cross_validate_levels(net, pairs, out / "checkpoints", seed=seed)
     fit_levels(net, pairs, seed=seed)
-    meta = {"spread": [round(x, 4) for x in spread], "pushes": round(pushes, 3)}
+    other, other_figures = fit_other(net, texts, data, seed=seed)
+    gate, bound, gate_figures = fit_turning(net, texts, data, chosen.meta["temperature"])
+    meta = {
+        "spread": [round(x, 4) for x in spread],
+        "pushes": round(pushes, 3),
+        "other": round(other, 4),
+        "turn": gate,
+        "parts": bound,
+    }
     save(net, texts, {**chosen.meta, **meta, **told}, out)
-    return [*measure(out, data, chosen), *cause_figures, *level_figures]
+    return [
+        *measure(out, data, chosen),
+        *cause_figures,
+        *level_figures,
+        *other_figures,
+        *gate_figures,
+    ]

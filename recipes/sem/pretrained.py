@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from empo_demo.empathy.encoder import SemNet, Texts
+from empo_demo.empathy.encoder import LONGEST, SemNet, Texts
 from empo_demo.errors import DataError
 
 
@@ -48,6 +48,8 @@ def prune(net: SemNet, texts: Texts, kept: Sequence[int]) -> Texts:
     """Cut the embedding of `net` to the ids `kept`; returns the tokenizer that goes with it."""
     from tokenizers import Tokenizer
 
+    cut_positions(net)
+
     old = net.encoder.get_input_embeddings().weight.data
     table = torch.nn.Embedding(len(kept), old.shape[1], padding_idx=0)
     table.weight.data = old[list(kept)].clone()
@@ -61,6 +63,19 @@ def prune(net: SemNet, texts: Texts, kept: Sequence[int]) -> Texts:
         token["id"] = vocabulary[token["content"]]
     description["post_processor"] = None
     return Texts(Tokenizer.from_str(json.dumps(description)))
+
+
+def cut_positions(net: SemNet) -> None:
+    """Keep only the position embeddings that an input can reach."""
+    embeddings = net.encoder.embeddings
+    old = embeddings.position_embeddings.weight.data
+    if len(old) <= LONGEST:
+        return
+    embeddings.position_embeddings = torch.nn.Embedding(LONGEST, old.shape[1])
+    embeddings.position_embeddings.weight.data = old[:LONGEST].clone()
+    embeddings.position_ids = torch.arange(LONGEST).expand((1, -1))
+    embeddings.token_type_ids = torch.zeros((1, LONGEST), dtype=torch.long)
+    net.encoder.config.max_position_embeddings = LONGEST
 
 
 def _english(piece: str) -> bool:

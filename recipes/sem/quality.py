@@ -130,8 +130,8 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
         ]
     )
     said = {
-        "sure": first,
-        "fairly": first,
+        "probable": first,
+        "possible": first,
         "torn": first | second,
         "unsure": first,
         "unread": first,

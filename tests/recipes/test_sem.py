@@ -23,8 +23,10 @@ from recipes.sem import (
     corpora,
     cross_validate_heads,
     heads,
+    none_of_these,
     quality,
     teachers,
+    told,
     tune,
 )
 from recipes.sem import fit as sem
@@ -528,7 +530,7 @@ def test_a_weight_becomes_the_share_of_words_that_people_mark() -> None:
 
 @pytest.mark.parametrize(
     ("chances", "expected"),
-    [([0.9, 0.9, 0.9, 0.9], [1, 2, 3]), ([0.1, 0.2, 0.9, 0.3], [2]), ([0.9, 0.2, 0.1, 0.1], [1])],
+    [([0.9, 0.9, 0.9, 0.9], [1, 2, 3]), ([0.1, 0.2, 0.9, 0.3], [2]), ([0.9, 0.2, 0.1, 0.1], [])],
 )
 def test_as_many_words_are_marked_as_deserve_it(chances: list[float], expected: list[int]) -> None:
     assert sorted(marks(["the", "tire", "burst", "loudly"], chances)) == expected
@@ -583,3 +585,21 @@ def test_the_card_says_plainly_what_was_missed() -> None:
 def test_missing_word_norms_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert quality._label_figures(None, tmp_path) == []  # type: ignore[arg-type]
     assert "warriner.csv" in caplog.text and str(tmp_path) in caplog.text
+
+
+def test_the_mood_of_a_reply_counts_as_it_meets_the_persons() -> None:
+    rng = np.random.default_rng(0)
+    said, replies = rng.uniform(-0.4, 0.4, (2, 300))
+    truth = 0.1 + 3.0 * said * replies + rng.normal(0, 0.05, 300)
+    x = told.design(said, replies)
+    assert told.fit(x, truth) == pytest.approx([0.1, 0.0, 0.0, 3.0], abs=0.2)
+    assert told.correlation(told.held_out(x, truth), truth) > 0.9
+    assert abs(told.correlation(replies, truth)) < 0.3
+    assert told.agreement(np.array([1.0, -1.0, 1.0]), np.array([2.0, 2.0, 0.0])) == 0.5
+
+
+def test_our_own_sentences_of_no_emotion_have_kinds_and_no_double() -> None:
+    found = none_of_these.own_sentences()
+    assert len({kind for kind, _ in found}) >= 6
+    assert len({sentence for _, sentence in found}) == len(found) >= 140
+    assert all(kind and sentence.strip() == sentence for kind, sentence in found)
