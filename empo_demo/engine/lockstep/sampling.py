@@ -16,7 +16,7 @@ from empo_demo.errors import InvalidInput
 
 HEAD = 128
 """How many of the best tokens are sorted first; enough for nearly every top-p below 1."""
-_BLOCK = 16
+_BLOCK, _LARGE = 16, 32_768
 _ALL = slice(None)
 
 
@@ -151,7 +151,7 @@ def best_of(scores: torch.Tensor, count: int) -> torch.Tensor:
     """
     rows, tokens = scores.shape
     stride = tokens // _BLOCK
-    if scores.device.type != "cpu" or tokens % _BLOCK or stride <= count:
+    if scores.device.type != "cpu" or tokens % _BLOCK or tokens < _LARGE:
         return scores.topk(count, dim=-1).indices
     # Block i holds the tokens i, i + stride, i + 2 * stride and so on.
     blocks = scores.view(rows, _BLOCK, stride).amax(1).topk(count, dim=-1).indices
