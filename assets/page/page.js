@@ -8,7 +8,12 @@ function arenaSay(key, values) {
   return arenaWords[language][key].replace(/{(\w+)}/g, (_, name) => values[name].toLocaleString(language));
 }
 
-function arenaTell(key, seconds) {
+function arenaSpeak(language) {
+  document.documentElement.lang = language;
+  document.getElementById("toggle")?.setAttribute("aria-label", arenaSay("theme"));
+}
+
+function arenaTell(key) {
   const places = ["message", "x-message"].map((id) => document.getElementById(id));
   const place = places.find((one) => one && one.parentElement.offsetParent) || places[0];
   if (!place) return;
@@ -18,11 +23,41 @@ function arenaTell(key, seconds) {
     line = document.createElement("p");
     line.id = "told";
     line.className = "message state";
-    line.setAttribute("role", "status");
+    line.dataset.say = "";
   }
-  line.textContent = arenaSay(key, { n: seconds });
+  // Said once: a sentence that changed with each try would be read aloud with each try.
+  if (line.textContent !== arenaSay(key)) line.textContent = arenaSay(key);
   place.after(line);
 }
+
+// What is to be read aloud carries `data-say`; it is put into the one live region of the page, which
+// is always there. A region that comes with its text is announced by some browsers and not by others.
+let arenaHeard = [], arenaByKey = false;
+function arenaAnnounce() {
+  const live = document.getElementById("live");
+  const said = [...document.querySelectorAll("[data-say]")]
+    // What takes the focus is read by that.
+    .filter((one) => one.checkVisibility() && !(arenaByKey && one.closest("#reveal")))
+    .map((one) => (one.dataset.say || one.textContent).trim());
+  const added = said.filter((text) => !arenaHeard.includes(text));
+  if (live && added.length) live.textContent = added.join(" ");
+  arenaHeard = said;
+}
+
+// The box of a round that is not voted on takes no text, but keeps the focus and the keys.
+function arenaWait() {
+  const box = document.querySelector("#box textarea");
+  if (box) box.readOnly = document.querySelector("#steps [data-waiting]") !== null;
+}
+
+let arenaLooking = 0;
+new MutationObserver(() => {
+  arenaLooking ||= requestAnimationFrame(() => {
+    arenaLooking = 0;
+    arenaWait();
+    arenaAnnounce();
+  });
+}).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 
 // How full a box is, from three quarters on. Nothing is cut: what is too long is told.
 function arenaCount(id, text, most) {
@@ -39,7 +74,7 @@ function arenaCount(id, text, most) {
   }
   line.className = n > most ? "counted over" : "counted";
   // Only the limit is read aloud, not each letter on the way to it.
-  line.setAttribute("role", n < most ? "none" : "status");
+  line.toggleAttribute("data-say", n >= most);
   line.textContent = arenaSay(n < most ? "count" : n > most ? "over" : "full", { n, most, over: n - most });
 }
 
@@ -50,9 +85,9 @@ window.fetch = async (input, options) => {
   if (address.endsWith("/app_id")) {
     // Gradio's own question whether the server is back; its note about that is in English only.
     return fetchOnce(input, options).catch((error) => {
-      arenaTell("lost", 2);
-      for (const note of document.querySelectorAll(".toast-text")) note.textContent = arenaSay("lost", { n: 2 });
-      for (const title of document.querySelectorAll(".toast-title")) title.textContent = "";
+      arenaTell("lost");
+      // Said once, and beside the round: Gradio's own note would say it a second time.
+      for (const note of document.querySelectorAll(".toast-body")) note.hidden = true;
       throw error;
     });
   }
@@ -63,7 +98,7 @@ window.fetch = async (input, options) => {
       document.getElementById("told")?.remove();
       return answer;
     }
-    arenaTell(answer ? "busy" : "lost", seconds);
+    arenaTell(answer ? "busy" : "lost");
     await new Promise((go) => {
       setTimeout(go, 1000 * seconds);
       window.addEventListener("online", go, { once: true });
@@ -93,6 +128,11 @@ function arenaHold(...values) {
   document.getElementById("votebar")?.setAttribute("inert", "");
   return values;
 }
+// The question of consent gives the focus back to the box that it came from.
+function arenaAnswer(...values) {
+  document.querySelector("#box textarea")?.focus({ preventScroll: true });
+  return arenaHold(...values);
+}
 // An empty text is no text: the cursor goes to where it is written.
 function arenaSend(text, ...values) {
   if (!String(text || "").trim()) document.querySelector("#box textarea")?.focus();
@@ -101,13 +141,25 @@ function arenaSend(text, ...values) {
 function arenaRelease() {
   document.getElementById("votebar")?.removeAttribute("inert");
   // A text that was not sent stays in the box: bring into view why, and the help that is offered.
-  const unsent = document.querySelector("#box textarea")?.value ? ["notices", "message"] : [];
+  const unsent = document.querySelector("#box textarea")?.value ? ["notices", "warning", "message"] : [];
   const why = ["consent", ...unsent].map((id) => document.getElementById(id))
-    .find((one) => one?.offsetParent);
+    .find((one) => one?.offsetParent && one.textContent.trim());
+  if (why?.id === "consent") why.querySelector("[tabindex]")?.focus({ preventScroll: true });
   if (why) why.scrollIntoView({ block: "center" });
   else if (document.activeElement?.matches("#box textarea")) {
     document.activeElement.scrollIntoView({ block: "nearest" });
   }
+}
+
+// After a vote who used a key reads who was who first; who used the mouse writes on.
+document.addEventListener("keydown", () => { arenaByKey = true; }, true);
+document.addEventListener("pointerdown", () => { arenaByKey = false; }, true);
+function arenaRevealed() {
+  const reveal = document.querySelector("#reveal .reveal");
+  if (!reveal) return;
+  const box = document.querySelector("#box textarea");
+  if (arenaByKey) reveal.focus();
+  else if (box?.offsetParent && matchMedia("(hover: hover)").matches) box.focus({ preventScroll: true });
 }
 
 // Help that is offered comes into view, once: above the replies it may stand above the screen.
@@ -119,10 +171,31 @@ document.addEventListener("animationstart", ({ animationName, target }) => {
   arenaNoticed = told;
 });
 
+// A row of examples is one stop of the Tab key; the arrow keys go along it.
+const ARENA_STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+document.addEventListener("keydown", (event) => {
+  const step = ARENA_STEPS[event.key], row = event.target.closest?.(".example-row");
+  if (!step || !row || event.target === row) return;
+  const chips = [...row.querySelectorAll("button")];
+  const next = Math.max(0, Math.min(chips.length - 1, chips.indexOf(event.target) + step));
+  for (const [place, chip] of chips.entries()) chip.tabIndex = place === next ? 0 : -1;
+  chips[next].focus();
+  event.preventDefault();
+});
+
+document.addEventListener("keydown", (event) => {
+  const at = event.target;
+  if (event.key !== "Enter" || !at.matches?.("#box textarea:read-only")) return;
+  // A box that waits for the vote sends nothing.
+  event.preventDefault();
+  event.stopPropagation();
+}, true);
+
 document.addEventListener("keydown", (event) => {
   const at = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName)) return;
+  const writes = at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
+  if (writes && !at.matches("#box textarea:read-only")) return;
   const button = document.querySelectorAll("#votebar:not([inert]) button")[Number(event.key) - 1];
   if (button && button.offsetParent && !button.disabled) { event.preventDefault(); button.click(); }
 });

@@ -27,6 +27,16 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
     return len(seen) / total if total else None
 
 
+def share_new(text: str, before: Sequence[str]) -> float | None:
+    """The share of the words of `text` that nobody has said yet, in [0, 1]; None without a word.
+
+    A word is new if it is neither in the texts `before` nor earlier in `text`.
+    """
+    said = {word for earlier in before for word in words(earlier)}
+    own = words(text)
+    return len(set(own) - said) / len(own) if own else None
+
+
 def distinct_each(texts: Sequence[str], n: int) -> list[float | None]:
     """Distinct-n of each response by itself; None if it has fewer than n words."""
     return [distinct([text], n) for text in texts]

@@ -1,4 +1,4 @@
-"""Splits texts into words, in the two ways that the paper's metrics use.
+"""Splits texts into words, in the two ways that the paper's metrics use, and finds questions.
 
 `words` is for length and distinct-n. `tokens` is NLTK's, without its data files.
 """
@@ -13,11 +13,21 @@ if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer  # type: ignore[import-untyped,unused-ignore]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_QUESTION = re.compile(
+    r"\?|(?:^|[.!,]\s+)(?:who|what|when|where|why|how|which|(?:do|did|are|were|have|can) you)\b",
+    re.I,
+)
 
 
 def words(text: str) -> list[str]:
     """Lower-cased and split at white space, as for length and distinct-n (Li et al. 2016)."""
     return text.lower().split()
+
+
+def asks(text: str) -> bool:
+    """Whether a text asks something: by a question mark or, which small models forget, by the first
+    word of one of its clauses."""
+    return _QUESTION.search(text) is not None
 
 
 @lru_cache(maxsize=65_536)

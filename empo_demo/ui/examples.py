@@ -19,6 +19,11 @@ class Example:
     before: Dialogue
     text: str
 
+    @property
+    def whole(self) -> Dialogue:
+        """The dialogue that its models answer."""
+        return self.before.plus("user", self.text)
+
 
 def load_examples() -> list[Example]:
     """`assets/examples.json`: title, emotion, and turns that end with the user's."""

@@ -99,7 +99,7 @@ def launch_options(settings: Settings, outermost: Sequence[Any] = ()) -> dict[st
         "server_name": name,
         "theme": theme(),
         "head": head(),
-        "footer_links": [],
+        "footer_links": ["api"],
         "run_history": False,
         "show_error": False,
         "ssr_mode": False,

@@ -15,9 +15,13 @@ from empo_demo.ui.texts import LANGUAGES, texts_of
 
 LOOK = ASSETS / "page"
 """The folder that the page is allowed to fetch from."""
-MARK = '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
+MARK = (
+    '<h1 class="brand"><img src="look/mark.svg" width="34" height="34" alt=""> EmPO Arena</h1>'
+    '<p id="live" class="sr" role="status"></p>'
+)
+"""The page's name, and its one live region, which page.js fills."""
 
-IN_BROWSER = ("busy", "lost", "count", "full", "over")
+IN_BROWSER = ("busy", "lost", "count", "full", "over", "theme")
 """The sentences that the browser says by itself; keys in `assets/texts` after `browser.`."""
 
 
@@ -41,10 +45,12 @@ def head() -> str:
 
 SEND = "(...values) => window.arenaSend(...values)"
 HOLD = "(...values) => window.arenaHold(...values)"
+ANSWER = "(...values) => window.arenaAnswer(...values)"
 RELEASE = "() => window.arenaRelease()"
+REVEALED = "() => window.arenaRevealed()"
 COUNT = "(text) => window.arenaCount({box!r}, text, {most})"
 TOGGLE = "() => { document.body.classList.toggle('dark'); }"
-LANGUAGE = "(session) => { document.documentElement.lang = session.language || 'en'; }"
+LANGUAGE = "(session) => window.arenaSpeak(session.language || 'en')"
 
 
 def count(box: gr.Textbox, most: int) -> None:

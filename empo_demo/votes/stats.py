@@ -8,15 +8,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
-from empo_demo.votes.models import Reply, Round, Vote
-from empo_demo.votes.reasons import REASONS, may_be_used, passed, reason_left_out
+from empo_demo.dialogue import Dialogue
+from empo_demo.votes.models import Reply, Round, Vote, now
+from empo_demo.votes.reasons import (
+    REASONS,
+    may_be_used,
+    mixed_strategies,
+    passed,
+    reason_left_out,
+)
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.verdicts import DECISIVE, VERDICTS
+
+ENOUGH, PRIVATE = 30, timedelta(days=1)
+"""By fewer votes than this nothing is told of other people, and by none that are younger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +86,47 @@ class PairVotes:
         return self.one + self.other + self.neither
 
 
-def pair_votes(store: Store, one: str, other: str, revisions: Collection[str] = ()) -> PairVotes:
-    """The votes between `one` and `other`, on whichever sides they were.
+def situation_votes(
+    store: Store, dialogue: Dialogue, pair: tuple[str, str], revisions: Collection[str] = ()
+) -> PairVotes:
+    """The votes between `pair` on exactly this dialogue as an example, older than a day.
 
-    What the ranking leaves out is left out here. With `revisions`, only votes on these models
-    count, not on others that had their names.
+    Younger ones are told to nobody: they are not public yet, and could be traced to who voted just
+    before. What the ranking leaves out is left out here. With `revisions`, only votes on these
+    models count, not on others that had their names.
     """
+    one, other = pair
     left, right = aliased(Reply), aliased(Reply)
     query = (
-        select(left.contender, Vote.verdict, func.count())
+        select(left.contender, Vote.verdict, Round.dialogue)
         .join(Round, Round.id == Vote.round_id)
         .join(left, (left.round_id == Round.id) & (left.side == "a"))
         .join(right, (right.round_id == Round.id) & (right.side == "b"))
-        .where(left.contender.in_((one, other)), right.contender.in_((one, other)))
+        .where(left.contender.in_(pair), right.contender.in_(pair))
         .where(left.contender != right.contender, *may_be_used())
-        .group_by(left.contender, Vote.verdict)
+        .where(Round.origin == "example", Vote.created_at < now() - PRIVATE)
     )
     if revisions:
         query = query.where(left.revision.in_(revisions), right.revision.in_(revisions))
     counts: Counter[str | None] = Counter()
     with store.database.read() as session:
-        for on_a, verdict, number in session.execute(query):
-            preferred = VERDICTS[verdict].preferred if verdict in VERDICTS else None
-            on_b = other if on_a == one else one
-            counts[{"a": on_a, "b": on_b}.get(preferred or "")] += number
+        for on_a, verdict, said in session.execute(query).tuples():
+            if said == dialogue.messages():
+                preferred = VERDICTS[verdict].preferred if verdict in VERDICTS else None
+                on_b = other if on_a == one else one
+                counts[{"a": on_a, "b": on_b}.get(preferred or "")] += 1
     return PairVotes(counts[one], counts[other], counts[None])
+
+
+def pairs_of(store: Store, token: str) -> int:
+    """How many preference pairs the votes of a voter have made: those that an export trains on."""
+    return sum(map(_makes_a_pair, store.rounds_of(token)))
+
+
+def _makes_a_pair(round_: Round) -> bool:
+    return (
+        round_.vote is not None
+        and round_.vote.verdict in DECISIVE
+        and reason_left_out(round_) is None
+        and not mixed_strategies(round_)
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from empo_demo.arena.arena import Arena
@@ -18,7 +20,8 @@ from empo_demo.cli import app
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.ui.texts import texts_of
-from empo_demo.votes.stats import pair_votes
+from empo_demo.votes.models import Vote, now
+from empo_demo.votes.stats import situation_votes
 from tests.conftest import ROSTER
 
 OTHER = replace(
@@ -31,11 +34,14 @@ OTHER = replace(
 """The same names over other bytes."""
 
 
+TEXT = "I lost my job."
+
+
 def play(arena: Arena, verdicts: Sequence[str]) -> None:
     for verdict in verdicts:
         voter = arena.new_voter()
         consent = arena.consent_text().version
-        opened = arena.open_round(voter, Dialogue(), "I lost my job.", consent=consent)
+        opened = arena.open_round(voter, Dialogue(), TEXT, consent=consent, example="Lost job")
         list(arena.stream(voter, opened.round_id))
         arena.vote(voter, opened.round_id, verdict)
 
@@ -77,8 +83,11 @@ def test_the_draw_and_the_others_votes_count_only_these_models(switched: Arena) 
     store, new = switched.store, [one.revision for one in OTHER.contenders]
     assert store.contender_counts(new) == {"base": 1, "aligned": 1}
     assert store.contender_counts() == {"base": 4, "aligned": 4}
-    assert pair_votes(store, "base", "aligned", new).votes == 2
-    assert pair_votes(store, "base", "aligned").votes == 5
+    with store.database.write() as session:
+        session.execute(update(Vote).values(created_at=now() - timedelta(hours=25)))
+    asked = (store, Dialogue().plus("user", TEXT), ("base", "aligned"))
+    assert situation_votes(*asked, new).votes == 2
+    assert situation_votes(*asked).votes == 5
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])

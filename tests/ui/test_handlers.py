@@ -69,14 +69,17 @@ def shown(value: Any) -> str:
 def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handlers) -> None:
     p = handlers.parts
     page = merged(handlers.send(TEXT, visitor(handlers)))
-    assert page[p.votes]["visible"] and not page[p.box]["interactive"]
+    assert page[p.votes]["visible"] and "data-waiting" in page[p.steps]
+    assert page[p.send]["interactive"] is False
     assert "Vote first" in page[p.box]["placeholder"], "a box that takes nothing says why"
     assert page[p.reveal] == "" and "Read both" in page[p.message]
     voted = handlers.vote("a", page[p.session])
-    assert "You chose A" in voted[p.reveal] and "Write on below" in voted[p.reveal]
-    assert "train the next model" in voted[p.reveal], "why one comes back"
-    assert voted[p.box]["interactive"] and not voted[p.votes]["visible"]
-    assert "Write what" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
+    assert "You chose A" in voted[p.reveal] and "A was " in voted[p.reveal]
+    assert "You have helped with 1 pair." in voted[p.reveal], "why one comes back"
+    assert "both models" not in voted[p.reveal].lower()
+    assert "Go on with this dialogue" in voted[p.go_on] and "drawn anew" in voted[p.go_on]
+    assert "data-waiting" not in voted[p.steps] and not voted[p.votes]["visible"]
+    assert "say next" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
 
 
 def test_a_scale_that_nobody_touched_is_no_answer(handlers: Handlers) -> None:
@@ -185,11 +188,12 @@ def test_the_page_speaks_the_language_of_the_browser_and_the_one_chosen(
 def test_personal_data_is_pointed_out_before_it_is_sent(handlers: Handlers) -> None:
     p = handlers.parts
     first = merged(handlers.send(PHONE, visitor(handlers)))
-    assert "phone number" in first[p.notices] and "Nothing was sent yet" in first[p.message]
+    assert "phone number" in first[p.warning] and "Nothing was sent yet" in first[p.warning]
+    assert p.notices not in first, "it is said once, at the box that holds it"
     assert p.box not in first, "the text stays in the box"
     assert handlers.arena.stats().rounds == {}
     changed = merged(handlers.send(f"{PHONE} Thanks.", first[p.session]))
-    assert "Nothing was sent yet" in changed[p.message], "another text is warned of anew"
+    assert "Nothing was sent yet" in changed[p.warning], "another text is warned of anew"
     again = merged(handlers.send(PHONE, first[p.session]))
     assert again[p.votes]["visible"]
     assert PHONE not in shown(first[p.session]), "the browser keeps a mark, not the text"
@@ -200,14 +204,25 @@ CRISIS = "I want to kill myself."
 
 def alone(page: dict[Any, Any], p: Any) -> bool:
     """Whether the page shows the card of help, and nothing of a round or a question beside it."""
-    markup = (p.steps, p.thread, p.message, p.reveal, p.card, p.heard, p.plots, p.examples)
+    markup = (
+        p.steps,
+        p.thread,
+        p.message,
+        p.warning,
+        p.go_on,
+        p.reveal,
+        p.card,
+        p.heard,
+        p.plots,
+        p.examples,
+    )
     hidden = (p.pair, p.votes, p.next, p.keep, p.share, p.consent, p.rate, p.stop, p.retry)
     return (
         page[p.notices].count("<section") == 1
         and "notice crisis" in page[p.notices]
         and all(page[part] == "" for part in markup)
         and all(page[part]["visible"] is False for part in hidden)
-        and page[p.box]["interactive"]
+        and page[p.send]["interactive"]
         and "value" not in page[p.box]
     )
 
@@ -393,6 +408,7 @@ def test_recorded_replies_are_voted_on_blind_and_exported(recording: Arena, tmp_
     frames = list(handlers.recorded(start[p.session], place=1))
     before = re.sub("<[^>]*>", "", shown([v for frame in frames for v in frame.values()]))
     before = before.lower().replace("human 1.", "").replace("people\\u2019s replies", "")
+    before = before.replace("earlier replies", "")
     assert "human" not in before and "replies" not in before
     page = merged(frames)
     said = re.sub("<[^>]*>", "", page[p.thread])

@@ -118,12 +118,12 @@ def test_the_plot_draws_each_spread_and_nothing_where_nothing_was_read() -> None
 def test_the_dots_stand_under_details_and_warmth_has_its_error() -> None:
     level = Level.of((0.2, 0.5, 0.3))
     levels = Epitome(level, level, level)
-    markup = panes.pane("a", "I am sorry.", told=panes.Told("A", "", levels))
+    markup = panes.pane("a", "I am sorry.", told=panes.Told("A", levels=levels))
     pane, details = markup.split('<details class="means">')
     assert "●" not in pane and details.count("●○") == 3
     assert "which means it uses, not whether it fits" in details.lower()
     assert 'class="error"' in pane and "warmth 1.1 of 2, plus or minus 0.7" in pane
-    assert "<details" not in panes.pane("a", "I am sorry.", told=panes.Told("A", "", None))
+    assert "<details" not in panes.pane("a", "I am sorry.", told=panes.Told("A"))
 
 
 def test_the_plot_says_who_read_the_valence() -> None:
@@ -144,10 +144,35 @@ def test_from_the_second_reply_on_new_words_stand_beside_peoples() -> None:
     same = "Oh no, that is bad. " * 3
     data = _series(turns, {"a": same, "b": "Where did you look for them so far this morning?"})
     assert data.shares["a"] < 0.5 < data.shares["b"]
-    assert "A repeats itself more than people do" in plots.diversity_sentence(data, SAY)
+    assert "A brings fewer new words than people do" in plots.new_words_sentence(data, SAY)
     assert 'class="people"' in plots.plots(data, SAY)
     both = _series(turns, {"a": same, "b": same})
-    assert plots.diversity_sentence(both, SAY) == "Both repeat themselves more than people do."
+    assert plots.new_words_sentence(both, SAY) == "Both bring fewer new words than people do."
+
+
+def test_no_side_is_charged_with_words_that_another_model_wrote() -> None:
+    """A reply that repeats nothing is all new, however much the dialogue before it repeats."""
+    turns = ["no no no", "no no no no no no", "no no"]
+    data = _series(turns, {"a": "What happened then?", "b": "no what"})
+    assert data.shares == {"a": 1.0, "b": 0.5} and data.words == 11
+
+
+def test_what_the_person_said_is_no_new_word_of_a_reply() -> None:
+    data = _series(["My dog died.", "Oh.", "Yes."], {"a": "My dog died. Oh. Yes.", "b": ""})
+    assert data.shares == {"a": 0.0}, "a reply without a word has no share"
+
+
+def test_no_line_joins_replies_of_different_turns() -> None:
+    turns = ["I failed.", "Oh no.", "Again.", "How sad.", "It was awful."]
+    markup = plots.plots(_series(turns, {"a": "Great!", "b": "Terrible."}), SAY)
+    lines = re.findall(r'<polyline class="([\w-]+)" points="([^"]+)"', markup)
+    person = next(points.split() for kind, points in lines if kind == "you")
+    assert len(person) == 3
+    answers = [(kind, points.split()) for kind, points in lines if kind != "you"]
+    assert [kind for kind, _ in answers] == ["reply", "reply", "side-a", "side-b"]
+    for kind, (start, _) in answers:
+        assert start in person, f"the line of {kind} begins at a turn of the person"
+    assert answers[2][1][0] == answers[3][1][0] == person[-1]
 
 
 def test_words_that_moved_the_valence_are_marked_in_both_directions() -> None:

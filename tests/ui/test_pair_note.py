@@ -16,7 +16,7 @@ from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.smollm2.obtain import sentence
 from empo_demo.smollm2.package import SMOLLM2
-from empo_demo.ui.drawing import highlights
+from empo_demo.ui import lineup
 from empo_demo.ui.page import load_models
 from empo_demo.ui.tabs.about_tab import _made
 from empo_demo.ui.texts import texts_of
@@ -41,7 +41,7 @@ def waiting(store: Store) -> Arena:
 
 
 def notes(arena: Arena) -> list[str]:
-    return [highlights.pair_note(arena.models.status(), texts_of(name)) for name in ("en", "de")]
+    return [lineup.note(arena, texts_of(name)) for name in ("en", "de")]
 
 
 def test_what_the_loading_does_is_on_the_page_in_both_languages(waiting: Arena) -> None:
@@ -51,7 +51,7 @@ def test_what_the_loading_does_is_on_the_page_in_both_languages(waiting: Arena) 
     assert "Downloading SmolLM2-135M-Instruct: 34 of 93 MB. The recorded round" in english
     assert "SmolLM2-135M-Instruct wird geladen: 34 von 93 MB. Die aufgezeichnete" in german
     assert waiting.models.status().message == "Downloading SmolLM2-135M-Instruct: 34 of 93 MB."
-    assert "SmolLM2" in highlights.badge(waiting.models.status())
+    assert "SmolLM2" in lineup.badge(waiting, texts_of("en"))
 
 
 def test_the_about_tab_says_what_the_weights_are_held_in(
@@ -91,9 +91,9 @@ def test_where_the_base_cannot_be_had_the_tiny_pair_answers_and_says_why(
     assert said in caplog.text
     english, german = notes(waiting)
     assert "The tiny pair answers here instead of SmolLM2. HF_HUB_OFFLINE is set" in english
-    assert "17 million parameters" in english
+    assert "A 17M model, for comparison, no counsellor." in english
     assert "HF_HUB_OFFLINE ist gesetzt, also wird nichts heruntergeladen." in german
-    assert "tiny" in highlights.badge(waiting.models.status())
+    assert "Tiny 17M, five variants" in lineup.badge(waiting, texts_of("en"))
 
 
 def test_a_round_for_the_one_pair_is_never_answered_by_the_other(waiting: Arena) -> None:
@@ -109,5 +109,68 @@ def test_a_round_for_the_one_pair_is_never_answered_by_the_other(waiting: Arena)
     assert receipt.reveal.a.revision in {contender.revision for contender in TINY.contenders}
 
 
-def test_models_of_ones_own_need_no_note(arena: Arena) -> None:
-    assert notes(arena) == ["", ""]
+def test_the_note_says_who_meets_and_what_they_are(arena: Arena, waiting: Arena) -> None:
+    assert "Two models; which one is A is drawn anew each turn. Language models" in notes(arena)[0]
+    assert "A 135M model, for comparison, no counsellor." in notes(waiting)[0]
+    waiting.change_pair(TINY, Sentence("No network."))
+    english, german = notes(waiting)
+    assert "Two models, drawn anew each turn. A 17M model" in english
+    assert "Zwei Modelle, in jeder Runde neu gezogen. Ein Modell mit 17M" in german
+
+
+FIVE = Roster("smollm2", tuple(Contender(name, str(SMOLLM2.folder)) for name in "abcde"))
+
+
+@pytest.mark.parametrize(
+    ("roster", "engine", "server", "says"),
+    [
+        (FIVE, "local", "", "SmolLM2 135M, five variants, on this computer"),
+        (TINY, "local", "", "Tiny 17M, five variants, on this computer"),
+        (TINY, "local", "0.0.0.0", "Tiny 17M, five variants, on the arena’s computer"),
+        (
+            Roster("r", (Contender("a", "org/Qwen2.5-0.5B-Instruct"), Contender("b", "org/own"))),
+            "http://127.0.0.1:9/v1",
+            "",
+            "two models, on a server",
+        ),
+        (
+            Roster("r", tuple(Contender(n, "HuggingFaceH4/zephyr-7b-sft") for n in "ab")),
+            "http://127.0.0.1:9/v1",
+            "",
+            "zephyr 7B, two variants, on a server",
+        ),
+        (
+            Roster("r", tuple(Contender(n, "", predictions=n) for n in "abc")),
+            "predictions.csv",
+            "",
+            "three models, recorded replies",
+        ),
+    ],
+)
+def test_the_header_says_what_runs_and_where(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    roster: Roster,
+    engine: str,
+    server: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv("GRADIO_SERVER_NAME", server or "127.0.0.1")
+    settings = load_settings(database=str(store.database.url))
+    served = Arena(settings.model_copy(update={"engine": engine}), roster, store)
+    assert lineup.runs(served, texts_of("en")) == says
+
+
+def test_a_space_is_not_the_visitors_computer(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYSTEM", "spaces")
+    assert lineup.runs(arena, texts_of("en")).endswith(", on this Space")
+
+
+def test_about_says_who_takes_part_and_that_two_of_them_meet(arena: Arena) -> None:
+    told = lineup.taking_part(TINY, texts_of("en"))
+    assert told.count("<li>") == 5 and "the fine-tuned model" in told
+    assert "Two of these five meet in each turn, drawn anew" in told
+    assert "Most often they are the base model and the aligned model." in told
+    assert "Both meet in each turn" in lineup.taking_part(arena.roster, texts_of("en"))

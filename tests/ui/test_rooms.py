@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from xml.etree import ElementTree
@@ -11,31 +12,34 @@ import pytest
 from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
+from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed
 from empo_demo.evaluation.results import RESULTS, read
 from empo_demo.ui.arena_tab import share_card
 from empo_demo.ui.tabs import board_tab, results_tab
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes import consent
-from empo_demo.votes.models import Reply, Round
-from empo_demo.votes.stats import pair_votes
+from empo_demo.votes.models import Reply, Round, Vote, now
+from empo_demo.votes.stats import PairVotes, situation_votes
 
 SAY = texts_of("en")
 
 
-def play(arena: Arena, verdict: str) -> None:
+TEXT = "I lost my keys."
+
+
+def play(arena: Arena, verdict: str, text: str = TEXT) -> None:
     voter = arena.new_voter()
-    opened = arena.open_round(
-        voter, dialogue=empty(), text="I lost my keys.", consent=consent.VERSION
-    )
+    opened = arena.open_round(voter, Dialogue(), text, consent=consent.VERSION, example="Lost keys")
     list(arena.stream(voter, opened.round_id))
     arena.vote(voter, opened.round_id, verdict)
 
 
-def empty() -> Any:
-    from empo_demo.dialogue import Dialogue
-
-    return Dialogue()
+def found(arena: Arena, one: str = "base", other: str = "aligned", age: int = 25) -> PairVotes:
+    """The votes on the situation, when all of them are `age` hours old."""
+    with arena.store.database.write() as session:
+        session.execute(update(Vote).values(created_at=now() - timedelta(hours=age)))
+    return situation_votes(arena.store, Dialogue().plus("user", TEXT), (one, other))
 
 
 def test_the_board_shows_the_first_vote_as_provisional_with_what_is_missing(arena: Arena) -> None:
@@ -50,11 +54,17 @@ def test_the_board_shows_the_first_vote_as_provisional_with_what_is_missing(aren
 def test_the_pair_is_counted_whichever_side_it_sat_on(arena: Arena) -> None:
     for verdict in ("a", "b", "tie", "both_bad", "a"):
         play(arena, verdict)
-    found = pair_votes(arena.store, "base", "aligned")
-    turned = pair_votes(arena.store, "aligned", "base")
-    assert found.votes == 5 and found.neither == 2
-    assert (found.one, found.other) == (turned.other, turned.one)
-    assert pair_votes(arena.store, "base", "nobody").votes == 0
+    straight, turned = found(arena), found(arena, "aligned", "base")
+    assert straight.votes == 5 and straight.neither == 2
+    assert (straight.one, straight.other) == (turned.other, turned.one)
+    assert found(arena, "base", "nobody").votes == 0
+
+
+def test_a_younger_vote_and_one_on_another_situation_are_not_told(arena: Arena) -> None:
+    play(arena, "a")
+    play(arena, "b", "I lost my job.")
+    assert found(arena).votes == 1
+    assert found(arena, age=23).votes == 0
 
 
 @pytest.mark.parametrize(
@@ -70,14 +80,14 @@ def test_what_the_ranking_leaves_out_is_no_vote_on_the_pair(
     play(arena, "a")
     with arena.store.database.write() as session:
         session.execute(update(Round).values(**change))
-    assert pair_votes(arena.store, "base", "aligned").votes == 0
+    assert found(arena).votes == 0
 
 
 def test_a_vote_on_a_stopped_reply_is_none_on_the_pair(arena: Arena) -> None:
     play(arena, "a")
     with arena.store.database.write() as session:
         session.execute(update(Reply).where(Reply.side == "b").values(reason="stopped"))
-    assert pair_votes(arena.store, "base", "aligned").votes == 0
+    assert found(arena).votes == 0
 
 
 def test_five_sentences_and_a_picture_come_from_the_figures() -> None:
@@ -108,7 +118,7 @@ def test_figures_have_two_significant_digits_and_readable_names() -> None:
 def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engine: Any) -> None:
     engine.enqueue("<script>x</script> & \x0bso", "Fine.")
     voter = arena.new_voter()
-    opened = arena.open_round(voter, empty(), "My <b>cat</b> ran away.")
+    opened = arena.open_round(voter, Dialogue(), "My <b>cat</b> ran away.")
     list(arena.stream(voter, opened.round_id))
     with pytest.raises(NotAllowed, match="Vote first"):
         share_card.share_card(arena.find(voter, opened.round_id), arena.roster, "", SAY)
@@ -126,10 +136,10 @@ def test_a_card_shows_a_finished_comparison_without_who_voted(arena: Arena, engi
 def test_what_an_export_holds_back_gets_no_card(arena: Arena, text: str) -> None:
     """An earlier version may have stored what would open no round now."""
     voter = arena.new_voter()
-    opened = arena.open_round(voter, empty(), "My cat ran away.")
+    opened = arena.open_round(voter, Dialogue(), "My cat ran away.")
     list(arena.stream(voter, opened.round_id))
     arena.vote(voter, opened.round_id, "a")
     with arena.store.database.write() as session:
-        session.execute(update(Round).values(dialogue=empty().plus("user", text).messages()))
+        session.execute(update(Round).values(dialogue=Dialogue().plus("user", text).messages()))
     with pytest.raises(NotAllowed, match="No card"):
         share_card.share_card(arena.find(voter, opened.round_id), arena.roster, "", SAY)

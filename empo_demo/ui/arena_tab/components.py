@@ -9,12 +9,13 @@ import gradio as gr
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import MAX_TEXT
+from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.handlers import Handlers
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels, Parts
 from empo_demo.ui.serving.lanes import ROUNDS, VOTES
 from empo_demo.ui.texts import Texts, texts_of
-from empo_demo.ui.theme import HOLD, RELEASE, SEND, count
+from empo_demo.ui.theme import ANSWER, HOLD, RELEASE, REVEALED, SEND, count
 from empo_demo.ui.visitors import visitor_of
 from empo_demo.votes.models import MAX_COMMENT, RATINGS
 from empo_demo.votes.verdicts import KINDS
@@ -47,8 +48,6 @@ def build(arena: Arena, session: gr.BrowserState, badge: gr.HTML, labels: Labels
         with gr.Column(scale=3, min_width=300, elem_classes="side"):
             slots["heard"] = gr.HTML(elem_id="heard")
             slots["plots"] = gr.HTML(elem_id="plots")
-    note = partial(_pair_note, arena)
-    slots["pair_note"] = labels.add(gr.HTML(note(_SAY), elem_id="pair-note"), note)
     parts = Parts(session=session, badge=badge, **slots)
     handlers = Handlers(arena, parts, labels)
     _at_first(handlers)
@@ -72,12 +71,11 @@ def _lead(arena: Arena, say: Any) -> str:
     return f'<h2 class="lead">{say("lead")}</h2>{note}'
 
 
-def _pair_note(arena: Arena, say: Any) -> str:
-    return highlights.pair_note(arena.models.status(), say)
-
-
 def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
-    found: dict[str, Any] = {"steps": gr.HTML(elem_id="steps")}
+    note = partial(lineup.note, arena)
+    with gr.Row(elem_classes="above"):
+        found: dict[str, Any] = {"steps": gr.HTML(elem_id="steps")}
+        found["pair_note"] = labels.add(gr.HTML(note(_SAY), elem_id="pair-note"), note)
     found["thread"] = gr.HTML(elem_id="thread")
     found["notices"] = gr.HTML(elem_id="notices")
     pair = gr.Column(visible=False, elem_classes="pair", elem_id="pair")
@@ -95,8 +93,12 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
             for kind in KINDS
         )
     found["reveal"] = gr.HTML(elem_id="reveal")
+    found |= _consent(arena, labels)
+    found["go_on"] = gr.HTML(elem_id="go-on")
+    found["warning"] = gr.HTML(elem_id="warning")
+    found |= _writing(labels, recorded=arena.roster.recorded)
     with gr.Row(elem_classes="onward"):
-        found["next"] = gr.Button(visible=False, variant="primary", min_width=80, elem_id="next")
+        found["next"] = gr.Button(visible=False, min_width=80, elem_id="next")
         found["keep"] = labels.add(
             gr.Button(_SAY("consent.later"), visible=False, min_width=80, elem_id="keep"),
             "consent.later",
@@ -106,8 +108,6 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
         )
     found["card"] = gr.HTML(elem_id="card")
     found |= _rating(labels)
-    found |= _consent(arena, labels)
-    found |= _writing(labels, recorded=arena.roster.recorded)
     return found
 
 
@@ -228,8 +228,8 @@ def _wire(p: Parts, h: Handlers) -> None:
 
     rounds = (
         gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **sent),
-        p.agree.click(agree, [p.box, p.session], outputs, **stream),
-        p.refuse.click(refuse, [p.box, p.session], outputs, **stream),
+        p.agree.click(agree, [p.box, p.session], outputs, **{**stream, "js": ANSWER}),
+        p.refuse.click(refuse, [p.box, p.session], outputs, **{**stream, "js": ANSWER}),
         p.examples.select(choose, [p.session], outputs, **stream),
         p.next.click(following, [p.session], outputs, **stream),
         p.retry.click(again, [p.session], outputs, **stream),
@@ -249,7 +249,9 @@ def _wire(p: Parts, h: Handlers) -> None:
     stopping = p.stop.click(h.stopping, [p.session], outputs, **votes)
     stopping.then(h.stop, [p.session], outputs, **votes)
     for button, kind in zip(p.vote, KINDS, strict=True):
-        button.click(partial(h.vote, kind.name), [p.session], outputs, trigger_mode="once", **votes)
+        vote = partial(h.vote, kind.name)
+        voted = button.click(vote, [p.session], outputs, trigger_mode="once", **votes)
+        voted.then(None, None, None, js=REVEALED, api_visibility="private")
     p.rate_save.click(h.rate, [p.session, p.comment, *p.ratings], outputs, **votes)
 
 

@@ -22,6 +22,7 @@ from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import OpenedRound
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotAllowed, NotFound
+from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.pictures import Changes, Pictures
 from empo_demo.ui.arena_tab.rehearsal import rehearsal
 from empo_demo.ui.arena_tab.share_card import share_card
@@ -85,6 +86,7 @@ class Handlers:
             **changes,
             p.session: session.store(),
             p.badge: self.badge(texts_of(session.language)),
+            p.pair_note: self.pair_note(texts_of(session.language)),
         }
 
     def first(self) -> Changes:
@@ -100,12 +102,12 @@ class Handlers:
         return self.restore(replace(session, language=following).store())
 
     def badge(self, say: Texts) -> str:
-        """Return the badge that says whether the models are ready."""
-        return highlights.badge(self.arena.models.status(), say)
+        """Return what runs, where, and whether it is ready."""
+        return lineup.badge(self.arena, say)
 
     def pair_note(self, say: Texts) -> str:
-        """Return what the loading does now, and which pair answers."""
-        return highlights.pair_note(self.arena.models.status(), say)
+        """Return who meets, what they are, and what the loading does now."""
+        return lineup.note(self.arena, say)
 
     def new(self, stored: Any) -> Changes:
         """Start again with an empty dialogue. A round that is being answered is stopped."""
@@ -192,13 +194,14 @@ class Handlers:
             return
         if not session.consent:
             hidden = gr.update(visible=False)
-            yield {p.consent: gr.update(visible=True), p.keep: hidden, p.notices: ""}
+            yield {p.consent: gr.update(visible=True), p.keep: hidden, p.warning: ""}
             return
         if judged.warnings and session.warned != _mark(text):
             yield {
                 p.session: replace(session, warned=_mark(text)).store(),
-                p.notices: highlights.notices(judged.warnings, say),
-                p.message: highlights.message(say("warned")),
+                p.warning: highlights.notices(judged.warnings, say)
+                + highlights.message(say("warned")),
+                p.message: "",
             }
             return
         yield from self._open(session, judged, visitor)

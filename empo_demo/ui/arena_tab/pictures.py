@@ -6,6 +6,7 @@ No decision is taken here; user and model text is escaped by what makes the mark
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,23 +19,22 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError
+from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.rehearsal import Rehearsal
 from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.drawing.parts import Parts
 from empo_demo.ui.drawing.readings import Readings
-from empo_demo.ui.examples import next_example
+from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.texts import Texts
 from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import SIDES, Side
-from empo_demo.votes.stats import PairVotes, pair_votes
+from empo_demo.votes.stats import ENOUGH, PairVotes, pairs_of, situation_votes
 from empo_demo.votes.verdicts import KINDS
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Epitome, Reading
 
 Changes = dict[Any, Any]
-ENOUGH = 30
-"""The number of votes on a pair from which visitors are told how others voted."""
 
 
 class Pictures:
@@ -71,7 +71,7 @@ class Pictures:
         return {
             **self.bare(),
             p.session: session.store(),
-            p.steps: highlights.steps("read", say),
+            p.steps: highlights.steps("read", say, waiting=True),
             p.notices: highlights.notices(opened.notices, say),
             p.thread: self._thread(dialogue, opened.show, opened.reading, quick=True),
             p.heard: highlights.heard(opened.reading, say, hidden=not opened.show.chips),
@@ -80,7 +80,7 @@ class Pictures:
             p.pair: gr.update(visible=True),
             p.pane_a: panes.pane("a", "", "", say, live=True),
             p.pane_b: panes.pane("b", "", "", say, live=True),
-            p.box: gr.update(value="", interactive=False, placeholder=say("box")),
+            p.box: gr.update(value="", placeholder=say("box.vote")),
             p.send: gr.update(interactive=False),
             p.stop: gr.update(visible=True),
         }
@@ -103,11 +103,17 @@ class Pictures:
         writing = self.say("writing") if open_sides else ""
         changes: Changes = {
             p.message: highlights.message(f"{writing} {self.say.dropped(frame.dropped)}".strip()),
-            p.steps: highlights.steps("write", self.say),
+            p.steps: highlights.steps("write", self.say, waiting=True),
         }
+        small = panes.is_long(frame.texts.values())
         for side in SIDES:
             changes[places[side]] = panes.pane(
-                side, frame.texts[side], notes.get(side, ""), self.say, live=side in open_sides
+                side,
+                frame.texts[side],
+                notes.get(side, ""),
+                self.say,
+                live=side in open_sides,
+                small=small,
             )
         return changes
 
@@ -132,7 +138,9 @@ class Pictures:
         return {
             **self.bare(),
             p.session: session.store(),
-            p.steps: highlights.steps(step, say, rehearsal=tried is not None),
+            p.steps: highlights.steps(
+                step, say, rehearsal=tried is not None, waiting=not may_write
+            ),
             p.notices: highlights.notices(guards.notices_of(view.notices), say),
             p.thread: self._thread(view.dialogue, show, reading),
             p.heard: highlights.heard(reading, say, hidden=not show.chips),
@@ -143,7 +151,8 @@ class Pictures:
             p.pair: gr.update(visible=True),
             **self._panes(view, felt, levels),
             p.votes: gr.update(visible=votable),
-            p.reveal: self._reveal(session, voted, tried) if voted else "",
+            p.reveal: self._reveal(session, view, voted, tried) if voted else "",
+            p.go_on: self._go_on(voted) if voted and not tried else "",
             p.examples: self._examples(session),
             p.next: self._next(session) if voted else gr.update(visible=False),
             p.keep: gr.update(visible=undecided),
@@ -154,12 +163,23 @@ class Pictures:
                 and view.retry
                 and view.state in ("void", "pending", "streaming", "votable")
             ),
-            p.box: gr.update(
-                interactive=may_write,
-                placeholder=say("box.vote" if votable and not tried else "box"),
-            ),
+            p.box: gr.update(placeholder=say(self._asked(may_write, voted, tried))),
             p.send: gr.update(interactive=may_write),
         }
+
+    def _asked(self, may_write: bool, voted: Receipt | None, tried: Rehearsal | None) -> str:
+        """The key of what the box asks for."""
+        if not may_write:
+            return "box.vote"
+        return "box.on" if voted and not tried else "box"
+
+    def _go_on(self, voted: Receipt) -> str:
+        """What the box is for after a vote, and who will answer."""
+        if self.recorded:
+            return f'<p class="quiet">{escape(self.say("reveal.go_on.recorded"))}</p>'
+        key = "reveal.go_on.two" if len(lineup.drawn(self.arena.roster)) == 2 else "reveal.go_on"
+        title, told = self.say("go_on"), self.say(key, side=voted.reveal.chosen.upper())
+        return f'<h3>{escape(title)}</h3><p class="quiet">{escape(told)}</p>'
 
     def _state(self, view: RoundView) -> str:
         dropped = self.say.dropped(view.dropped_exchanges)
@@ -177,12 +197,13 @@ class Pictures:
         p, voted = self.parts, view.receipt
         places: dict[Side, gr.HTML] = {"a": p.pane_a, "b": p.pane_b}
         changes = {}
+        small = panes.is_long(reply.text for reply in view.replies.values())
         for side, place in places.items():
-            reply, other = view.replies[side], view.replies["b" if side == "a" else "a"]
+            reply = view.replies[side]
             told = None
             if voted:
                 who = panes.who(getattr(voted.reveal, side), self.say)
-                told = panes.Told(who, other.text, levels.get(side))
+                told = panes.Told(who, levels=levels.get(side))
             changes[place] = panes.pane(
                 side,
                 reply.text,
@@ -191,6 +212,7 @@ class Pictures:
                 chosen=bool(voted and side == voted.reveal.chosen),
                 feeling=felt.get(side),
                 told=told,
+                small=small,
             )
         return changes
 
@@ -198,23 +220,38 @@ class Pictures:
         """Say why a reply ended, unless it ended by itself."""
         return self.say(f"reason.{reason}") if reason in ("length", "stopped") else ""
 
-    def _reveal(self, session: Session, voted: Receipt, tried: Rehearsal | None) -> str:
+    def _reveal(
+        self, session: Session, view: RoundView, voted: Receipt, tried: Rehearsal | None
+    ) -> str:
+        counts = session.agreed is not None and not tried
         return panes.reveal(
             voted,
             self.say,
-            recorded=self.recorded,
             rehearsal=tried is not None,
             kept=bool(session.consent),
-            agreed=session.agreed is not None,
-            others=None if tried else self._others(voted),
+            helped=self._helped(session) if counts else None,
+            others=None if tried else self._others(view, voted),
         )
 
-    def _others(self, voted: Receipt) -> PairVotes | None:
-        """Count how others voted on these two models; None below `ENOUGH` votes."""
+    def _helped(self, session: Session) -> int | None:
+        """How many pairs the visitor's votes have made; None if that cannot be counted now."""
+        try:
+            return pairs_of(self.arena.store, session.voter)
+        except ArenaError:
+            return None
+
+    def _others(self, view: RoundView, voted: Receipt) -> PairVotes | None:
+        """How others voted on these two models in this situation; None for a situation that is no
+        example, and for too few or too young votes."""
+        if voted.reveal.attention_check or view.dialogue not in {one.whole for one in examples()}:
+            return None
         try:
             one, other = voted.reveal.a, voted.reveal.b
-            found = pair_votes(
-                self.arena.store, one.contender, other.contender, (one.revision, other.revision)
+            found = situation_votes(
+                self.arena.store,
+                view.dialogue,
+                (one.contender, other.contender),
+                (one.revision, other.revision),
             )
         except ArenaError:
             return None
@@ -252,9 +289,11 @@ class Pictures:
         hidden = gr.update(visible=False)
         return {
             p.notices: "",
+            p.warning: "",
             p.message: "",
             p.votes: hidden,
             p.reveal: "",
+            p.go_on: "",
             p.next: hidden,
             p.keep: hidden,
             p.share: hidden,
@@ -265,7 +304,7 @@ class Pictures:
             p.examples: highlights.examples(self.say, busy=True),
             p.stop: hidden,
             p.retry: hidden,
-            p.box: gr.update(interactive=True, placeholder=self.say("box")),
+            p.box: gr.update(placeholder=self.say("box")),
             p.send: gr.update(interactive=True),
         }
 
@@ -279,7 +318,7 @@ class Pictures:
         *,
         finished: bool = False,
     ) -> str:
-        """Draw valence and diversity of the dialogue with `replies` at its end."""
+        """Draw valence and new words of the dialogue with `replies` at its end."""
         turns = self.readings.turns(dialogue)
         data = plots.series(dialogue, turns, replies, felt, finished=finished)
         return plots.plots(data, self.say)

@@ -7,6 +7,7 @@ fixed sets. Pure functions: records in, markup out.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from empo_demo.ui.examples import examples as known_examples
 from empo_demo.ui.texts import Texts, texts_of
 
 if TYPE_CHECKING:
-    from empo_demo.arena.rounds import Notice, Status
+    from empo_demo.arena.rounds import Notice
     from empo_demo.empathy.feeling import Feeling
     from empo_demo.empathy.reading import Cause, Reading
 
@@ -35,13 +36,20 @@ SIGNS = {
     "anticipation": "➹",
 }
 STEPS = ("read", "write", "vote")
+LONG, FOLDED = 300, 600
+"""The characters from which a text is set smaller, and from which a turn is folded."""
 ENGLISH = texts_of("en")
 GENERAL = ENGLISH("general")
 """The message for an error in our own code."""
 
 
-def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> str:
-    """Return the three steps of a round. `now` is one of `STEPS`, "done", or None for nothing."""
+def steps(
+    now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False, waiting: bool = False
+) -> str:
+    """Return the three steps of a round. `now` is one of `STEPS`, "done", or None for nothing.
+
+    `waiting` tells page.js that the box takes no text until the vote.
+    """
     if now is None:
         return ""
     place = len(STEPS) if now == "done" else STEPS.index(now)
@@ -52,21 +60,30 @@ def steps(now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False) -> 
         rows += f'<li class="{kind}"{current}>{escape(say(f"steps.{name}"))}</li>'
     tag = f'<span class="tag">{escape(say("steps.rehearsal"))}</span>' if rehearsal else ""
     label = escape(say("steps.label"))
-    return f'<div class="step-row"><ol class="steps" aria-label="{label}">{rows}</ol>{tag}</div>'
+    wait = " data-waiting" if waiting else ""
+    return (
+        f'<div class="step-row"{wait}><ol class="steps" aria-label="{label}">{rows}</ol>{tag}</div>'
+    )
 
 
 def examples(say: Texts = ENGLISH, *, current: str = "", busy: bool = False) -> str:
-    """Return one button per example. They are disabled while a round is `busy`."""
+    """Return one button per example. They are disabled while a round is `busy`.
+
+    The row is one stop of the Tab key, at the `current` one; page.js moves it with the arrow keys.
+    """
+    titles = [one.title for one in known_examples()]
+    stop = titles.index(current) if current in titles else 0
     buttons = "".join(
         f'<button type="button" class="example" data-i="{i}" lang="en" '
-        f'aria-pressed="{str(one.title == current).lower()}"{" disabled" if busy else ""}>'
-        f"{escape(one.title)}</button>"
-        for i, one in enumerate(known_examples())
+        f'tabindex="{0 if i == stop else -1}" '
+        f'aria-pressed="{str(title == current).lower()}"{" disabled" if busy else ""}>'
+        f"{escape(title)}</button>"
+        for i, title in enumerate(titles)
     )
     label = escape(say("examples.label"))
     # The row scrolls: without a button to focus, it takes the focus itself.
     focus = ' tabindex="0"' if busy else ""
-    return f'<div class="example-row" role="group" aria-label="{label}"{focus}>{buttons}</div>'
+    return f'<div class="example-row" role="toolbar" aria-label="{label}"{focus}>{buttons}</div>'
 
 
 def thread(
@@ -82,17 +99,33 @@ def thread(
     for turn, reading, feeling in zip(dialogue.turns, readings, feelings, strict=True):
         if turn.role == "user":
             causes = reading.marks if reading else ()
-            body = f'<p dir="auto">{marked(turn.content, causes, feeling, say)}</p>'
+            body = saying(turn.content, marked(turn.content, causes, feeling, say), say)
             if reading:
                 body += f'<p class="said">{in_words(reading, say)}</p>'
             who, kind = say("who.you"), "user"
         else:
-            body = f'<p dir="auto" lang="en">{lines(turn.content)}</p>'
+            body = saying(turn.content, lines(turn.content), say, lang="en")
             who, kind = say("who.reply"), "reply"
         rows.append(
             f'<li class="turn {kind}"><b class="who">{escape(who)}</b><div>{body}</div></li>'
         )
     return f'<ol class="thread">{"".join(rows)}</ol>'
+
+
+def saying(text: str, markup: str, say: Texts = ENGLISH, *, lang: str = "") -> str:
+    """A turn, which is `text` and shown as `markup`: small if it is long, folded if very long."""
+    language = f' lang="{lang}"' if lang else ""
+    kind = "saying long" if len(text) > LONG else "saying"
+    whole = f'<p class="{kind}" dir="auto"{language}>{markup}</p>'
+    if len(text) <= FOLDED:
+        return whole
+    start = textwrap.shorten(text, LONG, placeholder="…")
+    more = escape(say("fold.more", n=say.number(f"{len(text):,}")))
+    return (
+        f'<details class="folded"><summary><span class="start {kind}" dir="auto"{language}>'
+        f'{escape(start)}</span> <span class="more all">{more}</span>'
+        f'<span class="more less">{escape(say("fold.less"))}</span></summary>{whole}</details>'
+    )
 
 
 def marked(
@@ -209,7 +242,7 @@ def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
         )
         kind = "crisis" if notice.kind == "crisis" else "hint"
         cards.append(
-            f'<section class="card notice {kind}" role="alert">'
+            f'<section class="card notice {kind}" data-say>'
             f"<h3>{escape(say.own(notice.title))}</h3>"
             f"<p>{lines(say.own(notice.text))}</p>{f'<ul>{links}</ul>' if links else ''}</section>"
         )
@@ -217,10 +250,15 @@ def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
 
 
 def consent(text: str, say: Texts = ENGLISH) -> str:
-    """Return the question of consent: two sentences, and the whole text folded."""
+    """Return the question of consent: two sentences, and the whole text folded.
+
+    It takes the focus when it appears, so that it is read aloud and Tab leads to its answers.
+    """
     return (
-        f'<div class="consent-text"><h3>{escape(say("consent.heading"))}</h3>'
-        f"<p>{escape(say('consent.short'))}</p><details><summary>"
+        '<div class="consent-text" role="group" tabindex="-1" aria-labelledby="consent-heading" '
+        f'aria-describedby="consent-short"><h3 id="consent-heading">'
+        f"{escape(say('consent.heading'))}</h3>"
+        f'<p id="consent-short">{escape(say("consent.short"))}</p><details><summary>'
         f"{escape(say('consent.whole'))}</summary><div>{paragraphs(text)}</div>"
         "</details></div>"
     )
@@ -232,12 +270,15 @@ def paragraphs(text: str) -> str:
 
 
 def message(text: str, *, error: bool = False, keys: str = "") -> str:
-    """One line on what is going on or what went wrong; `keys` is hidden where there are none."""
+    """One line on what is going on or what went wrong; `keys` is hidden where there are none.
+
+    `data-say` marks what page.js puts into the page's one live region.
+    """
     if not text:
         return ""
-    role, kind = ("alert", "error") if error else ("status", "state")
+    kind = "error" if error else "state"
     hint = f' <span class="keys">{escape(keys)}</span>' if keys else ""
-    return f'<p class="message {kind}" role="{role}">{escape(text)}{hint}</p>'
+    return f'<p class="message {kind}" data-say>{escape(text)}{hint}</p>'
 
 
 def told(error: Exception, say: Texts = ENGLISH) -> str:
@@ -262,33 +303,6 @@ def link(query: str, say: Texts = ENGLISH, *, note: str = "") -> str:
         f'data-done="{escape(say("link.copied"))}">'
         f"{escape(say('link.copy'))}</button> {more}</p>"
     )
-
-
-def badge(status: Status, say: Texts = ENGLISH) -> str:
-    """The state of the models, and which pair it is."""
-    name = say(f"badge.{status.pair}")
-    title = "; ".join(f"{key}: {value}" for key, value in status.details.items())
-    return (
-        f'<span class="badge {status.state}" title="{escape(title or say.own(status.message))}">'
-        f'<i></i>{escape(name)}<span class="state"> · '
-        f"{escape(say(f'badge.{status.state}'))}</span></span>"
-    )
-
-
-def pair_note(status: Status, say: Texts = ENGLISH) -> str:
-    """What the loading does now, why another pair is served than was meant, and what the pair is.
-
-    It is empty for models of one's own.
-    """
-    notes = []
-    if status.note:
-        note = say.own(status.note)
-        notes.append(
-            say("pair.loading" if status.state == "loading" else "pair.instead", note=note)
-        )
-    if status.pair != "own":
-        notes.append(say(f"pair.{status.pair}"))
-    return "".join(f'<p class="quiet">{escape(note)}</p>' for note in notes)
 
 
 def lines(text: str) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.empathy.feeling import is_content, spans
-from empo_demo.ui.drawing.highlights import ENGLISH, lines, tagged
+from empo_demo.metrics.tokens import asks
+from empo_demo.ui.drawing.highlights import ENGLISH, LONG, lines, tagged
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
 from empo_demo.votes.verdicts import VERDICTS
@@ -22,20 +22,17 @@ if TYPE_CHECKING:
     from empo_demo.votes.stats import PairVotes
 
 MECHANISMS = ("er", "ip", "ex")
-_QUESTION = re.compile(
-    r"\?|(?:^|[.!,]\s+)(?:who|what|when|where|why|how|which|(?:do|did|are|were|have|can) you)\b",
-    re.I,
-)
-"""A question: its mark, or (small models forget it) its first word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a pane says after the vote: who it was, and what sets it apart from `other`."""
+    """Who a side is, once that may be told. Words that `other` has not are marked; `levels` and the
+    facts of a reply that is `done` stand beneath it."""
 
     who: str
-    other: str
+    other: str | None = None
     levels: Epitome | None = None
+    done: bool = True
 
 
 def pane(
@@ -49,15 +46,20 @@ def pane(
     feeling: Feeling | None = None,
     told: Told | None = None,
     letter: str = "",
+    small: bool = False,
 ) -> str:
-    """One side's reply. `note` is a word on its state, beneath the text; `letter` stands above."""
+    """One side's reply. `note` is a word on its state, beneath the text; `letter` stands above.
+
+    `small` is the type of both sides as soon as one of them is long.
+    """
     caret = '<span class="caret" aria-hidden="true"></span>' if live else ""
     words = tagged(text, _spans(text, feeling, told.other if told else None))
-    body = f'<p class="text" dir="auto" lang="en">{words}{caret}</p>' if text or live else ""
+    kind = "text long" if small else "text"
+    body = f'<p class="{kind}" dir="auto" lang="en">{words}{caret}</p>' if text or live else ""
     small = f'<p class="note">{escape(note)}</p>' if note else ""
-    facts = _facts(text, told, say) if told and text else ""
+    facts = _facts(text, told, say) if told and told.done and text else ""
     sign = letter or side.upper()
-    name = f'<span class="was">{escape(told.who)}</span>' if told else ""
+    name = f'<span class="was">{escape(told.who)}</span>' if told and told.who else ""
     return (
         f'<article class="pane side-{side}{" chosen" if chosen else ""}" '
         f'aria-busy="{str(live).lower()}" aria-label="{escape(say("side", side=sign))}">'
@@ -88,7 +90,7 @@ def _facts(text: str, told: Told, say: Texts) -> str:
     count = len(text.split())
     facts = [
         say.count("pane.words", count),
-        say("pane.question" if _QUESTION.search(text) else "pane.statement"),
+        say("pane.question" if asks(text) else "pane.statement"),
     ]
     shown = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     if told.levels is None:
@@ -131,17 +133,25 @@ def _means(levels: Epitome, say: Texts) -> str:
     )
 
 
+def is_long(replies: Iterable[str]) -> bool:
+    """Whether one of a round's replies is so long that both are set in small type."""
+    return any(len(text) > LONG for text in replies)
+
+
 def reveal(
     receipt: Receipt,
     say: Texts = ENGLISH,
     *,
-    recorded: bool = False,
     rehearsal: bool = False,
     kept: bool = True,
-    agreed: bool = False,
+    helped: int | None = None,
     others: PairVotes | None = None,
 ) -> str:
-    """Who was who, in a sentence; what comes next; the rest folded."""
+    """Who was who, what the vote is good for, how others voted; the rest folded.
+
+    `helped` is the number of the voter's pairs, None for one whose votes train nothing. `others`
+    are the votes of other people on the same situation, None where they may not be told.
+    """
     sides = {"a": receipt.reveal.a, "b": receipt.reveal.b}
     preferred = VERDICTS[receipt.verdict].preferred
     said = say.verdict(receipt.verdict, "said")
@@ -151,28 +161,36 @@ def reveal(
         head = say(
             "verdict.goes_on", said=escape(said), side=f"<b>{receipt.reveal.chosen.upper()}</b>"
         )
+    told = [say("reveal.who", a=who(sides["a"], say), b=who(sides["b"], say))]
+    if receipt.reveal.attention_check:
+        told.append(say("reveal.check"))
+    if rehearsal:
+        told.append(say("reveal.rehearsal"))
+    elif not kept:
+        told.append(say("consent.uncounted"))
+    elif helped is not None:
+        told.append(say.count("reveal.helped", helped) if helped else say("reveal.counts"))
+    if others is not None:
+        told.append(_others(others, receipt, say))
+    extra = "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
+    folded = "" if rehearsal else _details(receipt, say)
+    return (
+        '<section class="card reveal" tabindex="-1" aria-labelledby="revealed">'
+        f'<h3 id="revealed" data-say>{head}</h3>{extra}{folded}</section>'
+    )
+
+
+def _details(receipt: Receipt, say: Texts) -> str:
+    """The models' full names and guidance, and the receipt."""
     rows = "".join(
         f'<li class="side-{name}"><span class="letter">{name.upper()}</span> '
         f"<span>{_who(side, say)}{_figures(side, say)}{_guidance(side, say)}</span></li>"
-        for name, side in sides.items()
+        for name, side in (("a", receipt.reveal.a), ("b", receipt.reveal.b))
     )
-    step = "reveal.go_on.recorded" if recorded else "reveal.go_on"
-    following = say("reveal.rehearsal" if rehearsal else step)
-    extra = "" if kept or rehearsal else f"<p>{escape(say('consent.uncounted'))}</p>"
-    if others is not None:
-        extra += f"<p>{escape(_others(others, receipt, say))}</p>"
-    if agreed and not rehearsal:
-        extra += f"<p>{escape(say('reveal.counts'))}</p>"
-    folded = ""
-    if not rehearsal:
-        number = say("reveal.receipt", receipt=f"<code>{escape(receipt.receipt)}</code>")
-        folded = (
-            f"<details><summary>{escape(say('reveal.details'))}</summary><ul>{rows}</ul>"
-            f'<p class="quiet">{number}</p></details>'
-        )
+    number = say("reveal.receipt", receipt=f"<code>{escape(receipt.receipt)}</code>")
     return (
-        f'<section class="card reveal" role="status"><h3>{head}</h3>{extra}'
-        f'<p class="quiet">{escape(following)} {escape(say("pane.only"))}</p>{folded}</section>'
+        f"<details><summary>{escape(say('reveal.details'))}</summary><ul>{rows}</ul>"
+        f'<p class="quiet">{number}</p></details>'
     )
 
 

@@ -24,6 +24,7 @@ class Parts:
     agree: gr.Button
     refuse: gr.Button
     notices: gr.HTML
+    warning: gr.HTML
     thread: gr.HTML
     message: gr.HTML
     pair: gr.Column
@@ -32,6 +33,7 @@ class Parts:
     votes: gr.Row
     vote: tuple[gr.Button, ...]
     reveal: gr.HTML
+    go_on: gr.HTML
     next: gr.Button
     keep: gr.Button
     share: gr.Button

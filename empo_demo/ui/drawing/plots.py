@@ -1,13 +1,13 @@
-"""Valence and diversity of a round, each as a sentence and an inline SVG.
+"""Valence and new words of a round, each as a sentence and an inline SVG.
 
-Valence: one line of the person, two of the sides, which fork at the current turn; people's
-replies as a pale band. Diversity: the share of new words over the dialogue so far, beside
-people's; from the second reply on, because a first reply has nothing to repeat.
+Valence: one line of the person over all turns, and a short one from each turn to what answered it;
+people's replies as a pale band. Two models are drawn anew each turn, so no line joins the replies
+of different turns. New words: the share of a reply's words that nobody has said in the dialogue so
+far, beside people's; from the second reply on, because the dialogue before the first one is short.
 
 The bands come from `assets/people.json`, which holds quartiles, measured by `page people` on
 EmpatheticDialogues, and none of its texts: the valence of listeners' replies by the valence of the
-turn that they answer, and the share of new words in all of a listener's turns by their number of
-words.
+turn that they answer, and the share of new words of a reply by the words said before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling, told
-from empo_demo.metrics.diversity import count_words, distinct
+from empo_demo.metrics.diversity import count_words, share_new
 from empo_demo.settings import ASSETS
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
@@ -40,8 +40,8 @@ class Series:
     """`turns` are (role, feeling) in order; `sides` the feelings of the round's two replies.
 
     A feeling is None where the SEM abstains: it has no point, and nothing is compared with it. Only
-    replies that are `finished` are compared. `shares` are the sides' shares of new words in [0, 1],
-    empty before the second reply.
+    replies that are `finished` are compared. `shares` are the replies' shares of new words in
+    [0, 1], empty before the second reply; `words` is how many the dialogue before them has.
     """
 
     turns: tuple[tuple[str, Feeling | None], ...]
@@ -60,22 +60,19 @@ def series(
     finished: bool = False,
 ) -> Series:
     """The figures of a dialogue, one feeling per turn, and of the replies of its open round."""
-    said = [turn.content for turn in dialogue.turns if turn.role == "assistant"]
+    said = [turn.content for turn in dialogue.turns]
     shares: dict[Side, float] = {}
-    words = 0
-    if said:
-        for side, text in replies.items():
-            if text:
-                shares[side] = distinct([*said, text], 1) or 0.0
-                words = max(words, count_words([*said, text]))
+    if len(said) > 1:
+        found = {side: share_new(text, said) for side, text in replies.items()}
+        shares = {side: share for side, share in found.items() if share is not None}
     roles = (turn.role for turn in dialogue.turns)
     turns = tuple(zip(roles, feelings, strict=True))
-    return Series(turns, dict(reply_feelings), shares, words, finished)
+    return Series(turns, dict(reply_feelings), shares, count_words(said), finished)
 
 
 def plots(data: Series, say: Texts) -> str:
     """Both plots; nothing where there is nothing to tell."""
-    parts = [_valence(data, say), _diversity(data, say)]
+    parts = [_valence(data, say), _new_words(data, say)]
     return "".join(parts)
 
 
@@ -147,35 +144,38 @@ def _valence_svg(data: Series, say: Texts) -> str:
         if before:
             band = reply_band(before.valence, before.source)
             shapes.append(_band(places[i], band, before.source))
-    person: list[tuple[float, float]] = []
-    replies: list[tuple[float, float]] = []
+    points: list[tuple[float, float] | None] = []
     figures: list[str] = []
     for place, (role, feeling) in zip(places, data.turns, strict=False):
-        if feeling is None:
-            continue
-        shapes.append(_spread(place, feeling, "you" if role == "user" else "reply"))
-        (person if role == "user" else replies).append((place, _y(_share_of(feeling))))
-        name = say("valence.you") if role == "user" else say("who.reply")
-        figures.append(
-            say("valence.figure", name=name, value=say.number(f"{feeling.valence:+.1f}"))
-        )
+        points.append(None if feeling is None else (place, _y(_share_of(feeling))))
+        if feeling is not None:
+            shapes.append(_spread(place, feeling, "you" if role == "user" else "reply"))
+            figures.append(
+                _figure(say("valence.you" if role == "user" else "who.reply"), feeling, say)
+            )
+    # Each reply is joined to the turn that it answers, and to no reply of another model.
+    answered = zip(points[::2], points[1::2], strict=False)
+    shapes += [_line([turn, reply], "reply") for turn, reply in answered if turn and reply]
     for side, feeling in data.sides.items():
-        path = [*(replies or person[-1:]), (places[-1], _y(_share_of(feeling)))]
+        end = (places[-1], _y(_share_of(feeling)))
         shapes.append(_spread(places[-1] + (4 if side == "b" else -4), feeling, f"side-{side}"))
-        shapes.append(_line(path, f"side-{side}"))
-        shapes.append(_mark(side, *path[-1]))
-        name = say("side", side=side.upper())
-        figures.append(
-            say("valence.figure", name=name, value=say.number(f"{feeling.valence:+.1f}"))
-        )
+        if (turn := points[-1]) is not None:
+            shapes.append(_line([turn, end], f"side-{side}"))
+        shapes.append(_mark(side, *end))
+        figures.append(_figure(say("side", side=side.upper()), feeling, say))
+    person, replies = ([point for point in points[start::2] if point] for start in (0, 1))
     shapes.append(_line(person, "you"))
     shapes += [f'<circle class="you" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>' for x, y in person]
-    shapes += [f'<circle class="reply" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in replies]
+    shapes += [f'<circle class="reply" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in replies]
     label = escape(say("valence.alt", figures=", ".join(figures)))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}" tabindex="0" '
         f'class="spark vplot">{"".join(shapes)}</svg>'
     )
+
+
+def _figure(name: str, feeling: Feeling, say: Texts) -> str:
+    return say("valence.figure", name=name, value=say.number(f"{feeling.valence:+.1f}"))
 
 
 def _axis(say: Texts) -> str:
@@ -224,6 +224,8 @@ def _mark(side: str, x: float, y: float) -> str:
 
 def _legend(data: Series, say: Texts) -> str:
     entries = [("●", "you", say("valence.you"))]
+    if len(data.turns) > 1:
+        entries.append(("●", "earlier", say("valence.earlier")))
     entries += [(m, f"side-{s}", s.upper()) for m, s in (("■", "a"), ("▲", "b")) if s in data.sides]
     if data.sides:
         entries.append(("▬", "people", say("valence.people")))
@@ -237,35 +239,35 @@ def _legend(data: Series, say: Texts) -> str:
     )
 
 
-def _diversity(data: Series, say: Texts) -> str:
+def _new_words(data: Series, say: Texts) -> str:
     if not data.shares:
         return ""
-    band = diversity_band(data.words)
+    band = new_words_band(data.words)
     rows = "".join(
         _share(side, data.shares[side], band, say) for side in SIDES if side in data.shares
     )
     return (
-        f'<section class="card plot"><h3>{escape(say("diversity.title"))}</h3>'
-        f'<p class="told">{escape(diversity_sentence(data, say))}</p>{_fold(say, "diversity")}'
+        f'<section class="card plot"><h3>{escape(say("new_words.title"))}</h3>'
+        f'<p class="told">{escape(new_words_sentence(data, say))}</p>{_fold(say, "new_words")}'
         f'<div class="chart"><ul class="shares">{rows}</ul>'
-        f'<p class="quiet">{escape(say("diversity.note"))}</p></div></section>'
+        f'<p class="quiet">{escape(say("new_words.note"))}</p></div></section>'
     )
 
 
-def diversity_sentence(data: Series, say: Texts) -> str:
-    """Whether the sides repeat themselves more than people do at this length."""
-    band = diversity_band(data.words) or (0.0, 1.0)
+def new_words_sentence(data: Series, say: Texts) -> str:
+    """Whether the replies bring fewer new words than people's do after as many words."""
+    band = new_words_band(data.words) or (0.0, 1.0)
     kinds = {
         side: "less" if share < band[0] else "more" if share > band[1] else "same"
         for side, share in data.shares.items()
     }
     if len(kinds) == 2 and len(set(kinds.values())) == 1:
-        return say(f"diversity.both.{kinds['a']}") + "."
-    return "; ".join(say(f"diversity.{kind}", side=s.upper()) for s, kind in kinds.items()) + "."
+        return say(f"new_words.both.{kinds['a']}") + "."
+    return "; ".join(say(f"new_words.{kind}", side=s.upper()) for s, kind in kinds.items()) + "."
 
 
 def _share(side: str, share: float, band: Band | None, say: Texts) -> str:
-    label = escape(say("diversity.row", side=side.upper(), share=say.number(f"{share:.0%}")))
+    label = escape(say("new_words.row", side=side.upper(), share=say.number(f"{share:.0%}")))
     range_ = ""
     if band:
         low, high = (100 * end for end in band)
@@ -281,7 +283,7 @@ def _y(value: float) -> float:
 PEOPLE = ASSETS / "people.json"
 VALENCE_EDGES = {"vader": (-0.6, -0.2, 0.2, 0.6), "sem": (-0.3, -0.1, 0.1, 0.3)}
 """The classes of valence: the SEM's values lie closer together than the word list's."""
-WORD_EDGES = (10, 15, 20, 30, 40, 60)
+WORD_EDGES = (20, 30, 40, 60, 80)
 LEAST = 20
 """A class with fewer replies gives no band."""
 
@@ -293,9 +295,9 @@ def reply_band(valence: float, source: str) -> Band | None:
     return _at(_figures()["valence"].get(source), VALENCE_EDGES.get(source, ()), valence)
 
 
-def diversity_band(words: int) -> Band | None:
-    """The quartiles of people's shares of new words after `words` words, in [0, 1]."""
-    return _at(_figures()["diversity"], WORD_EDGES, words)
+def new_words_band(words: int) -> Band | None:
+    """The quartiles of the share of new words in people's replies after `words` words."""
+    return _at(_figures()["new_words"], WORD_EDGES, words)
 
 
 def measure(
@@ -316,17 +318,17 @@ def measure(
             [(person.valence, told(reply, person).valence) for person, reply in answers],
             VALENCE_EDGES[source],
         )
-    said = [
-        [turn.content for turn in one.turns[: i + 1] if turn.role == "assistant"]
+    replies = [
+        ([turn.content for turn in one.turns[:i]], one.turns[i].content)
         for one in whole
         for i in range(3, len(one.turns), 2)
     ]
-    shares = ((count_words(texts), distinct(texts, 1) or 0.0) for texts in said)
+    shares = ((count_words(said), share_new(reply, said) or 0.0) for said, reply in replies)
     return {
         "dialogues": len(whole),
         "replies": len(pairs),
         "valence": by_source,
-        "diversity": _quartiles(shares, WORD_EDGES),
+        "new_words": _quartiles(shares, WORD_EDGES),
     }
 
 

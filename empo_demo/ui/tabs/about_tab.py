@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from empo_demo import __version__
+from empo_demo.ui import lineup
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.texts import Texts, texts_of
@@ -26,14 +27,14 @@ def build(
 ) -> None:
     """Lay the tab out. What the models are held in is known only when they are loaded."""
     say, kept, made = texts_of("en"), partial(_kept, arena), partial(_made, arena, lexicon)
-    shown = [
-        labels.add(gr.HTML(text(say), elem_classes="about"), text) for text in (_about, made, kept)
-    ]
+    who = partial(lineup.taking_part, arena.roster)
+    texts = (_about, who, made, kept)
+    shown = {text: labels.add(gr.HTML(text(say), elem_classes="about"), text) for text in texts}
 
     def opened(stored: Any, request: gr.Request) -> str:
         return made(say_of(stored, request))
 
-    tab.select(opened, [session], [shown[1]], **_PRIVATE)
+    tab.select(opened, [session], [shown[made]], **_PRIVATE)
 
 
 def _about(say: Texts) -> str:
@@ -51,6 +52,7 @@ def _made(arena: Arena, lexicon: Lexicon, say: Texts) -> str:
         f"<p><b>{escape(say('about.lexicon'))}:</b> {escape(say.own(lexicon.label))}.</p>"
         f"<p><b>{escape(say('about.roster'))}:</b> {escape(roster.name)}{quantization}. "
         f"<b>{escape(say('about.version'))}:</b> {__version__}.</p>"
+        f'<p><a href="?view=api">{escape(say("api.link"))}</a></p>'
     )
 
 

@@ -61,8 +61,8 @@ def build(
 
 
 def _lead(say: Texts) -> str:
-    title = escape(say("tab.explore"))
-    return f'<h2 class="sr">{title}</h2><p class="quiet">{escape(say("explore.lead"))}</p>'
+    title = escape(say("explore.heading"))
+    return f'<h2 class="lead">{title}</h2><p class="quiet">{escape(say("explore.lead"))}</p>'
 
 
 def _form(arena: Arena, labels: Labels) -> Form:
@@ -80,9 +80,22 @@ def _form(arena: Arena, labels: Labels) -> Form:
     slider = partial(knob, gr.Slider)
     with gr.Row():
         left = knob(gr.Dropdown, "left", choices(_SAY), value=ids[0], elem_id="x-left")
-        dial_left = slider("dial.left", *DIAL, 1.0, step=0.05)
+        dial_left = slider(
+            "dial.left",
+            *DIAL,
+            1.0,
+            step=0.05,
+            visible=arena.roster.contenders[0].adapter is not None,
+        )
         right = knob(gr.Dropdown, "right", choices(_SAY), value=ids[1], elem_id="x-right")
-        dial_right = slider("dial.right", *DIAL, 1.0, step=0.05, elem_id="x-dial")
+        dial_right = slider(
+            "dial.right",
+            *DIAL,
+            1.0,
+            step=0.05,
+            elem_id="x-dial",
+            visible=arena.roster.contenders[1].adapter is not None,
+        )
     for dropdown in (left, right):
         labels.add(dropdown, choices, "choices")
     with gr.Accordion(_SAY("explore.decoding"), open=False) as fold, gr.Row():
@@ -193,6 +206,8 @@ def _wire(
         tab.select(first, [seen, *knobs], [seen, *outputs], **options),
         opened.click(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
     ]
+    for chosen, dial in ((form.left, form.dial_left), (form.right, form.dial_right)):
+        chosen.change(explorer.dial, [chosen], [dial], **_PRIVATE)
     stop.click(None, None, None, cancels=events, queue=False, api_visibility="private")
     loaded = page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **_PRIVATE)
     loaded.then(None, None, None, js=PLAY_LINK, api_visibility="private")

@@ -23,7 +23,7 @@ from empo_demo.engine.protocol import Failed
 from empo_demo.errors import ArenaError, InvalidInput
 from empo_demo.ui import shared_link
 from empo_demo.ui.drawing import highlights
-from empo_demo.ui.drawing.panes import Told, pane
+from empo_demo.ui.drawing.panes import Told, is_long, pane
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
@@ -123,6 +123,11 @@ class Explorer:
         above = ""
         try:
             asked = self.comparison(values)
+            if self.arena.roster[asked.right].adapter is None:
+                raise InvalidInput(
+                    "The right model has no adapter, so there are no strengths of its alignment to "
+                    "show. Choose an aligned one."
+                )
             above = self._above(asked, say)
             texts: list[str] = []
             for low, high in (STRENGTHS[:2], STRENGTHS[2:]):
@@ -139,6 +144,11 @@ class Explorer:
             yield {self.said: above}
         except Exception as error:
             yield self._refused(error, above, say)
+
+    def dial(self, contender: Any) -> Any:
+        """Show the dial of a contender with an adapter, and none for one without."""
+        turned = {one.id for one in self.arena.roster.contenders if one.adapter is not None}
+        return gr.update(visible=isinstance(contender, str) and contender in turned)
 
     def restore(self, parameters: Mapping[str, Any], say: Texts) -> tuple[Changes, Linked | None]:
         """The form as the page's address fills it, and the comparison that it asks for."""
@@ -214,25 +224,32 @@ class Explorer:
 
     def _panes(self, titles: Mapping[str, Shown], frame: Frame, say: Texts) -> Changes:
         """Both panes; once both have ended, the words that only one of them uses are marked."""
-        done = len(frame.ends) == len(SIDES)
+        done, small = len(frame.ends) == len(SIDES), is_long(frame.texts.values())
         changes: Changes = {}
         for component, side in zip(self.panes, SIDES, strict=True):
             told, other = titles[side], frame.texts["b" if side == "a" else "a"]
             name = say.contender(told.contender, told.label)
-            note = say("explore.strength", name=name, dial=f"{told.dial:g}")
-            if told.guidance:
-                note += " · " + say("explore.guided", guidance=told.guidance)
-            elif told.guidance_absent:
-                note += " · " + say("explore.unguided")
             changes[component] = pane(
                 side,
                 _text(frame, side, say),
-                note,
+                self._note(told, say),
                 say,
                 live=side not in frame.ends,
-                told=Told(name, other) if done else None,
+                told=Told(name, other if done else None, done=done),
+                small=small,
             )
         return changes
+
+    def _note(self, told: Shown, say: Texts) -> str:
+        """With what strength of its adapter and with what guidance a side answers."""
+        notes = []
+        if self.arena.roster[told.contender].adapter is not None:
+            notes.append(say("explore.strength", dial=f"{told.dial:g}"))
+        if told.guidance:
+            notes.append(say("explore.guided", guidance=told.guidance))
+        elif told.guidance_absent:
+            notes.append(say("explore.unguided"))
+        return " · ".join(notes)
 
     def _link(self, comparison: Comparison, texts: Mapping[Side, str], say: Texts) -> str:
         """A link that opens the comparison, and whether it promises the same words."""
