@@ -38,7 +38,7 @@ function arenaAnnounce() {
   const said = [...document.querySelectorAll("[data-say]")]
     // What takes the focus is read by that.
     .filter((one) => one.checkVisibility() && !(arenaByKey && one.closest("#reveal")))
-    .map((one) => (one.dataset.say || one.textContent).trim());
+    .map((one) => one.innerText.trim().replace(/\s+/g, " "));
   const added = said.filter((text) => !arenaHeard.includes(text));
   if (live && added.length) live.textContent = added.join(" ");
   arenaHeard = said;
@@ -50,12 +50,23 @@ function arenaWait() {
   if (box) box.readOnly = document.querySelector("#steps [data-waiting]") !== null;
 }
 
+// Gradio loads its view of the API only after a click. An address that asks for it gets it, too.
+let arenaApi = new URLSearchParams(location.search).get("view") === "api";
+function arenaShowApi() {
+  const button = arenaApi && document.querySelector("footer button.show-api");
+  if (!button) return;
+  arenaApi = false;
+  button.click();
+  setTimeout(() => button.click());
+}
+
 let arenaLooking = 0;
 new MutationObserver(() => {
   arenaLooking ||= requestAnimationFrame(() => {
     arenaLooking = 0;
     arenaWait();
     arenaAnnounce();
+    arenaShowApi();
   });
 }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 

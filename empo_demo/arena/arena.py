@@ -223,8 +223,15 @@ class Arena:
         return self._perform(voter, round_, every)
 
     def stop(self, voter: str, round_id: str) -> None:
-        """Stop a round that streams in this process. Its replies so far are kept."""
-        self._rounds.stop(self._own(guards.check_token(voter), round_id).id)
+        """Stop a round that streams in this process. Its replies so far are kept.
+
+        It is stopped also while the database is out of reach.
+        """
+        token, wanted = guards.check_token(voter), guards.check_round_id(round_id)
+        live = self._rounds.get(wanted)
+        if live is None or live.voter != voter_id(token):
+            wanted = self._own(token, round_id).id
+        self._rounds.stop(wanted)
 
     def vote(
         self,
@@ -412,7 +419,7 @@ class Arena:
         return opened
 
     def _perform(self, token: str, round_: Round, every: float) -> Generator[Frame, None, None]:
-        live = Live(round_.id, replies=Replies(guards.screen))
+        live = Live(round_.id, voter_id(token), replies=Replies(guards.screen))
         if not self._rounds.add(live):
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         try:

@@ -34,6 +34,8 @@ class Live:
     """A round that streams in this process. `find` and `stop` use it."""
 
     round_id: str
+    voter: str = ""
+    """The hash of the voter's token, who alone may stop it."""
     stop: threading.Event = field(default_factory=threading.Event)
     replies: Replies = field(default_factory=Replies)
     first_words_at: datetime | None = None

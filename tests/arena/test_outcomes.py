@@ -51,6 +51,24 @@ def state(store: Store, round_id: str) -> str:
         return session.get_one(Round, round_id).state
 
 
+def test_stop_stops_while_the_database_is_away_and_only_for_its_voter(arena: Arena) -> None:
+    voter, thief = arena.new_voter(), arena.new_voter()
+    opened = arena.open_round(voter, Dialogue(), TEXT)
+    events = arena.stream(voter, opened.round_id)
+    next(events)
+    live = arena._rounds.get(opened.round_id)
+    assert live is not None
+    with away(arena.store):
+        with pytest.raises(StorageError):
+            arena.stop(thief, opened.round_id)
+        assert not live.stop.is_set()
+        arena.stop(voter, opened.round_id)
+        assert live.stop.is_set()
+        with pytest.raises(StorageError):
+            list(events)
+    assert arena.find(voter, opened.round_id).state in ("votable", "void"), "its end is not lost"
+
+
 @pytest.mark.parametrize("broken", ["jobs_of", "describe", "RoundStream"])
 def test_what_fails_before_the_first_word_leaves_the_round_unclaimed(
     arena: Arena, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, broken: str

@@ -31,7 +31,7 @@ def leave(page: Any) -> None:
 def plays_on(page: Any) -> None:
     # The first screen's round to rehearse is back.
     expect(page.locator(".tag")).to_be_visible()
-    expect(page.locator(BOX)).to_be_enabled()
+    expect(page.locator(BOX)).to_be_editable()
     expect(page.locator("#send")).to_be_enabled()
     assert page.input_value(BOX) == ""
     send(page, "It rained on my birthday.")
@@ -43,7 +43,7 @@ def plays_on(page: Any) -> None:
 def test_new_dialogue_before_the_vote_leaves_the_box_alive(visitor: Any) -> None:
     send(visitor)
     expect(visitor.locator("#vote_b")).to_be_visible()
-    expect(visitor.locator(BOX)).to_be_disabled()
+    expect(visitor.locator(BOX)).not_to_be_editable()
     begin_anew(visitor)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import update
 
-from empo_demo.dialogue import Dialogue
-from empo_demo.votes.stats import pair_votes
+from empo_demo.ui.examples import examples
+from empo_demo.votes.models import Vote, now
 from tests.e2e.conftest import CUT, Faults, Served
 
 pytestmark = pytest.mark.browser
@@ -102,7 +104,7 @@ def test_markup_of_users_and_models_is_shown_as_text(visitor: Any, served: Serve
     visitor.click("#send")
     visitor.click("#agree")
     # The address in it is pointed out first, and the text stays where it is.
-    expect(visitor.locator("#notices")).to_contain_text("a link")
+    expect(visitor.locator("#warning")).to_contain_text("a link")
     assert visitor.input_value("#box textarea") == nasty
     visitor.click("#send")
     expect(visitor.locator("#vote_a")).to_be_visible()
@@ -315,20 +317,28 @@ def test_a_vote_that_finds_the_queue_full_is_sent_again_and_says_so(
     faults.forgive("503")
 
 
-def test_from_thirty_votes_on_a_voter_is_told_how_others_voted(
+def test_on_an_example_old_votes_of_thirty_people_are_told_and_no_younger_ones(
     visitor: Any, served: Served
 ) -> None:
-    arena = served.arena
+    arena, example = served.arena, examples()[0]
     served.engine.pause, pause = 0.0, served.engine.pause
     for number in range(31):
-        voter = arena.new_voter()
-        opened = arena.open_round(voter, Dialogue(), TEXT, consent=arena.consent_text().version)
+        voter, consent = arena.new_voter(), arena.consent_text().version
+        opened = arena.open_round(
+            voter, example.before, example.text, consent=consent, example=example.title
+        )
         list(arena.stream(voter, opened.round_id))
         arena.vote(voter, opened.round_id, "tie" if number % 3 else "both_bad")
     served.engine.pause = pause
-    found = pair_votes(arena.store, "base", "aligned")
-    send(visitor)
-    voted(visitor)
-    told = visitor.locator(".reveal p").first
-    expect(told).to_contain_text(f"Of {found.votes + 1} votes on these two models so far")
-    expect(told).to_contain_text("Aligned")
+
+    def told_on(title: str) -> Any:
+        visitor.locator(".example", has_text=title).click()
+        expect(visitor.locator(".reveal")).to_have_count(0)
+        voted(visitor)
+        return expect(visitor.locator(".reveal"))
+
+    told_on(example.title).not_to_contain_text("earlier votes")
+    with arena.store.database.write() as session:
+        session.execute(update(Vote).values(created_at=now() - timedelta(hours=25)))
+    told_on(example.title).to_contain_text("31 earlier votes on this situation")
+    told_on("First flat").not_to_contain_text("earlier votes")

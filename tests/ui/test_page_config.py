@@ -27,6 +27,24 @@ def test_no_tab_brings_markdown_with_its_highlighter_of_code(config: dict[str, A
     assert "markdown" not in {one["type"] for one in config["components"]}
 
 
+def test_each_endpoint_says_what_it_takes_and_answers(arena: Arena) -> None:
+    found = build(arena, load_lexicon()).get_api_info()["named_endpoints"]
+    assert len(found) > 12
+    for name, endpoint in found.items():
+        assert len(endpoint["description"].split()) > 3, name
+        parts = [*endpoint["parameters"], *endpoint["returns"]]
+        for part in parts:
+            assert part["python_type"]["type"] != "Any", (name, part)
+            assert len(part["python_type"]["description"].split()) > 2, (name, part)
+    opened = {
+        one["label"]: one["python_type"]["type"] for one in found["/open_round"]["parameters"]
+    }
+    assert list(opened) == ["voter", "dialogue", "text", "consent"]
+    assert "role" in opened["dialogue"]
+    verdict = found["/vote"]["parameters"][2]
+    assert verdict["python_type"]["type"] == "Literal['a', 'tie', 'both_bad', 'b']"
+
+
 def test_a_page_whose_models_are_ready_asks_nothing_by_itself(config: dict[str, Any]) -> None:
     timers = [one["props"]["active"] for one in config["components"] if one["type"] == "timer"]
     assert timers == [False, False]

@@ -97,15 +97,7 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
     found["go_on"] = gr.HTML(elem_id="go-on")
     found["warning"] = gr.HTML(elem_id="warning")
     found |= _writing(labels, recorded=arena.roster.recorded)
-    with gr.Row(elem_classes="onward"):
-        found["next"] = gr.Button(visible=False, min_width=80, elem_id="next")
-        found["keep"] = labels.add(
-            gr.Button(_SAY("consent.later"), visible=False, min_width=80, elem_id="keep"),
-            "consent.later",
-        )
-        found["share"] = labels.add(
-            gr.Button(_SAY("share"), visible=False, min_width=80, elem_id="share"), "share"
-        )
+    found |= _controls(labels, recorded=arena.roster.recorded)
     found["card"] = gr.HTML(elem_id="card")
     found |= _rating(labels)
     return found
@@ -153,7 +145,7 @@ def _consent(arena: Arena, labels: Labels) -> dict[str, Any]:
 
 
 def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
-    """Lay out the box and the buttons. Recorded replies have a list instead of a box."""
+    """Lay out the box. Recorded replies have a list instead of a box."""
     with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
         box = gr.Textbox(
             placeholder=_SAY("box"),
@@ -173,24 +165,35 @@ def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
         pick = gr.Dropdown(
             [], value=None, label=_SAY("pick"), type="index", elem_id="pick", interactive=True
         )
-    with gr.Row(elem_classes="controls"):
-        stop = gr.Button(_SAY("stop"), visible=False, size="sm", min_width=80, elem_id="stop")
-        retry = gr.Button(_SAY("retry"), visible=False, size="sm", min_width=80, elem_id="retry")
-        newer = "new.recorded" if recorded else "new"
-        new = gr.Button(
-            _SAY(newer),
-            size="lg" if recorded else "sm",
-            variant="primary" if recorded else "secondary",
-            min_width=80,
-            elem_id="new",
-        )
     count(box, MAX_TEXT)
     labels.add(box, "box", "placeholder")
     labels.add(box, "box", "label")
     labels.add(pick, "pick", "label")
-    for button, key in ((send, "send"), (stop, "stop"), (retry, "retry"), (new, newer)):
-        labels.add(button, key)
-    return {"box": box, "send": send, "pick": pick, "stop": stop, "retry": retry, "new": new}
+    labels.add(send, "send")
+    return {"box": box, "send": send, "pick": pick}
+
+
+def _controls(labels: Labels, *, recorded: bool) -> dict[str, Any]:
+    """Lay out the quieter buttons: what else can be done in each state."""
+
+    def button(name: str, key: str, **more: Any) -> gr.Button:
+        shown = {"visible": False, "size": "sm", "min_width": 80, "elem_id": name, **more}
+        return labels.add(gr.Button(_SAY(key), **shown), key) if key else gr.Button(**shown)
+
+    with gr.Row(elem_classes="controls"):
+        found = {
+            "stop": button("stop", "stop"),
+            "retry": button("retry", "retry"),
+            "next": button("next", ""),
+            "keep": button("keep", "consent.later"),
+            "share": button("share", "share"),
+        }
+        if recorded:
+            look = {"size": "lg", "variant": "primary"}
+            found["new"] = button("new", "new.recorded", visible=True, **look)
+        else:
+            found["new"] = button("new", "new", visible=True)
+    return found
 
 
 def _recorded(say: Any) -> str:

@@ -13,15 +13,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import gradio as gr
+from gradio_client.utils import python_type_to_json_schema
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,12 +40,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from empo_demo.arena.arena import Arena
-from empo_demo.dialogue import Dialogue
+from empo_demo.dialogue import MAX_TEXT, Dialogue
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
 from empo_demo.ui.drawing.highlights import GENERAL
 from empo_demo.ui.serving.lanes import CALLS, READING, ROUNDS, VOTES
 from empo_demo.ui.visitors import address_of
+from empo_demo.votes.models import MAX_COMMENT, RATINGS
+from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.votes.store import Store
@@ -108,7 +121,7 @@ def _round_endpoints(arena: Arena) -> None:
 
     @plainly
     def go_on(voter: str, round_id: str) -> list:
-        """After the vote: the shared dialogue with the chosen reply, for the next round."""
+        """After the vote, the shared dialogue with the chosen reply, for the next round."""
         return arena.go_on(voter, round_id).messages()
 
     @plainly
@@ -182,9 +195,51 @@ def _own_endpoints(arena: Arena) -> None:
     )
 
 
+PARAMETERS = {
+    "voter": "The voter's token, from new_voter.",
+    "round_id": "The round_id that open_round answered.",
+    "dialogue": "The turns so far, as go_on answers them; none, or the last is the assistant's.",
+    "text": f"What the user says now, at most {MAX_TEXT} characters.",
+    "consent": "The version that consent answered, so that the round may be kept and published; "
+    "without it the round is erased within the hour.",
+    "verdict": "Which reply is better.",
+    "ratings": "Sliders from 0 to 100 by side and name, as a_natural. The names are "
+    f"{', '.join(RATINGS)}.",
+    "comment": f"A remark, at most {MAX_COMMENT} characters.",
+}
+"""What `?view=api` and `view_api()` say of each parameter, beside its type."""
+_TURN = {"role": {"enum": ["user", "assistant"]}, "content": {"type": "string"}}
+_KINDS: dict[str, dict[str, Any]] = {
+    "dialogue": {"type": "array", "items": {"type": "object", "properties": _TURN}},
+    "verdict": {"enum": list(VERDICTS)},
+    "ratings": {"type": "object", "additionalProperties": {"type": "integer"}},
+}
+"""The JSON schemas of parameters that their Python type does not tell."""
+
+
 def _register(lane: str, *calls: Callable[..., Any]) -> None:
     for call in calls:
         gr.api(call, api_name=call.__name__, concurrency_id=lane)
+        _describe(call)
+
+
+def _describe(call: Callable[..., Any]) -> None:
+    """Say of the endpoint that was registered last what it takes and what it answers."""
+    page = gr.context.Context.root_block
+    assert page is not None, "an endpoint is registered on a page"
+    made = page.fns[max(page.fns)]
+    hints = get_type_hints(call)
+    named = [name for name in inspect.signature(call).parameters if name != "request"]
+    for name, taken in zip(named, made.inputs, strict=True):
+        kind = _KINDS.get(name, taken._api_info)
+        taken.label = name
+        taken._api_info = {**kind, "additional_description": PARAMETERS[name]}
+    (answered,) = made.outputs
+    kind = hints["return"]
+    kind = get_args(kind)[0] if get_origin(kind) is Iterator else kind
+    schema = python_type_to_json_schema(kind)
+    told = " ".join((call.__doc__ or "").split())
+    answered.label, answered._api_info = "answer", {**schema, "description": told}
 
 
 def _end(end: Finished | Failed) -> str:
