@@ -143,8 +143,11 @@ class Arena:
         address: str | None = None,
         user: str | None = None,
         example: str | None = None,
+        check: opening.Check | None = None,
     ) -> OpenedRound:
         """Check the text, read it, draw the contenders and store the round. Nothing is generated.
+
+        `check` is only for texts of our own, whose emotion is known.
 
         `consent` is the version of the current text. Without it the round is erased after the
         visit. Raises `InvalidInput` for the text or dialogue, `NotAllowed` for the rate limits and
@@ -173,6 +176,7 @@ class Arena:
             origin=origin,
             example=(example or "")[:200] or None,
             parent=parent.id if parent else None,
+            check=check,
         )
 
     def retry(self, voter: str, round_id: str, *, address: str | None = None) -> OpenedRound:
@@ -400,6 +404,7 @@ class Arena:
         example: str | None,
         parent: str | None,
         retry_of: str | None = None,
+        check: opening.Check | None = None,
     ) -> OpenedRound:
         seed = self._seeds.getrandbits(62) if self._seeds else secrets.randbits(62)
         stored, opened = opening.compose(
@@ -410,6 +415,7 @@ class Arena:
             self.models.sem(),
             self.store.contender_counts([one.revision for one in self.roster.contenders]),
             seed,
+            check,
         )
         stored.voter, stored.consent, stored.ephemeral = voter_id(token), consent, consent is None
         stored.origin, stored.example = origin, example

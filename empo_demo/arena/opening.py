@@ -29,6 +29,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """Whether a round shall be an attention check, and the `emotion` that its text is known to
+    carry."""
+
+    wanted: bool
+    emotion: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """The random choices of one round. `seed` reproduces all of them."""
 
@@ -70,16 +79,20 @@ def compose(
     sem: SEM | None,
     counts: Mapping[str, int],
     seed: int,
+    check: Check | None = None,
 ) -> tuple[Round, OpenedRound]:
     """The row of a pending round, without its voter, and what may be shown of it.
 
-    `counts` are the votes so far by contender id. All draws follow from `seed`.
+    `counts` are the votes so far by contender id. All draws follow from `seed`. `check` says
+    whether it is an attention check; by default that is drawn by the setting.
     """
     reading, sem_error = read(sem, dialogue)
     usable = None if reading is None or reading.abstains else reading
-    draw = draw_round(
-        roster, counts, seed=seed, exposure=settings.exposure, check_rate=settings.check_rate
-    )
+    rate = settings.check_rate if check is None else float(check.wanted)
+    draw = draw_round(roster, counts, seed=seed, exposure=settings.exposure, check_rate=rate)
+    # A known emotion makes a fair check; the SEM's first guess is wrong about every second time.
+    emotion = check.emotion if check else usable.emotions[0][0] if usable else ""
+    check_side = draw.check_side if emotion else None
     # A text in crisis opens no round (`check_crisis`), and patterns alone do not overrule that.
     stored = Round(
         id=secrets.token_hex(16),
@@ -100,8 +113,8 @@ def compose(
         personal=flags.personal,
         identity=flags.identity,
         english=flags.english,
-        check_side=draw.check_side if usable else None,
-        replies=_replies(draw, usable),
+        check_side=check_side,
+        replies=_replies(draw, check_side, emotion, reading=usable is not None),
         notices=list(flags.notices),
     )
     shown = reading if draw.show.chips else None
@@ -121,23 +134,22 @@ def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | Non
         return None, f"{type(error).__name__}: {error}"[:500]
 
 
-def _replies(draw: Draw, reading: Reading | None) -> list[Reply]:
-    """The two replies of a round, without text yet.
-
-    Without a `reading` that names an emotion none is guided, and none is an attention check.
+def _replies(draw: Draw, check_side: Side | None, emotion: str, *, reading: bool) -> list[Reply]:
+    """The two replies of a round, without text yet; that of `check_side` is known to be bad for
+    the `emotion`. Without a `reading` that names an emotion none is guided.
     """
     replies = []
     for side in SIDES:
         contender = draw.contenders[side]
         reply = Reply(
             side=side,
-            contender=contender.id_in_round(reading=reading is not None),
+            contender=contender.id_in_round(reading=reading),
             revision=contender.revision,
             strategy=contender.strategy,
             seed=draw.seeds[side],
         )
-        if side == draw.check_side and reading is not None:
+        if side == check_side:
             reply.contender = reply.strategy = jobs.CHECK
-            reply.revision = jobs.draw_bad_reply(reading.emotions[0][0], draw.seed)
+            reply.revision = jobs.draw_bad_reply(emotion, draw.seed)
         replies.append(reply)
     return replies

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import InvalidInput
+from empo_demo.ui.ten import Ten
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 from empo_demo.votes import consent as consents
 
@@ -70,7 +71,8 @@ class Session:
     """The browser's memory: the voter's token, the round, a dialogue that is not sent yet.
 
     `consent` is the version agreed to, `refused`, or empty while undecided; `warned` marks the
-    text whose personal data was pointed out; `language` is the one chosen or asked for.
+    text whose personal data was pointed out; `language` is the one chosen or asked for; `ten` are
+    the ten situations that the visitor judges in a row.
     """
 
     voter: str = ""
@@ -80,6 +82,7 @@ class Session:
     warned: str = ""
     language: str = ""
     draft: tuple[dict[str, str], ...] = field(default=())
+    ten: Ten | None = None
 
     @classmethod
     def read(cls, stored: Any) -> Session:
@@ -102,10 +105,16 @@ class Session:
             turns = Dialogue.from_messages(draft).messages() if isinstance(draft, list) else []
         except InvalidInput:
             turns = []
-        return replace(session, draft=tuple(turns))
+        return replace(session, draft=tuple(turns), ten=Ten.read(stored.get("ten")))
 
     def store(self) -> dict[str, Any]:
-        return {**asdict(self), "draft": list(self.draft)}
+        ten = self.ten.store() if self.ten else None
+        return {**asdict(self), "draft": list(self.draft), "ten": ten}
+
+    def opened(self, round_id: str) -> Session:
+        """With a round that was opened, of the ten where it is one of them."""
+        ten = self.ten.opened(round_id, instead_of=self.round) if self.ten else None
+        return replace(self, round=round_id, draft=(), ten=ten)
 
     @property
     def agreed(self) -> str | None:

@@ -1,7 +1,7 @@
 """`python -m tests.e2e.pictures`: every picture of the page, from the real app and its models.
 
-Writes stills of each state and tab (1400 and 390 px, light and dark, English and German) to
-`--output`, and the README's two: `arena.png`, and `arena.webp`, one round as it happens.
+Writes stills of each state and tab (1400, 768, 390 and 320 px, light and dark, English and German)
+to `--output`, and the README's two: `arena.png`, and `arena.webp`, one round as it happens.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ MOST_BYTES = 3_000_000
 LOOKS = (
     ("1400-light-en", {"width": 1400, "height": 900}, "light", "en-GB"),
     ("1400-dark-en", {"width": 1400, "height": 900}, "dark", "en-GB"),
+    ("768-light-en", {"width": 768, "height": 1024}, "light", "en-GB"),
+    ("320-dark-de", {"width": 320, "height": 568}, "dark", "de-DE"),
     ("390-light-de", {"width": 390, "height": 844}, "light", "de-DE"),
     ("390-dark-en", {"width": 390, "height": 844}, "dark", "en-GB"),
 )

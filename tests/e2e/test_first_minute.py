@@ -79,7 +79,7 @@ def test_a_long_turn_is_smaller_and_a_very_long_one_folds(visitor: Any) -> None:
     expect(visitor.get_by_text("The end.")).to_be_hidden()
     visitor.get_by_text("Show all").click()
     expect(visitor.get_by_text("The end.")).to_be_visible()
-    expect(visitor.get_by_text("word0.").first).to_be_visible()
+    expect(visitor.locator(".folded .start")).to_be_hidden()
     visitor.get_by_text("Show less").click()
     expect(visitor.get_by_text("The end.")).to_be_hidden()
 
@@ -150,14 +150,15 @@ def test_explore_says_nothing_twice_and_nothing_that_is_not_so(visitor: Any) -> 
     expect(visitor.get_by_label("Alignment of the left")).to_have_count(0)
 
 
-def test_about_says_who_takes_part_and_leads_to_the_api(visitor: Any) -> None:
+def test_about_says_who_takes_part_and_leads_to_the_api(visitor: Any, faults: Faults) -> None:
     visitor.get_by_role("tab", name="About", exact=True).click()
     expect(visitor.get_by_role("heading", name="Who takes part")).to_be_visible()
-    expect(visitor.locator(".about").nth(1)).to_contain_text("Both meet in each turn")
+    expect(visitor.get_by_text("Both meet in each turn")).to_be_visible()
     visitor.get_by_text("The arena’s API").click()
     docs = visitor.locator(".api-docs")
     expect(docs).to_contain_text("open_round")
     expect(docs).to_contain_text("The voter's token, from new_voter.")
+    faults.forgive("404")  # Gradio's page of the API asks for more than is served
 
 
 def test_a_german_visitor_reads_the_same(visit: Callable[..., Any]) -> None:

@@ -416,7 +416,7 @@ def test_recorded_replies_are_voted_on_blind_and_exported(recording: Arena, tmp_
     replies = [re.sub("<[^>]*>", "", page[pane]) for pane in (p.pane_a, p.pane_b)]
     assert {"Human 1." in reply for reply in replies} == {True, False}
     voted = handlers.vote("a", page[p.session])
-    assert "human" in voted[p.reveal].lower() and "next dialogue" in voted[p.reveal]
+    assert "human" in voted[p.reveal].lower() and "next dialogue" in voted[p.go_on]
     export_file(recording.settings.database, "trl", tmp_path / "pairs.jsonl")
     (row,) = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert {row["chosen_contender"], row["rejected_contender"]} == {"human", "replies"}

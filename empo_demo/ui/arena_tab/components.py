@@ -98,6 +98,7 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
     found["warning"] = gr.HTML(elem_id="warning")
     found |= _writing(labels, recorded=arena.roster.recorded)
     found |= _controls(labels, recorded=arena.roster.recorded)
+    found["results"] = gr.HTML(elem_id="results")
     found["card"] = gr.HTML(elem_id="card")
     found |= _rating(labels)
     return found
@@ -186,6 +187,7 @@ def _controls(labels: Labels, *, recorded: bool) -> dict[str, Any]:
             "retry": button("retry", "retry"),
             "next": button("next", ""),
             "keep": button("keep", "consent.later"),
+            "ten": button("ten", "ten"),
             "share": button("share", "share"),
         }
         if recorded:
@@ -229,12 +231,16 @@ def _wire(p: Parts, h: Handlers) -> None:
     def following(stored: Any, request: gr.Request) -> Any:
         yield from h.next(stored, visitor_of(request))
 
+    def ten(stored: Any, request: gr.Request) -> Any:
+        yield from h.ten(stored, visitor_of(request))
+
     rounds = (
         gr.on([p.send.click, p.box.submit], send, [p.box, p.session], outputs, **sent),
         p.agree.click(agree, [p.box, p.session], outputs, **{**stream, "js": ANSWER}),
         p.refuse.click(refuse, [p.box, p.session], outputs, **{**stream, "js": ANSWER}),
         p.examples.select(choose, [p.session], outputs, **stream),
         p.next.click(following, [p.session], outputs, **stream),
+        p.ten.click(ten, [p.session], outputs, **stream),
         p.retry.click(again, [p.session], outputs, **stream),
         p.keep.click(h.keep, [p.session], outputs, **_PRIVATE),
     )

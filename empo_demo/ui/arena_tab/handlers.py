@@ -19,7 +19,9 @@ import gradio as gr
 from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.frames import Frame
+from empo_demo.arena.opening import Check
 from empo_demo.arena.rounds import OpenedRound
+from empo_demo.board.habits import Everybody
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotAllowed, NotFound
 from empo_demo.ui import lineup
@@ -30,6 +32,7 @@ from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels, Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
+from empo_demo.ui.ten import Ten
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 from empo_demo.ui.visitors import NOBODY, REFUSED, Session, Visitor
 from empo_demo.votes.models import RATINGS, SIDES
@@ -44,9 +47,11 @@ class Handlers:
 
     def __init__(self, arena: Arena, parts: Parts, labels: Labels) -> None:
         self.arena, self.parts, self.labels = arena, parts, labels
+        everybody = Everybody(arena.store)
         readings = Readings(arena, {} if arena.roster.recorded else rehearsal().feelings)
         self._pictures = {
-            language: Pictures(arena, parts, texts_of(language), readings) for language in LANGUAGES
+            language: Pictures(arena, parts, texts_of(language), readings, everybody)
+            for language in LANGUAGES
         }
         self.recorded_replies = arena.roster.recorded
 
@@ -72,10 +77,11 @@ class Handlers:
                 view = self.arena.find(session.voter, session.round)
                 changes |= self.show(session).settled(session, view)
         except guards.HelpFirst as error:
-            session = replace(session, round="")
+            session = replace(session, round="", ten=None)
             changes |= self.show(session).help(error)
         except ArenaError:
-            session = replace(session, round="")
+            session = replace(session, round="", ten=None)
+            changes |= self._blank(session)
         if self.recorded_replies:
             changes[p.pick] = self.list_recorded()
         # The layout is in English, so an English visitor needs no other words.
@@ -112,7 +118,7 @@ class Handlers:
     def new(self, stored: Any) -> Changes:
         """Start again with an empty dialogue. A round that is being answered is stopped."""
         p, old = self.parts, self._session(stored)
-        session = replace(old, round="", example="", draft=())
+        session = replace(old, round="", example="", draft=(), ten=None)
         with suppress(ArenaError):  # the page must come anew whatever became of the old round
             self.arena.stop(old.voter, old.round)
         changes = self._blank(session)
@@ -159,6 +165,8 @@ class Handlers:
         }
         if isinstance(text, str) and text.strip():
             yield from self.send(text, session.store(), visitor)
+        elif session.ten and not session.ten.turn:
+            yield from self._judge(session, visitor)
 
     # A round ------------------------------------------------------------------------------------
 
@@ -174,13 +182,53 @@ class Handlers:
             round="",
             example=example.title,
             draft=tuple(example.before.messages()),
+            ten=None,
         )
         yield from self._open(session, example.text, visitor)
 
     def next(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
-        """Play the example after the last one."""
-        following = next_example(self._session(stored).example)
+        """Play the next one of ten situations, or else the example after the last one."""
+        session = self._session(stored)
+        if session.ten and not session.ten.done:
+            yield from self._judge(session, visitor)
+            return
+        following = next_example(session.example)
         yield from self.choose(examples().index(following), stored, visitor)
+
+    def ten(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
+        """Begin ten situations in a row, after the question of consent."""
+        p = self.parts
+        session = replace(self._session(stored), round="", ten=Ten.draw())
+        if session.consent:
+            yield from self._judge(session, visitor)
+            return
+        say = texts_of(session.language)
+        yield {
+            p.session: session.store(),
+            p.consent: gr.update(visible=True),
+            p.keep: gr.update(visible=False),
+            p.message: highlights.message(say("ten.told")),
+        }
+
+    def _judge(self, session: Session, visitor: Visitor) -> Iterator[Changes]:
+        """Play the next one of the ten situations; one of them is an attention check."""
+        ten = session.ten
+        assert ten is not None, "its callers have looked"
+        if session.round and ten.turn and not self._voted(session):
+            yield self.show(session).told(NotAllowed("Vote first, then the next one comes."))
+            return
+        example = ten.next
+        check = Check(ten.check_now(self.show(session).rounds_of(session)), example.emotion)
+        draft = tuple(example.before.messages())
+        session = replace(session, round="", example=example.title, draft=draft)
+        yield from self._open(session, example.text, visitor, check)
+
+    def _voted(self, session: Session) -> bool:
+        """Whether the open round has its vote; an erased one needs none any more."""
+        try:
+            return self.arena.find(session.voter, session.round).receipt is not None
+        except ArenaError:
+            return True
 
     def send(self, text: str, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """Open a round on the visitor's text and show both replies as they are written."""
@@ -204,10 +252,14 @@ class Handlers:
                 p.message: "",
             }
             return
-        yield from self._open(session, judged, visitor)
+        yield from self._open(replace(session, ten=None), judged, visitor)
 
     def _open(
-        self, session: Session, text: str | guards.Judged, visitor: Visitor
+        self,
+        session: Session,
+        text: str | guards.Judged,
+        visitor: Visitor,
+        check: Check | None = None,
     ) -> Iterator[Changes]:
         return self._play(
             session,
@@ -219,6 +271,7 @@ class Handlers:
                 address=visitor.address,
                 user=visitor.user,
                 example=session.example or None,
+                check=check,
             ),
         )
 
@@ -256,13 +309,13 @@ class Handlers:
         except Exception as error:
             yield show.told(error)
             return
-        session = replace(session, round=opened.round_id, draft=())
+        session = session.opened(opened.round_id)
         yield show.opening(session, opened)
         frame, felt_at = Frame(dict.fromkeys(SIDES, "")), 0.0
         try:
             with closing(self.arena.stream(session.voter, opened.round_id)) as stream:
                 for frame in stream:
-                    yield show.frame(frame)
+                    yield show.frame(session, frame)
                     if opened.show.plots and time.monotonic() - felt_at >= FEEL:
                         felt = show.readings.feel(frame.texts, opened.dialogue)
                         felt_at = time.monotonic()
@@ -270,7 +323,7 @@ class Handlers:
             yield show.settled(session, self.arena.find(session.voter, opened.round_id))
         except Exception as error:
             yield {
-                **show.frame(frame, broken=True),
+                **show.frame(session, frame, broken=True),
                 **show.told(error),
                 p.retry: gr.update(visible=True),
                 p.stop: gr.update(visible=False),

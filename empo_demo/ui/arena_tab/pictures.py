@@ -6,6 +6,7 @@ No decision is taken here; user and model text is escaped by what makes the mark
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,19 @@ from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.frames import Frame
 from empo_demo.arena.rounds import Exposure, OpenedRound, Receipt, RoundView
+from empo_demo.board.habits import Everybody, Share
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError
 from empo_demo.ui import lineup
+from empo_demo.ui.arena_tab import ten_results
 from empo_demo.ui.arena_tab.rehearsal import Rehearsal
 from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.drawing.parts import Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
+from empo_demo.ui.ten import TEN
 from empo_demo.ui.texts import Texts
 from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import SIDES, Side
@@ -37,11 +41,19 @@ if TYPE_CHECKING:
 Changes = dict[Any, Any]
 
 
+def _turn(session: Session) -> tuple[int, int] | None:
+    """Which of ten situations is open, and of how many."""
+    return (session.ten.turn, TEN) if session.ten and session.ten.turn else None
+
+
 class Pictures:
     """Bound to one arena, one page's components and one language."""
 
-    def __init__(self, arena: Arena, parts: Parts, say: Texts, readings: Readings) -> None:
+    def __init__(
+        self, arena: Arena, parts: Parts, say: Texts, readings: Readings, everybody: Everybody
+    ) -> None:
         self.arena, self.parts, self.say, self.readings = arena, parts, say, readings
+        self.everybody = everybody
         self.recorded = arena.roster.recorded
 
     def told(self, error: Exception) -> Changes:
@@ -71,7 +83,7 @@ class Pictures:
         return {
             **self.bare(),
             p.session: session.store(),
-            p.steps: highlights.steps("read", say, waiting=True),
+            p.steps: highlights.steps("read", say, waiting=True, turn=_turn(session)),
             p.notices: highlights.notices(opened.notices, say),
             p.thread: self._thread(dialogue, opened.show, opened.reading, quick=True),
             p.heard: highlights.heard(opened.reading, say, hidden=not opened.show.chips),
@@ -94,7 +106,7 @@ class Pictures:
             return self.say("reading")
         return self.say.count("ahead", ahead)
 
-    def frame(self, frame: Frame, *, broken: bool = False) -> Changes:
+    def frame(self, session: Session, frame: Frame, *, broken: bool = False) -> Changes:
         """Show the replies so far; of a `broken` stream nothing more comes."""
         p = self.parts
         places = {"a": p.pane_a, "b": p.pane_b}
@@ -103,7 +115,7 @@ class Pictures:
         writing = self.say("writing") if open_sides else ""
         changes: Changes = {
             p.message: highlights.message(f"{writing} {self.say.dropped(frame.dropped)}".strip()),
-            p.steps: highlights.steps("write", self.say, waiting=True),
+            p.steps: highlights.steps("write", self.say, waiting=True, turn=_turn(session)),
         }
         small = panes.is_long(frame.texts.values())
         for side in SIDES:
@@ -139,7 +151,11 @@ class Pictures:
             **self.bare(),
             p.session: session.store(),
             p.steps: highlights.steps(
-                step, say, rehearsal=tried is not None, waiting=not may_write
+                step,
+                say,
+                rehearsal=tried is not None,
+                waiting=not may_write,
+                turn=None if tried else _turn(session),
             ),
             p.notices: highlights.notices(guards.notices_of(view.notices), say),
             p.thread: self._thread(view.dialogue, show, reading),
@@ -152,9 +168,11 @@ class Pictures:
             **self._panes(view, felt, levels),
             p.votes: gr.update(visible=votable),
             p.reveal: self._reveal(session, view, voted, tried) if voted else "",
-            p.go_on: self._go_on(voted) if voted and not tried else "",
-            p.examples: self._examples(session),
+            p.go_on: self._go_on(voted) if voted and not tried and not session.ten else "",
+            p.examples: "" if session.ten and not tried else self._examples(session),
             p.next: self._next(session) if voted else gr.update(visible=False),
+            p.ten: self._ten(session, shown=voted is not None or tried is not None),
+            p.results: self._results(session) if voted and not tried else "",
             p.keep: gr.update(visible=undecided),
             p.share: gr.update(visible=voted is not None and not tried),
             p.rate: gr.update(visible=voted is not None and not tried, open=False),
@@ -260,11 +278,42 @@ class Pictures:
     def _examples(self, session: Session) -> str:
         return highlights.examples(self.say, current=session.example)
 
+    def _ten(self, session: Session, *, shown: bool) -> Any:
+        """The button that begins ten situations: before them, between rounds, and after them."""
+        begun = session.ten is not None and 0 < session.ten.turn < TEN
+        return gr.update(visible=shown and not begun and not self.recorded)
+
+    def _results(self, session: Session) -> str:
+        """What the visitor preferred, once all ten are judged."""
+        if session.ten is None or not session.ten.done:
+            return ""
+        return ten_results.results(
+            self.rounds_of(session), self._shares(), self.say, kept=session.agreed is not None
+        )
+
+    def _shares(self) -> Mapping[str, Share | None]:
+        try:
+            return self.everybody.shares()
+        except ArenaError:
+            return {}
+
+    def rounds_of(self, session: Session) -> list[RoundView]:
+        """The rounds of the ten so far; without those that are erased by now."""
+        found = []
+        for round_id in session.ten.rounds if session.ten else ():
+            with suppress(ArenaError):
+                found.append(self.arena.find(session.voter, round_id))
+        return found
+
     def _next(self, session: Session) -> Any:
-        if self.recorded:
+        if self.recorded or (session.ten and session.ten.done):
             return gr.update(visible=False)
+        if session.ten:
+            told = self.say("ten.next", n=session.ten.turn + 1, all=TEN)
+            return gr.update(visible=True, value=told, variant="primary")
         title = next_example(session.example).title
-        return gr.update(visible=True, value=self.say("next", title=title))
+        told = self.say("next", title=title)
+        return gr.update(visible=True, value=told, variant="secondary")
 
     def blank(self, session: Session) -> Changes:
         """Show the page before a round, with the turns of a draft.
@@ -277,6 +326,7 @@ class Pictures:
             **self.bare(),
             p.steps: "",
             p.examples: self._examples(session),
+            p.ten: self._ten(session, shown=True),
             p.thread: highlights.thread(dialogue, unread, unread, self.say),
             p.heard: highlights.heard(None, self.say, written=False),
             p.plots: "" if dialogue.turns else self.plots(dialogue, {}, {}),
@@ -296,6 +346,8 @@ class Pictures:
             p.go_on: "",
             p.next: hidden,
             p.keep: hidden,
+            p.ten: hidden,
+            p.results: "",
             p.share: hidden,
             p.card: "",
             p.consent: hidden,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from empo_demo.arena.rounds import RoundView
     from empo_demo.contenders.roster import Roster
 
-_WIDTH, _PAD, _LINE, _FONT = 1200, 60, 34, 24
+WIDTH, PAD = 1200, 60
+_LINE, _FONT = 34, 24
 _SIDE = {"a": "#0f6973", "b": "#9c4a12"}
 _BOLD = 1.12
 """How much wider bold letters are."""
@@ -49,13 +51,17 @@ def share_card(
     flags = guards.assess(view.dialogue, country)
     if flags.crisis or flags.personal or flags.identity:
         raise NotAllowed(say("share.held"))
-    picture = "data:image/svg+xml;base64," + base64.b64encode(svg(view, say).encode()).decode()
-    alt = escape(say("share.alt"))
+    link = _link(view, roster, say, repeatable)
+    return figure(svg(view, say), say("share.alt"), say, link)
+
+
+def figure(drawn: str, alt: str, say: Texts, more: str = "") -> str:
+    """An SVG picture with a button that saves it; `more` is markup beside the button."""
+    picture = "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
     return (
-        f'<figure class="card share"><img src="{picture}" alt="{alt}" width="1200">'
+        f'<figure class="card share"><img src="{picture}" alt="{escape(alt)}" width="{WIDTH}">'
         f'<figcaption><button type="button" class="linkish" data-png="empo-arena.png">'
-        f"{escape(say('share.save'))}</button>{_link(view, roster, say, repeatable)}"
-        "</figcaption></figure>"
+        f"{escape(say('share.save'))}</button>{more}</figcaption></figure>"
     )
 
 
@@ -76,8 +82,8 @@ def _link(view: RoundView, roster: Roster, say: Texts, repeatable: bool) -> str:
 def svg(view: RoundView, say: Texts) -> str:
     """Return the card as SVG: the text, both replies, who wrote them, and which one was chosen."""
     assert view.receipt is not None, "only a voted round has a card"
-    wide = (_WIDTH - 2 * _PAD - 30) / 2
-    said = _wrap(view.dialogue.turns[-1].content, _WIDTH - 2 * _PAD)
+    wide = (WIDTH - 2 * PAD - 30) / 2
+    said = _wrap(view.dialogue.turns[-1].content, WIDTH - 2 * PAD)
     replies = {side: _wrap(view.replies[side].text, wide - 44) for side in SIDES}
     names = {
         side: _wrap(
@@ -91,34 +97,39 @@ def svg(view: RoundView, say: Texts) -> str:
     tall = first + 12 + _LINE * max(map(len, replies.values()))
     height = top + tall + 90
     shapes = [
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fbf6f1"/>',
-        f'<rect width="{_WIDTH}" height="64" fill="#4f1a3d"/>',
-        _MARK,
-        _text(_PAD + 56, 42, ["EmPO Arena"], "#fdf3ea", 'font-weight="600"'),
-        _text(_PAD, 118, said, "#2a1f2b", 'font-family="Georgia, serif"'),
+        text(PAD, 118, said, "#2a1f2b", 'font-family="Georgia, serif"'),
     ]
     for place, side in enumerate(SIDES):
-        x, colour = _PAD + place * (wide + 30), _SIDE[side]
+        x, colour = PAD + place * (wide + 30), _SIDE[side]
         chosen = view.receipt.reveal.chosen == side
         shapes += [
             f'<rect x="{x}" y="{top}" width="{wide}" height="{tall}" rx="18" fill="#fffdfb" '
             f'stroke="{colour}" stroke-width="{5 if chosen else 1.5}"/>',
-            _text(x + 22, top + 42, names[side], colour, 'font-weight="700"'),
-            _text(x + 22, top + first, replies[side], "#2a1f2b"),
+            text(x + 22, top + 42, names[side], colour, 'font-weight="700"'),
+            text(x + 22, top + first, replies[side], "#2a1f2b"),
         ]
     verdict = say.verdict(view.receipt.verdict, "noun")
-    shapes.append(_text(_PAD, height - 34, [verdict], "#6b2452", 'font-weight="600"'))
+    shapes.append(text(PAD, height - 34, [verdict], "#6b2452", 'font-weight="600"'))
+    return framed(shapes, height)
+
+
+def framed(shapes: Iterable[str], height: float) -> str:
+    """The SVG of a card: `shapes` under the arena's band."""
+    title = text(PAD + 56, 42, ["EmPO Arena"], "#fdf3ea", 'font-weight="600"')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH} {height}" '
-        f'font-family="system-ui, sans-serif" font-size="{_FONT}">{"".join(shapes)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" '
+        f'font-family="system-ui, sans-serif" font-size="{_FONT}">'
+        f'<rect width="{WIDTH}" height="{height}" fill="#fbf6f1"/>'
+        f'<rect width="{WIDTH}" height="64" fill="#4f1a3d"/>{_MARK}'
+        f"{title}{''.join(shapes)}</svg>"
     )
 
 
-def _wrap(text: str, room: float) -> list[str]:
+def _wrap(words: str, room: float) -> list[str]:
     """Break `text` into lines that `room` pixels hold, whatever sans serif a machine has."""
     lines: list[str] = []
-    for word in text.split():
+    for word in words.split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and _fitting(longer, room) == len(longer):
             lines[-1] = longer
@@ -149,7 +160,7 @@ def _em(character: str) -> float:
     return 0.79 if character.isupper() else 0.64
 
 
-def _text(x: float, y: float, lines: list[str], colour: str, more: str = "") -> str:
+def text(x: float, y: float, lines: list[str], colour: str, more: str = "") -> str:
     rows = "".join(
         f'<tspan x="{x}" dy="{_LINE if i else 0}">{escape(_printable(line))}</tspan>'
         for i, line in enumerate(lines)

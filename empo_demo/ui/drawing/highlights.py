@@ -44,11 +44,17 @@ GENERAL = ENGLISH("general")
 
 
 def steps(
-    now: str | None, say: Texts = ENGLISH, *, rehearsal: bool = False, waiting: bool = False
+    now: str | None,
+    say: Texts = ENGLISH,
+    *,
+    rehearsal: bool = False,
+    waiting: bool = False,
+    turn: tuple[int, int] | None = None,
 ) -> str:
     """Return the three steps of a round. `now` is one of `STEPS`, "done", or None for nothing.
 
-    `waiting` tells page.js that the box takes no text until the vote.
+    `waiting` tells page.js that the box takes no text until the vote. `turn` is which one of how
+    many rounds in a row it is.
     """
     if now is None:
         return ""
@@ -61,8 +67,17 @@ def steps(
     tag = f'<span class="tag">{escape(say("steps.rehearsal"))}</span>' if rehearsal else ""
     label = escape(say("steps.label"))
     wait = " data-waiting" if waiting else ""
+    bar = _bar(*turn, say) if turn else ""
+    listed = f'<ol class="steps" aria-label="{label}">{rows}</ol>'
+    return f'{bar}<div class="step-row"{wait}>{listed}{tag}</div>'
+
+
+def _bar(turn: int, last: int, say: Texts) -> str:
+    told = escape(say("ten.bar", n=turn, all=last))
+    first = f'<p class="quiet" data-say>{escape(say("ten.told"))}</p>' if turn == 1 else ""
     return (
-        f'<div class="step-row"{wait}><ol class="steps" aria-label="{label}">{rows}</ol>{tag}</div>'
+        f'<div class="turns"><progress max="{last}" value="{turn}" aria-label="{told}"></progress>'
+        f"<span data-say>{told}</span></div>{first}"
     )
 
 

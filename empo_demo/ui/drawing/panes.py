@@ -56,14 +56,14 @@ def pane(
     words = tagged(text, _spans(text, feeling, told.other if told else None))
     kind = "text long" if small else "text"
     body = f'<p class="{kind}" dir="auto" lang="en">{words}{caret}</p>' if text or live else ""
-    small = f'<p class="note">{escape(note)}</p>' if note else ""
+    state = f'<p class="note">{escape(note)}</p>' if note else ""
     facts = _facts(text, told, say) if told and told.done and text else ""
     sign = letter or side.upper()
     name = f'<span class="was">{escape(told.who)}</span>' if told and told.who else ""
     return (
         f'<article class="pane side-{side}{" chosen" if chosen else ""}" '
         f'aria-busy="{str(live).lower()}" aria-label="{escape(say("side", side=sign))}">'
-        f'<h3><span class="letter">{sign}</span>{name}</h3>{body}{small}{facts}</article>'
+        f'<h3><span class="letter">{sign}</span>{name}</h3>{body}{state}{facts}</article>'
     )
 
 

@@ -36,6 +36,8 @@ class Parts:
     go_on: gr.HTML
     next: gr.Button
     keep: gr.Button
+    ten: gr.Button
+    results: gr.HTML
     share: gr.Button
     card: gr.HTML
     rate: gr.Accordion

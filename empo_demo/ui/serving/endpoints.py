@@ -32,6 +32,7 @@ from typing import (
 )
 
 import gradio as gr
+from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -231,10 +232,12 @@ def _describe(call: Callable[..., Any]) -> None:
     hints = get_type_hints(call)
     named = [name for name in inspect.signature(call).parameters if name != "request"]
     for name, taken in zip(named, made.inputs, strict=True):
-        kind = _KINDS.get(name, taken._api_info)
+        assert isinstance(taken, Api), "gr.api makes these"
+        kind = _KINDS.get(name, dict(taken._api_info))
         taken.label = name
         taken._api_info = {**kind, "additional_description": PARAMETERS[name]}
     (answered,) = made.outputs
+    assert isinstance(answered, Api)
     kind = hints["return"]
     kind = get_args(kind)[0] if get_origin(kind) is Iterator else kind
     schema = python_type_to_json_schema(kind)
