@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import func, select
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
@@ -20,6 +21,7 @@ from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.settings import load_settings
+from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
 from tests import postgres as postgresql
 
@@ -161,6 +163,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/both.sqlite3"
     fresh: str = request.getfixturevalue("postgres").new_database()
     return fresh
+
+
+def ephemeral_rounds(store: Store) -> int:
+    """How many stored rounds have no consent and must still be erased."""
+    with store.database.read() as session:
+        query = select(func.count()).select_from(Round).where(Round.ephemeral.is_(True))
+        return session.scalar(query) or 0
 
 
 @pytest.fixture

@@ -200,10 +200,6 @@ class EmbeddedSEM:
             for text, tokens, row in zip(texts, inputs, self._pass(inputs), strict=True)
         ]
 
-    def cause_weights(self, tokens: Sequence[str]) -> list[float]:
-        """One weight in [0, 1] per token; 0 for tokens beyond the longest input."""
-        return self.read_words([tokens])[0][1]
-
     def _causes(
         self, turns: Sequence[str], tokens: Text, weights: Sequence[float]
     ) -> tuple[Cause, ...]:

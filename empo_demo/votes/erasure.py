@@ -126,12 +126,6 @@ class Erasure:
         with self._database.read() as session:
             return any(session.scalar(query.limit(1)) is not None for query in (stale, counted))
 
-    def has_ephemeral(self) -> bool:
-        """Whether there are rounds without consent that must still be erased."""
-        query = select(Round.id).where(Round.ephemeral.is_(True)).limit(1)
-        with self._database.read() as session:
-            return session.scalar(query) is not None
-
     def tombstones(self, *, published: bool | None = None) -> set[str]:
         """The ids of withdrawn rounds; with `published`, only those (not) in the data set."""
         query = select(Tombstone.round_id)

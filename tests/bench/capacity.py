@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from empo_demo.engine.planning.budget import CUDA_BYTES, SIDES
-from empo_demo.engine.weights.shapes import ModelShape, shape_of
+from empo_demo.engine.weights.shapes import BYTES, ModelShape, shape_of
 from empo_demo.settings import Quantization
 
 CARDS = {"T4": (16e9, 320e9), "L4": (24e9, 300e9), "A10G": (24e9, 600e9), "4090": (24e9, 1008e9),
@@ -84,12 +84,17 @@ class Plan:
     launches: float
 
 
+def read_per_step(shape: ModelShape, quantization: Quantization) -> float:
+    """Bytes that a decode step reads: linear layers and head, and one row of embeddings."""
+    return shape.linear * BYTES[quantization] + 2.0 * shape.vocabulary * shape.hidden
+
+
 def plans() -> list[Plan]:
     found = []
     for name, shape in shapes().items():
         bits: Quantization
         for bits in ("nf4", "none"):
-            weights, step, adapter = shape.held(bits), shape.read_per_step(bits), lora(shape, 16)
+            weights, step, adapter = shape.held(bits), read_per_step(shape, bits), lora(shape, 16)
             words = f"{bits}, r=16 shared"
             found.append(Plan(name, words, shape, weights + adapter, step + adapter, 1.32))
             if name == "Zephyr 7B" and bits == "nf4":

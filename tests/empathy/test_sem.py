@@ -130,11 +130,11 @@ def test_a_stop_word_alone_has_no_cause(sem: EmbeddedSEM) -> None:
 
 def test_every_given_token_gets_a_weight(sem: EmbeddedSEM) -> None:
     tokens = ["My", "bike", "was", "stolen", ",", "", "😢"]
-    weights = sem.cause_weights(tokens)
+    weights = sem.read_words([tokens])[0][1]
     assert len(weights) == len(tokens)
     assert all(0 <= weight <= 1 for weight in weights)
     assert max(range(7), key=weights.__getitem__) in (1, 3)
-    assert len(sem.cause_weights(LONG.split())) == len(LONG.split())
+    assert len(sem.read_words([LONG.split()])[0][1]) == len(LONG.split())
 
 
 def test_a_dialogue_without_a_user_is_refused(sem: EmbeddedSEM) -> None:

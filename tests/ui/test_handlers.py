@@ -32,7 +32,7 @@ from empo_demo.ui.tabs import data_tab
 from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
-from tests.conftest import ScriptedSEM
+from tests.conftest import ScriptedSEM, ephemeral_rounds
 
 TEXT = "I failed my driving test again."
 PHONE = "Call me at +44 20 7946 0958, please."
@@ -145,7 +145,7 @@ def test_an_example_plays_without_consent_and_is_not_kept(handlers: Handlers) ->
     voted = handlers.vote("b", page[p.session])
     assert "was not kept" in voted[p.reveal] and voted[p.keep]["visible"]
     assert handlers.arena.stats().exportable == 0
-    assert handlers.arena.store.erasure.has_ephemeral()
+    assert ephemeral_rounds(handlers.arena.store) == 1
     assert handlers.arena.end_visit(page[p.session]["voter"]) == 1
     following = merged(handlers.next(page[p.session]))
     assert following[p.session]["example"] == examples()[5].title

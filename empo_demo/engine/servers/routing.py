@@ -128,11 +128,6 @@ class Pacer:
         """Whether the end of every side has been released."""
         return all(side.told for side in self._sides.values())
 
-    @property
-    def complete(self) -> bool:
-        """Whether the end of every side has been fed."""
-        return all(side.end is not None for side in self._sides.values())
-
     def feed(self, event: Event) -> None:
         side = self._sides[event.side]
         if isinstance(event, Delta):

@@ -67,7 +67,6 @@ class AdapterShape:
 
     lora: int
     replaced: int
-    base_model: str | None
     obstacle: str | None = None
 
     @property
@@ -83,7 +82,6 @@ class Choice:
     plan: Plan
     reason: str
     shared_bytes: float
-    merged_bytes: float
 
 
 def read_shape(folder: Path) -> AdapterShape:
@@ -106,12 +104,7 @@ def read_shape(folder: Path) -> AdapterShape:
         raise EngineError(
             f"The adapter {folder} holds no adapter_model.safetensors; save it with PEFT."
         )
-    return AdapterShape(
-        lora,
-        sum(replaced.values()),
-        config.get("base_model_name_or_path"),
-        obstacle_to_share(config),
-    )
+    return AdapterShape(lora, sum(replaced.values()), obstacle_to_share(config))
 
 
 def obstacle_to_share(config: dict[str, Any]) -> str | None:
@@ -174,14 +167,14 @@ def choose(
             "which cannot be applied row by row; use 'merged' or 'auto'."
         )
     if override != "auto":
-        return Choice(override, "EMPO_ADAPTER_PLAN says so", shared, merged)
+        return Choice(override, "EMPO_ADAPTER_PLAN says so", shared)
     if not shape.shareable:
-        return Choice("merged", shape.obstacle or _REPLACES, shared, merged)
+        return Choice("merged", shape.obstacle or _REPLACES, shared)
     if shared <= merged:
         reason = f"the adapter adds {size(shared)}, a copy would add {size(merged)}"
-        return Choice("shared", reason, shared, merged)
+        return Choice("shared", reason, shared)
     reason = f"a {quantization} copy adds {size(merged)}, the adapter {size(shared)}"
-    return Choice("merged", reason, shared, merged)
+    return Choice("merged", reason, shared)
 
 
 def size(count: float) -> str:

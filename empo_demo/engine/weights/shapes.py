@@ -51,10 +51,6 @@ class ModelShape:
         """Bytes of the weights in memory."""
         return self.linear * BYTES[quantization] + 2.0 * self.rest
 
-    def read_per_step(self, quantization: Quantization) -> float:
-        """Bytes that a decode step reads: linear layers and head, and one row of embeddings."""
-        return self.linear * BYTES[quantization] + 2.0 * self.vocabulary * self.hidden
-
     def activations(self, rows: int, tokens: int) -> float:
         """The most bytes of activations in a prefill: residuals, the MLP's two products, one layer
         of dequantised weights, and the fp32 logits of the last token."""
@@ -162,9 +158,7 @@ def shape_from_config(config: dict[str, Any], base: ModelShape) -> AdapterShape:
     rank = int(config.get("r") or 8)
     lora = sum(rank * sum(sides) for path, sides in base.modules.items() if named(path, targets))
     replaced = sum(a * b for path, (a, b) in base.modules.items() if named(path, whole))
-    return AdapterShape(
-        lora, replaced, config.get("base_model_name_or_path"), obstacle_to_share(config)
-    )
+    return AdapterShape(lora, replaced, obstacle_to_share(config))
 
 
 def named(module: str, targets: Any) -> bool:
