@@ -49,9 +49,9 @@ class Table:
 
     def described(self) -> str:
         """The header as it was understood, for the message that a column is missing."""
-        found = ", ".join(name for name in self.columns if name) or "nothing"
+        header = ", ".join(name for name in self.columns if name) or "nothing"
         mark = SEPARATORS.get(self.separator, self.separator)
-        return f"the first line, read as separated by {mark}, names {found[:300]}"
+        return f"the first line, read as separated by {mark}, names {header[:300]}"
 
     def rows(self, *, short: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
         """(line, cells by column) of each row that is not empty, the cells as they are written.

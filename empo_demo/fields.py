@@ -28,14 +28,14 @@ _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 def _moment(value: Any) -> datetime:
     try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise ValueError(f"{str(value)[:40]!r} is no time (ISO 8601)") from None
-    if found.tzinfo is None:
+    if moment.tzinfo is None:
         raise ValueError(f"the time {value!r} lacks its zone")
-    if not FIRST <= found <= datetime.now(UTC) + timedelta(days=1):
+    if not FIRST <= moment <= datetime.now(UTC) + timedelta(days=1):
         raise ValueError(f"the time {str(value)[:40]} is before {FIRST.year} or in the future")
-    return found.astimezone(UTC)
+    return moment.astimezone(UTC)
 
 
 def _storable(text: str) -> str:
@@ -46,8 +46,8 @@ def _storable(text: str) -> str:
 
 def _scalars(value: dict[str, Any]) -> dict[str, Any]:
     """Check stored settings: texts, numbers, booleans and lists of texts."""
-    for key, one in value.items():
-        many = one if isinstance(one, list) else [one]
+    for key, scalar in value.items():
+        many = scalar if isinstance(scalar, list) else [scalar]
         if not all(item is None or isinstance(item, str | int | float) for item in many):
             raise ValueError(f"{key[:40]!r} is neither a text, a number nor a list of texts")
         if any(isinstance(item, float) and abs(item) > 1e9 for item in many):
@@ -89,10 +89,10 @@ def checked(model: TypeAdapter[Checked], value: Any) -> Checked:
 
 def first_fault(error: ValidationError, unknown: str = "is not a known key") -> str:
     """The first fault and its place, in plain words; `unknown` is said of a key too many."""
-    one = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in one["loc"])
+    fault = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
     missing_or_unknown = {"missing": "is missing", "extra_forbidden": unknown}
-    if one["type"] in missing_or_unknown:
-        return f"{place} {missing_or_unknown[one['type']]}"
-    said = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if fault["type"] in missing_or_unknown:
+        return f"{place} {missing_or_unknown[fault['type']]}"
+    said = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{place}: {said}" if place else said

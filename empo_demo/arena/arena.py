@@ -112,7 +112,7 @@ class Arena:
         A round without a vote is still blind, so it comes without the names of the contenders.
         """
         rounds = self.store.rounds_of(guards.check_token(voter))
-        return [record_of(one) if one.vote else blind_record(one) for one in rounds]
+        return [record_of(round_) if round_.vote else blind_record(round_) for round_ in rounds]
 
     def withdraw(self, voter: str, round_id: str) -> None:
         """Erase one round of the voter with its vote; `NotFound` if the round is not theirs."""

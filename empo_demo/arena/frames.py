@@ -178,5 +178,7 @@ def showable(text: str) -> str:
     It is empty where nothing of it can be seen, so that nobody votes on a blank reply.
     """
     plain = with_plain_breaks(text)
-    kept = "".join(c for c in plain if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    return "" if is_blank(kept) else kept.strip()
+    visible = "".join(
+        c for c in plain if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")
+    )
+    return "" if is_blank(visible) else visible.strip()

@@ -205,8 +205,8 @@ def check_crisis(texts: Sequence[object], country: str, sem: object = None) -> N
 
 def help_first(country: str, kinds: Sequence[str] = ()) -> HelpFirst:
     """The refusal with the help of `country`."""
-    found = safety.crisis_notice(country, kinds)
-    return HelpFirst(Notice(found.kind, found.title, found.text, found.links))
+    notice = safety.crisis_notice(country, kinds)
+    return HelpFirst(Notice(notice.kind, notice.title, notice.text, notice.links))
 
 
 def judge(texts: Sequence[object], country: str, sem: object = None) -> list[Judged]:
@@ -234,18 +234,18 @@ def noticed_in(comment: str, country: str) -> dict[str, bool]:
     """What in a comment keeps its round from being published, as in a text."""
     if not comment:
         return {}
-    found = safety.assess(comment, country)
-    crisis = found.crisis or safety.crisis_in([comment])
-    return {"crisis": bool(crisis), "personal": bool(found.personal)}
+    assessment = safety.assess(comment, country)
+    crisis = assessment.crisis or safety.crisis_in([comment])
+    return {"crisis": bool(crisis), "personal": bool(assessment.personal)}
 
 
 def notices_of(kinds: Sequence[str]) -> tuple[Notice, ...]:
     """Return the notices of these kinds: those of personal data in one, and that on English."""
     personal = [kind for kind in kinds if kind != ENGLISH]
-    found = [safety.personal_notice(personal)] if personal else []
+    notices = [safety.personal_notice(personal)] if personal else []
     if ENGLISH in kinds:
-        found.append(safety.english_notice())
-    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in found)
+        notices.append(safety.english_notice())
+    return tuple(Notice(n.kind, n.title, n.text, n.links) for n in notices)
 
 
 def screen(reply: str) -> str | None:

@@ -113,8 +113,8 @@ def attention_of_voters(store: Store) -> list[Attention]:
     with store.database.read() as session:
         for round_ in session.scalars(select(Round).join(Vote)):
             rounds[round_.voter].append(round_)
-    found = [_attention(voter, own) for voter, own in rounds.items()]
-    return sorted((one for one in found if one.asked), key=lambda one: (one.rate, -one.asked))
+    voters = [_attention(voter, own) for voter, own in rounds.items()]
+    return sorted((one for one in voters if one.asked), key=lambda one: (one.rate, -one.asked))
 
 
 def _attention(voter: str, rounds: list[Round]) -> Attention:

@@ -73,13 +73,13 @@ def read_ballots(path: Path) -> Counted:
         try:
             if isinstance(row, ValueError):
                 raise ValueError(f"{row}.")
-            found = _ballot_or_reason(row)
+            ballot = _ballot_or_reason(row)
         except (ValueError, DataError) as error:
             raise DataError(f"{path}:{number}: {error} {SCHEMA}") from None
-        if isinstance(found, Ballot):
-            ballots.append(found)
+        if isinstance(ballot, Ballot):
+            ballots.append(ballot)
         else:
-            left_out[found] += 1
+            left_out[ballot] += 1
     _check_rounds(ballots, path)
     return Counted(told_apart(ballots), left_out)
 

@@ -86,9 +86,9 @@ def told_apart(
     """
     revisions = revisions or {}
     seen: dict[str, set[str]] = defaultdict(set)
-    for one in ballots:
-        seen[_plain(one.a, one.revision_a)].add(one.revision_a)
-        seen[_plain(one.b, one.revision_b)].add(one.revision_b)
+    for ballot in ballots:
+        seen[_plain(ballot.a, ballot.revision_a)].add(ballot.revision_a)
+        seen[_plain(ballot.b, ballot.revision_b)].add(ballot.revision_b)
 
     def name(name: str, revision: str) -> str:
         plain = _plain(name, revision)
@@ -97,8 +97,8 @@ def told_apart(
         return plain if known or not revision else f"{plain}{OF_REVISION}{revision}"
 
     return [
-        replace(one, a=name(one.a, one.revision_a), b=name(one.b, one.revision_b))
-        for one in ballots
+        replace(ballot, a=name(ballot.a, ballot.revision_a), b=name(ballot.b, ballot.revision_b))
+        for ballot in ballots
     ]
 
 

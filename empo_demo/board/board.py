@@ -211,25 +211,25 @@ def _lineage(roster: Roster | None, ranking: standing.Ranking) -> tuple[Row, ...
     )
 
 
-def _table_row(one: standing.Standing, labels: dict[str, str]) -> Row:
-    hidden = one.status == "hidden" or one.win_rate is None
+def _table_row(contender: standing.Standing, labels: dict[str, str]) -> Row:
+    hidden = contender.status == "hidden" or contender.win_rate is None
     note = {
         "hidden": Sentence(
-            "too few votes yet: {n} of {all}", n=one.decided, all=standing.HIDDEN_BELOW
+            "too few votes yet: {n} of {all}", n=contender.decided, all=standing.HIDDEN_BELOW
         ),
         "preliminary": "preliminary",
         "settled": "",
-    }[one.status]
-    if not hidden and one.separation is not None:
-        why = separation_note(one)
+    }[contender.status]
+    if not hidden and contender.separation is not None:
+        why = separation_note(contender)
         note = Sentence("{why}, preliminary", why=why) if note else why
     return {
-        "contender": label_of(one.id, labels),
-        "win rate": "–" if hidden else f"{one.win_rate:.1%}",
-        "95 %": "–" if hidden else span(one.win_rate_interval, "{:.1%}"),
-        "strength": "–" if hidden or one.separation else f"{one.strength:+.2f}",
-        "strength 95 %": "–" if hidden else span(one.strength_interval_bootstrap, "{:+.2f}"),
-        "votes": str(one.votes),
+        "contender": label_of(contender.id, labels),
+        "win rate": "–" if hidden else f"{contender.win_rate:.1%}",
+        "95 %": "–" if hidden else span(contender.win_rate_interval, "{:.1%}"),
+        "strength": "–" if hidden or contender.separation else f"{contender.strength:+.2f}",
+        "strength 95 %": "–" if hidden else span(contender.strength_interval_bootstrap, "{:+.2f}"),
+        "votes": str(contender.votes),
         "note": note,
     }
 

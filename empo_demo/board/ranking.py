@@ -137,12 +137,12 @@ def information(design: Design, parameters: Array, prior: float = PHANTOM) -> Ar
     return hessian
 
 
-def bootstrap(found: Fit, samples: int = 1000, seed: int = 0) -> Array:
+def bootstrap(estimate: Fit, samples: int = 1000, seed: int = 0) -> Array:
     """Parameters (samples × p) of refits on voters drawn with replacement.
 
     With a single voter, the votes are drawn instead.
     """
-    design = found.design
+    design = estimate.design
     rng = np.random.default_rng(seed)
     groups = design.clusters if design.voters > 1 else np.arange(len(design.outcome))
     count = int(groups.max()) + 1
@@ -151,8 +151,8 @@ def bootstrap(found: Fit, samples: int = 1000, seed: int = 0) -> Array:
     results = []
     for low in range(0, samples, step):
         weights = drawn[low : low + step][:, groups]
-        start = np.repeat(found.parameters[None], len(weights), axis=0)
-        results.append(_newton(design, weights, start, found.prior))
+        start = np.repeat(estimate.parameters[None], len(weights), axis=0)
+        results.append(_newton(design, weights, start, estimate.prior))
     return np.concatenate(results)
 
 

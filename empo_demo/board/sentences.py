@@ -72,10 +72,12 @@ def limits(ranking: standing.Ranking, labels: Mapping[str, str]) -> tuple[str, .
     return (*said, *(_separated(one, members, labels) for members, one in sets.items()))
 
 
-def _separated(one: standing.Standing, members: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Why the strengths of the set `members`, to which `one` belongs, have open ends."""
-    assert one.separation is not None
-    kind, names = one.separation.kind, _names(members, labels)
+def _separated(
+    contender: standing.Standing, members: Sequence[str], labels: Mapping[str, str]
+) -> str:
+    """Why the strengths of the set `members`, to which `contender` belongs, have open ends."""
+    assert contender.separation is not None
+    kind, names = contender.separation.kind, _names(members, labels)
     if kind == "tied":
         return Sentence("{names} only tied: how strong it is cannot be said.", names=names)
     if kind == "between":
@@ -93,18 +95,20 @@ def _separated(one: standing.Standing, members: Sequence[str], labels: Mapping[s
     return Sentence(
         f"{{name}} {kind} every vote: its strength is {{limit}} log odds, and has no {end} end.",
         name=names,
-        limit=span(one.strength_interval_bootstrap or one.strength_interval_sandwich, "{:+.2f}"),
+        limit=span(
+            contender.strength_interval_bootstrap or contender.strength_interval_sandwich, "{:+.2f}"
+        ),
     )
 
 
-def separation_note(one: standing.Standing) -> str:
+def separation_note(contender: standing.Standing) -> str:
     """Why the strength has an open end, in the fewest words; empty if it has none."""
-    if one.separation is None:
+    if contender.separation is None:
         return ""
-    if one.separation.kind in ("won", "lost"):
-        against = " against the others" if one.separation.others else ""
-        return f"{one.separation.kind} every vote{against}"
-    return {"tied": "only ties", "between": "won or lost every vote"}[one.separation.kind]
+    if contender.separation.kind in ("won", "lost"):
+        against = " against the others" if contender.separation.others else ""
+        return f"{contender.separation.kind} every vote{against}"
+    return {"tied": "only ties", "between": "won or lost every vote"}[contender.separation.kind]
 
 
 def _names(ids: Iterable[str], labels: Mapping[str, str]) -> str:
@@ -150,14 +154,14 @@ def _effect_sentence(
     effect: standing.Effect, shown: str, not_shown: str, winner: str, **direction: str
 ) -> Sentence:
     """`shown` where the interval leaves out 0, else `not_shown`; then how often `winner` wins."""
-    found = not effect.interval[0] <= 0 <= effect.interval[1]
+    certain = not effect.interval[0] <= 0 <= effect.interval[1]
     chance = f"between equals, {winner} would win about {{share}} (95 %: {{span}})."
-    free = " The strengths are free of this." if found else ""
+    free = " The strengths are free of this." if certain else ""
     return Sentence(
-        f"{shown if found else not_shown}: {chance}{free}",
+        f"{shown if certain else not_shown}: {chance}{free}",
         share=_percent(effect.estimate),
         span=_percents(effect.interval),
-        **(direction if found else {}),
+        **(direction if certain else {}),
     )
 
 

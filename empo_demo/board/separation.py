@@ -44,13 +44,13 @@ class Separation:
         return -np.inf, max(strength, interval[1]) + self.reach
 
 
-def separations(found: Fit) -> list[Separation | None]:
+def separations(estimate: Fit) -> list[Separation | None]:
     """For each of the design's contenders why it has an open end; None if both ends are limited."""
-    design = found.design
+    design = estimate.design
     decided = design.outcome != 0
     if not decided.any():
         return [Separation("tied") if group >= 0 else None for group in design.groups]
-    sets = _sets(found)
+    sets = _sets(estimate)
     result: list[Separation | None] = [None] * len(design.ids)
     for number in range(int(sets.max()) + 1):
         members = np.flatnonzero(sets == number)
@@ -60,19 +60,19 @@ def separations(found: Fit) -> list[Separation | None]:
             continue
         won = np.where(inside[:, 0], design.outcome, -design.outcome)[crossing] > 0
         kind: Kind = "won" if won.all() else "between" if won.any() else "lost"
-        reach = None if kind == "between" else _reach(found, crossing, inside[:, 0], members)
+        reach = None if kind == "between" else _reach(estimate, crossing, inside[:, 0], members)
         for member in members:
             others = tuple(design.ids[other] for other in members if other != member)
             result[member] = Separation(kind, others, reach)
     return result
 
 
-def _sets(found: Fit) -> npt.NDArray[np.intp]:
+def _sets(estimate: Fit) -> npt.NDArray[np.intp]:
     """The number of the set of each contender: within one, everybody is limited by everybody."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    design = found.design
+    design = estimate.design
     a, b = design.sides[:, 0], design.sides[:, 1]
     not_lost, not_won = design.outcome >= 0, design.outcome <= 0
     winners = np.concatenate([a[not_lost], b[not_won]])
@@ -84,7 +84,7 @@ def _sets(found: Fit) -> npt.NDArray[np.intp]:
 
 
 def _reach(
-    found: Fit,
+    estimate: Fit,
     crossing: npt.NDArray[np.bool_],
     on_side_a: npt.NDArray[np.bool_],
     members: Sequence[int] | npt.NDArray[np.intp],
@@ -94,8 +94,8 @@ def _reach(
     The votes across are unanimous, so their likelihood grows with the distance. Each voter counts
     as one vote, as votes of one person are not independent.
     """
-    design = found.design
-    d = design.x[crossing] @ found.parameters[: design.x.shape[1]]
+    design = estimate.design
+    d = design.x[crossing] @ estimate.parameters[: design.x.shape[1]]
     won = np.where(on_side_a, design.outcome, -design.outcome)[crossing][0] > 0
     towards = np.where(on_side_a[crossing] == won, d, -d)
     voters = design.clusters[crossing]
@@ -103,7 +103,7 @@ def _reach(
     low, high = 0.0, 200.0
     for _ in range(60):
         middle = (low + high) / 2
-        if weights @ _log_win(towards - middle, found.nu) > np.log(_CHANCE):
+        if weights @ _log_win(towards - middle, estimate.nu) > np.log(_CHANCE):
             low = middle
         else:
             high = middle

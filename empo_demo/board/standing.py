@@ -136,11 +136,11 @@ def rank(
     No ballots give an empty ranking.
     """
     design = design_of(ballots)
-    found = fit(design, prior) if len(design.outcome) else None
-    drawn = bootstrap(found, samples, seed) if found is not None and samples else None
-    open_ends = separations(found) if found else [None] * len(design.ids)
+    estimate = fit(design, prior) if len(design.outcome) else None
+    drawn = bootstrap(estimate, samples, seed) if estimate is not None and samples else None
+    open_ends = separations(estimate) if estimate else [None] * len(design.ids)
     standings = [
-        _standing(number, ballots, design, found, drawn, open_ends[number])
+        _standing(number, ballots, design, estimate, drawn, open_ends[number])
         for number in range(len(design.ids))
     ]
     standings.sort(
@@ -153,10 +153,10 @@ def rank(
     return Ranking(
         contenders=tuple(standings),
         ties=_rate([VERDICTS[one.verdict].outcome == 0 for one in ballots], ballots),
-        nu=found.nu if found else None,
+        nu=estimate.nu if estimate else None,
         both_bad=_rate([one.verdict == "both_bad" for one in ballots], ballots),
-        position=_effect(found, drawn, design.position),
-        length=_effect(found, drawn, design.length),
+        position=_effect(estimate, drawn, design.position),
+        length=_effect(estimate, drawn, design.length),
         votes=len(ballots),
         decided=sum(ballot.verdict in DECISIVE for ballot in ballots),
         voters=len({ballot.voter for ballot in ballots}),
@@ -194,7 +194,7 @@ def _standing(
     number: int,
     ballots: Sequence[Ballot],
     design: Design,
-    found: Fit | None,
+    estimate: Fit | None,
     drawn: Array | None,
     separation: Separation | None,
 ) -> Standing:
@@ -206,12 +206,12 @@ def _standing(
         clustered_rate(wins, [ballot.voter for ballot in judged]) if judged else (None, None)
     )
     strength = sandwich = boot = None
-    if found is not None and judged:
-        strength = float(found.strengths[number])
-        error = float(found.strength_errors[number])
+    if estimate is not None and judged:
+        strength = float(estimate.strengths[number])
+        error = float(estimate.strength_errors[number])
         sandwich = (strength - _Z * error, strength + _Z * error)
         if drawn is not None:
-            boot = percentiles(_strengths(found.design, drawn)[:, number])
+            boot = percentiles(_strengths(estimate.design, drawn)[:, number])
         if separation is not None:
             sandwich = separation.interval(strength, sandwich)
             boot = separation.interval(strength, boot) if boot is not None else None
@@ -231,17 +231,17 @@ def _strengths(design: Design, drawn: Array) -> Array:
     return drawn[:, : design.basis.shape[1]] @ design.basis.T
 
 
-def _effect(found: Fit | None, drawn: Array | None, column: int | None) -> Effect | None:
-    if found is None or column is None:
+def _effect(fitted: Fit | None, drawn: Array | None, column: int | None) -> Effect | None:
+    if fitted is None or column is None:
         return None
-    estimate, error = found.effect(column) or (0.0, 0.0)
+    estimate, error = fitted.effect(column) or (0.0, 0.0)
     interval = (estimate - _Z * error, estimate + _Z * error)
     if drawn is not None:
         interval = percentiles(drawn[:, column])
-    outcome = found.design.outcome
-    if column == found.design.position and abs(outcome.sum()) == len(outcome):
+    outcome = fitted.design.outcome
+    if column == fitted.design.position and abs(outcome.sum()) == len(outcome):
         # One side won every vote, so its effect has no limit on that side.
-        _, (low, _) = clustered_rate([1.0] * len(outcome), found.design.clusters.tolist())
+        _, (low, _) = clustered_rate([1.0] * len(outcome), fitted.design.clusters.tolist())
         least = math.log(low / (1 - low))
         interval = (least, math.inf) if outcome[0] > 0 else (-math.inf, -least)
     return Effect(estimate, interval)

@@ -161,21 +161,21 @@ def _with_own_models(roster: Roster, settings: Settings) -> Roster:
     """
     if settings.base is None and settings.aligned is None:
         return roster
-    contenders, kept = roster.contenders, None
+    contenders, recorded = roster.contenders, None
     if settings.base is not None:
         own = resolve_model(settings.base, Path.cwd(), "EMPO_BASE", on_server=_on_server(settings))
         contenders = _replace_base(roster, own)
     if settings.aligned is not None:
-        kept = resolve_model(
+        recorded = resolve_model(
             settings.aligned, Path.cwd(), "EMPO_ALIGNED", on_server=_on_server(settings)
         )
-        contenders = _replace_aligned(roster, contenders, kept)
+        contenders = _replace_aligned(roster, contenders, recorded)
     if settings.base is None or not roster.embedded or _is_copy(settings, roster):
         return replace(roster, contenders=contenders)
     return replace(
         roster,
         name="own models",
-        contenders=tuple(c for c in contenders if c.adapter in (None, kept)),
+        contenders=tuple(c for c in contenders if c.adapter in (None, recorded)),
         tiny=False,
         hints="full",
         quantization="nf4",

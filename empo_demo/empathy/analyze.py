@@ -133,7 +133,7 @@ def _alone(sem: SEM, job: _Job) -> dict[str, Any]:
 
 def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     """The answers of jobs of several kinds. Each kind is one batch for the model."""
-    found: dict[int, dict[str, Any]] = {}
+    by_place: dict[int, dict[str, Any]] = {}
     kinds: list[tuple[type, Callable[[SEM, list[Any]], list[dict[str, Any]]]]] = [
         (_Dialogue, _read_dialogues),
         (_Words, _read_words),
@@ -143,8 +143,8 @@ def _answers(sem: SEM, jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         places = [place for place, job in enumerate(jobs) if isinstance(job, kind)]
         if places:
             answers = answer(sem, [jobs[place] for place in places])
-            found.update(zip(places, answers, strict=True))
-    return [found[place] for place in range(len(jobs))]
+            by_place.update(zip(places, answers, strict=True))
+    return [by_place[place] for place in range(len(jobs))]
 
 
 def _read_dialogues(sem: SEM, jobs: list[_Dialogue]) -> list[dict[str, Any]]:

@@ -63,15 +63,15 @@ class Classifier:
         `matched`: whether a pattern found self-harm in it. `states`: (texts, dim), as the SEM's
         `layer_means` gives them; None for a classifier that reads words alone.
         """
-        found = []
+        scores = []
         for i, (text, match) in enumerate(zip(texts, matched, strict=True)):
             score = self.bias - self.threshold + self.pattern * match
             score += self.foreign * is_foreign(text)
             score += sum(float(self.pieces[at]) * x for at, x in pieces(text).items())
             if states is not None:
                 score += float(states[i] @ self.states)
-            found.append(score)
-        return found
+            scores.append(score)
+        return scores
 
 
 def self_harm(
@@ -93,22 +93,22 @@ def self_harm(
     said = [part for _, part in parts]
     matched = [matches(part) for part in said]
     scores = one.scores(said, matched, means(said) if means and said else None)
-    found = [len(chunks(text)) > 1 and matches(text) for text in texts]
+    flags = [len(chunks(text)) > 1 and matches(text) for text in texts]
     for (i, _), match, score in zip(parts, matched, scores, strict=True):
-        found[i] = found[i] or score >= (-CLEARLY if match else 0.0)
-    return found
+        flags[i] = flags[i] or score >= (-CLEARLY if match else 0.0)
+    return flags
 
 
 def chunks(text: str) -> list[str]:
     """`text` in runs of whole sentences of at most `CHUNK` characters, if it is longer."""
     if len(text) <= CHUNK:
         return [text]
-    found = [""]
+    parts = [""]
     for sentence in _SENTENCE.findall(text):
-        if found[-1] and len(found[-1]) + len(sentence) > CHUNK:
-            found.append("")
-        found[-1] += sentence
-    return [one for one in found if one.strip()] or [text]
+        if parts[-1] and len(parts[-1]) + len(sentence) > CHUNK:
+            parts.append("")
+        parts[-1] += sentence
+    return [one for one in parts if one.strip()] or [text]
 
 
 def pieces(text: str) -> dict[int, float]:
@@ -150,13 +150,13 @@ def load(path: Path = WEIGHTS) -> dict[str, Classifier]:
 
     from safetensors import SafetensorError, safe_open
 
-    found = {}
+    classifiers = {}
     try:
         with safe_open(path, "np") as file:
             meta = json.loads((file.metadata() or {})["crisis"])
             for name in ("words", "states"):
                 one = meta[name]
-                found[name] = Classifier(
+                classifiers[name] = Classifier(
                     file.get_tensor(f"{name}.states").astype("float32"),
                     file.get_tensor(f"{name}.pieces").astype("float32"),
                     float(one["pattern"]),
@@ -168,4 +168,4 @@ def load(path: Path = WEIGHTS) -> dict[str, Classifier]:
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         line = str(error).split("\n")[0]
         raise DataError(f"The crisis classifier {path} cannot be read: {line}.") from None
-    return found
+    return classifiers

@@ -123,11 +123,12 @@ class SemNet(nn.Module):
         places = self.rationale(states)
         inside = segments == 2
         attention = places.masked_fill(~inside.unsqueeze(-1), -1e4).softmax(1)
-        found = attention.transpose(1, 2) @ states
+        response_view = attention.transpose(1, 2) @ states
         context, response = (
-            mean(states, where).unsqueeze(1).expand_as(found) for where in (segments == 1, inside)
+            mean(states, where).unsqueeze(1).expand_as(response_view)
+            for where in (segments == 1, inside)
         )
-        seen = torch.cat([found, response, context, found * context], -1)
+        seen = torch.cat([response_view, response, context, response_view * context], -1)
         joined = torch.nn.functional.gelu(self.pair(self.dropout(seen)))
         heads = zip(self.epitome, self.dropout(joined).unbind(1), strict=True)
         return torch.stack([head(row) for head, row in heads], 1), places
@@ -294,29 +295,29 @@ def _unpacked(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _split(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Split tensors that are too large for a shard into parts named `NAME..0`, `NAME..1`, …."""
-    found = {}
+    parts = {}
     for name, value in state.items():
         if value.dim() < 2 or value.shape[0] <= PART:
-            found[name] = value
+            parts[name] = value
             continue
         for number, part in enumerate(torch.split(value, PART)):
-            found[f"{name}..{number}"] = part.clone()
-    return found
+            parts[f"{name}..{number}"] = part.clone()
+    return parts
 
 
 def _joined(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Join the parts that `_split` made."""
     parts: dict[str, dict[int, torch.Tensor]] = {}
-    found = {}
+    joined = {}
     for name, value in state.items():
         whole, mark, number = name.partition("..")
         if mark:
             parts.setdefault(whole, {})[int(number)] = value
         else:
-            found[name] = value
+            joined[name] = value
     for name, own in parts.items():
-        found[name] = torch.cat([own[number] for number in sorted(own)])
-    return found
+        joined[name] = torch.cat([own[number] for number in sorted(own)])
+    return joined
 
 
 def last_turn(hidden: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:

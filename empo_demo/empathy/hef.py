@@ -168,8 +168,8 @@ def parse_thought(thought: str, turn: str) -> Thought | None:
         return None
     if not isinstance(cause, list) or not all(isinstance(word, str) for word in cause):
         return None
-    found = [word for word in cause if word.strip() and word.strip().lower() in turn.lower()]
-    return Thought(emotion.strip().lower(), tuple(_clean_words(found)[:5]))
+    words = [word for word in cause if word.strip() and word.strip().lower() in turn.lower()]
+    return Thought(emotion.strip().lower(), tuple(_clean_words(words)[:5]))
 
 
 def cause_words(reading: Reading, limit: int) -> list[str]:

@@ -45,16 +45,16 @@ class Patterns:
 
     def sections_in(self, text: str) -> tuple[str, ...]:
         """The sections with a match in any line of `text`, in the order of the file."""
-        found = set()
+        sections = set()
         for line in prepare(text).split("\n"):
             for pattern in self.spared:
                 line = pattern.sub(" ; ", line)
-            found |= {
+            sections |= {
                 name
                 for name, patterns in self.sections.items()
-                if name not in found and any(pattern.search(line) for pattern in patterns)
+                if name not in sections and any(pattern.search(line) for pattern in patterns)
             }
-        return tuple(name for name in self.sections if name in found)
+        return tuple(name for name in self.sections if name in sections)
 
 
 def prepare(text: str) -> str:

@@ -98,7 +98,7 @@ class Span:
 
 def find_personal(text: str, region: str = "US") -> tuple[Span, ...]:
     """Non-overlapping spans in text order. `region` (ISO code) is for national phone numbers."""
-    found = [
+    spans = [
         *_spans(_EMAIL, text, "email"),
         *_spans(_LINK, text, "link"),
         *_spans(_HANDLE, text, "handle"),
@@ -107,7 +107,7 @@ def find_personal(text: str, region: str = "US") -> tuple[Span, ...]:
         *_phones(text, region),
     ]
     apart: list[Span] = []
-    for span in found:
+    for span in spans:
         if all(span.end <= other.start or span.start >= other.end for other in apart):
             apart.append(span)
     return tuple(sorted(apart, key=lambda span: span.start))
@@ -163,15 +163,15 @@ def _phones(text: str, region: str) -> list[Span]:
         return []
     import phonenumbers
 
-    found = [
+    phones = [
         Span(match.start, match.end, "phone")
         for match in phonenumbers.PhoneNumberMatcher(text, region.upper())
     ]
-    found += [*_spans(_SPOKEN, text, "phone"), *_spans(_SPOKEN_AFTER, text, "phone")]
-    found += [*_spans(_US_LOCAL, text, "phone")]
+    phones += [*_spans(_SPOKEN, text, "phone"), *_spans(_SPOKEN_AFTER, text, "phone")]
+    phones += [*_spans(_US_LOCAL, text, "phone")]
     return [
         span
-        for span in found
+        for span in phones
         if not _DATE.match(text[span.start : span.end])
         and sum(map(str.isdigit, text[span.start : span.end])) >= 7
     ]

@@ -104,8 +104,8 @@ def read_all(sem: SEM, dialogues: Sequence[Sequence[Turn]]) -> list[Reading]:
 
 
 def _factory(name: str, given: str) -> Factory:
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    target = EntryPoint(name, BUILT_IN[name], GROUP) if name in BUILT_IN else found.get(name)
+    entries = {entry.name: entry for entry in entry_points(group=GROUP)}
+    target = EntryPoint(name, BUILT_IN[name], GROUP) if name in BUILT_IN else entries.get(name)
     if target is None:
         raise SettingsError(f"EMPO_SEM holds {given!r}; it may hold {', '.join(names())}.")
     try:
@@ -196,11 +196,11 @@ class GuardedSEM:
         own = getattr(self.sem, "feelings", None)
         if own is not None:
             try:
-                found = self._timed(lambda: list(own(texts)), self.limit * max(1, len(texts)))
-                if isinstance(found, list) and len(found) == len(texts):
-                    faults = map(_feeling_fault, texts, found)
+                feelings = self._timed(lambda: list(own(texts)), self.limit * max(1, len(texts)))
+                if isinstance(feelings, list) and len(feelings) == len(texts):
+                    faults = map(_feeling_fault, texts, feelings)
                     if not any(faults):
-                        return found
+                        return feelings
             except SEMFailure as error:
                 log.warning("%s VADER reads the valence instead.", error)
         return [lexicon_feeling(text) for text in texts]

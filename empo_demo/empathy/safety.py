@@ -85,15 +85,15 @@ def crisis_in(texts: Sequence[str], sem: object = None) -> tuple[CrisisKind, ...
     Self-harm is judged by the classifier, with the states of `sem` if it has them. If the
     classifier fails, the patterns decide.
     """
-    found = {kind for text in texts for kind in _patterns_in(text)}
+    kinds = {kind for text in texts for kind in _patterns_in(text)}
     try:
         judged = any(crisis.self_harm(texts, lambda text: "self-harm" in _patterns_in(text), sem))
     except Exception as error:
         # No traceback: the message of an error may quote what was written.
         log.error("The crisis classifier failed (%s); the patterns decide.", type(error).__name__)
     else:
-        found = (found - {"self-harm"}) | ({"self-harm"} if judged else set())
-    return tuple(kind for kind in KINDS if kind in found)
+        kinds = (kinds - {"self-harm"}) | ({"self-harm"} if judged else set())
+    return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def _patterns_in(text: str) -> tuple[CrisisKind, ...]:
@@ -102,8 +102,8 @@ def _patterns_in(text: str) -> tuple[CrisisKind, ...]:
 
 def screen_reply(text: str) -> str | None:
     """Why `text` must not be shown (it encourages harm, excuses abuse), or None."""
-    found = load_patterns("replies", "spared").sections_in(text)
-    return f"The reply {found[0]}." if found else None
+    sections = load_patterns("replies", "spared").sections_in(text)
+    return f"The reply {sections[0]}." if sections else None
 
 
 def crisis_notice(country: str, kinds: Iterable[str] = ()) -> SafetyNotice:

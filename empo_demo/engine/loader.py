@@ -101,12 +101,12 @@ class Loader:
             for one in self._after_trial(group, verdict):
                 yield self._prepare_copy(one)
 
-    def _prepare_copy(self, one: Member) -> MadeCopy:
-        copy = self._copy(one)
+    def _prepare_copy(self, member: Member) -> MadeCopy:
+        copy = self._copy(member)
         was_there = copy.find() is not None
         folder = self._make(copy)
-        self._tried(str(folder), [Written(one.id, str(folder), None)], shown=str(one.adapter))
-        return MadeCopy(str(one.adapter), folder, was_there)
+        self._tried(str(folder), [Written(member.id, str(folder), None)], shown=str(member.adapter))
+        return MadeCopy(str(member.adapter), folder, was_there)
 
     def _tried(self, name: str, users: Sequence[Written], shown: str = "") -> Verdict:
         """The verdict on a model with the adapters that share it; tries it if there is none."""

@@ -50,13 +50,13 @@ def read_recordings(path: Path) -> list[Recording]:
 
     Raises `DataError` (file, line, fault) if the file cannot be read or has no such row.
     """
-    found = [p for p in map(_recording, read_predictions(path).rows) if p is not None]
-    if not found:
+    recordings = [p for p in map(_recording, read_predictions(path).rows) if p is not None]
+    if not recordings:
         raise DataError(
             f"{path} holds no row that can be shown: each needs a dialogue that ends with the "
             "user, a response and a reference."
         )
-    return found
+    return recordings
 
 
 def is_recording(engine: str) -> bool:
@@ -106,10 +106,10 @@ class RecordedEngine:
             known = ", ".join(self._replies)
             raise EngineError(f"No replies of {contender!r} are recorded; there are: {known}.")
         key = tuple(m["content"].strip() for m in messages if m["role"] != "system")
-        found = self._replies[contender].get(key)
-        if not found:
+        reply = self._replies[contender].get(key)
+        if not reply:
             raise EngineError(_UNKNOWN)
-        return found[seed % len(found)]
+        return reply[seed % len(reply)]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Type out all replies together. A dialogue that is not recorded fails its sides."""

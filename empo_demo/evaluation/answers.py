@@ -25,25 +25,25 @@ Job = TypeVar("Job")
 
 def ends(engine: Engine, requests: Sequence[Request]) -> dict[str, Finished | Failed]:
     """The end of each request by its side, in the order of the requests."""
-    found: dict[str, Finished | Failed] = {
+    ends: dict[str, Finished | Failed] = {
         request.side: Failed(request.side, "The engine ended without an answer.")
         for request in requests
     }
     if requests:
         for event in engine.stream(requests):
             if isinstance(event, Finished | Failed):
-                found[event.side] = event
-    return found
+                ends[event.side] = event
+    return ends
 
 
 def reply_texts(engine: Engine, requests: Sequence[Request]) -> list[str]:
     """The replies in the order of the requests. Raises `EngineError` if one failed."""
-    found = []
+    texts = []
     for request, event in zip(requests, ends(engine, requests).values(), strict=True):
         if isinstance(event, Failed):
             raise EngineError(f"{request.contender} failed on {request.side}: {event.error}")
-        found.append(event.text)
-    return found
+        texts.append(event.text)
+    return texts
 
 
 def seed_of(seed: int, conv_id: str) -> int:

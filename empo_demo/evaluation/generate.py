@@ -109,13 +109,13 @@ def run(
     settings = load_settings(force_adapter=force_adapter or None)
     roster = load_roster(settings)
     contender = roster[contender_id]
-    found = read_items(data, limit)
-    for line in found.skipped:
+    asked = read_items(data, limit)
+    for line in asked.skipped:
         console.print(f"Skipped: {line}", highlight=False, soft_wrap=True)
     done = read_done(output, contender.id, seed)
-    missing = [item for item in found.items if item.conv_id not in done]
+    missing = [item for item in asked.items if item.conv_id not in done]
     console.print(
-        f"{len(found.items):,} dialogues, {len(found.items) - len(missing):,} answered already.",
+        f"{len(asked.items):,} dialogues, {len(asked.items) - len(missing):,} answered already.",
         highlight=False,
     )
     failed: list[Failed] = []
@@ -132,7 +132,7 @@ def run(
             close = getattr(engine, "close", None)
             if close is not None:
                 close()
-    put_in_order(output, [item.conv_id for item in found.items])
+    put_in_order(output, [item.conv_id for item in asked.items])
     if failed:
         raise EngineError(
             f"{len(failed)} of {len(missing)} replies failed (the first: {failed[0].error}) and "

@@ -120,12 +120,12 @@ def _write(output: Path, text: str) -> None:
 def read_studies(path: Path = STUDIES) -> list[dict[str, Any]]:
     """The studies: `title`, `command`, `text` (before), `columns`, `rows` and `reading` (after)."""
     try:
-        found = parse_json(read_text(path))
-        for study in found:
+        studies = parse_json(read_text(path))
+        for study in studies:
             assert all(len(row) == len(study["columns"]) for row in study["rows"])
     except (ValueError, TypeError, KeyError, AssertionError) as error:
         raise DataError(f"{path} is not a file of studies: {error}.") from None
-    return list(found)
+    return list(studies)
 
 
 def page(data: ResultsData, studies: Sequence[dict[str, Any]] = (), *, own: bool = False) -> str:

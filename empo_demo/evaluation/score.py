@@ -262,15 +262,15 @@ def run_score(
 
 def _not_the_papers(metrics: Sequence[str], tools: Tools) -> list[str]:
     """Which figures are not the paper's, and the options that give the paper's."""
-    found = []
+    notes = []
     if "nidf" in metrics and tools.nidf_key != "nidf":
-        found.append("NIDF is from our own word counts; --nidf-corpus takes the paper's.")
+        notes.append("NIDF is from our own word counts; --nidf-corpus takes the paper's.")
     if "bertscore" in metrics and tools.bertscore_key != "bertscore":
-        found.append(
+        notes.append(
             f"BERTScore is by the {tools.encoder.label}; the paper's is "
             f"--encoder {PAPER_MODEL}:{PAPER_LAYER}."
         )
-    return found
+    return notes
 
 
 def print_tables(scores: Scores, console: Console) -> None:

@@ -94,20 +94,20 @@ class DataSet:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
-            found = self._api.dataset_info(self.repo)
+            info = self._api.dataset_info(self.repo)
         except RepositoryNotFoundError:
             if not make_it:
                 raise
             self._api.create_repo(
                 self.repo, repo_type="dataset", private=self._private or None, exist_ok=True
             )
-            found = self._api.dataset_info(self.repo)
-        if self._private and found.private is not True:
+            info = self._api.dataset_info(self.repo)
+        if self._private and info.private is not True:
             raise StorageError(
                 f"Everybody can read the data set {self.repo}, so no vote is kept there: make it "
                 "private, or name another one."
             )
-        return found
+        return info
 
     def _snapshot(self, info: DatasetInfo, folder: Path) -> Snapshot:
         names = [file.rfilename for file in info.siblings or ()]

@@ -122,10 +122,10 @@ def voted_rounds(store: Store) -> Iterator[Round]:
     while True:
         with store.database.read() as session:
             query = select(Vote.id, Round).join(Round, Vote.round_id == Round.id)
-            found = session.execute(query.where(Vote.id > last).order_by(Vote.id).limit(500)).all()
-        if not found:
+            batch = session.execute(query.where(Vote.id > last).order_by(Vote.id).limit(500)).all()
+        if not batch:
             return
-        for number, round_ in found:
+        for number, round_ in batch:
             last = number
             yield round_
 

@@ -54,14 +54,14 @@ class Backup:
             return None
         trouble = f"The backup in {self._repo} could not be read"
         try:
-            found = plain(self._restore, trouble)
+            restored = plain(self._restore, trouble)
             self._to_restore = False
         except StorageError as error:
             log.warning("%s", error)
             return None
-        if found is not None:
-            log.info("%s: %s", self._repo, found)
-        return found
+        if restored is not None:
+            log.info("%s: %s", self._repo, restored)
+        return restored
 
     def write(self) -> int:
         """Write new and changed votes, take out withdrawn ones; return how many it was.
@@ -90,12 +90,12 @@ class Backup:
             with DataSet(self._repo, private=True).read() as there:
                 self._store.erasure.bury(set(tombstones_of(there)))
                 rows = rows_of(there)
-                found = import_records(self._store, map(_record, rows.values()))
+                imported = import_records(self._store, map(_record, rows.values()))
         except RepositoryNotFoundError:
             log.info("%s does not exist yet; the first backup makes it", self._repo)
             return None
         self._store.adopt_restored()
-        return found
+        return imported
 
     def _write(self) -> int:
         data_set = DataSet(self._repo, private=True)
@@ -139,8 +139,8 @@ class Backup:
     def _with_rows(self, names: list[str], there: Snapshot) -> dict[str, str]:
         """The rows as the database has them now: without what was withdrawn meanwhile."""
         with self._store.database.read() as session:
-            found = list(session.scalars(_wanted().where(Round.id.in_(names))))
-        return add(there, map(_row, found), replace=True)
+            rounds = list(session.scalars(_wanted().where(Round.id.in_(names))))
+        return add(there, map(_row, rounds), replace=True)
 
     def _batches(self) -> Iterator[dict[str, dict[str, Any]]]:
         """The rows to compare, by round, oldest vote first: recent ones, at the start all."""
@@ -150,11 +150,11 @@ class Backup:
             if self._since is not None:
                 query = query.where(Vote.created_at > self._since)
             with self._store.database.read() as session:
-                found = list(session.scalars(query))
-            if not found:
+                rounds = list(session.scalars(query))
+            if not rounds:
                 return
-            yield {round_.id: _row(round_) for round_ in found}
-            last = max(round_.vote.id for round_ in found if round_.vote is not None)
+            yield {round_.id: _row(round_) for round_ in rounds}
+            last = max(round_.vote.id for round_ in rounds if round_.vote is not None)
 
 
 def _wanted() -> Any:

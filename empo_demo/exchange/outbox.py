@@ -69,8 +69,8 @@ class Outbox:
         may_leave = (Round.id.in_(taken), *_has_waited(now()), *may_be_used())
         query = select(Round).join(Vote).where(*may_leave).order_by(Vote.id)
         with self._database.read() as session:
-            found = list(session.scalars(query))
-        return [published(row) for round_ in found for row in rows_of("jsonl", round_)]
+            rounds = list(session.scalars(query))
+        return [published(row) for round_ in rounds for row in rows_of("jsonl", round_)]
 
     def confirm(self, taken: Sequence[str]) -> int:
         """Mark the rounds as published; return how many there are still.

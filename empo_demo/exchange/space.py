@@ -46,8 +46,8 @@ def tracked(root: Path) -> list[str]:
     command = ["git", "-C", str(root), "ls-files", "-z"]
     files: list[str] = []
     with suppress(OSError, subprocess.CalledProcessError):
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        files = found.split("\0")
+        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        files = names.split("\0")
     # An installed wheel may lie in a folder that some other repository holds.
     if "app.py" not in files:
         raise SettingsError(

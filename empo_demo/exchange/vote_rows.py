@@ -82,8 +82,8 @@ def files(there: Snapshot) -> list[str]:
 
 def tombstones_of(there: Snapshot) -> Iterator[str]:
     """The ids of the rounds that the data set names as withdrawn."""
-    found = (_id_of(value) for _, value in _values(there.text(TOMBSTONES)))
-    yield from (name for name in found if name is not None)
+    ids = (_id_of(value) for _, value in _values(there.text(TOMBSTONES)))
+    yield from (name for name in ids if name is not None)
 
 
 def rows_of(there: Snapshot) -> dict[str, tuple[str, Any]]:
@@ -98,15 +98,15 @@ def rows_of(there: Snapshot) -> dict[str, tuple[str, Any]]:
 
 def _found(text: str, lines: Mapping[str, str], left: dict[str, str], replace: bool) -> str:
     """`text` with each row of `lines` at most once; the rows that it has leave `left`."""
-    kept = []
+    rows = []
     for line in filter(None, text.split("\n")):
         round_id = _round_id(line)
         if round_id not in lines:
-            kept.append(line)
+            rows.append(line)
         elif round_id in left:
             new = left.pop(round_id)
-            kept.append(new if replace else line)
-    return "".join(f"{line}\n" for line in kept)
+            rows.append(new if replace else line)
+    return "".join(f"{line}\n" for line in rows)
 
 
 def _append(there: Snapshot, changed: dict[str, str], day: str, lines: list[str]) -> None:
@@ -151,5 +151,5 @@ def _round_id(line: str) -> str | None:
 
 def _id_of(row: Any) -> str | None:
     """The round of a row or a tombstone; None if it names none."""
-    found = row.get("round_id") if isinstance(row, dict) else None
-    return found if isinstance(found, str) and _ID.fullmatch(found) else None
+    value = row.get("round_id") if isinstance(row, dict) else None
+    return value if isinstance(value, str) and _ID.fullmatch(value) else None

@@ -142,12 +142,12 @@ def interval_of(
     import numpy as np
 
     members = _members(groups)
-    found = [
+    bounds = [
         statistic(np.concatenate([members[i] for i in drawn]))
         for block in _draws(len(members), resamples, seed)
         for drawn in block
     ]
-    known = [value for value in found if value is not None]
+    known = [value for value in bounds if value is not None]
     return percentiles(known, level) if known else None
 
 

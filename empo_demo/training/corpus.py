@@ -211,16 +211,16 @@ def read_published(text: str, path: Path) -> Reading:
         else:
             bad += 1
             broken.update(cell for cell in cells if _CONV_ID.fullmatch(cell))
-    found = [
+    rows = [
         None if conv_id in broken else _dialogue(conv_id, dialogues[conv_id])
         for conv_id in dict.fromkeys([*dialogues, *broken])
     ]
-    whole = tuple(one for one in found if one is not None)
+    whole = tuple(one for one in rows if one is not None)
     if not whole:
         raise DataError(
             f"{path} holds no whole dialogue: {bad:,} rows have shifted, missing or empty columns."
         )
-    return Reading(whole, bad, len(found) - len(whole))
+    return Reading(whole, bad, len(rows) - len(whole))
 
 
 def _lines(table: Table) -> Iterator[list[str]]:
@@ -240,8 +240,8 @@ def _lines(table: Table) -> Iterator[list[str]]:
 
 def _unquoted(cell: str) -> str:
     """`cell` without the quotation marks of CSV, if it is such a cell and no text with quotes."""
-    found = _QUOTED.fullmatch(cell)
-    return found[1].replace('""', '"') if found else cell
+    quoted = _QUOTED.fullmatch(cell)
+    return quoted[1].replace('""', '"') if quoted else cell
 
 
 def _is_sound(row: dict[str, str]) -> bool:

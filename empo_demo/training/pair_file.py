@@ -153,8 +153,8 @@ def _need(row: Row, columns: Iterable[str]) -> None:
     inside = any(_holds_prompt(reply) for reply in replies) or "conversations" in row
     missing = [name for name in columns if name not in row and not (name == "prompt" and inside)]
     if missing:
-        found = ", ".join(map(str, row)) or "nothing"
-        raise ValueError(f"{', '.join(missing)} is missing; the row has {found[:200]}.")
+        cells = ", ".join(map(str, row)) or "nothing"
+        raise ValueError(f"{', '.join(missing)} is missing; the row has {cells[:200]}.")
 
 
 def _holds_prompt(reply: Any) -> bool:

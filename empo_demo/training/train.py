@@ -147,10 +147,10 @@ def _save(model: Any, job: Job) -> None:
 
 def _decides(job: Job) -> dict[str, Any]:
     """The settings of `job` that its result depends on."""
-    found = asdict(job)
+    settings = asdict(job)
     for name in ("out", "save_steps"):
-        del found[name]
-    return found
+        del settings[name]
+    return settings
 
 
 @contextmanager
@@ -181,12 +181,12 @@ def _is_writing(error: Exception) -> bool:
 
 def _last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The newest value of each metric. A run of few steps logs only once, at its end."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for entry in history:
-        found |= {k: float(v) for k, v in entry.items() if isinstance(v, int | float)}
-    found.setdefault("loss", found.pop("train_loss", math.nan))
+        metrics |= {k: float(v) for k, v in entry.items() if isinstance(v, int | float)}
+    metrics.setdefault("loss", metrics.pop("train_loss", math.nan))
     timing = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
-    return {k: v for k, v in found.items() if k not in (*timing, "train_loss", "step")}
+    return {k: v for k, v in metrics.items() if k not in (*timing, "train_loss", "step")}
 
 
 def write_card(
@@ -267,8 +267,8 @@ def last_whole(folder: Path) -> Path | None:
     The trainer writes `trainer_state.json` last. A folder without a readable one is incomplete,
     because the process died, and is removed.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
-    for path in found:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
+    for path in checkpoints:
         if _read(path / "trainer_state.json"):
             return path
         shutil.rmtree(path, ignore_errors=True)
@@ -283,7 +283,7 @@ def _step(path: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if the file is missing or cut off."""
     try:
-        found = json.loads(path.read_text(encoding="utf8"))
+        value = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

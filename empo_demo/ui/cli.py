@@ -73,11 +73,11 @@ def rehearsal(
         roster = load_roster(settings).only("base", "aligned")
         store = Store.of(settings)
         engine, sem = load_engine(settings, roster), load_sem(settings)
-        found = record(Arena(settings, roster, store, engine=engine, sem=sem), text)
+        recording = record(Arena(settings, roster, store, engine=engine, sem=sem), text)
         store.close()
-    _write(output or REHEARSAL, found)
-    for side, reply in found["replies"].items():
-        typer.echo(f"{side} ({found['contenders'][side]['contender']}): {reply}")
+    _write(output or REHEARSAL, recording)
+    for side, reply in recording["replies"].items():
+        typer.echo(f"{side} ({recording['contenders'][side]['contender']}): {reply}")
 
 
 @page_app.command("people")
@@ -93,20 +93,20 @@ def people(
     items = read_items(data, limit).items
     whole = [item.context.plus("assistant", item.reference) for item in items]
     lexicon, sem = load_lexicon(), EmbeddedSEM()
-    found = measure(
+    bands = measure(
         whole,
         {
             "vader": lambda texts: [text_valence(text, lexicon) for text in texts],
             "sem": lambda texts: [feeling.valence for feeling in sem.feelings(texts)],
         },
     )
-    _write(output or PEOPLE, found)
-    typer.echo(json.dumps(found))
+    _write(output or PEOPLE, bands)
+    typer.echo(json.dumps(bands))
 
 
-def _write(path: Path, found: object) -> None:
+def _write(path: Path, value: object) -> None:
 
     try:
-        path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+        path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None

@@ -28,15 +28,15 @@ class Example:
 def load_examples() -> list[Example]:
     """`assets/examples.json`: title, emotion, and turns that end with the user's."""
     rows = json.loads((ASSETS / "examples.json").read_text(encoding="utf8"))
-    found = []
+    examples = []
     for row in rows:
         whole = Dialogue.from_messages(row["turns"])
-        found.append(
+        examples.append(
             Example(
                 row["title"], row["emotion"], Dialogue(whole.turns[:-1]), whole.turns[-1].content
             )
         )
-    return found
+    return examples
 
 
 @cache

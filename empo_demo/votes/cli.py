@@ -25,12 +25,12 @@ def stats(
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)
-    found = count(store).as_json()
+    counts = count(store).as_json()
     store.close()
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(counts))
         return
-    for name, value in found.items():
+    for name, value in counts.items():
         if isinstance(value, dict):
             inner = ", ".join(f"{key} {number}" for key, number in value.items() if number)
             typer.echo(f"{name}: {inner or 'none'}")
@@ -65,12 +65,12 @@ def list_rounds(
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database), create=False)
-    found = newest(store, limit)
+    rounds = newest(store, limit)
     store.close()
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        typer.echo(json.dumps(rounds, ensure_ascii=False))
         return
-    for row in found:
+    for row in rounds:
         left = f"  ({row['left_out']})" if row["left_out"] else ""
         typer.echo(f"{row['round_id']}  {row['time'][:16]}  {row['verdict']:8}{left}")
 

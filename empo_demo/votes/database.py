@@ -241,8 +241,8 @@ def migrate(connection: Connection, *, name: str = "", to: str = HEAD) -> None:
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return str(found) if found is not None else None
+    number = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return str(number) if number is not None else None
 
 
 def _parse(url: str) -> URL:

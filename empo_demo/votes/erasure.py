@@ -46,7 +46,7 @@ def bury(session: Session, tombstones: Iterable[Tombstone]) -> None:
     """Store tombstones that are new, and erase their rounds. One that was pushed from here is
     marked as published."""
     known = set(session.scalars(select(Tombstone.round_id)))
-    new = {one.round_id: one for one in tombstones if one.round_id not in known}
+    new = {stone.round_id: stone for stone in tombstones if stone.round_id not in known}
     there = select(Round.id).where(Round.id.in_(new), MAY_BE_PUBLISHED).with_for_update()
     for name in session.scalars(there):
         new[name].published = True
@@ -76,13 +76,13 @@ class Erasure:
         with self._database.write() as session:
             query = select(Round.id, MAY_BE_PUBLISHED, Round.ephemeral)
             # A push that takes one of these rounds now waits, so it is marked or not taken.
-            found = session.execute(query.where(Round.voter.in_(names)).with_for_update()).all()
-            for round_id, published, ephemeral in found:
+            rounds = session.execute(query.where(Round.voter.in_(names)).with_for_update()).all()
+            for round_id, published, ephemeral in rounds:
                 if not ephemeral:
                     session.add(Tombstone(round_id=round_id, at=at, published=published))
             session.execute(delete(Round).where(Round.voter.in_(names)))
             mark(session, changed(session.execute(delete(Voter).where(Voter.id.in_(names)))))
-            return len(found)
+            return len(rounds)
 
     def erase_round(self, token: str, round_id: str) -> bool:
         """Erase one round of a voter with its vote; return whether it existed.
@@ -93,10 +93,10 @@ class Erasure:
         own = (Round.id == round_id, Round.voter == voter_id(token))
         with self._database.write() as session:
             query = select(MAY_BE_PUBLISHED, Round.ephemeral).where(*own).with_for_update()
-            found = session.execute(query).first()
-            if found is None:
+            row = session.execute(query).first()
+            if row is None:
                 return False
-            published, ephemeral = found
+            published, ephemeral = row
             if not ephemeral:
                 session.add(Tombstone(round_id=round_id, at=now(), published=published))
             mark(session, changed(session.execute(delete(Round).where(*own))))

@@ -109,10 +109,10 @@ class Limits:
         own = select(Limit.at).where(Limit.key == f"v:{voter_id(token)}")
         theirs = (Limit.key.like("a:%"), or_(Limit.key.in_(keys), Limit.at.in_(own)))
         with self._database.write() as session:
-            found = session.execute(
+            removed = session.execute(
                 delete(Limit).where(*theirs).returning(Limit.key, Limit.at)
             ).tuples()
-            erased = list(found)
+            erased = list(removed)
             mark(session, len(erased))
         since = now() - self.rate.window
         with self._memory:

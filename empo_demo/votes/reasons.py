@@ -96,7 +96,7 @@ def newest(store: Store, limit: int) -> list[dict[str, Any]]:
     """The newest voted rounds, for a moderator: id, time, verdict, and why they are left out."""
     query = select(Round).join(Vote).order_by(Vote.id.desc()).limit(limit)
     with store.database.read() as session:
-        found = list(session.scalars(query))
+        rounds = list(session.scalars(query))
     return [
         {
             "round_id": round_.id,
@@ -105,7 +105,7 @@ def newest(store: Store, limit: int) -> list[dict[str, Any]]:
             "left_out": reason_left_out(round_),
             "hidden_reason": round_.hidden_reason,
         }
-        for round_ in found
+        for round_ in rounds
         if round_.vote is not None
     ]
 

@@ -106,10 +106,10 @@ class RoundRecord(_Strict):
     @model_validator(mode="after")
     def _dialogue_keeps_its_rules(self) -> Self:
         try:
-            found = Dialogue.from_messages([turn.model_dump() for turn in self.dialogue])
+            dialogue = Dialogue.from_messages([turn.model_dump() for turn in self.dialogue])
         except InvalidInput as error:
             raise ValueError(str(error)) from None
-        if not found.turns or found.turns[-1].role != "user":
+        if not dialogue.turns or dialogue.turns[-1].role != "user":
             raise ValueError("the dialogue must end with a turn of the user")
         return self
 
@@ -262,7 +262,7 @@ def columns_of(row: Base) -> dict[str, Any]:
 
 def _first(error: ValidationError) -> str:
     """The first fault and its place, in plain words."""
-    one = error.errors(include_url=False, include_context=False)[0]
-    if one["type"] == "model_type" and len(one["loc"]) < 2:
+    fault = error.errors(include_url=False, include_context=False)[0]
+    if fault["type"] == "model_type" and len(fault["loc"]) < 2:
         return "a record must be an object with the keys round, replies and vote"
     return first_fault(error, unknown="is no column of a stored round")

@@ -158,10 +158,10 @@ class Store:
         query = select(Round).where(
             Round.id == round_id, Round.voter == voter_id(token), may_be_shown()
         )
-        found = session.scalars(query.with_for_update() if lock else query).one_or_none()
-        if found is None:
+        round_ = session.scalars(query.with_for_update() if lock else query).one_or_none()
+        if round_ is None:
             raise NotFound(NO_ROUND)
-        return found
+        return round_
 
     def latest_of(self, token: str) -> Round | None:
         """The voter's newest round."""
@@ -270,11 +270,11 @@ class Store:
     def void(self, token: str, round_id: str, reason: str) -> None:
         """Make an unvoted round void. Raises `NotAllowed` if it has a vote."""
         with self.database.write() as session:
-            found = self._own(session, token, round_id, lock=True)
-            if found.state == "voted":
+            round_ = self._own(session, token, round_id, lock=True)
+            if round_.state == "voted":
                 raise NotAllowed("This round has its vote; it cannot be tried again. Go on.")
-            if found.state != "void":
-                found.state, found.void_reason = "void", reason
+            if round_.state != "void":
+                round_.state, round_.void_reason = "void", reason
 
     def void_abandoned(self, dead: Iterable[str], reason: str) -> int:
         """Make streaming rounds void if their owner is dead or their lease has ended."""
@@ -302,32 +302,32 @@ class Store:
         A second call changes nothing and returns the round with its first vote.
         """
         with self.database.write() as session:
-            found = self._own(session, token, round_id, lock=True)
-            if found.vote is not None:
-                return found, False
-            if found.state != "votable":
-                raise NotAllowed(_not_votable(found))
-            cast, at = fill(found), now()
-            ready = found.ready_at or at
-            shown = (at - (found.first_words_at or ready)).total_seconds()
-            found.state = "voted"
-            found.crisis, found.personal = (
-                found.crisis or cast.crisis,
-                found.personal or cast.personal,
+            round_ = self._own(session, token, round_id, lock=True)
+            if round_.vote is not None:
+                return round_, False
+            if round_.state != "votable":
+                raise NotAllowed(_not_votable(round_))
+            cast, at = fill(round_), now()
+            ready = round_.ready_at or at
+            shown = (at - (round_.first_words_at or ready)).total_seconds()
+            round_.state = "voted"
+            round_.crisis, round_.personal = (
+                round_.crisis or cast.crisis,
+                round_.personal or cast.personal,
             )
-            found.vote = Vote(
+            round_.vote = Vote(
                 receipt=new_receipt(),
                 verdict=cast.verdict,
                 chosen=cast.chosen,
                 created_at=at,
                 seconds=(at - ready).total_seconds(),
                 seconds_shown=shown,
-                fast=shown < reading_seconds(found),
+                fast=shown < reading_seconds(round_),
                 ratings=cast.ratings or None,
                 comment=cast.comment,
                 continued=cast.continued,
             )
-            return found, True
+            return round_, True
 
     def set_ratings(
         self,
@@ -344,13 +344,13 @@ class Store:
         What was noticed in a comment stays noticed (see `CastVote`), whatever replaces it.
         """
         with self.database.write() as session:
-            found = self._own(session, token, round_id, lock=True)
-            if found.vote is None:
+            round_ = self._own(session, token, round_id, lock=True)
+            if round_.vote is None:
                 raise NotAllowed("Rate a round after its vote: choose one of the buttons first.")
-            found.vote.ratings = {**(found.vote.ratings or {}), **ratings} or None
-            if comment and comment != found.vote.comment:
-                found.vote.comment, found.vote.comment_at = comment, now()
-            found.crisis, found.personal = found.crisis or crisis, found.personal or personal
+            round_.vote.ratings = {**(round_.vote.ratings or {}), **ratings} or None
+            if comment and comment != round_.vote.comment:
+                round_.vote.comment, round_.vote.comment_at = comment, now()
+            round_.crisis, round_.personal = round_.crisis or crisis, round_.personal or personal
 
     def contender_counts(self, revisions: Collection[str] = ()) -> dict[str, int]:
         """The number of decisive votes of each contender. A vote without consent is not used.

@@ -181,8 +181,8 @@ def _weight(one: Sentence) -> float:
 
 def _marks(text: str) -> tuple[float, float]:
     """Whether a pattern finds self-harm, and whether the text is in another language."""
-    found = load_patterns("crisis", "idioms").sections_in(text)
-    return float("self-harm" in found), float(crisis.is_foreign(text))
+    sections = load_patterns("crisis", "idioms").sections_in(text)
+    return float("self-harm" in sections), float(crisis.is_foreign(text))
 
 
 def _pieces(texts: list[str], learnt: int) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -192,9 +192,9 @@ def _pieces(texts: list[str], learnt: int) -> tuple[sparse.csr_matrix, np.ndarra
     places: list[int] = []
     ends = [0]
     for text in texts:
-        found = crisis.pieces(text)
-        places += found.keys()
-        values += found.values()
+        pieces = crisis.pieces(text)
+        places += pieces.keys()
+        values += pieces.values()
         ends.append(len(places))
     shape = (len(texts), crisis.BUCKETS)
     rows = sparse.csr_matrix((np.array(values, np.float32), places, ends), shape)
@@ -219,5 +219,5 @@ def regression(
         return value + at[:-1] @ at[:-1] / (2 * PENALTY), np.concatenate(slopes)
 
     start = np.zeros(columns + dense.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
-    return found[:columns], found[columns:-1], float(found[-1])
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+    return weights[:columns], weights[columns:-1], float(weights[-1])

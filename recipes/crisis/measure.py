@@ -49,11 +49,11 @@ def measured() -> list[Row]:
         [bool(crisis_in([text])) for text in texts],
         [bool(assess(text).crisis) for text in texts],
     ]
-    found = []
+    figures = []
     for group, crisis, places in _groups(rows):
         hits = [sum(verdict[i] for i in places) for verdict in verdicts]
-        found.append(Row(group, crisis, len(places), *hits))
-    return found
+        figures.append(Row(group, crisis, len(places), *hits))
+    return figures
 
 
 def _groups(rows: Sequence[dict[str, str]]) -> Iterator[tuple[str, bool, list[int]]]:

@@ -45,7 +45,7 @@ class Rated:
 
 def emobank(data: Path, texts: Texts, split: str) -> list[Rated]:
     """EmoBank's sentences of one of its splits."""
-    found = []
+    examples = []
     for where, row in read_lines(data / f"emobank.{split}.jsonl.gz"):
         try:
             content = str(row["text"])
@@ -53,8 +53,8 @@ def emobank(data: Path, texts: Texts, split: str) -> list[Rated]:
             document = str(row["id"]).split("_")[0]
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{where}: id, text, valence and arousal were expected.") from None
-        found.append(Rated(document, content, texts.turns([content]), (affect[0], affect[1])))
-    return found
+        examples.append(Rated(document, content, texts.turns([content]), (affect[0], affect[1])))
+    return examples
 
 
 def calibrates(example: Rated) -> bool:
@@ -69,11 +69,11 @@ def fit_affect(net: SemNet, examples: Sequence[Rated]) -> tuple[float, float]:
     where none reads the calibration sentences better. Returns base and slope of the `spread`.
     """
     train = [example for example in examples if not calibrates(example)]
-    kept = [example for example in examples if calibrates(example)]
-    seen, states = means(net, [e.text for e in train]), means(net, [e.text for e in kept])
+    calibrating = [example for example in examples if calibrates(example)]
+    seen, states = means(net, [e.text for e in train]), means(net, [e.text for e in calibrating])
     for column in range(2):
         target = np.array([e.affect[column] for e in train])
-        truth = np.array([e.affect[column] for e in kept])
+        truth = np.array([e.affect[column] for e in calibrating])
         fits = [_ridge(seen, target, penalty) for penalty in PENALTIES]
         own = net.affect.weight[column].detach().numpy() * SCALES[column]
         fits.append((own, net.affect.bias[column].item() * SCALES[column]))
@@ -105,10 +105,10 @@ def means(
 ) -> np.ndarray:
     """(texts, dim) mean states of each text's last turn."""
     net.eval()
-    found = np.zeros((len(texts), net.affect.in_features))
+    means = np.zeros((len(texts), net.affect.in_features))
     for part, hidden, segments in _hidden(net, texts, title, exact=exact):
-        found[part] = last_turn(hidden, segments).numpy()
-    return found
+        means[part] = last_turn(hidden, segments).numpy()
+    return means
 
 
 def valences(net: SemNet, texts: Sequence[Text], title: str) -> np.ndarray:

@@ -117,9 +117,9 @@ def settle(net: SemNet, texts: Texts, data: Path, meta: Mapping[str, float]) -> 
     read = torch.cat(features(net, [item.text for item in known]), 1)
     said = answers(read, (weight, bias), heat, bound)
     count = sum(item.turns > 0 for item in items)
-    found = {"temperature": round(heat, 4), "likely": round(bound, 5), "penalty": penalty}
+    figures = {"temperature": round(heat, 4), "likely": round(bound, 5), "penalty": penalty}
     return Chosen(
-        {**meta, **found},
+        {**meta, **figures},
         rows_of(items[:count], rows[:count], likely[:count]),
         rows_of(items[count:], rows[count:], likely[count:]),
         rows_of(known, *said),
@@ -142,8 +142,8 @@ def refit(
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         said = x @ (start + change).T + bias + shift
-        kept = penalty * (change**2).sum() / len(start) + 1e-3 * (shift**2).sum()
-        total = F.cross_entropy(said, labels) + kept
+        penalties = penalty * (change**2).sum() / len(start) + 1e-3 * (shift**2).sum()
+        total = F.cross_entropy(said, labels) + penalties
         total.backward()
         return total
 
@@ -171,12 +171,12 @@ def settings(
 
     Every fold of `x` is read by a head that was fitted on its other folds.
     """
-    found = []
+    settings = []
     for penalty in PENALTIES:
         said = _held_out(net, x, labels, folds, penalty)
         heat = temperature(said, labels)
-        found.append((float(F.cross_entropy(said.double() / heat, labels)), penalty, heat, said))
-    _, penalty, heat, said = min(found, key=lambda row: row[0])
+        settings.append((float(F.cross_entropy(said.double() / heat, labels)), penalty, heat, said))
+    _, penalty, heat, said = min(settings, key=lambda row: row[0])
     rows = _softmax(said, heat)
     right = np.sort(rows[np.arange(len(rows)), labels.numpy()])
     # Split conformal prediction: this many of the held-out probabilities may be below the bound.

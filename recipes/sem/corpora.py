@@ -98,16 +98,16 @@ def go_emotions(folder: Path, texts: Texts) -> tuple[list[tuple[Text, list[float
         except (KeyError, TypeError):
             raise DataError(f"{where}: text and labels were expected.") from None
     kinds = sorted({label for _, labels in rows for label in labels})
-    found = [
+    examples = [
         (texts.turns([text]), [float(kind in labels) for kind in kinds])
         for text, labels in progress(rows, "GoEmotions' comments")
     ]
-    return found, len(kinds)
+    return examples, len(kinds)
 
 
 def cause_examples(folder: Path, texts: Texts) -> list[CauseExample]:
     """EmoCause's situations that have a cause at all."""
-    found = []
+    examples = []
     for where, row in read_lines(folder / "emocause.valid.jsonl.gz"):
         try:
             words = tuple(str(word) for word in row["tokens"])
@@ -118,13 +118,13 @@ def cause_examples(folder: Path, texts: Texts) -> list[CauseExample]:
                 f"{where}: conv_id, tokens and cause_token_ids were expected."
             ) from None
         if causes:
-            found.append(CauseExample(conv_id, words, causes, texts.words(words)))
-    return found
+            examples.append(CauseExample(conv_id, words, causes, texts.words(words)))
+    return examples
 
 
 def epitome_pairs(folder: Path, texts: Texts, splits: Sequence[str]) -> list[Pair]:
     """The EPITOME pairs of the given files ("train", "valid")."""
-    found = []
+    pairs = []
     for split in splits:
         for where, row in read_lines(folder / f"epitome.{split}.jsonl.gz"):
             try:
@@ -132,12 +132,12 @@ def epitome_pairs(folder: Path, texts: Texts, splits: Sequence[str]) -> list[Pai
                 response = str(row["response_post"])
                 text = texts.pair(str(row["seeker_post"]), response)
                 why = tuple(_tokens(text, response, row["rationales"][name]) for name in _EPITOME)
-                found.append(Pair(str(row["sp_id"]), text, (er, ex, ip), why))
+                pairs.append(Pair(str(row["sp_id"]), text, (er, ex, ip), why))
             except (KeyError, TypeError, ValueError):
                 raise DataError(
                     f"{where}: seeker_post, response_post, levels and rationales were expected."
                 ) from None
-    return found
+    return pairs
 
 
 def _tokens(text: Text, response: str, parts: Iterable[str]) -> tuple[int, ...]:
@@ -159,12 +159,12 @@ def batches(examples: Sequence[Any], seed: str, size: int = BATCH) -> Iterator[l
     rng = random.Random(seed)
     shuffled = list(examples)
     rng.shuffle(shuffled)
-    found = []
+    batches = []
     for start in range(0, len(shuffled), 50 * size):
         group = sorted(shuffled[start : start + 50 * size], key=lambda e: len(e.text.ids))
-        found += [group[i : i + size] for i in range(0, len(group), size)]
-    rng.shuffle(found)
-    yield from found
+        batches += [group[i : i + size] for i in range(0, len(group), size)]
+    rng.shuffle(batches)
+    yield from batches
 
 
 def by_length(

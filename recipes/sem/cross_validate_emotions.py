@@ -131,9 +131,10 @@ def _figures(
     valid: set[str],
 ) -> list[Figure]:
     """Contexts and situations of all folds, and the contexts of each of the two splits."""
-    told = np.array([item.turns > 0 for item in items])
+    later_turns = np.array([item.turns > 0 for item in items])
     contexts, situations = (
-        rows_of(list(compress(items, which)), rows[which], likely[which]) for which in (told, ~told)
+        rows_of(list(compress(items, which)), rows[which], likely[which])
+        for which in (later_turns, ~later_turns)
     )
     turns = quality.common_labels(train, lambda c: sum(t["role"] == "assistant" for t in c.turns))
     once = quality.common_labels(train, lambda c: 1)

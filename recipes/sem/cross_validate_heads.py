@@ -62,11 +62,11 @@ def word_logits(net: SemNet, example: corpora.CauseExample) -> list[float]:
     net.eval()
     with torch.inference_mode():
         pieces = net.causes(net.hidden(ids, mask))[0].tolist()
-    found = [-20.0] * len(example.words)
+    logits = [-20.0] * len(example.words)
     for segment, logit in zip(example.text.segments, pieces, strict=True):
         if segment:
-            found[segment - 1] = max(found[segment - 1], logit)
-    return found
+            logits[segment - 1] = max(logits[segment - 1], logit)
+    return logits
 
 
 def calibrated(
@@ -105,7 +105,7 @@ def _cause_figures(
 ) -> list[Figure]:
     """EmoCause's top-k recall; then how many words are marked, and how many of them correctly."""
     groups = [example.conv_id for example in examples]
-    found: list[Figure] = []
+    figures: list[Figure] = []
     # A function word is a cause only where nothing else is.
     scores = [
         [c if is_content(w) else 0.01 * c for w, c in zip(e.words, row, strict=True)]
@@ -116,7 +116,7 @@ def _cause_figures(
         best = float(np.mean(corpora.ceiling(examples, k))) * 100
         random = float(np.mean(corpora.chance(examples, k))) * 100
         low, high = interval(groups, lambda i, h=hits: float(h[i].mean()))
-        found.append(
+        figures.append(
             figure(
                 f"causes, top-{k} recall %",
                 hits.mean(),
@@ -147,7 +147,7 @@ def _cause_figures(
         whole = np.array([len(row) for row in lists], dtype=float) if under is None else under
         ratio = partial(_ratio, hits, whole)
         low, high = interval(groups, ratio)
-        found.append(
+        figures.append(
             figure(
                 f"causes, {name}",
                 ratio(np.arange(len(examples))),
@@ -161,7 +161,7 @@ def _cause_figures(
         )
     counts = np.array([len(own) for own in chosen], dtype=float)
     low, high = interval(groups, lambda i: float(counts[i].mean()))
-    found.append(
+    figures.append(
         figure(
             "causes, marks per situation",
             counts.mean(),
@@ -172,7 +172,7 @@ def _cause_figures(
             ceiling=float(wanted.mean()),
         )
     )
-    return found
+    return figures
 
 
 def _ratio(hits: np.ndarray, whole: np.ndarray, indices: np.ndarray) -> float:
@@ -220,7 +220,7 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
     """Accuracy and macro-F1 of each mechanism beside the majority level's; level 1's own F1."""
     groups = [pair.seeker for pair in pairs]
     truth = np.array([pair.levels for pair in pairs])
-    found = []
+    figures = []
     scores: tuple[Callable[[np.ndarray, np.ndarray], float], ...] = (accuracy, macro_f1)
     for column, name in enumerate(MECHANISMS):
         given, own = truth[:, column], said[:, column]
@@ -229,7 +229,7 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
             low, high = interval(groups, lambda i, g=given, s=own, f=score: f(g[i], s[i]))
             title = f"EPITOME {name.upper()}, {score.__name__.replace('_', '-')}"
             title += f" (level 1: {int((given == 1).sum())} pairs)"
-            found.append(
+            figures.append(
                 figure(
                     title,
                     score(given, own),
@@ -243,7 +243,7 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
             )
         # The rare level has its own score: the two above can look good even if it is never given.
         low, high = interval(groups, lambda i, g=given, s=own: level_f1(g[i], s[i], 1))
-        found.append(
+        figures.append(
             figure(
                 f"EPITOME {name.upper()}, F1 of level 1",
                 level_f1(given, own, 1),
@@ -254,7 +254,7 @@ def level_figures(pairs: Sequence[corpora.Pair], said: np.ndarray) -> list[Figur
                 ceiling=1.0,
             )
         )
-    return found
+    return figures
 
 
 def accuracy(truth: np.ndarray, said: np.ndarray) -> float:

@@ -36,12 +36,12 @@ def cross_validate(
     `read(fold, own, others)` fits on the examples at `others` and reads those at `own`; whatever it
     chooses, it chooses on `others`.
     """
-    found: dict[int, Row] = {}
+    rows: dict[int, Row] = {}
     for fold in sorted(set(folds)):
         own = [i for i, its in enumerate(folds) if its == fold]
         others = [i for i, its in enumerate(folds) if its != fold]
-        found.update(zip(own, read(fold, own, others), strict=True))
-    return [found[i] for i in range(len(folds))]
+        rows.update(zip(own, read(fold, own, others), strict=True))
+    return [rows[i] for i in range(len(folds))]
 
 
 def kept(path: Path, read: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:

@@ -133,13 +133,13 @@ def _states(
     texts: Sequence[Text], read: Callable[[Tensor, Tensor], Tensor], title: str
 ) -> list[Tensor]:
     """The result of `read` for each text, (tokens, dim), in 16 bits to save memory."""
-    found: list[Tensor] = [torch.empty(0)] * len(texts)
+    states: list[Tensor] = [torch.empty(0)] * len(texts)
     for part, ids, mask, _ in corpora.by_length(texts, title):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             hidden = read(ids, mask)
         for row, i in enumerate(part):
-            found[i] = hidden[row, : len(texts[i].ids)].half()
-    return found
+            states[i] = hidden[row, : len(texts[i].ids)].half()
+    return states
 
 
 def _pad(states: Sequence[Tensor]) -> Tensor:

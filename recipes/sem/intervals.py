@@ -25,9 +25,9 @@ def widened(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
 
 def interval(groups: Sequence[str], statistic: Callable[..., float]) -> tuple[float, float]:
     """The 95 % percentile interval of `statistic(indices)`, drawing whole groups; seeded."""
-    found = interval_of(statistic, groups, resamples=RESAMPLES)
-    assert found is not None, "the statistic of every draw is a number"
-    return found
+    bounds = interval_of(statistic, groups, resamples=RESAMPLES)
+    assert bounds is not None, "the statistic of every draw is a number"
+    return bounds
 
 
 def figure(

@@ -136,14 +136,14 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
         "unsure": first,
         "unread": first,
     }
-    found = []
+    figures = []
     for kind, right in said.items():
         own = kinds == kind
         if own.any():
             ratio = partial(_ratio, (own & right).astype(float), own.astype(float))
             title = f"emotions, said {kind!r} ({own.mean():.0%} of contexts): right"
             low, high = interval(groups, ratio)
-            found.append(
+            figures.append(
                 figure(
                     title,
                     ratio(np.arange(len(own))),
@@ -161,7 +161,7 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
         ("90 % set: labels in it", sizes, 1.0),
     ):
         low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
-        found.append(
+        figures.append(
             figure(
                 f"emotions, {name}",
                 values.mean(),
@@ -172,7 +172,7 @@ def _certainty_figures(rows: Rows) -> list[Figure]:
                 ceiling=ceiling,
             )
         )
-    return found
+    return figures
 
 
 def _ratio(hits: Values, whole: Values, indices: Values) -> float:
@@ -191,7 +191,7 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
     arousal = np.array([feeling.arousal or 0.0 for feeling in said])
     spread = np.array([feeling.spread or 0.0 for feeling in said])
     vader = np.array([lexicon_feeling(example.content).valence for example in rated])
-    found = []
+    figures = []
     for name, values, column, other, target in (
         ("valence, Pearson r", valence, 0, vader, (0.72, 0.78)),
         ("arousal, Pearson r", arousal, 1, None, None),
@@ -199,7 +199,7 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
         score = partial(_pearson, values, truth[:, column])
         base = None if other is None else _pearson(other, truth[:, column], np.arange(len(truth)))
         low, high = interval(groups, score)
-        found.append(
+        figures.append(
             figure(
                 f"{name} (EmoBank)",
                 score(np.arange(len(truth))),
@@ -218,7 +218,7 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
         ("valence, within two spreads", (gaps <= 2 * spread).astype(float), 0.954),
     ):
         low, high = interval(groups, lambda i, v=values: float(v[i].mean()))
-        found.append(
+        figures.append(
             figure(
                 f"{name} (EmoBank)",
                 values.mean(),
@@ -231,7 +231,7 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
         )
     slope = partial(_slope, valence, truth[:, 0])
     low, high = interval(groups, slope)
-    found.append(
+    figures.append(
         figure(
             "valence, slope of people's ratings (EmoBank)",
             slope(np.arange(len(truth))),
@@ -242,7 +242,7 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
             ceiling=1.0,
         )
     )
-    return [*found, *_label_figures(sem, data)]
+    return [*figures, *_label_figures(sem, data)]
 
 
 def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:

@@ -67,7 +67,7 @@ def taught_examples(
     halves = [
         emotion_examples([c for c in seen if half(c.conv_id) == number], texts) for number in (0, 1)
     ]
-    found: list[Example] = []
+    examples: list[Example] = []
     for number, own in enumerate(halves):
         other = halves[1 - number]
         if own and other:
@@ -83,9 +83,9 @@ def taught_examples(
                 name=f"{name}-teacher-{number}",
             )
             own = _taught(net, own)
-        found += own
+        examples += own
     net.load_state_dict(start)
-    return found
+    return examples
 
 
 def _taught(net: SemNet, examples: Sequence[Example]) -> list[Example]:

@@ -55,8 +55,8 @@ def train_sentiment(
 def emotion_examples(conversations: Sequence[Conversation], texts: Texts) -> list[Example]:
     """All contexts and situations of the conversations, with smoothed labels."""
     smooth = corpora.soft_labels()
-    found = corpora.emotions(conversations, texts)
-    return [Example(example.text, "emotions", smooth[example.label]) for example in found]
+    examples = corpora.emotions(conversations, texts)
+    return [Example(example.text, "emotions", smooth[example.label]) for example in examples]
 
 
 def train_emotions(
@@ -190,10 +190,10 @@ def _step(net: SemNet, loss: torch.Tensor, optimizer: Any, schedule: Any) -> Non
 
 def _checkpoint(work: Path, state: dict[str, Any], step: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    kept = {name: part.state_dict() for name, part in state.items() if part is not None}
+    states = {name: part.state_dict() for name, part in state.items() if part is not None}
     part = work / "state.part"
     try:
-        torch.save({**kept, "step": step}, part)
+        torch.save({**states, "step": step}, part)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise DataError(f"The checkpoint cannot be written to {work}: {error}.") from None
@@ -205,8 +205,8 @@ def _restore(work: Path, state: dict[str, Any]) -> int:
     path = work / "state.pt"
     if not path.is_file():
         return 0
-    kept = torch.load(path, weights_only=True)
+    states = torch.load(path, weights_only=True)
     for name, part in state.items():
         if part is not None:
-            part.load_state_dict(kept[name])
-    return int(kept["step"])
+            part.load_state_dict(states[name])
+    return int(states["step"])

@@ -104,7 +104,7 @@ def cell(
 
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs that `preferences build` wrote: one per dialogue, the first of several draws."""
-    found: dict[str, Pair] = {}
+    pairs: dict[str, Pair] = {}
     for row in _rows(path):
         pair = Pair(
             row["conv_id"],
@@ -112,8 +112,8 @@ def read_pairs(path: Path) -> list[Pair]:
             row["chosen"][-1]["content"],
             row["rejected"][-1]["content"],
         )
-        found.setdefault(pair.conv_id, pair)
-    return list(found.values())
+        pairs.setdefault(pair.conv_id, pair)
+    return list(pairs.values())
 
 
 def sample(columns: Mapping[str, Sequence[Pair]], limit: int, seed: int) -> dict[str, list[Pair]]:
@@ -130,16 +130,16 @@ def sample(columns: Mapping[str, Sequence[Pair]], limit: int, seed: int) -> dict
 
 def named_paths(values: Iterable[str], option: str) -> dict[str, Path]:
     """`NAME=PATH` options as a mapping. Raises `InvalidInput` on anything else."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for value in values:
         name, separator, path = value.partition("=")
-        if not (name and separator and path) or name in found or name == REFERENCE:
+        if not (name and separator and path) or name in paths or name == REFERENCE:
             raise InvalidInput(
                 f"{option} holds {value!r}; NAME=PATH was expected, each NAME once, none of them "
                 f"{REFERENCE!r}."
             )
-        found[name] = Path(path)
-    return found
+        paths[name] = Path(path)
+    return paths
 
 
 def as_json(cells: Sequence[Cell]) -> str:
@@ -192,10 +192,10 @@ def _engine(base: str, adapters: Mapping[str, Path]) -> Engine:
 def _score(engine: Any, name: str, keys: Sequence[Key], batch: int) -> dict[Key, float]:
     # Sorted by length, so that there is little padding.
     order = sorted(keys, key=lambda key: len(key[0]) + len(key[1]))
-    found: dict[Key, float] = {}
+    scores: dict[Key, float] = {}
     for start in progress(range(0, len(order), batch), name):
         part = order[start : start + batch]
         asked = [(json.loads(prompt), reply) for prompt, reply in part]
         scored = engine.score(name, asked, batch=batch)
-        found |= {key: total for key, (total, _) in zip(part, scored, strict=True)}
-    return found
+        scores |= {key: total for key, (total, _) in zip(part, scored, strict=True)}
+    return scores

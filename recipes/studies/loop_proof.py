@@ -60,9 +60,9 @@ def measure(
 ) -> dict[str, Any]:
     engine = load_engine(settings, roster)
     said = replies(engine, roster, names, fresh, seed=seed)
-    found = {name: [asks(text) for text in said[name]] for name in names}
+    answers = {name: [asks(text) for text in said[name]] for name in names}
     words = {name: sum(len(t.split()) for t in said[name]) / len(fresh) for name in names}
-    result = shift(found[names[0]], found[names[1]])
+    result = shift(answers[names[0]], answers[names[1]])
     return {**asdict(result), "within_bound": result.within(BOUND), "words": words}
 
 

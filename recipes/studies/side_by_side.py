@@ -39,7 +39,7 @@ def replies(
     engine: Engine, roster: Roster, contenders: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
     """(last user turn, reply by contender) of each prompt. The seed of a prompt is its number."""
-    found = []
+    replies = []
     prompts: list[dict[str, Any]] = json.loads(PROMPTS.read_text(encoding="utf8"))
     for seed, prompt in enumerate(progress(prompts, "replies")):
         requests = [
@@ -47,8 +47,8 @@ def replies(
             for name in contenders
         ]
         said = dict(zip(contenders, reply_texts(engine, requests), strict=True))
-        found.append((prompt["turns"][-1]["content"], said))
-    return found
+        replies.append((prompt["turns"][-1]["content"], said))
+    return replies
 
 
 def section(contenders: Sequence[str], said: Sequence[tuple[str, dict[str, str]]]) -> str:

@@ -99,11 +99,11 @@ def vote(
 ) -> dict[str, int]:
     """Let the voters cast their votes through the arena; return the number of each verdict."""
     texts = first_turns(voters.data, "train")
-    served = settings.model_copy(update={"database": plan.database, "seed": seed})
+    own = settings.model_copy(update={"database": plan.database, "seed": seed})
     store = Store.open(plan.database)
-    engine = load_engine(served, roster)
+    engine = load_engine(own, roster)
     try:
-        arena = Arena(served, roster, store, engine=engine)
+        arena = Arena(own, roster, store, engine=engine)
         title = f"votes ({voters.taste})"
         with steps(voters.votes) as begin:
             begin(title, 0)
@@ -113,7 +113,7 @@ def vote(
                 taste=voters.taste,
                 votes=voters.votes,
                 seed=seed,
-                at_once=served.max_concurrent_rounds or 4,
+                at_once=own.max_concurrent_rounds or 4,
                 progress=partial(begin, title),
             )
     finally:
@@ -198,7 +198,7 @@ def replies(
     prompts = [
         tuple(Dialogue().plus("user", text).messages(roster.system_prompt)) for text in asked
     ]
-    found: dict[str, list[str]] = {name: [] for name in contenders}
+    replies: dict[str, list[str]] = {name: [] for name in contenders}
     for low in range(0, len(asked), batch):
         requests = [
             Request(
@@ -213,8 +213,8 @@ def replies(
             for name in contenders
         ]
         for request, text in zip(requests, reply_texts(engine, requests), strict=True):
-            found[request.contender].append(text)
-    return found
+            replies[request.contender].append(text)
+    return replies
 
 
 def shift(parent: Sequence[bool], child: Sequence[bool]) -> Shift:

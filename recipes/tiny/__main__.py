@@ -44,8 +44,8 @@ def check(
 
     from recipes.tiny import check_base
 
-    found = check_base.run(model, data, dialogues=dialogues, replies=replies, seed=seed)
-    typer.echo(json.dumps(found))
+    report = check_base.run(model, data, dialogues=dialogues, replies=replies, seed=seed)
+    typer.echo(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -63,12 +63,12 @@ def run(folder: Path, data: Path, *, dialogues: int, replies: int, seed: int) ->
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     contexts = [c.turns[: c.target] for c in valid if c.target is not None]
-    found = {
+    report = {
         "perplexity": asdict(perplexity(model, tokenizer, valid[:dialogues], seed=seed)),
         "replies": asdict(sampled(model, tokenizer, contexts, replies, seed=seed)),
     }
-    (folder / "check.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
-    return found
+    (folder / "check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    return report
 
 
 def perplexity(
@@ -115,9 +115,9 @@ def _interval(sums: Sequence[tuple[float, int]], seed: int) -> tuple[float, floa
         loss, tokens = array[rows].sum(axis=0)
         return math.exp(loss / tokens)
 
-    found = interval_of(perplexity_of, range(len(array)), resamples=1000, seed=seed)
-    assert found is not None, "every draw has a perplexity"
-    return found
+    bounds = interval_of(perplexity_of, range(len(array)), resamples=1000, seed=seed)
+    assert bounds is not None, "every draw has a perplexity"
+    return bounds
 
 
 def sampled(

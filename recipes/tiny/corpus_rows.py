@@ -125,18 +125,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], leng
 def batches(rows: Sequence[Row], tokens: int, seed: str) -> list[list[Row]]:
     """Rows of similar length together, at most `tokens` padded tokens each, in random order."""
     rng = random.Random(seed)
-    found: list[list[Row]] = []
+    batches: list[list[Row]] = []
     for start in range(0, len(rows), 2000):
         group = sorted(rows[start : start + 2000], key=lambda row: len(row.ids))
         batch: list[Row] = []
         for row in group:
             if batch and (len(batch) + 1) * len(row.ids) > tokens:
-                found.append(batch)
+                batches.append(batch)
                 batch = []
             batch.append(row)
-        found.append(batch)
-    rng.shuffle(found)
-    return found
+        batches.append(batch)
+    rng.shuffle(batches)
+    return batches
 
 
 def _pieces(messages: list[Message], turns: int = 8) -> Iterator[list[Message]]:

@@ -78,9 +78,9 @@ class MergedCopy:
 
     def make(self, load: Load, report: Report | None = None) -> Path:
         """The folder of the copy; makes the copy if it does not exist."""
-        found = self.find()
-        if found is not None:
-            return found
+        earlier = self.find()
+        if earlier is not None:
+            return earlier
         folder = self.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)

@@ -45,8 +45,8 @@ def held_in(model: PreTrainedModel, asked: Quantization) -> str:
     if not quantised:
         return "none"
     left = sorted({(part, kind) for kind, part in large if kind in plain})
-    found = " and ".join(quantised) + ("" if quantised == [asked] else ", as it was saved")
-    return "; ".join([found, *(f"{part} in {kind}" for part, kind in left)])
+    form = " and ".join(quantised) + ("" if quantised == [asked] else ", as it was saved")
+    return "; ".join([form, *(f"{part} in {kind}" for part, kind in left)])
 
 
 def saved_quantised(folder: Path) -> bool:
@@ -84,16 +84,16 @@ def _matrices(model: PreTrainedModel) -> list[tuple[str, Any, torch.Tensor]]:
     import torch
 
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    found: list[tuple[str, Any, torch.Tensor]] = []
+    matrices: list[tuple[str, Any, torch.Tensor]] = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) or module is head:
             continue
-        found += [
+        matrices += [
             (f"{name}.{own}", module, weight)
             for own, weight in module.named_parameters(recurse=False)
             if (weight.dim() > 1 or _is_packed(weight)) and _LORA not in f"{name}.{own}"
         ]
-    return found
+    return matrices
 
 
 def _is_packed(weight: Any) -> bool:

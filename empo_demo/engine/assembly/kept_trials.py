@@ -57,8 +57,10 @@ class Tried:
     def find(self) -> Verdict | None:
         """The kept verdict, None if there is none or it is damaged."""
         try:
-            kept = json.loads(self._file.read_text(encoding="utf8"))
-            return Verdict(kept["way"], str(kept["said"]), dict(kept["apart"]), str(kept["held"]))
+            stored = json.loads(self._file.read_text(encoding="utf8"))
+            return Verdict(
+                stored["way"], str(stored["said"]), dict(stored["apart"]), str(stored["held"])
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -109,13 +111,13 @@ def _root() -> Path:
 
 @lru_cache(maxsize=1)
 def _versions() -> list[str]:
-    found = []
+    versions = []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(name)
-    return found
+            versions.append(name)
+    return versions
 
 
 @lru_cache(maxsize=1)

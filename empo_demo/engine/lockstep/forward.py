@@ -87,10 +87,10 @@ class ForwardPasses:
         places: list[int] = []
         last: list[int] = []
         for row, slot in zip(rows, slots, strict=True):
-            kept = self.prefixes.find(row.kind, row.prompt)
-            start = sum(part.shape[2] for part in kept)
-            if kept:
-                self.cache.write(slot, 0, torch.cat(kept, dim=2))
+            prefix = self.prefixes.find(row.kind, row.prompt)
+            start = sum(part.shape[2] for part in prefix)
+            if prefix:
+                self.cache.write(slot, 0, torch.cat(prefix, dim=2))
             spans.append((slot, start, len(row.prompt)))
             ids += row.prompt[start:]
             places += range(start, len(row.prompt))

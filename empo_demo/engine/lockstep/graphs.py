@@ -76,10 +76,10 @@ class StepGraphs:
     def _run(
         self, key: Hashable, step: Step, ids: torch.Tensor, places: torch.Tensor
     ) -> torch.Tensor:
-        found = self._graphs.get(key)
-        if found is not None:
+        graph = self._graphs.get(key)
+        if graph is not None:
             self._graphs.move_to_end(key)
-            return found.run(ids, places)
+            return graph.run(ids, places)
         if len(self._asked) > _ASKED:
             self._asked.clear()
         self._asked[key] += 1
@@ -87,8 +87,8 @@ class StepGraphs:
             return step(ids, places)[0]
         stream = torch.cuda.current_stream()
         try:
-            found = self._record(step, ids, places)
-            if self.verdict == "not tried" and not self._pays(found, step, ids, places):
+            graph = self._record(step, ids, places)
+            if self.verdict == "not tried" and not self._pays(graph, step, ids, places):
                 self.on = False
                 self.clear()
                 return step(ids, places)[0]
@@ -100,12 +100,12 @@ class StepGraphs:
             torch.cuda.set_stream(stream)
             torch.cuda.synchronize()
             return step(ids, places)[0]
-        self._graphs[key] = found
+        self._graphs[key] = graph
         if len(self._graphs) > _KEPT:
             oldest, _ = self._graphs.popitem(last=False)
             # Recording costs two steps: one that was pushed out must come several times again.
             del self._asked[oldest]
-        return found.run(ids, places)
+        return graph.run(ids, places)
 
     def clear(self) -> None:
         self._graphs.clear()

@@ -273,12 +273,12 @@ def score(
         batch = 1
     rows = [_encode(weights, messages, reply) for messages, reply in pairs]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+    scores: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
         for i, result in zip(part, _score(weights, adapter, [rows[i] for i in part]), strict=True):
-            found[i] = result
-    return found
+            scores[i] = result
+    return scores
 
 
 def _score(
@@ -289,17 +289,17 @@ def _score(
     for i, (ids, _) in enumerate(rows):
         tokens[i, : len(ids)] = torch.tensor(ids)
     if weights.rows is not None:
-        one = [1.0] * len(rows)
-        weights.rows.assign([adapter] * len(rows), one, weights.like, [width] * len(rows))
+        ones = [1.0] * len(rows)
+        weights.rows.assign([adapter] * len(rows), ones, weights.like, [width] * len(rows))
     # With right padding and causal attention, no real token sees the padding.
     logits = weights.model(input_ids=tokens, use_cache=False).logits
-    found = []
+    scores = []
     for i, (ids, reply) in enumerate(rows):
         first = len(ids) - reply
         log_p = torch.log_softmax(logits[i, first - 1 : len(ids) - 1].float(), -1)
         picked = log_p.gather(-1, tokens[i, first : len(ids), None])
-        found.append((float(picked.sum()), reply))
-    return found
+        scores.append((float(picked.sum()), reply))
+    return scores
 
 
 def _encode(weights: Weights, messages: Sequence[Message], reply: str) -> tuple[list[int], int]:

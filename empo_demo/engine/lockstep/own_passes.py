@@ -139,10 +139,10 @@ class OwnPasses:
         output = self.weights.model(
             input_ids=ids, use_cache=caching, return_dict=True, **self._last_only, **state
         )
-        found = {name: output[name] for name in _STATES if output.get(name) is not None}
-        if caching and not found:
+        states = {name: output[name] for name in _STATES if output.get(name) is not None}
+        if caching and not states:
             raise TypeError("the model returns no cache under a known name")
-        return output.logits[0, -1], found if caching else {}
+        return output.logits[0, -1], states if caching else {}
 
 
 def pack(weights: Weights) -> None:
@@ -173,8 +173,8 @@ def _matrix(layer: Any) -> torch.Tensor | None:
         return None
     from bitsandbytes.functional import dequantize_4bit
 
-    found: torch.Tensor = dequantize_4bit(layer.weight.data, state).to(torch.bfloat16)
-    return found
+    matrix: torch.Tensor = dequantize_4bit(layer.weight.data, state).to(torch.bfloat16)
+    return matrix
 
 
 def _pack(layer: Any, matrix: torch.Tensor) -> None:

@@ -104,21 +104,21 @@ class Manner:
         places = " ".join(_PLACE.findall(words))
         named = places or words
         unwanted = _UNWANTED.search(words) is not None
-        found = [
+        remaining = [
             name
             for name in sent
             if re.search(rf"\b{name}\b", named) and (unwanted or name in _WHENEVER)
         ]
         if "thinking" in named and "chat_template_kwargs" in sent:
-            found.append("chat_template_kwargs")
-        if "max_tokens" in found:
-            found.remove("max_tokens")
+            remaining.append("chat_template_kwargs")
+        if "max_tokens" in remaining:
+            remaining.remove("max_tokens")
             self.tokens = "max_completion_tokens"
             return True
-        found = [name for name in found if name != "max_completion_tokens"]
-        self.left_out.update(found)
-        if found or not system or self.folded:
-            return bool(found)
+        remaining = [name for name in remaining if name != "max_completion_tokens"]
+        self.left_out.update(remaining)
+        if remaining or not system or self.folded:
+            return bool(remaining)
         self.folded = "role" in places if places else _ROLES.search(words) is not None
         return self.folded
 

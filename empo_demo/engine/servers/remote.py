@@ -220,10 +220,10 @@ class RemoteEngine:
                 continue
             if failures:
                 raise failures[0]
-            served = ", ".join(name for server in self._servers for name in server.models)
+            models = ", ".join(name for server in self._servers for name in server.models)
             raise EngineError(
                 f"The server at {', '.join(server.url for server in self._servers)} serves "
-                f"{served or 'nothing'}, but not the contender {contender.id!r}; serve its weights "
+                f"{models or 'nothing'}, but not the contender {contender.id!r}; serve its weights "
                 f"under one of the names {', '.join(names_of(contender))}."
             )
         for failure in failures:

@@ -326,9 +326,11 @@ class ModelServer:
     def _check_error(self, chunk: ChatCompletionChunk) -> None:
         """Raise if a chunk is an error in a form that the library does not know."""
         unchecked: Any = chunk  # the library does not check what it reads
-        told = unchecked.model_extra or {}
-        if unchecked.object == "error" or (unchecked.choices is None and _ERROR_KEYS & told.keys()):
-            self._note(f"broke off: {json.dumps(told, default=str)}")
+        extra = unchecked.model_extra or {}
+        if unchecked.object == "error" or (
+            unchecked.choices is None and _ERROR_KEYS & extra.keys()
+        ):
+            self._note(f"broke off: {json.dumps(extra, default=str)}")
             raise Unavailable(_ERROR)
 
     def _check_thoughts(self, model: str, said: ReplyText) -> None:

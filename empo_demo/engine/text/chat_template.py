@@ -256,9 +256,9 @@ def _frames(tokenizer: PreTrainedTokenizerBase, form: Form) -> tuple[str, ...]:
     There is nothing if the template writes the turns in another order.
     """
     head = list(_around(form.render(tokenizer, _LONG[:2]), _LONG[:2]))
-    found = [re.split(r"(?=\n)", head[0])[-1], head[1]] if head else []
+    frames = [re.split(r"(?=\n)", head[0])[-1], head[1]] if head else []
     turns = _LONG[1:] if form.takes(tokenizer, _LONG[1:]) else _LONG
-    return (*found, *list(_around(form.render(tokenizer, turns), turns))[-3:])
+    return (*frames, *list(_around(form.render(tokenizer, turns), turns))[-3:])
 
 
 def _around(text: str, messages: Sequence[Message]) -> Iterator[str]:

@@ -58,7 +58,7 @@ class Headers:
         `tokens` are the control tokens. Role names beside one, as in `<|im_start|>user`, are no
         headers: nobody can open a turn with the name alone.
         """
-        found: dict[re.Pattern[str], None] = {}
+        patterns: dict[re.Pattern[str], None] = {}
         starts: dict[str, None] = {}
         longest_first = sorted(tokens, key=len, reverse=True)
         # Tags in angle brackets are broken everywhere, whether they are tokens or not.
@@ -69,10 +69,10 @@ class Headers:
                     header = line.strip()
                     if any(c.isalnum() for c in header) or len(header) >= 3:
                         begins = j > 0
-                        found |= dict.fromkeys(_patterns(header, i == 0 or begins, begins))
+                        patterns |= dict.fromkeys(_patterns(header, i == 0 or begins, begins))
                         if begins:
                             starts[header] = None
-        return cls(tuple(found), tuple(starts))
+        return cls(tuple(patterns), tuple(starts))
 
     def broken(self, text: str) -> str:
         """`text` with a space inside each word of each header."""

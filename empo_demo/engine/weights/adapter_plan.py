@@ -133,8 +133,8 @@ def obstacle_to_merge(config: dict[str, Any]) -> str | None:
     start = config.get("init_lora_weights", True)
     if not (isinstance(start, bool) or start is None or start in _PLAIN_STARTS):
         return f"the adapter starts as {start}, which rewrites the base"
-    found = next((name for name, value in config.items() if value and name not in _PLAIN), None)
-    return f"the adapter uses {found}" if found else None
+    unknown = next((name for name, value in config.items() if value and name not in _PLAIN), None)
+    return f"the adapter uses {unknown}" if unknown else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

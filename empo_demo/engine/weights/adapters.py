@@ -68,9 +68,9 @@ def attach(
             if wrapped is None:
                 wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=name, **where)
             else:
-                found = wrapped.load_adapter(str(folder), adapter_name=name, **where)
-                if found.missing_keys:
-                    raise ValueError(f"it lacks weights for {found.missing_keys[0]}")
+                result = wrapped.load_adapter(str(folder), adapter_name=name, **where)
+                if result.missing_keys:
+                    raise ValueError(f"it lacks weights for {result.missing_keys[0]}")
         after(wrapped.eval(), name)
     return wrapped.eval()
 

@@ -130,11 +130,11 @@ def _repository(name: str) -> _Repository | None:
     from huggingface_hub.utils._paths import filter_repo_objects
 
     try:
-        found = HfApi().model_info(name, files_metadata=True, timeout=_PATIENCE)
+        repository = HfApi().model_info(name, files_metadata=True, timeout=_PATIENCE)
     except Exception as error:
         log.info("The size of %s is not known: %s", name, first_line(error))
         return None
-    files = {file.rfilename: file for file in found.siblings or ()}
+    files = {file.rfilename: file for file in repository.siblings or ()}
     wanted = filter_repo_objects(
         files, allow_patterns=_patterns(list(files)), ignore_patterns=_OTHERS
     )
@@ -143,7 +143,7 @@ def _repository(name: str) -> _Repository | None:
         file = files[one]
         blob = file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
         listed.append((one, int(file.size or 0), blob))
-    return _Repository(name, str(found.sha), tuple(listed))
+    return _Repository(name, str(repository.sha), tuple(listed))
 
 
 def _patterns(files: Sequence[str]) -> list[str]:

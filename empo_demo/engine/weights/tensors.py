@@ -59,12 +59,12 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         named = json.loads(index.read_text(encoding="utf8"))["weight_map"].values()
         return [folder / name for name in dict.fromkeys(named)]
-    found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    if not found:
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+    if not files:
         raise EngineError(
             f"{folder} holds no safetensors weights; save the model with save_pretrained first."
         )
-    return found
+    return files
 
 
 def adapter_files(folder: Path) -> list[Path]:

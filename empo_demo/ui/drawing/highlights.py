@@ -246,10 +246,10 @@ def heard(
     )
 
 
-def notices(found: Sequence[Notice], say: Texts = ENGLISH) -> str:
+def notices(given: Sequence[Notice], say: Texts = ENGLISH) -> str:
     """Return the notices, each with its links."""
     cards = []
-    for notice in found:
+    for notice in given:
         links = "".join(
             f'<li><a href="{escape(url)}" target="_blank" rel="noopener noreferrer">'
             f"{escape(say.own(title))}</a></li>"

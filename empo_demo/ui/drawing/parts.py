@@ -78,7 +78,7 @@ class Labels:
         return list(dict.fromkeys(component for component, _, _ in self._entries))
 
     def changes(self, say: Texts) -> dict[Any, Any]:
-        found: dict[Any, dict[str, Any]] = {}
+        changes: dict[Any, dict[str, Any]] = {}
         for component, on, read in self._entries:
-            found.setdefault(component, {})[on] = read(say)
-        return {component: gr.update(**values) for component, values in found.items()}
+            changes.setdefault(component, {})[on] = read(say)
+        return {component: gr.update(**values) for component, values in changes.items()}

@@ -349,8 +349,8 @@ def _quartiles(
 
 
 def _at(rows: Any, edges: Sequence[float], value: float) -> Band | None:
-    found = rows[bisect(edges, value)] if rows else None
-    return (found[0], found[1]) if found else None
+    band = rows[bisect(edges, value)] if rows else None
+    return (band[0], band[1]) if band else None
 
 
 @cache

@@ -61,23 +61,23 @@ class Readings:
         costs three to four times as much. What was explained once stays so.
         """
         self._forget_later()
-        kept = self._explained if explained else self._felt
-        known: dict[str, Any] = {text: kept.get(text) for text in texts}
+        memory = self._explained if explained else self._felt
+        known: dict[str, Any] = {text: memory.get(text) for text in texts}
         wanted = [text for text, feeling in known.items() if feeling is None]
         if wanted:
             read = self._arena.models.feelings(wanted, explained=explained)
-            found = dict(zip(wanted, read, strict=True))
-            known |= found
-            self._keep(kept, found)
+            feelings = dict(zip(wanted, read, strict=True))
+            known |= feelings
+            self._keep(memory, feelings)
         return [known[text] for text in texts]
 
-    def _keep(self, kept: dict[str, Feeling], found: Mapping[str, Feeling]) -> None:
+    def _keep(self, memory: dict[str, Feeling], feelings: Mapping[str, Feeling]) -> None:
         """Remember what was found, and forget what is oldest."""
         with self._turn:
-            for text, feeling in found.items():
+            for text, feeling in feelings.items():
                 # While the SEM loads, VADER answers in its place; such values are not kept.
                 if feeling.source == "sem":
-                    kept[text] = self._felt[text] = feeling
+                    memory[text] = self._felt[text] = feeling
             for store in (self._felt, self._explained):
                 while len(store) > REMEMBERED:
                     del store[next(iter(store))]
@@ -128,20 +128,20 @@ class Readings:
         """EPITOME's levels of both replies; empty where no SEM gives them."""
         self._forget_later()
         try:
-            found = self._judge(context, tuple(replies.values()))
+            levels = self._judge(context, tuple(replies.values()))
         except LookupError:
             return {}
         except Exception:
             log.exception("The levels of a round could not be read")
             return {}
-        return dict(zip(replies, found, strict=False))
+        return dict(zip(replies, levels, strict=False))
 
     def _judge_anew(self, context: str, texts: tuple[str, ...]) -> tuple[Epitome, ...]:
         """Raises `LookupError` where no SEM gives levels yet, which is not worth remembering."""
-        found = tuple(self._arena.models.epitome([(context, text) for text in texts]))
-        if not found:
+        levels = tuple(self._arena.models.epitome([(context, text) for text in texts]))
+        if not levels:
             raise LookupError("no levels")
-        return found
+        return levels
 
     def _read_anew(self, turns: tuple[Turn, ...]) -> Reading:
         if self._arena.models.status().state == "loading":

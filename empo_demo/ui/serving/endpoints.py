@@ -162,8 +162,8 @@ def _own_endpoints(arena: Arena) -> None:
     @plainly
     def consent() -> dict:
         """The text to agree to, and its version: pass that to open_round if you do."""
-        found = arena.consent_text()
-        return {"version": found.version, "text": found.text}
+        text = arena.consent_text()
+        return {"version": text.version, "text": text.text}
 
     @plainly
     def my_votes(voter: str) -> list:

@@ -162,12 +162,12 @@ class Messages(asyncio.Queue[Any]):
     def __init__(self) -> None:
         super().__init__()
         self.bytes, self.readers, self.read_at = 0, 0, time.monotonic()
-        self._told: Callable[[int], None] | None = None
+        self._listener: Callable[[int], None] | None = None
         self._came: deque[float] = deque()
 
-    def on_change(self, told: Callable[[int], None] | None) -> None:
-        """Call `told` with each change of `bytes`; None ends that."""
-        self._told = told
+    def on_change(self, listener: Callable[[int], None] | None) -> None:
+        """Call `listener` with each change of `bytes`; None ends that."""
+        self._listener = listener
 
     async def get(self) -> Any:
         self.readers += 1
@@ -195,8 +195,8 @@ class Messages(asyncio.Queue[Any]):
 
     def _change(self, by: int) -> None:
         self.bytes += by
-        if self._told is not None:
-            self._told(by)
+        if self._listener is not None:
+            self._listener(by)
 
 
 class Unread(OrderedDict[str, Any]):

@@ -141,8 +141,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 extra = [(b"retry-after", b"2")] if message["status"] in (429, 503) else []
-                kept = [*message.get("headers", []), *HEADERS, *extra]
-                message = {**message, "headers": kept}
+                headers = [*message.get("headers", []), *HEADERS, *extra]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

@@ -159,17 +159,17 @@ def prepare(
         report = reports[form]()
     except Exception as error:
         return {said: highlights.told(error, say)}
-    told = say(
+    words = say(
         "data.report", rows=say.number(f"{report.rows:,}"), votes=say.number(f"{report.votes:,}")
     )
     left = [
         f"{say.own(reason)} {say.number(f'{n:,}')}" for reason, n in report.left_out.items() if n
     ]
     if left:
-        told += " " + say("data.report.left_out", reasons=", ".join(left))
+        words += " " + say("data.report.left_out", reasons=", ".join(left))
     return {
         file: gr.update(link=address_of_export(form), visible=True),
-        said: highlights.message(told),
+        said: highlights.message(words),
     }
 
 
@@ -193,10 +193,10 @@ def _record(record: dict[str, Any], say: Texts) -> str:
     raw = escape(json.dumps(record, indent=1, ensure_ascii=False, default=str))
     verdict = say.verdict(vote["verdict"], "noun") if vote else say.own(round_["state"])
     number = f"<code>{escape(vote['receipt'])}</code> · " if vote else ""
-    kept = say("data.unkept" if round_["ephemeral"] else "data.kept")
+    note = say("data.unkept" if round_["ephemeral"] else "data.kept")
     return (
         f'<article class="mine"><p lang="en">{escape(round_["dialogue"][-1]["content"])}</p>'
-        f'<p class="quiet">{number}{escape(verdict)} · {escape(kept)}</p>'
+        f'<p class="quiet">{number}{escape(verdict)} · {escape(note)}</p>'
         f'<button type="button" data-round="{escape(round_["id"])}">'
         f"{escape(say('data.withdraw'))}</button><details><summary>{escape(say('data.raw'))}"
         f"</summary><pre lang='en' tabindex='0'>{raw}</pre></details></article>"

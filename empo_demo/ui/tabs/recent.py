@@ -27,9 +27,9 @@ class Recent(Generic[Value]):
         self._until = 0.0
 
     def __call__(self) -> Value:
-        kept = self._kept
-        if kept is not None and (time.monotonic() < self._until or self._turn.locked()):
-            return kept[0]
+        last = self._kept
+        if last is not None and (time.monotonic() < self._until or self._turn.locked()):
+            return last[0]
         with self._turn:
             # Another thread may have made it while this one waited.
             if self._kept is None or time.monotonic() >= self._until:

@@ -87,8 +87,8 @@ def run(
         answers = read_answers(work)
         result = summary(roster, chosen, cases, answers, judges, sem=sem, seed=seed)
     if two_step_of is not None:
-        found = two_step(engine, roster[two_step_of], cases, roster, batch)
-        result["two_step"] = {two_step_of: found}
+        replies = two_step(engine, roster[two_step_of], cases, roster, batch)
+        result["two_step"] = {two_step_of: replies}
     if output is not None:
         output.write_text(json.dumps(result, indent=1), encoding="utf8")
     print_table(result, console)
@@ -138,7 +138,7 @@ def summary(
 ) -> dict[str, Any]:
     """The object that `--json` prints."""
 
-    found = {}
+    summary = {}
     for contender in contenders:
         rows = {
             condition: [
@@ -147,7 +147,7 @@ def summary(
             ]
             for condition in CONDITIONS
         }
-        found[contender.id] = {
+        summary[contender.id] = {
             "revision": contender.revision,
             "conditions": figures(cases, rows, judges, seed),
         }
@@ -160,7 +160,7 @@ def summary(
         "judge": judges.emotion.name,
         "bertscore_encoder": judges.bertscore_label,
         "human": human_figures(cases, judges),
-        "contenders": found,
+        "contenders": summary,
     }
 
 
