@@ -85,12 +85,14 @@ class Decode:
         values[self.slots, :, self.places] = value.to(keys.dtype)
         # Query heads that share a key head become several queries of that head.
         asked = query.reshape(count, groups, -1, query.shape[-1]).to(keys.dtype)
-        found = []
+        outputs = []
         for run in self.runs:
             seen = self.cache.window(index, run.first, run.stop, run.bias.shape[-1])
             rows = asked if len(self.runs) == 1 else asked[run.first : run.stop]
-            found.append(scaled_dot_product_attention(rows, *seen, attn_mask=run.bias, scale=scale))
-        whole = found[0] if len(found) == 1 else torch.cat(found)
+            outputs.append(
+                scaled_dot_product_attention(rows, *seen, attn_mask=run.bias, scale=scale)
+            )
+        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return whole.reshape(query.shape).to(query.dtype)
 
 
@@ -155,17 +157,17 @@ class Prefill:
         """(tokens, heads, size) from tensors of this shape. Tokens of no prompt stay zero."""
         keys, values = self.cache.layer(index, key.transpose(0, 1))
         out = torch.zeros_like(query)
-        for one in self.prompts:
-            part = slice(one.first, one.first + one.stop - one.start)
-            keys[one.slot, :, one.start : one.stop] = key[part].transpose(0, 1)
-            values[one.slot, :, one.start : one.stop] = value[part].transpose(0, 1)
+        for prompt in self.prompts:
+            part = slice(prompt.first, prompt.first + prompt.stop - prompt.start)
+            keys[prompt.slot, :, prompt.start : prompt.stop] = key[part].transpose(0, 1)
+            values[prompt.slot, :, prompt.start : prompt.stop] = value[part].transpose(0, 1)
             asked = query[part].transpose(0, 1).to(keys.dtype)
-            out[part] = self._attend(one, asked, keys[one.slot], values[one.slot], scale)
+            out[part] = self._attend(prompt, asked, keys[prompt.slot], values[prompt.slot], scale)
         return out
 
     def _attend(
         self,
-        one: Prompt,
+        prompt: Prompt,
         query: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
@@ -173,20 +175,20 @@ class Prefill:
     ) -> torch.Tensor:
         """(tokens, heads, size) of one row from (heads, tokens, size)."""
         heads, tokens, size = query.shape
-        blocks, length, groups = one.bias.shape[0], one.bias.shape[-1], keys.shape[0]
+        blocks, length, groups = prompt.bias.shape[0], prompt.bias.shape[-1], keys.shape[0]
         asked = pad(query, (0, 0, 0, blocks * self.block - tokens))
         asked = asked.view(heads, blocks, self.block, size).transpose(0, 1)
         asked = asked.reshape(blocks, groups, -1, size)
-        bias = one.bias if heads == groups else one.bias.repeat(1, 1, heads // groups, 1)
-        found = scaled_dot_product_attention(
+        bias = prompt.bias if heads == groups else prompt.bias.repeat(1, 1, heads // groups, 1)
+        output = scaled_dot_product_attention(
             asked,
             keys[:, :length].expand(blocks, -1, -1, -1),
             values[:, :length].expand(blocks, -1, -1, -1),
             attn_mask=bias,
             scale=scale,
         )
-        found = found.reshape(blocks, heads, self.block, size).transpose(1, 2)
-        return found.reshape(-1, heads, size)[:tokens]
+        output = output.reshape(blocks, heads, self.block, size).transpose(1, 2)
+        return output.reshape(-1, heads, size)[:tokens]
 
 
 def _bias(outside: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -90,17 +90,17 @@ class KVCache:
 
     def layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer. `like` (…, heads, tokens, head size) gives its shape."""
-        found = self._layers.get(index)
-        if found is None:
+        layer = self._layers.get(index)
+        if layer is None:
             shape = (self.slots, like.shape[-3], self.positions, like.shape[-1])
-            found = (self._zeros(shape), self._zeros(shape))
-        elif found[0].shape[0] != self.slots or found[0].shape[2] != self.positions:
-            found = (self._resized(found[0]), self._resized(found[1]))
+            layer = (self._zeros(shape), self._zeros(shape))
+        elif layer[0].shape[0] != self.slots or layer[0].shape[2] != self.positions:
+            layer = (self._resized(layer[0]), self._resized(layer[1]))
         else:
-            return found
-        self._layers[index] = found
+            return layer
+        self._layers[index] = layer
         self._windows.clear()
-        return found
+        return layer
 
     def window(
         self, index: int, first: int, stop: int, length: int
@@ -174,21 +174,21 @@ class Prefixes:
 
     def find(self, kind: tuple[Any, ...], ids: Sequence[int]) -> list[torch.Tensor]:
         """The kept blocks that `ids` begins with. At least one token is left to prefill."""
-        found: list[tuple[Any, _Block]] = []
+        candidates: list[tuple[Any, _Block]] = []
         parent: Any = kind
         for start in range(0, len(ids) - BLOCK, BLOCK):
             key = (parent, tuple(ids[start : start + BLOCK]))
             block = self._blocks.get(key)
             if block is None:
                 break
-            found.append((key, block))
+            candidates.append((key, block))
             parent = block.name
         # A block is useless without the blocks before it, so the first counts as used last.
-        for key, _ in reversed(found):
+        for key, _ in reversed(candidates):
             self._blocks.move_to_end(key)
-        self.hits += BLOCK * len(found)
+        self.hits += BLOCK * len(candidates)
         self.asked += len(ids)
-        return [block.values for _, block in found]
+        return [block.values for _, block in candidates]
 
     def keep(self, kind: tuple[Any, ...], ids: Sequence[int], cache: KVCache, slot: int) -> None:
         """Keep the complete blocks of the prompt that was just prefilled into `slot`."""

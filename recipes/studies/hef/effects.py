@@ -43,7 +43,7 @@ def figures(
         condition: _columns(cases, [a.reply for a in answers[condition]], judges)
         for condition in CONDITIONS
     }
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for condition in CONDITIONS:
         entry: dict[str, Any] = {
             name: {"mean": mean(values), "interval": bootstrap_interval(values, seed=seed)}
@@ -58,8 +58,8 @@ def figures(
             entry["against_none"]["perplexity"] = perplexity_ratio(
                 answers["none"], answers[condition], seed
             )
-        found[condition] = entry
-    return found
+        figures[condition] = entry
+    return figures
 
 
 def human_figures(cases: Sequence[Case], judges: Judges) -> dict[str, float]:
@@ -145,6 +145,6 @@ def _resampled(
 
     # Several turns of one dialogue are answered as `dialogue/turn`.
     dialogues = [answer.conv_id.split("/")[0] for answer in systems[0]]
-    found = interval_of(value, dialogues, resamples=resamples, seed=seed)
-    assert found is not None, "every draw has a perplexity"
-    return found
+    bounds = interval_of(value, dialogues, resamples=resamples, seed=seed)
+    assert bounds is not None, "every draw has a perplexity"
+    return bounds
