@@ -207,7 +207,7 @@ def check_server(environment: Mapping[str, str] | None = None) -> None:
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """One line for each `EMPO_*` variable that is no setting, with the most similar setting."""
+    """One line for each `EMPO_*` variable that is not a setting, with the most similar setting."""
     environment = os.environ if environment is None else environment
     known = {f"EMPO_{name.upper()}" for name in Settings.model_fields}
     lines = []

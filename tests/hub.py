@@ -64,9 +64,12 @@ class Hub:
     def environment(self) -> dict[str, str]:
         """What sends a process's `huggingface_hub` here."""
         return {
-            "HF_ENDPOINT": self.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
-        }  # fmt: skip
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": "hf_test",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
 
     def paths(self, method: str) -> list[str]:
         return [path for asked, path, _ in self.requests if asked == method]
@@ -173,9 +176,16 @@ class Hub:
             for path, content in held.files.items()
         ]
         sha = held.head if name.startswith("dataset/") else self.commit
-        return 200, {}, {
-            "id": name.partition("/")[2], "sha": sha, "siblings": files, "private": held.private,
-        }  # fmt: skip
+        return (
+            200,
+            {},
+            {
+                "id": name.partition("/")[2],
+                "sha": sha,
+                "siblings": files,
+                "private": held.private,
+            },
+        )
 
     def _runtime(self, held: Repository, rest: str, body: bytes) -> dict[str, Any]:
         if rest == "restart":

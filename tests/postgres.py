@@ -43,9 +43,16 @@ class Server:
         # Writing to the disk at once guards against a power cut, which no test makes.
         options = f"-k {self.folder} -c listen_addresses='' -c max_connections=200 -c fsync=off"
         self._run(
-            "pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-w",
-            "-l", str(self.folder / "log"), "start",
-        )  # fmt: skip
+            "pg_ctl",
+            "-D",
+            str(self.folder / "data"),
+            "-o",
+            options,
+            "-w",
+            "-l",
+            str(self.folder / "log"),
+            "start",
+        )
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")

@@ -44,8 +44,9 @@ def test_the_old_name_of_an_output_is_still_taken(tmp_path: Path) -> None:
     for out in (["--out", str(tmp_path / "x")], [f"--out={tmp_path / 'x'}"]):
         done = CliRunner().invoke(app, ["preferences", "build", "--data", str(tmp_path), *out])
         assert "There is no empathetic_dialogues.train" in str(done.exception)
-    report = CliRunner().invoke(app, ["votes", "backup", str(tmp_path / "b"), "--database",
-                                      f"sqlite:///{tmp_path}/none"])  # fmt: skip
+    report = CliRunner().invoke(
+        app, ["votes", "backup", str(tmp_path / "b"), "--database", f"sqlite:///{tmp_path}/none"]
+    )
     assert "There is no database" in str(report.exception)
 
 
@@ -189,8 +190,11 @@ def test_an_error_in_a_pipe_stands_alone(tmp_path: Path) -> None:
     file.write_text("nothing\n1\n")
     ran = subprocess.run(
         [sys.executable, "-m", "empo_demo", "score", "--predictions", str(file)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=120,
+    )
     assert ran.returncode == 2 and ran.stdout == ""
     assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1, ran.stderr
 
@@ -215,8 +219,12 @@ def test_libraries_keep_quiet_unless_asked(verbose: bool) -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("TRL_")}
     ran = subprocess.run(
         [sys.executable, "-c", QUIET.format(verbose=verbose)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=120, env=bare,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=120,
+        env=bare,
+    )
     assert "ours" in ran.stderr
     for noise in ("plugin", "Failed to load", "TRLExperimentalWarning"):
         assert (noise in ran.stderr) is verbose, ran.stderr

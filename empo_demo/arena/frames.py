@@ -101,7 +101,7 @@ class Replies:
         return max(outcome.dropped for outcome in self.outcomes.values())
 
     def take(self, event: Event) -> None:
-        """Add an event. What a side says after its end is no reply."""
+        """Add an event. What a side says after its end is not a reply."""
         outcome = self.outcomes["a" if event.side == "a" else "b"]
         if outcome.done:
             return

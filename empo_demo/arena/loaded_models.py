@@ -102,7 +102,7 @@ class Models:
     # Without waiting ----------------------------------------------------------------------------
 
     def engine_now(self) -> Engine:
-        """The engine, for what is no vote; `NotAllowed` while it loads."""
+        """The engine, for what is not a vote; `NotAllowed` while it loads."""
         engine = self.engine(patience=0.0)
         if engine is None:
             raise NotAllowed("The models are not loaded yet; try again in a moment.")

@@ -74,7 +74,7 @@ class RoundStream(Iterator[Event]):
             log.exception("The engine broke off round %s", self.live.round_id)
             return self._end("The model broke off with an error.")
         if self.live.stop.is_set():
-            return self._end(None)  # what a stream says once it was cut is no reply
+            return self._end(None)  # what a stream says once it was cut is not a reply
         if event is None:
             return self._rest_of_bad() or self._end("The model ended without an answer.")
         return [event, *self._word_of_bad()] if isinstance(event, Delta) else [event]

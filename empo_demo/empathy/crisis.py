@@ -82,7 +82,7 @@ def self_harm(
     The states of `sem` are read if the classifier was fitted with them, else words alone. A long
     text is read in parts; in doubt a pattern's match in a long text is enough.
     """
-    # Half a surrogate pair is no text: the tokenizer would refuse it.
+    # Half a surrogate pair is not a text: the tokenizer would refuse it.
     texts = [text.encode("utf8", "replace").decode("utf8") for text in texts]
     known = load()
     one = known["states"]

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from empo_demo.engine.protocol import Engine, Failed, Finished, Request
 from empo_demo.errors import DataError, EngineError
 from empo_demo.evaluation.dialogues import Item
-from empo_demo.files import parse_json
+from empo_demo.files import parse_json, written_whole
 from empo_demo.progress import progress
 
 Row = TypeVar("Row")
@@ -124,7 +124,5 @@ class AnswerFile(Generic[Row]):
         return DataError(f"{self.path}, line {number}: {self.refusal}")
 
     def _replace(self, content: bytes) -> None:
-        """Write a second file and rename it, so that a kill leaves the old file or the new one."""
-        beside = self.path.with_name(self.path.name + ".part")
-        beside.write_bytes(content)
-        beside.replace(self.path)
+        with written_whole(self.path) as part:
+            part.write_bytes(content)

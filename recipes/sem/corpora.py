@@ -210,7 +210,7 @@ def ceiling(examples: Sequence[CauseExample], k: int) -> list[float]:
 
 
 def chance(examples: Sequence[CauseExample], k: int, seed: int = 0) -> list[float]:
-    """The same for k random words that are no stop words."""
+    """The same for k random words that are not stop words."""
     rng = random.Random(seed)
     scores = [
         [rng.random() if is_content(word) else -1.0 for word in example.words]

@@ -23,9 +23,10 @@ def test_no_download_outlives_deletion(served: Served, stranger: Stranger) -> No
     with served.arena.store.database.write() as session:
         session.execute(update(Vote).values(created_at=now() - timedelta(hours=25)))
     (make,) = [
-        fn for fn in served.page.fns.values()
+        fn
+        for fn in served.page.fns.values()
         if any(getattr(one, "choices", None) and "TRL" in str(one.choices) for one in fn.inputs)
-    ]  # fmt: skip
+    ]
     body = {"data": [{}, "trl"], "fn_index": make._id, "session_hash": "d"}
     stranger.post("queue/join", body).raise_for_status()
     said = httpx.get(f"{served.url}/gradio_api/queue/data?session_hash=d", timeout=60).text

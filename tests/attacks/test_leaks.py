@@ -84,10 +84,22 @@ def test_a_database_that_is_gone_is_not_named(stranger: Stranger, served: Served
 def test_the_documented_names_are_the_documented_endpoints(served: Served) -> None:
     info = httpx.get(f"{served.url}/gradio_api/info").json()["named_endpoints"]
     assert set(info) == {
-        "/open_round", "/analyze", "/retry", "/vote", "/stop", "/go_on", "/find_round", "/stream",
-        "/new_voter", "/consent", "/my_votes", "/my_data", "/withdraw_vote", "/delete_my_data",
+        "/open_round",
+        "/analyze",
+        "/retry",
+        "/vote",
+        "/stop",
+        "/go_on",
+        "/find_round",
+        "/stream",
+        "/new_voter",
+        "/consent",
+        "/my_votes",
+        "/my_data",
+        "/withdraw_vote",
+        "/delete_my_data",
         "/end_visit",
-    }  # fmt: skip
+    }
 
 
 def test_no_frame_shows_one_side_alone(stranger: Stranger) -> None:

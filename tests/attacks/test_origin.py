@@ -17,9 +17,11 @@ FOREIGN = "https://evil.example"
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A deployment that is reached as arena.example.org, without a proxy."""
     yield from serve(
-        tmp_path_factory.mktemp("public"), allowed_hosts="arena.example.org, *.arena.example.org",
-        rounds_per_voter=50, rounds_per_address=3,
-    )  # fmt: skip
+        tmp_path_factory.mktemp("public"),
+        allowed_hosts="arena.example.org, *.arena.example.org",
+        rounds_per_voter=50,
+        rounds_per_address=3,
+    )
 
 
 def asked(url: str, method: str = "POST", **headers: str) -> httpx.Response:

@@ -17,10 +17,13 @@ FILE = {"path": "https://example.org/evil.html", "meta": {"_type": "gradio.FileD
     [
         ("POST", "process_recording"),  # It would run ffmpeg on a stranger's film.
         ("GET", "deep_link?session_hash=x"),  # It would write what a session shows to the disk.
-        ("GET", "vibe-code"), ("POST", "vibe-edit"), ("POST", "stream/x/close"),
-        ("GET", "custom_component/x/client/component/index.js"), ("GET", "proxy=https://x.hf.space/"),
+        ("GET", "vibe-code"),
+        ("POST", "vibe-edit"),
+        ("POST", "stream/x/close"),
+        ("GET", "custom_component/x/client/component/index.js"),
+        ("GET", "proxy=https://x.hf.space/"),
     ],
-)  # fmt: skip
+)
 def test_what_the_page_does_not_use_does_not_exist(served: Served, method: str, path: str) -> None:
     files = {"video": b"film"} if path == "process_recording" else None
     answer = httpx.request(method, f"{served.url}/gradio_api/{path}", files=files, timeout=20)

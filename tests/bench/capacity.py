@@ -22,8 +22,14 @@ from empo_demo.engine.planning.budget import CUDA_BYTES, SIDES
 from empo_demo.engine.weights.shapes import BYTES, ModelShape, shape_of
 from empo_demo.settings import Quantization
 
-CARDS = {"T4": (16e9, 320e9), "L4": (24e9, 300e9), "A10G": (24e9, 600e9), "4090": (24e9, 1008e9),
-         "A100 80GB": (80e9, 2039e9), "H100": (80e9, 3350e9)}  # fmt: skip
+CARDS = {
+    "T4": (16e9, 320e9),
+    "L4": (24e9, 300e9),
+    "A10G": (24e9, 600e9),
+    "4090": (24e9, 1008e9),
+    "A100 80GB": (80e9, 2039e9),
+    "H100": (80e9, 3350e9),
+}
 """Memory in bytes, and bandwidth in bytes a second, by the makers' data sheets."""
 USABLE = 0.95
 """Of a card's memory: the driver keeps the rest."""
@@ -34,19 +40,27 @@ def shapes() -> dict[str, ModelShape]:
     from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
     common: dict[str, Any] = {
-        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    }
     qwen: dict[str, Any] = {
-        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
         "tie_word_embeddings": True,
-    }  # fmt: skip
+    }
     return {
         "Zephyr 7B": shape_of(MistralConfig(vocab_size=32_000, sliding_window=4096, **common)),
         "Llama 3.1 8B": shape_of(LlamaConfig(vocab_size=128_256, **common)),
         "Qwen2.5 0.5B": shape_of(Qwen2Config(**qwen)),
-    }  # fmt: skip
+    }
 
 
 def lora(shape: ModelShape, rank: int) -> float:

@@ -47,15 +47,20 @@ def app(**settings: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="empo-flood-") as folder:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("EMPO_", "GRADIO"))}
         environment |= {
-            "EMPO_DATABASE": f"sqlite:///{folder}/votes.sqlite3", "GRADIO_SERVER_PORT": str(port),
-            "EMPO_ROUNDS_PER_VOTER": "1000", "EMPO_ROUNDS_PER_ADDRESS": "10000",
-        } | {f"EMPO_{name.upper()}": value for name, value in settings.items()}  # fmt: skip
+            "EMPO_DATABASE": f"sqlite:///{folder}/votes.sqlite3",
+            "GRADIO_SERVER_PORT": str(port),
+            "EMPO_ROUNDS_PER_VOTER": "1000",
+            "EMPO_ROUNDS_PER_ADDRESS": "10000",
+        } | {f"EMPO_{name.upper()}": value for name, value in settings.items()}
         log = Path(folder) / "log"
         with log.open("wb") as said:
             process = subprocess.Popen(
-                [sys.executable, "app.py"], cwd=REPOSITORY, env=environment, stderr=said,
+                [sys.executable, "app.py"],
+                cwd=REPOSITORY,
+                env=environment,
+                stderr=said,
                 stdout=said,
-            )  # fmt: skip
+            )
         url = f"http://127.0.0.1:{port}"
         try:
             _wait(url, process, log)
@@ -193,13 +198,15 @@ def run(
             answers += statuses
             time.sleep(3.0)
     return {
-        "votes": ballots, "accepted_at_first_try": accepted, "refusals": refused,
+        "votes": ballots,
+        "accepted_at_first_try": accepted,
+        "refusals": refused,
         "slowest_vote_s": round(max(seconds), 2),
         "first_words_alone_s": [round(s, 2) for s in alone],
         "first_words_flooded_s": [round(s, 2) for s in flooded],
         "ratio": round(median(flooded) / median(alone), 2),
         "flood_answers": {str(status): n for status, n in sorted(answers.items())},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -76,9 +76,18 @@ class Bench:
         self._model: Any = None
         self._scratch = tempfile.TemporaryDirectory(prefix="empo-gpu-")
         every = [
-            "parity", "graphs", "load", "bandwidth", "pair", "waits", "rounds", "prefix", "merged",
-            "two_calls", "training",
-        ]  # fmt: skip
+            "parity",
+            "graphs",
+            "load",
+            "bandwidth",
+            "pair",
+            "waits",
+            "rounds",
+            "prefix",
+            "merged",
+            "two_calls",
+            "training",
+        ]
         self.lines = [name for name in every if not options.only or name in options.only]
 
     def run(self, name: str) -> None:
@@ -119,9 +128,13 @@ class Bench:
         prompt = torch.tensor([encode_chat(tokenizer, SAID)], device=self.device)
         said = self._ids(engine, ["base"], 12)
         out = model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-            max_new_tokens=12, pad_token_id=0, eos_token_id=None,
-        )  # fmt: skip
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=12,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
         wanted = out[0, prompt.shape[1] :].tolist()
         return {"tokens": len(wanted)}, said == wanted
 
@@ -159,10 +172,12 @@ class Bench:
         while True:
             try:
                 self._model = build(
-                    self.device, width=max(64, round(4096 * self.options.scale / 64) * 64),
-                    layers=layers if self.cuda else 2, nf4=True,
+                    self.device,
+                    width=max(64, round(4096 * self.options.scale / 64) * 64),
+                    layers=layers if self.cuda else 2,
+                    nf4=True,
                     dtype=getattr(torch, half_type(str(self.device))),
-                )  # fmt: skip
+                )
                 break
             except torch.OutOfMemoryError:
                 layers //= 2
@@ -171,9 +186,10 @@ class Bench:
             self._give_back()
         config = self._model.config
         self.shape = {
-            "hidden": config.hidden_size, "layers": config.num_hidden_layers,
+            "hidden": config.hidden_size,
+            "layers": config.num_hidden_layers,
             "parameters": int(self._model.num_parameters()),
-        }  # fmt: skip
+        }
         numbers = {"host_peak_mb": host_peak(), "weights_mb": bytes_read(self._model) / 1e6}
         if self.cuda:
             numbers["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
@@ -277,9 +293,13 @@ class Bench:
 
         def call() -> None:
             model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True,
-                max_new_tokens=self.options.tokens, pad_token_id=0, eos_token_id=None,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                max_new_tokens=self.options.tokens,
+                pad_token_id=0,
+                eos_token_id=None,
+            )
 
         call()
         seconds = 2 * self._timed(call) / self.options.tokens

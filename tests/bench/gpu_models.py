@@ -25,10 +25,15 @@ def build(device: Any, width: int, layers: int, dtype: Any, *, nf4: bool = False
     heads = max(1, width // 128) if width >= 128 else 2
     config = LlamaConfig(
         vocab_size=max(len(AutoTokenizer.from_pretrained(TOKENIZER)), 32000 if nf4 else 0),
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=round(width * 2.6875 / 64) * 64, max_position_embeddings=4096,
-        bos_token_id=None, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=round(width * 2.6875 / 64) * 64,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     if not nf4:
         return LlamaForCausalLM(config).to(device, dtype).eval()
     with torch.device("meta"):
@@ -56,9 +61,14 @@ def _quantised(plain: Any, device: Any, dtype: Any) -> Any:
     import torch
 
     layer = bnb.nn.Linear4bit(
-        plain.in_features, plain.out_features, bias=False, compute_dtype=dtype, quant_type="nf4",
-        compress_statistics=False, device="meta",
-    )  # fmt: skip
+        plain.in_features,
+        plain.out_features,
+        bias=False,
+        compute_dtype=dtype,
+        quant_type="nf4",
+        compress_statistics=False,
+        device="meta",
+    )
     values = torch.randn(plain.out_features, plain.in_features, device=device) * 0.02
     layer.weight = bnb.nn.Params4bit(
         values.to(dtype).cpu(), requires_grad=False, quant_type="nf4", compress_statistics=False
@@ -95,9 +105,12 @@ def engine_of(model: Any, *, adapters: bool, rank: int = 16) -> Any:
     plain = bare(model)
     # Made on the meta device: PEFT would draw r = 1,024 in fp32 on the host.
     wrapped: PeftModel = get_peft_model(
-        plain, LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear"), "a0",
-        autocast_adapter_dtype=False, low_cpu_mem_usage=True,
-    )  # fmt: skip
+        plain,
+        LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear"),
+        "a0",
+        autocast_adapter_dtype=False,
+        low_cpu_mem_usage=True,
+    )
     like = plain.get_input_embeddings().weight
     for name, parameter in list(wrapped.named_parameters()):
         if "lora_" in name:

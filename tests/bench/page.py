@@ -114,9 +114,13 @@ def worktree(revision: str) -> Iterator[Path]:
 def served(where: Path) -> Iterator[str]:
     """The page of the worktree `where`; its address."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, REPLY], cwd=where, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", SERVE, REPLY],
+        cwd=where,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -218,9 +222,11 @@ class Traffic:
     def until(self, seconds: float) -> float:
         """Bytes until so long after the first request; of what still streams, its parts so far."""
         parts = [
-            part for name, some in self._streamed.items() if name not in self._whole
+            part
+            for name, some in self._streamed.items()
+            if name not in self._whole
             for part in some
-        ]  # fmt: skip
+        ]
         at = (self._began or 0.0) + seconds
         return sum(size for when, size in [*self._whole.values(), *parts] if when <= at)
 
@@ -254,8 +260,11 @@ def first_word(page: Page, *, first: bool = False) -> float:
 
 
 def finished(page: Page) -> None:
-    until(page, """!document.querySelector('.caret')
-        && !!document.querySelector('#vote_b')?.checkVisibility()""")  # fmt: skip
+    until(
+        page,
+        """!document.querySelector('.caret')
+        && !!document.querySelector('#vote_b')?.checkVisibility()""",
+    )
 
 
 def until(page: Page, condition: str) -> None:

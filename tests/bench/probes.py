@@ -10,8 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_READS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__",
-          "__index__")  # fmt: skip
+_READS = (
+    "tolist",
+    "item",
+    "cpu",
+    "numpy",
+    "nonzero",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+)
 
 
 @contextmanager

@@ -53,14 +53,21 @@ def serve() -> None:
 def replica(url: str) -> Iterator[str]:
     """A replica's address, for as long as the context lasts."""
     environment = os.environ | {
-        "EMPO_DATABASE": url, "EMPO_ROUNDS_PER_VOTER": str(LIMIT), "OMP_NUM_THREADS": "1",
-        "EMPO_ROUNDS_PER_ADDRESS": "100000", "PYTHONPATH": str(REPOSITORY),
-    }  # fmt: skip
+        "EMPO_DATABASE": url,
+        "EMPO_ROUNDS_PER_VOTER": str(LIMIT),
+        "OMP_NUM_THREADS": "1",
+        "EMPO_ROUNDS_PER_ADDRESS": "100000",
+        "PYTHONPATH": str(REPOSITORY),
+    }
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.bench.replicas", "--serve"],
-        cwd=REPOSITORY, env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -103,11 +110,16 @@ class Visitor:
                     )
                 )
             goes_on = self.ask("/go_on", self.voter, name)
-            seen.append({
-                "round": name, "verdict": verdict, "receipts": {r["receipt"] for r in receipts},
-                "created": sum(r["created"] for r in receipts), "continued": bool(dialogue),
-                "kept": goes_on[-1]["content"] in (last["a"], last["b"]),
-            })  # fmt: skip
+            seen.append(
+                {
+                    "round": name,
+                    "verdict": verdict,
+                    "receipts": {r["receipt"] for r in receipts},
+                    "created": sum(r["created"] for r in receipts),
+                    "continued": bool(dialogue),
+                    "kept": goes_on[-1]["content"] in (last["a"], last["b"]),
+                }
+            )
             dialogue = goes_on if number % 3 < 2 else []
             print(".", end="", file=sys.stderr, flush=True)
         return seen
@@ -158,15 +170,19 @@ def run(url: str, rounds: int, replicas: int, visitors: int) -> dict[str, Any]:
         parents = session.scalar(select(func.count()).where(Round.parent.is_not(None)))
     store.close()
     return {
-        "replicas": replicas, "visitors": visitors, "rounds": len(seen),
+        "replicas": replicas,
+        "visitors": visitors,
+        "rounds": len(seen),
         "seconds": round(elapsed, 1),
         "lost": sum(stored.get(s["round"]) not in s["receipts"] for s in seen),
         "doubled": sum(len(s["receipts"]) != 1 or s["created"] != 1 for s in seen)
         + abs(len(stored) - len(seen)),
         "broken": sum(not s["kept"] for s in seen)
         + abs((parents or 0) - sum(s["continued"] for s in seen)),
-        "limit": LIMIT, "let_in": let_in, "over_limit": max(0, let_in - LIMIT),
-    }  # fmt: skip
+        "limit": LIMIT,
+        "let_in": let_in,
+        "over_limit": max(0, let_in - LIMIT),
+    }
 
 
 def main() -> None:

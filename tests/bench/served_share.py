@@ -24,20 +24,41 @@ from tests.outside.architectures import kinds, tiny_config
 from tests.outside.made import make_adapter, make_model, own, served
 
 EQUAL = (
-    "llama", "mistral", "gemma", "gemma3_text", "qwen2_moe", "qwen3", "gpt2", "gpt_neox", "opt",
-    "phi", "phi3", "smollm3", "cohere", "mixtral", "glm4", "granite", "olmo2", "starcoder2",
+    "llama",
+    "mistral",
+    "gemma",
+    "gemma3_text",
+    "qwen2_moe",
+    "qwen3",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "phi",
+    "phi3",
+    "smollm3",
+    "cohere",
+    "mixtral",
+    "glm4",
+    "granite",
+    "olmo2",
+    "starcoder2",
     "exaone4",
-)  # fmt: skip
+)
 """Architectures that our attention computes: they must be served."""
 OTHER = ("gemma2", "gpt_oss", "stablelm", "bloom", "mamba", "falcon", "gptj", "bert", "codegen")
 LORA: dict[str, dict[str, Any]] = {
-    "none": {}, "LoRA": {}, "rsLoRA": {"use_rslora": True}, "layers": {"layers_to_transform": [1]},
-    "gaussian": {"init_lora_weights": "gaussian"}, "DoRA": {"use_dora": True},
-    "PiSSA": {"init_lora_weights": "pissa"}, "OLoRA": {"init_lora_weights": "olora"},
+    "none": {},
+    "LoRA": {},
+    "rsLoRA": {"use_rslora": True},
+    "layers": {"layers_to_transform": [1]},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "DoRA": {"use_dora": True},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "OLoRA": {"init_lora_weights": "olora"},
     "tokens": {"trainable_token_indices": [5, 6, 7]},
     "aLoRA": {"alora_invocation_tokens": [17, 18]},
     "replicated": {"layer_replication": [(0, 2), (1, 2)]},
-}  # fmt: skip
+}
 PLAIN = ("none", "LoRA", "rsLoRA", "layers", "gaussian")
 """Plain LoRA: with an architecture of `EQUAL` it must be served."""
 _HOW = ("trial", "adapter", "quantisation")

@@ -51,10 +51,13 @@ def insert_all(database: Database, clients: int, votes: int) -> float:
     """Seconds for the same number of bare inserts, one transaction each."""
     metadata = MetaData()
     table = Table(
-        "bare_votes", metadata, Column("id", Integer, primary_key=True),
-        Column("round_id", String(32), unique=True), Column("verdict", String(16)),
+        "bare_votes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("round_id", String(32), unique=True),
+        Column("verdict", String(16)),
         Column("seconds", Float),
-    )  # fmt: skip
+    )
     engine = database.engine.execution_options(begin="IMMEDIATE")
     metadata.create_all(engine)
 
@@ -82,12 +85,16 @@ def measure(url: str, clients: int, votes: int) -> dict[str, Any]:
     arena.store.close()
     total = clients * votes
     return {
-        "database": url.partition(":")[0], "clients": clients, "votes": total,
-        "lost": total - stored, "doubled": rows - stored, "errors": len(errors),
+        "database": url.partition(":")[0],
+        "clients": clients,
+        "votes": total,
+        "lost": total - stored,
+        "doubled": rows - stored,
+        "errors": len(errors),
         "votes_per_second": round(total / ours, 1),
         "bare_inserts_per_second": round(total / bare, 1),
         "votes_over_bare": round(bare / ours, 3),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

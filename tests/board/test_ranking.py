@@ -166,11 +166,14 @@ def test_real_judges_make_clustered_errors_a_third_larger(data_dir: Path) -> Non
         rows = [(i // 15, row) for i, row in enumerate(csv.DictReader(file)) if row["w1"]]
     ballots = [
         Ballot(
-            str(i), str(judge), row["s1"], row["s2"],
+            str(i),
+            str(judge),
+            row["s1"],
+            row["s2"],
             "a" if float(row["w1"]) else "b" if float(row["w2"]) else "tie",
         )
         for i, (judge, row) in enumerate(rows)
-    ]  # fmt: skip
+    ]
     voters = fit(design_of(ballots, position=False), prior=0.0)
     votes = fit(design_of(ballots, position=False, clusters=range(len(ballots))), prior=0.0)
     ratio = voters.strength_errors / votes.strength_errors
@@ -247,8 +250,11 @@ def test_thirty_votes_end_hiding_and_three_hundred_are_settled() -> None:
         return {one.status for one in rank(votes, samples=0).contenders}
 
     assert [status(n) for n in (29, 30, 299, 300)] == [
-        {"hidden"}, {"preliminary"}, {"preliminary"}, {"settled"},
-    ]  # fmt: skip
+        {"hidden"},
+        {"preliminary"},
+        {"preliminary"},
+        {"settled"},
+    ]
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0])

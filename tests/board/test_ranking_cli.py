@@ -26,12 +26,17 @@ def write(path: Path, rows: list[Any]) -> Path:
 def votes(count: int, **extra: Any) -> list[dict[str, Any]]:
     return [
         {
-            "round": f"r{i}", "voter": f"v{i % 5}", "a": "base" if i % 2 else "aligned",
-            "b": "aligned" if i % 2 else "base", "verdict": ("a", "b", "tie", "both_bad")[i % 4],
-            "len_a": 10 + i % 7, "len_b": 12, **extra,
+            "round": f"r{i}",
+            "voter": f"v{i % 5}",
+            "a": "base" if i % 2 else "aligned",
+            "b": "aligned" if i % 2 else "base",
+            "verdict": ("a", "b", "tie", "both_bad")[i % 4],
+            "len_a": 10 + i % 7,
+            "len_b": 12,
+            **extra,
         }
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def run(*arguments: str) -> str:
@@ -47,9 +52,14 @@ def test_rank_prints_one_line_with_the_documented_keys(tmp_path: Path) -> None:
     assert out.count("\n") == 1
     assert {"contenders", "ties", "both_bad", "position_effect", "length_effect"} <= set(result)
     assert {
-        "id", "win_rate", "win_rate_interval", "strength", "strength_interval_bootstrap",
-        "strength_interval_sandwich", "votes",
-    } <= set(result["contenders"][0])  # fmt: skip
+        "id",
+        "win_rate",
+        "win_rate_interval",
+        "strength",
+        "strength_interval_bootstrap",
+        "strength_interval_sandwich",
+        "votes",
+    } <= set(result["contenders"][0])
     assert sum(one["strength"] for one in result["contenders"]) == pytest.approx(0)
     assert len(result["position_effect"]["interval"]) == 2
 
@@ -117,10 +127,16 @@ def test_ratings_reads_the_papers_file(tmp_path: Path) -> None:
 def test_names_in_square_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
     """rich takes [bold] for an order and [/] for a fault; a file may name a contender so."""
     rows = [
-        {"round": str(i), "voter": str(i), "a": "[/]", "b": "[bold]x", "verdict": "a",
-         "ratings": {"a_natural": 40 + i, "b_natural": 60}}
+        {
+            "round": str(i),
+            "voter": str(i),
+            "a": "[/]",
+            "b": "[bold]x",
+            "verdict": "a",
+            "ratings": {"a_natural": 40 + i, "b_natural": 60},
+        }
         for i in range(4)
-    ]  # fmt: skip
+    ]
     path = write(tmp_path / "votes.jsonl", rows)
     for command in ("rank", "ratings"):
         said = run(command, "--input", str(path))

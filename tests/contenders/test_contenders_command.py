@@ -33,8 +33,10 @@ def command(
     return subprocess.run(
         [sys.executable, "-m", "empo_demo", *words],
         env={**kept, "EMPO_PRESET": str(tmp_path / "roster.toml"), **more},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.mark.slow

@@ -15,8 +15,13 @@ import pytest
 from tests.hub import Hub, Repository, running
 
 BASE, TUNED = "org/base", "org/tuned"
-LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"],
-        "base_model_name_or_path": BASE}  # fmt: skip
+LORA = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["q_proj"],
+    "base_model_name_or_path": BASE,
+}
 ROSTER = f"""
 [[contenders]]
 id = "base"
@@ -38,20 +43,30 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     from transformers import LlamaConfig
 
     LlamaConfig(
-        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         intermediate_size=64,
-    ).save_pretrained(tmp_path / "model")  # fmt: skip
+    ).save_pretrained(tmp_path / "model")
     config = (tmp_path / "model" / "config.json").read_bytes()
     with running() as started:
-        started.repositories[f"model/{BASE}"] = Repository({
-            "config.json": config, "model.safetensors": bytes(700_000),
-            "pytorch_model.bin": bytes(900_000), "original/model.safetensors": bytes(800_000),
-            "consolidated.safetensors": bytes(800_000), "README.md": b"# Base",
-        })  # fmt: skip
-        started.repositories[f"model/{TUNED}"] = Repository({
-            "adapter_config.json": json.dumps(LORA).encode(),
-            "adapter_model.safetensors": bytes(50_000),
-        })  # fmt: skip
+        started.repositories[f"model/{BASE}"] = Repository(
+            {
+                "config.json": config,
+                "model.safetensors": bytes(700_000),
+                "pytorch_model.bin": bytes(900_000),
+                "original/model.safetensors": bytes(800_000),
+                "consolidated.safetensors": bytes(800_000),
+                "README.md": b"# Base",
+            }
+        )
+        started.repositories[f"model/{TUNED}"] = Repository(
+            {
+                "adapter_config.json": json.dumps(LORA).encode(),
+                "adapter_model.safetensors": bytes(50_000),
+            }
+        )
         yield started
 
 
@@ -64,10 +79,17 @@ def ran(
     run = ["-c", program, *words] if program else ["-m", "empo_demo", *words]
     return subprocess.run(
         [sys.executable, *run],
-        env={**kept, **caches, **hub.environment(), "EMPO_PRESET": str(tmp_path / "roster.toml"),
-             **more},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        env={
+            **kept,
+            **caches,
+            **hub.environment(),
+            "EMPO_PRESET": str(tmp_path / "roster.toml"),
+            **more,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def listing(hub: Hub, tmp_path: Path, **more: str) -> Any:
@@ -138,8 +160,10 @@ def test_what_lies_in_the_cache_already_does_not_count(hub: Hub, tmp_path: Path)
 
 
 def test_pickles_count_only_where_there_is_nothing_else(hub: Hub, tmp_path: Path) -> None:
-    files = {"config.json": hub.repositories[f"model/{BASE}"].files["config.json"],
-             "pytorch_model.bin": bytes(1_000)}  # fmt: skip
+    files = {
+        "config.json": hub.repositories[f"model/{BASE}"].files["config.json"],
+        "pytorch_model.bin": bytes(1_000),
+    }
     hub.repositories["model/org/old"] = Repository(files)
     before, after, *names, _ = fetched(hub, tmp_path, "org/old")
     assert int(before) == sum(map(len, files.values())) and after == "0"

@@ -112,9 +112,7 @@ def test_published_files_are_shown_with_the_whole_dialogue(tmp_path: Path) -> No
     engine = load_engine(settings, roster)
     dialogues = engine.dialogues()  # type: ignore[attr-defined]
     assert [t.content for t in dialogues[0].turns] == ["I lost my dog.", "Oh no!", "He was 9."]
-    requests = [
-        Request(c, c, tuple(dialogues[1].messages())) for c in ("aligned", "base", "human")
-    ]  # fmt: skip
+    requests = [Request(c, c, tuple(dialogues[1].messages())) for c in ("aligned", "base", "human")]
     said = {e.side: e.text for e in engine.stream(requests) if isinstance(e, Finished)}
     assert said == {"aligned": "Old friend.", "base": "That is sad.", "human": "So sorry."}
 
@@ -142,8 +140,12 @@ def command(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     more = {"EMPO_ADAPTER_PLAN": "merged", "HF_ASSETS_CACHE": str(tmp_path), "EMPO_DEVICE": "cpu"}
     return subprocess.run(
         [sys.executable, "-m", "empo_demo", "contenders", *words],
-        env={**kept, **more}, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
+        env={**kept, **more},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
 
 
 @pytest.mark.slow
@@ -159,7 +161,10 @@ def test_prepare_makes_every_merged_copy_and_the_listing_says_so(tmp_path: Path)
     assert len(copies) == 2 and all(Path(folder).is_dir() for folder in copies.values())
     after = json.loads(command(tmp_path, "--json").stdout)
     assert {row["id"]: row["prepared"] for row in after["contenders"]} == {
-        **rows, "aligned": True, "aligned+HEF": True, "sft": True,
-    }  # fmt: skip
+        **rows,
+        "aligned": True,
+        "aligned+HEF": True,
+        "sft": True,
+    }
     assert after["plan"]["disk"] == 0
     assert "was there" in command(tmp_path, "prepare").stdout

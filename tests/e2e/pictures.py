@@ -185,9 +185,14 @@ def moving(browser: Any, url: str) -> None:
             kept.append(frame)
     first, *rest = [picture for picture, _ in kept]
     first.save(
-        stream, save_all=True, append_images=rest, duration=[time for _, time in kept],
-        loop=0, quality=70, method=4,
-    )  # fmt: skip
+        stream,
+        save_all=True,
+        append_images=rest,
+        duration=[time for _, time in kept],
+        loop=0,
+        quality=70,
+        method=4,
+    )
     size = stream.stat().st_size
     print(f"{stream.name}: {len(kept)} pictures, {size:,} bytes")
     assert size <= MOST_BYTES, "the README's moving picture must stay below 3 MB"

@@ -31,10 +31,41 @@ WALK = """() => {
   return found;
 }"""
 ENGLISH = frozenset(
-    {"the", "of", "and", "is", "are", "you", "your", "with", "this", "that", "what", "which",
-     "have", "has", "were", "from", "by", "how", "who", "they", "their", "there", "here", "be",
-     "been", "it", "its", "for", "to", "on", "at", "or"}
-)  # fmt: skip
+    {
+        "the",
+        "of",
+        "and",
+        "is",
+        "are",
+        "you",
+        "your",
+        "with",
+        "this",
+        "that",
+        "what",
+        "which",
+        "have",
+        "has",
+        "were",
+        "from",
+        "by",
+        "how",
+        "who",
+        "they",
+        "their",
+        "there",
+        "here",
+        "be",
+        "been",
+        "it",
+        "its",
+        "for",
+        "to",
+        "on",
+        "at",
+        "or",
+    }
+)
 """Words that no German sentence has."""
 
 
@@ -97,9 +128,12 @@ def test_no_english_sentence_is_left_on_the_german_page(visit: Any, served: Serv
     expect(page.locator(".share img")).to_be_visible()
     found += english_in(page, "card")
     shows = {
-        "Erkunden": "#x-link a", "Stand": "#board-words section", "Ergebnisse": ".forest",
-        "Daten": "#counts table", "Über": "text=Was aufbewahrt wird",
-    }  # fmt: skip
+        "Erkunden": "#x-link a",
+        "Stand": "#board-words section",
+        "Ergebnisse": ".forest",
+        "Daten": "#counts table",
+        "Über": "text=Was aufbewahrt wird",
+    }
     for name, shown in shows.items():
         page.get_by_role("tab", name=name, exact=True).click()
         expect(page.locator(shown).first).to_be_visible()

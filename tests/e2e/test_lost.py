@@ -41,10 +41,13 @@ LOST = ("Failed to fetch", "ERR_", "Connection", "network error", "Load failed")
 def app(folder: Path, kind: str, port: str = "") -> tuple[subprocess.Popen[str], str]:
     """The page as a process of its own, and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-c", APP, str(folder), kind], cwd=REPOSITORY, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", APP, str(folder), kind],
+        cwd=REPOSITORY,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, **({"GRADIO_SERVER_PORT": port} if port else {})},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("url "):

@@ -107,9 +107,12 @@ def test_axe_finds_nothing_in_any_tab_and_state(
     expect(page.locator(".message.error")).to_be_visible()
     look("error")
     shows = {
-        "Explore": "#x-link a", "Board": "#board-words section", "Results": ".forest",
-        "Data": "#counts table", "About": "text=What is kept",
-    }  # fmt: skip
+        "Explore": "#x-link a",
+        "Board": "#board-words section",
+        "Results": ".forest",
+        "Data": "#counts table",
+        "About": "text=What is kept",
+    }
     for place, (name, shown) in enumerate(shows.items(), start=1):
         go_to_tab(page, place)
         expect(page.locator(shown).first).to_be_visible()

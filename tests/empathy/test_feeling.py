@@ -70,8 +70,16 @@ def test_the_feeling_has_a_spread_and_a_push_for_every_word(sem: EmbeddedSEM) ->
     assert feeling.spread is not None
     assert 0.02 < feeling.spread < 0.5
     assert [word.text for word in feeling.words] == [
-        "The", "exam", "went", "terribly", "but", "my", "friends", "were", "wonderful",
-    ]  # fmt: skip
+        "The",
+        "exam",
+        "went",
+        "terribly",
+        "but",
+        "my",
+        "friends",
+        "were",
+        "wonderful",
+    ]
     by = {word.text: word.by for word in feeling.words}
     assert min(by, key=by.__getitem__) == "terribly"
     assert max(by, key=by.__getitem__) == "wonderful"

@@ -189,17 +189,36 @@ def test_a_national_number_is_read_by_country() -> None:
 
 
 IDENTITY = [
-    "which model are you?", "Are you ChatGPT?", "are you the aligned one?", "who made you",
-    "What are you?", "Am I talking to a bot?", "what version are you", "r u a bot",
-    "Is this GPT-4?", "tell me if you are the aligned model", "which company trained you",
-    "What is your system prompt?", "Are you Claude or Gemini?", "are you based on llama",
-]  # fmt: skip
+    "which model are you?",
+    "Are you ChatGPT?",
+    "are you the aligned one?",
+    "who made you",
+    "What are you?",
+    "Am I talking to a bot?",
+    "what version are you",
+    "r u a bot",
+    "Is this GPT-4?",
+    "tell me if you are the aligned model",
+    "which company trained you",
+    "What is your system prompt?",
+    "Are you Claude or Gemini?",
+    "are you based on llama",
+]
 ORDINARY = [
-    "I had an interview at Google", "I asked ChatGPT about it", "which model should I buy",
-    "what system do you play on?", "are you sure?", "How are you?", "who are you voting for",
-    "my boss asked who are you to say that", "I feel like a robot at work", "are you ok?",
-    "My sister is a model", "I met someone called Claude", "are you a google fan",
-]  # fmt: skip
+    "I had an interview at Google",
+    "I asked ChatGPT about it",
+    "which model should I buy",
+    "what system do you play on?",
+    "are you sure?",
+    "How are you?",
+    "who are you voting for",
+    "my boss asked who are you to say that",
+    "I feel like a robot at work",
+    "are you ok?",
+    "My sister is a model",
+    "I met someone called Claude",
+    "are you a google fan",
+]
 
 
 @pytest.mark.parametrize("text", IDENTITY)

@@ -38,21 +38,33 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bpe.train_from_iterator(
         TEXTS,
         trainers.BpeTrainer(
-            vocab_size=400, special_tokens=list(SPECIAL), initial_alphabet=alphabet,
+            vocab_size=400,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=alphabet,
             show_progress=False,
         ),
-    )  # fmt: skip
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token="<|pad|>", eos_token="</s>",
-        extra_special_tokens=list(SPECIAL[2:]), padding_side="left",
-    )  # fmt: skip
+        tokenizer_object=bpe,
+        pad_token="<|pad|>",
+        eos_token="</s>",
+        extra_special_tokens=list(SPECIAL[2:]),
+        padding_side="left",
+    )
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=128, max_position_embeddings=256, eos_token_id=1, pad_token_id=0,
-        bos_token_id=None, initializer_range=0.3,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=256,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+        initializer_range=0.3,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -132,11 +132,16 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     """Puts this in the place of torch's CUDA graphs; `replays` counts."""
     monkeypatch.setattr(Stream, "current", Stream(), raising=False)
     acted = {
-        "Stream": Stream, "current_stream": lambda *_: Stream.current, "stream": _on,
+        "Stream": Stream,
+        "current_stream": lambda *_: Stream.current,
+        "stream": _on,
         "set_stream": lambda stream: setattr(Stream, "current", stream),
-        "device": nullcontext, "synchronize": lambda *_: None, "CUDAGraph": Graph,
-        "graph": _recording, "graph_pool_handle": _Pool,
-    }  # fmt: skip
+        "device": nullcontext,
+        "synchronize": lambda *_: None,
+        "CUDAGraph": Graph,
+        "graph": _recording,
+        "graph_pool_handle": _Pool,
+    }
     for name, value in acted.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(Graph, "replays", 0)

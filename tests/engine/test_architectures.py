@@ -27,11 +27,19 @@ def random_model(kind: str, tokenizer: Any) -> Any:
 
     torch.manual_seed(3)
     shape: dict[str, Any] = {
-        "vocab_size": len(tokenizer), "hidden_size": 64, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "intermediate_size": 96, "max_position_embeddings": 512, "initializer_range": 0.3,
-        "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "intermediate_size": 96,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+    }
     if kind == "Mistral":
         shape["sliding_window"] = 160
     if kind == "Gemma3Text":
@@ -57,9 +65,13 @@ def test_a_family_decodes_in_a_mixed_batch_as_alone(kind: str, tiny_folder: Path
     for side, messages in (("a", SHORT), ("b", LONG)):
         prompt = torch.tensor([encode_chat(tokenizer, messages)])
         out = model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-            max_new_tokens=16, eos_token_id=sorted(weights.ends), pad_token_id=0,
-        )  # fmt: skip
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=16,
+            eos_token_id=sorted(weights.ends),
+            pad_token_id=0,
+        )
         text = tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)
         expected[side] = str(text).rstrip("\ufffd").strip()
     events = engine.stream(

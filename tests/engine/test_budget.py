@@ -25,10 +25,13 @@ from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 
 EMPO: dict[str, Any] = {
-    "peft_type": "LORA", "r": 1024, "lora_alpha": 64,
+    "peft_type": "LORA",
+    "r": 1024,
+    "lora_alpha": 64,
     "target_modules": [f"{n}_proj" for n in ("q", "k", "v", "o", "gate", "up", "down")],
-    "modules_to_save": ["embed_tokens", "lm_head"], "base_model_name_or_path": "zephyr",
-}  # fmt: skip
+    "modules_to_save": ["embed_tokens", "lm_head"],
+    "base_model_name_or_path": "zephyr",
+}
 HUGE = 1e15
 
 
@@ -39,10 +42,16 @@ def zephyr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("models") / "zephyr"
     MistralConfig(
-        vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=32768,
-        sliding_window=4096, architectures=["MistralForCausalLM"],
-    ).save_pretrained(folder)  # fmt: skip
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=32768,
+        sliding_window=4096,
+        architectures=["MistralForCausalLM"],
+    ).save_pretrained(folder)
     return folder
 
 
@@ -57,13 +66,16 @@ def hollow(folder: Path, base: Path) -> Path:
         shapes = {f"{module}.weight": (out, into)} if last in EMPO["modules_to_save"] else {}
         if last in EMPO["target_modules"]:
             shapes = {
-                f"{module}.lora_A.weight": (1024, into), f"{module}.lora_B.weight": (out, 1024),
-            }  # fmt: skip
+                f"{module}.lora_A.weight": (1024, into),
+                f"{module}.lora_B.weight": (out, 1024),
+            }
         for name, shape in shapes.items():
             start, end = end, end + 4 * shape[0] * shape[1]
             header[f"base_model.model.{name}"] = {
-                "dtype": "F32", "shape": shape, "data_offsets": [start, end],
-            }  # fmt: skip
+                "dtype": "F32",
+                "shape": shape,
+                "data_offsets": [start, end],
+            }
     text = json.dumps(header).encode()
     with (folder / "adapter_model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

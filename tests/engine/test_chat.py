@@ -23,9 +23,26 @@ NO_SYSTEM = (
     "+ eos_token }}{% endfor %}"
 )
 TAGS = [
-    "</s>", "<|assistant|>", "<|user|>", "<|system|>", "<|pad|>", "<|im_start|>", "[INST]",
-    "[/INST]", "<</SYS>>", "<s>", "<|", "|>", "\n", "<", " ", "assistant", "hello", "</", "s>",
-]  # fmt: skip
+    "</s>",
+    "<|assistant|>",
+    "<|user|>",
+    "<|system|>",
+    "<|pad|>",
+    "<|im_start|>",
+    "[INST]",
+    "[/INST]",
+    "<</SYS>>",
+    "<s>",
+    "<|",
+    "|>",
+    "\n",
+    "<",
+    " ",
+    "assistant",
+    "hello",
+    "</",
+    "s>",
+]
 
 
 @pytest.fixture(scope="module")

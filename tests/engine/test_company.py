@@ -163,10 +163,8 @@ def test_the_dial_has_prefixes_of_its_own(exact_engine: LocalEngine) -> None:
 
     def play(dial: float) -> dict[str, str]:
         return texts(
-            exact_engine.stream(
-                [Request("a", "aligned", turns(4), greedy, adapter_scale=dial)]
-            )
-        )  # fmt: skip
+            exact_engine.stream([Request("a", "aligned", turns(4), greedy, adapter_scale=dial)])
+        )
 
     found = []
     for _ in range(2):

@@ -128,7 +128,8 @@ def test_who_is_named_is_not_optional_and_who_is_left_out_is_not_drawn() -> None
     roster = Roster("r", (Contender("base", "m"), Contender("aligned", "m", "b"), sft))
     assert [c.id for c in roster.without({"sft": "why"}).contenders] == ["base", "aligned"]
     assert [(c.id, c.optional) for c in roster.only("sft", "base").contenders] == [
-        ("sft", False), ("base", False),
-    ]  # fmt: skip
+        ("sft", False),
+        ("base", False),
+    ]
     with pytest.raises(SettingsError, match="at least two contenders"):
         roster.without(["sft", "aligned"])

@@ -10,15 +10,28 @@ from typing import Any
 
 import pytest
 
-LINES = ("parity", "graphs", "load", "bandwidth", "pair", "waits", "rounds", "prefix", "merged",
-         "two_calls")  # fmt: skip
+LINES = (
+    "parity",
+    "graphs",
+    "load",
+    "bandwidth",
+    "pair",
+    "waits",
+    "rounds",
+    "prefix",
+    "merged",
+    "two_calls",
+)
 
 
 def bench(*options: str, timeout: float = 600) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.gpu", "--json", *options],
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
     assert done.stdout, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
     return found

@@ -93,13 +93,16 @@ def test_rows_that_join_and_leave_at_random_keep_their_replies(exact_engine: Loc
     jobs = [
         [
             Request(
-                "x", lot.choice(["base", "aligned"]), SAD * lot.choice([1, 1, 3]),
-                Decoding(0.9, 0.95, 1.0, lot.randint(1, 40)), seed,
+                "x",
+                lot.choice(["base", "aligned"]),
+                SAD * lot.choice([1, 1, 3]),
+                Decoding(0.9, 0.95, 1.0, lot.randint(1, 40)),
+                seed,
                 adapter_scale=lot.choice([1.0, 1.0, 0.5]),
             )
         ]
         for seed in range(24)
-    ]  # fmt: skip
+    ]
 
     def text(events: Any) -> str:
         return next(event.text for event in events if isinstance(event, Finished))

@@ -104,8 +104,12 @@ def space(cards: Cards, tmp_path: Path) -> Iterator[Space]:
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "tests/engine/zero_gpu.py"],
-            cwd=REPOSITORY, env=environment, stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     try:
         deadline, found = time.monotonic() + 240, None
         while found is None and process.poll() is None and time.monotonic() < deadline:

@@ -301,8 +301,10 @@ def test_remote_code_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
     evil = tmp_path / "evil"
     shutil.copytree(tiny_folder, evil)
     config = json.loads((evil / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {
-        "AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil"}}  # fmt: skip
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil"},
+    }
     (evil / "config.json").write_text(json.dumps(config))
     ran = tmp_path / "ran"
     (evil / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")

@@ -46,10 +46,14 @@ def generate(
     tokenizer = AutoTokenizer.from_pretrained(base)
     prompt = torch.tensor([encode_chat(tokenizer, messages)])
     out = model.generate(
-        input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-        max_new_tokens=decoding.max_new_tokens, repetition_penalty=decoding.repetition_penalty,
-        eos_token_id=ends, pad_token_id=0,
-    )  # fmt: skip
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        max_new_tokens=decoding.max_new_tokens,
+        repetition_penalty=decoding.repetition_penalty,
+        eos_token_id=ends,
+        pad_token_id=0,
+    )
     text = tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)
     return str(text).strip().rstrip("\ufffd")
 

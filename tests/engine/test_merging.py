@@ -80,13 +80,17 @@ CASES: list[tuple[str, bool, int, dict[str, Any]]] = [
     ("as EmPO's", False, 1, {"r": 96, "modules_to_save": ["embed_tokens", "lm_head"]}),
     ("tied, both replaced", True, 1, {"modules_to_save": ["embed_tokens", "lm_head"]}),
     ("rsLoRA", False, 0, {"use_rslora": True}),
-    ("patterns", False, 0,
-     {"rank_pattern": {"q_proj": 8}, "alpha_pattern": {"layers.1.mlp.up_proj": 2}}),
+    (
+        "patterns",
+        False,
+        0,
+        {"rank_pattern": {"q_proj": 8}, "alpha_pattern": {"layers.1.mlp.up_proj": 2}},
+    ),
     ("regular expression", False, 0, {"target_modules": r".*\.layers\.1\..*q_proj"}),
     ("embedding", False, 0, {"target_modules": ["q_proj", "embed_tokens"]}),
     ("one layer", False, 0, {"layers_to_transform": [1]}),
     ("DoRA, by PEFT", False, 0, {"use_dora": True}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -243,9 +247,11 @@ def test_another_adapter_or_quantisation_is_another_copy(
     base, adapter = pair
     other = make_adapter(base, tmp_path / "other", r=2)
     folders = {
-        MergedCopy(base, adapter, "none").folder, MergedCopy(base, adapter, "nf4").folder,
-        MergedCopy(base, other, "none").folder, MergedCopy(base, adapter, "nf4", "float16").folder,
-    }  # fmt: skip
+        MergedCopy(base, adapter, "none").folder,
+        MergedCopy(base, adapter, "nf4").folder,
+        MergedCopy(base, other, "none").folder,
+        MergedCopy(base, adapter, "nf4", "float16").folder,
+    }
     assert len(folders) == 4
 
 

@@ -62,8 +62,14 @@ def test_both_columns_of_a_csv_are_contenders(tmp_path: Path, name: str, separat
 
 def test_jsonl_keeps_whole_dialogues(tmp_path: Path) -> None:
     context = ["We lost the final.", "Oh no. Was it close?", "One point."]
-    record = {"conv_id": "1", "context": context, "reference": "Ouch.", "response": "So close!",
-              "contender": "aligned", "seed": 0}  # fmt: skip
+    record = {
+        "conv_id": "1",
+        "context": context,
+        "reference": "Ouch.",
+        "response": "So close!",
+        "contender": "aligned",
+        "seed": 0,
+    }
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(record) + "\n")
     engine = engine_of(path)

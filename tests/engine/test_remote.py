@@ -64,9 +64,12 @@ def application(state: Server, engine: LocalEngine) -> Any:
         import asyncio
 
         decoding = Decoding(
-            body["temperature"], body["top_p"], body.get("repetition_penalty", 1.0),
-            body["max_tokens"], tuple(body.get("stop", ())),
-        )  # fmt: skip
+            body["temperature"],
+            body["top_p"],
+            body.get("repetition_penalty", 1.0),
+            body["max_tokens"],
+            tuple(body.get("stop", ())),
+        )
         contender = "aligned" if body["model"] == "lora" else "base"
         request = Request("a", contender, tuple(body["messages"]), decoding, body["seed"])
         ended = False
@@ -329,10 +332,19 @@ def said(text: str, model: str = "", reason: str | None = None) -> dict[str, Any
 
 GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
 GARBAGE = (
-    "null", "7", '"text"', "true", "[" * 100_000, '{"a": ' * 100_000, "1" * 5000,
-    '{"choices": [null]}', '{"choices": [{"delta": [1]}]}', '{"choices": {"a": 1}}',
-    '{"choices": [{"delta": {"content": "\\ud83d"}}]}', '{"usage": NaN}',
-)  # fmt: skip
+    "null",
+    "7",
+    '"text"',
+    "true",
+    "[" * 100_000,
+    '{"a": ' * 100_000,
+    "1" * 5000,
+    '{"choices": [null]}',
+    '{"choices": [{"delta": [1]}]}',
+    '{"choices": {"a": 1}}',
+    '{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+    '{"usage": NaN}',
+)
 """Chunks that are no chunks: other values, bottomless ones, and texts that cannot be stored."""
 
 

@@ -19,8 +19,10 @@ SAMPLED = Decoding(temperature=0.9, top_p=0.9, repetition_penalty=1.1, max_new_t
 DIALOGUE = Dialogue().plus("user", "I failed my exam.")
 READING = Reading(
     (("ashamed", 0.69), *((e, 0.01) for e in EMOTIONS if e != "ashamed")),
-    (Cause(2, 8, "failed", 1.0),), "s@1", 1.0,
-)  # fmt: skip
+    (Cause(2, 8, "failed", 1.0),),
+    "s@1",
+    1.0,
+)
 ROSTER = Roster(
     "test",
     (

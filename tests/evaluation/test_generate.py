@@ -96,8 +96,13 @@ def test_each_dialogue_gets_its_own_reply_in_the_order_of_the_data(
     assert [record["conv_id"] for record in records] == [f"c{i}" for i in range(7)]
     assert records[4]["response"].startswith("You said Something happened to me again 4.")
     assert set(records[0]) >= {
-        "conv_id", "context", "reference", "response", "contender", "seed",
-    }  # fmt: skip
+        "conv_id",
+        "context",
+        "reference",
+        "response",
+        "contender",
+        "seed",
+    }
     predictions = read_predictions(output)
     assert predictions.rows[4].reference == "Human reply 4."
 

@@ -146,9 +146,12 @@ def test_the_shipped_results_can_be_read_and_drawn() -> None:
 def test_retention_is_shown_with_the_error_of_the_difference(tmp_path: Path) -> None:
     rows = compare({"t": {"acc": {"0": 1.0, "1": 0.0}}}, {"t": {"acc": {"0": 1.0, "1": 1.0}}})
     record = {
-        "base": "base", "aligned": "aligned", "revision": "r", "quantization": "nf4",
+        "base": "base",
+        "aligned": "aligned",
+        "revision": "r",
+        "quantization": "nf4",
         "tasks": [dataclasses.asdict(row) for row in rows],
-    }  # fmt: skip
+    }
     file = tmp_path / "retention.json"
     file.write_text(json.dumps(record))
     assert "+0.5000 [-0.4800, +1.4800]" in page(ResultsData(retention=read_retention(file)))

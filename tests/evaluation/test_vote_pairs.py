@@ -30,22 +30,44 @@ def round_with(number: int, verdict: str | None, **changes: Any) -> Round:
     vote = None
     if verdict is not None:
         vote = Vote(
-            receipt=f"r{number}", verdict=verdict, chosen="b", created_at=NOW, seconds=9.0,
-            seconds_shown=5.0, fast=False, comment="", continued="b",
-        )  # fmt: skip
+            receipt=f"r{number}",
+            verdict=verdict,
+            chosen="b",
+            created_at=NOW,
+            seconds=9.0,
+            seconds_shown=5.0,
+            fast=False,
+            comment="",
+            continued="b",
+        )
     values: dict[str, Any] = {
-        "id": f"round-{number}", "voter": f"voter-{number % 5}", "state": "voted",
-        "created_at": NOW, "ephemeral": False, "consent": "c" * 64, "origin": "typed",
-        "seed": 1, "decoding": {},
+        "id": f"round-{number}",
+        "voter": f"voter-{number % 5}",
+        "state": "voted",
+        "created_at": NOW,
+        "ephemeral": False,
+        "consent": "c" * 64,
+        "origin": "typed",
+        "seed": 1,
+        "decoding": {},
         "dialogue": [
             {"role": "user", "content": "Hi."},
             {"role": "assistant", "content": "Hello."},
             {"role": "user", "content": "I lost my dog."},
         ],
-        "system_prompt": "", "roster": "tiny", "app_version": "0", "exposure": "all",
-        "show_chips": True, "show_plots": True, "crisis": False, "personal": False,
-        "identity": False, "english": True, "replies": replies, "vote": vote,
-    }  # fmt: skip
+        "system_prompt": "",
+        "roster": "tiny",
+        "app_version": "0",
+        "exposure": "all",
+        "show_chips": True,
+        "show_plots": True,
+        "crisis": False,
+        "personal": False,
+        "identity": False,
+        "english": True,
+        "replies": replies,
+        "vote": vote,
+    }
     return Round(**{**values, **changes})
 
 

@@ -51,11 +51,17 @@ def make_classifier(folder: Path, labels: Sequence[str]) -> str:
     ).save_pretrained(folder)
     torch.manual_seed(3)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64, pad_token_id=1,
-        initializer_range=1.0, id2label=dict(enumerate(labels)),
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=1,
+        initializer_range=1.0,
+        id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
-    )  # fmt: skip
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     return str(folder)
 

@@ -17,19 +17,34 @@ TEXT = "I lost my keys again and I feel so silly about it."
 TOKENS = 12
 OWN: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 16},
-    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 128,
-               "attn_logit_softcapping": 50.0, "initializer_range": 0.6},
+    "gemma2": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 128,
+        "attn_logit_softcapping": 50.0,
+        "initializer_range": 0.6,
+    },
     "gemma3_text": {"head_dim": 16, "sliding_window": 128},
     "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "sliding_window": 32},
-    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 64,
-                  "shared_expert_intermediate_size": 128},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 128,
+    },
     "stablelm": {"partial_rotary_factor": 0.5},
     "gptj": {"rotary_dim": 8},
     "codegen": {"rotary_dim": 8},
-    "phi3": {"original_max_position_embeddings": 128, "rope_parameters": {
-        "rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [8.0] * 8,
-        "rope_theta": 10000.0, "original_max_position_embeddings": 128}},
-}  # fmt: skip
+    "phi3": {
+        "original_max_position_embeddings": 128,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 8,
+            "long_factor": [8.0] * 8,
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 128,
+        },
+    },
+}
 """What a configuration of an architecture needs beside the common shape."""
 
 
@@ -40,11 +55,19 @@ def make_model(folder: Path, kind: str, *, config: Any = None, **more: Any) -> P
 
     torch.manual_seed(0)
     shape = {
-        "vocab_size": 8192, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "bos_token_id": None, "pad_token_id": 0, "eos_token_id": 1, "initializer_range": 0.3,
+        "vocab_size": 8192,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "initializer_range": 0.3,
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
     if config is None:
         config = AutoConfig.for_model(kind, **{**shape, **OWN.get(kind, {}), **more})
     AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
@@ -94,9 +117,14 @@ def _linear_names(model: Any) -> list[str]:
 
 
 def served(
-    base: Path, adapter: Path | None = None, *, quantization: Any = "none", dtype: str = "float32",
-    texts: Sequence[str] = (TEXT,), plan: Any = "auto",
-) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    base: Path,
+    adapter: Path | None = None,
+    *,
+    quantization: Any = "none",
+    dtype: str = "float32",
+    texts: Sequence[str] = (TEXT,),
+    plan: Any = "auto",
+) -> tuple[list[str], dict[str, str]]:
     """The greedy replies to `texts` in one call of the engine, and the loader's notes."""
     loader = Loader("cpu", quantization, plan)
     loader.dtype = dtype
@@ -117,9 +145,7 @@ def served(
     return [found[str(i)] for i in range(len(texts))], engine.describe()
 
 
-def own(
-    base: Path, adapter: Path | None = None, *, text: str = TEXT, anew: bool = False
-) -> str:  # fmt: skip
+def own(base: Path, adapter: Path | None = None, *, text: str = TEXT, anew: bool = False) -> str:
     """The greedy reply in fp32 by transformers' `generate`, with PEFT's adapter.
 
     `anew` computes all tokens anew for each one: the cache of some models is broken.
@@ -144,7 +170,11 @@ def own(
                 break
     else:
         out = model.eval().generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS,
-            do_sample=False, eos_token_id=ends, pad_token_id=0,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=0,
+        )
     return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -218,11 +218,17 @@ def test_tool_calls_without_a_text_are_no_reply() -> None:
 @pytest.mark.parametrize(
     ("said", "ours"),
     [
-        ("stop", "eos"), ("STOP", "eos"), ("length", "length"), ("MAX_TOKENS", "length"),
-        ("model_length", "length"), ("eos_token", "eos"), ("stop_sequence", "stop"),
-        ("tool_calls", "eos"), ("end_turn", "eos"),
+        ("stop", "eos"),
+        ("STOP", "eos"),
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("eos_token", "eos"),
+        ("stop_sequence", "stop"),
+        ("tool_calls", "eos"),
+        ("end_turn", "eos"),
     ],
-)  # fmt: skip
+)
 def test_a_reply_that_ended_is_one(said: str, ours: str) -> None:
     last = end(chunk("I am sorry.") + chunk(None, said) + DONE)
     assert isinstance(last, Finished) and (last.text, last.reason) == ("I am sorry.", ours)
@@ -258,8 +264,14 @@ def refusing(*complaints: tuple[str, str], status: int = 400) -> StandIn:
 def extra(name: str) -> tuple[str, str]:
     """How FastAPI servers (Mistral's API) refuse a field. They repeat what they were sent."""
     echo = {"messages": [{"role": "system", "content": "the seed of max_tokens is too long"}]}
-    detail = [{"type": "extra_forbidden", "loc": ["body", name],
-               "msg": "Extra inputs are not permitted", "input": echo}]  # fmt: skip
+    detail = [
+        {
+            "type": "extra_forbidden",
+            "loc": ["body", name],
+            "msg": "Extra inputs are not permitted",
+            "input": echo,
+        }
+    ]
     return name, json.dumps({"detail": detail})
 
 
@@ -289,18 +301,30 @@ TEMPERATURE = (
         [("system", "Developer instruction is not enabled for models/gemma-3")],
         [("system", "Only user and assistant roles are supported!")],
         [("system", "'system' is not one of ['user', 'assistant'] - 'messages.0.role'")],
-        [("system", '{"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be '
-          "'user' or 'assistant'\"}]}")],
+        [
+            (
+                "system",
+                '{"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be '
+                "'user' or 'assistant'\"}]}",
+            )
+        ],
         [("seed", 'Invalid JSON payload received. Unknown name "seed": Cannot find field.')],
         [("repetition_penalty", "Unrecognized request argument supplied: repetition_penalty")],
         [("chat_template_kwargs", "property 'chat_template_kwargs' is unsupported")],
         [("chat_template_kwargs", "enable_thinking is not supported")],
         [extra("seed")],
         [("stream_options", "stream_options: unknown field"), OPENAI, TEMPERATURE, GEMMA],
-        [extra("repetition_penalty"), extra("seed"), extra("stream_options"), extra("max_tokens"),
-         extra("chat_template_kwargs"), extra("top_p"), GEMMA],
+        [
+            extra("repetition_penalty"),
+            extra("seed"),
+            extra("stream_options"),
+            extra("max_tokens"),
+            extra("chat_template_kwargs"),
+            extra("top_p"),
+            GEMMA,
+        ],
     ],
-)  # fmt: skip
+)
 def test_what_a_server_refuses_is_left_out_one_after_another(
     complaints: list[tuple[str, str]], status: int
 ) -> None:
@@ -361,15 +385,18 @@ def test_a_server_that_refuses_everything_is_asked_a_few_times_only() -> None:
     ("words", "long"),
     [
         ("This model's maximum context length is 128 tokens. However, you requested 300", True),
-        ("'max_tokens' or 'max_completion_tokens' is too large: 200. This model's maximum context "
-         "length is 128 tokens and your request has 100 input tokens", True),
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 200. This model's maximum "
+            "context length is 128 tokens and your request has 100 input tokens",
+            True,
+        ),
         ("the request exceeds the available context size. try increasing it", True),
         ("`inputs` tokens + `max_new_tokens` must be <= 128. Given: 100 and 200", True),
         ("Prompt is too long", True),
         (OPENAI[1].replace("max_", "other_"), False),
         ("I do not like you", False),
     ],
-)  # fmt: skip
+)
 def test_only_what_is_too_long_is_called_so(words: str, long: bool) -> None:
     told = error(lambda _: (400, json.dumps({"error": {"message": words}}).encode()))
     assert ("too long" in told) == long

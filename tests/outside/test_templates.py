@@ -135,7 +135,8 @@ REFUSED = {
     "is broken": ("{% for m in %}", "Expected an"),
     "fails": ("{{ messages[0]['content']['no']['way'] }}", "has no"),
     "loses all": (
-        "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% endfor %}", "user's text",
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% endfor %}",
+        "user's text",
     ),
     "loses earlier turns": ("<|user|>{{ messages[-1]['content'] }}<|assistant|>", "text"),
     "loses replies": (
@@ -149,9 +150,10 @@ REFUSED = {
         "a typed '<' would open a turn",
     ),
     "writes no turns": (
-        "{% for m in messages %}{{ m['content'] + '\n\n' }}{% endfor %}", "between the turns",
+        "{% for m in messages %}{{ m['content'] + '\n\n' }}{% endfor %}",
+        "between the turns",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -172,34 +174,40 @@ THINKING = {
         CASES["chatml"].template
         + "{% if enable_thinking is defined and enable_thinking is false %}"
         "{{ '<think>\n\n</think>\n\n' }}{% endif %}",
-        "<think>\n\n</think>\n\n", False,
+        "<think>\n\n</think>\n\n",
+        False,
     ),
     "deepseek 3.1": (
         CASES["deepseek"].template + "{% if not thinking is defined %}{% set thinking = true %}"
         "{% endif %}{{ '<think>' if thinking else '</think>' }}",
-        "</think>", False,
+        "</think>",
+        False,
     ),
     "seed": (
         CASES["chatml"].template + "{% if thinking_budget is defined and thinking_budget == 0 %}"
         "{{ '<seed:think></seed:think>' }}{% endif %}",
-        "<seed:think></seed:think>", False,
+        "<seed:think></seed:think>",
+        False,
     ),
     "gpt-oss": (
         "{{ 'Reasoning: ' + (reasoning_effort or 'medium') + '\n' }}" + CASES["chatml"].template,
-        "Reasoning: low", False,
+        "Reasoning: low",
+        False,
     ),
     "strict effort": (
         "{% if reasoning_effort not in ['none', 'high'] %}{{ raise_exception('bad effort') }}"
         "{% endif %}{{ '[' + reasoning_effort + ']' }}" + CASES["chatml"].template,
-        "[none]", False,
+        "[none]",
+        False,
     ),
     "command-a": (
         CASES["chatml"].template + "{% if reasoning %}{{ '<|START_THINKING|>' }}{% else %}"
         "{{ '<|START_THINKING|><|END_THINKING|>' }}{% endif %}",
-        "<|START_THINKING|><|END_THINKING|>", False,
+        "<|START_THINKING|><|END_THINKING|>",
+        False,
     ),
     "r1": (CASES["chatml"].template + "{{ '<think>\n' }}", "<think>\n", True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", THINKING)

@@ -46,9 +46,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapter_that_rewrites_its_base_leaves_it_as_it_is(tmp_path: Path, start: str) -> None:
     """F1: an untrained PiSSA gives, with PEFT, exactly the base's text."""
     adapter = make_adapter(
-        TINY, tmp_path / start, r=16, lora_alpha=16, target_modules=["q_proj", "v_proj"],
+        TINY,
+        tmp_path / start,
+        r=16,
+        lora_alpha=16,
+        target_modules=["q_proj", "v_proj"],
         init_lora_weights=start,
-    )  # fmt: skip
+    )
     right = own(TINY, text=ASKED)
     (aligned,), notes = served(TINY, adapter, texts=[ASKED])
     (base,), _ = served(TINY, texts=[ASKED])
@@ -60,8 +64,9 @@ def test_the_trial_finds_an_adapter_that_rewrites_the_base_by_itself(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start of this kind has a name that nobody knows yet."""
-    adapter = make_adapter(llama, tmp_path / "new", target_modules=["q_proj"],
-                           init_lora_weights="pissa")  # fmt: skip
+    adapter = make_adapter(
+        llama, tmp_path / "new", target_modules=["q_proj"], init_lora_weights="pissa"
+    )
     monkeypatch.setattr("empo_demo.engine.weights.adapter_plan._PLAIN_STARTS", ("pissa",))
     monkeypatch.setattr("empo_demo.engine.assembly.merging.obstacle_to_merge", lambda _: None)
     (aligned,), notes = served(llama, adapter)
@@ -69,6 +74,7 @@ def test_the_trial_finds_an_adapter_that_rewrites_the_base_by_itself(
     assert aligned == own(llama, adapter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "stablelm"])
 def test_attention_that_ours_cannot_compute_is_the_models_own(kind: str, tmp_path: Path) -> None:
     """F2 (soft caps), sinks, and F6 (code that never calls the attention interface)."""
@@ -125,6 +131,7 @@ def test_a_setting_that_nobody_knows_yet_is_left_to_peft(llama: Path, tmp_path: 
     assert obstacle_to_share({**config, "use_newlora": True}) == "the adapter uses use_newlora"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "big_bird"])
 def test_a_model_that_reads_ahead_is_refused_at_load(kind: str, tmp_path: Path) -> None:
     """A.2: AutoModelForCausalLM opens it, but its logits depend on the tokens that follow."""
@@ -220,6 +227,7 @@ def test_a_gate_with_one_output_is_served_in_nf4(tmp_path: Path) -> None:
     assert notes["quantisation"] == "nf4; experts in bf16"
 
 
+@pytest.mark.slow
 def test_a_quantisation_that_was_not_applied_is_refused(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,10 +288,12 @@ def test_the_list_of_contenders_says_what_the_trials_found(
     capped, reader = make_model(tmp_path / "g2", "gemma2"), make_model(tmp_path / "bert", "bert")
     plain, dora = (make_adapter(llama, tmp_path / n, use_dora=n == "dora") for n in ("a", "dora"))
     contenders = [
-        Contender("base", str(llama)), Contender("plain", str(llama), str(plain)),
-        Contender("dora", str(llama), str(dora)), Contender("capped", str(capped)),
+        Contender("base", str(llama)),
+        Contender("plain", str(llama), str(plain)),
+        Contender("dora", str(llama), str(dora)),
+        Contender("capped", str(capped)),
         Contender("reader", str(reader)),
-    ]  # fmt: skip
+    ]
     loader = Loader("cpu", "none")
     before = members_of(contenders, loader.terms)
     assert {(one.trial, one.held) for one in before} == {("not yet", "")}

@@ -22,6 +22,8 @@ from empo_demo.engine.weights.model_weights import Weights
 from empo_demo.engine.weights.shapes import ModelShape
 from tests.outside.made import TINY, make_adapter, make_model
 
+pytestmark = pytest.mark.slow
+
 MODES = {"fp32": ("float32", "none"), "bf16": ("bfloat16", "none"), "nf4": ("bfloat16", "nf4")}
 ADAPTER = TINY.parent / "aligned"
 Patch = pytest.MonkeyPatch
@@ -43,9 +45,13 @@ def own_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tried(
-    base: Path, mode: str, patch: Patch, *, adapter: Path | None = None,
+    base: Path,
+    mode: str,
+    patch: Patch,
+    *,
+    adapter: Path | None = None,
     plant: Callable[[Weights], None] = lambda _: None,
-) -> dict[str, str | None]:  # fmt: skip
+) -> dict[str, str | None]:
     """What the trials find of a copy in which `plant` changed something."""
     found: dict[str, str | None] = {}
     real = trial.judge

@@ -150,9 +150,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(pieces), hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=48, max_position_embeddings=128,
-    )  # fmt: skip
+        vocab_size=len(pieces),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=128,
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
@@ -160,9 +164,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(
     data: Path, start: Path, out: Path, seed: int = 0, folds: bool = False, teachers: bool = False
 ) -> Path:
-    sem.run(
-        data, out, epochs=1, runs=2, seed=seed, start=start, folds=folds, teachers=teachers
-    )  # fmt: skip
+    sem.run(data, out, epochs=1, runs=2, seed=seed, start=start, folds=folds, teachers=teachers)
     return out
 
 
@@ -248,11 +250,20 @@ def test_every_long_step_shows_its_progress(
         monkeypatch.setattr(module, "progress", noted)
     train(data, start, tmp_path / "out")
     for title in (
-        "GoEmotions' comments", "sentiment", "dialogues", "run-0", "contexts and situations",
-        "texts with cause words", "cause words, epochs", "valence", "sentences without a word",
-        "EPITOME, texts", "EPITOME fold 1 of 5, texts", "cause words, fold 1 of 3",
+        "GoEmotions' comments",
+        "sentiment",
+        "dialogues",
+        "run-0",
+        "contexts and situations",
+        "texts with cause words",
+        "cause words, epochs",
+        "valence",
+        "sentences without a word",
+        "EPITOME, texts",
+        "EPITOME fold 1 of 5, texts",
+        "cause words, fold 1 of 3",
         "EPITOME, levels of pairs",
-    ):  # fmt: skip
+    ):
         assert title in titles
 
 
@@ -333,12 +344,16 @@ def test_a_malformed_line_is_named_with_its_number(data: Path, start: Path, tmp_
 def test_a_rationale_is_found_in_the_tokens_of_the_response(start: Path, tmp_path: Path) -> None:
     _, texts = sem.pretrained(start)
     row = {
-        "sp_id": "post", "seeker_post": "I was alone", "response_post": "my car! alone born",
+        "sp_id": "post",
+        "seeker_post": "I was alone",
+        "response_post": "my car! alone born",
         "levels": {"emotional_reactions": 2, "interpretations": 0, "explorations": 1},
         "rationales": {
-            "emotional_reactions": ["alone born"], "interpretations": [], "explorations": ["car!"],
+            "emotional_reactions": ["alone born"],
+            "interpretations": [],
+            "explorations": ["car!"],
         },
-    }  # fmt: skip
+    }
     write_lines(tmp_path / "epitome.train.jsonl.gz", [row])
     (pair,) = corpora.epitome_pairs(tmp_path, texts, ("train",))
     pieces = [texts.tokenizer.id_to_token(i) for i in pair.text.ids]

@@ -27,8 +27,10 @@ def terminal(*arguments: object, code: int = 0) -> str:
     """What `python -m empo_demo train …` says on stderr; asserts its exit code."""
     ran = subprocess.run(
         [sys.executable, "-m", "empo_demo", "train", *map(str, arguments)],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert ran.returncode == code, ran.stderr[-2000:]
     return ran.stderr
 
@@ -122,9 +124,12 @@ def test_the_reference_of_dpo_is_the_sft_model(
     """With a learning rate of 0 the policy stays the SFT model: no reward, loss ln 2."""
     from empo_demo.training import dpo
 
-    found = logged(dpo, lambda: dpo.run_dpo(
-        job(data, tmp_path, adapter=sft, learning_rate=0.0, dropout=0.0), pairs
-    ))  # fmt: skip
+    found = logged(
+        dpo,
+        lambda: dpo.run_dpo(
+            job(data, tmp_path, adapter=sft, learning_rate=0.0, dropout=0.0), pairs
+        ),
+    )
     assert same(sft, tmp_path)
     assert found["rewards/chosen"] == pytest.approx(0.0, abs=1e-4)
     assert found["rewards/margins"] == pytest.approx(0.0, abs=1e-4)
@@ -165,7 +170,7 @@ def test_a_rank_is_refused_where_the_adapter_has_its_own(
 ) -> None:
     line = refused(
         capsys, method, "--pairs", "p", "--base", "b", "-o", "o", "--adapter", "mine", "--rank", 8
-    )  # fmt: skip
+    )
     assert "the adapter mine has its rank already" in line
 
 
@@ -198,9 +203,9 @@ def logged(module: Any, run: Any) -> dict[str, float]:
 def test_dpo_learns_the_pairs_it_sees(data: Path, sft: Path, pairs: Path, tmp_path: Path) -> None:
     from empo_demo.training import dpo
 
-    found = logged(dpo, lambda: dpo.run_dpo(
-        job(data, tmp_path, adapter=sft, steps=30), pairs, beta=0.5
-    ))  # fmt: skip
+    found = logged(
+        dpo, lambda: dpo.run_dpo(job(data, tmp_path, adapter=sft, steps=30), pairs, beta=0.5)
+    )
     assert found["rewards/margins"] > 0 and found["loss"] < math.log(2)
 
 
@@ -221,10 +226,14 @@ def test_kto_reads_what_votes_export_writes(data: Path, sft: Path, tmp_path: Pat
     rows = tmp_path / "votes.jsonl"
     user = [{"role": "user", "content": "My old dog died today"}]
     lines = [
-        {"prompt": user, "completion": [{"role": "assistant", "content": text}], "label": label,
-         "contender": "base"}
+        {
+            "prompt": user,
+            "completion": [{"role": "assistant", "content": text}],
+            "label": label,
+            "contender": "base",
+        }
         for text, label in (("I see", False), ("Oh no what was his name", True)) * 4
-    ]  # fmt: skip
+    ]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
     out = tmp_path / "out"
     terminal(
@@ -377,9 +386,18 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
 
     with pytest.raises(EngineError, match=r"loss is not a number at step \d+; the last checkpoint"):
         run_dpo(
-            job(data, tmp_path, adapter=sft, learning_rate=1e30, save_steps=1,
-                steps=40, warmup=0, extra={"max_grad_norm": 0.0}), pairs,
-        )  # fmt: skip
+            job(
+                data,
+                tmp_path,
+                adapter=sft,
+                learning_rate=1e30,
+                save_steps=1,
+                steps=40,
+                warmup=0,
+                extra={"max_grad_norm": 0.0},
+            ),
+            pairs,
+        )
     kept = list((tmp_path / "checkpoints").glob("checkpoint-*"))
     assert kept and all(bool(t.isfinite().all()) for p in kept for t in weights(p).values())
     assert not (tmp_path / "adapter_model.safetensors").exists()
@@ -409,9 +427,17 @@ def test_an_adapter_of_another_base_is_refused(
     from empo_demo.settings import ASSETS
 
     line = refused(
-        capsys, "dpo", "--pairs", pairs, "--base", ASSETS / "tiny" / "base", "--adapter", sft,
-        "--out", tmp_path,
-    )  # fmt: skip
+        capsys,
+        "dpo",
+        "--pairs",
+        pairs,
+        "--base",
+        ASSETS / "tiny" / "base",
+        "--adapter",
+        sft,
+        "--out",
+        tmp_path,
+    )
     assert "does not fit the base" in line
 
 
@@ -428,13 +454,24 @@ def test_an_adapter_of_another_base_is_refused(
     ],
 )
 def test_wrong_input_is_one_line_that_names_it(
-    data: Path, sft: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    changed: dict[str, str], said: str,
-) -> None:  # fmt: skip
+    data: Path,
+    sft: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, str],
+    said: str,
+) -> None:
     options = {
-        "--pairs": pairs, "--base": data / "init", "--adapter": sft, "--out": tmp_path,
-        "--steps": 1, "--batch": 2, "--micro": 2, **changed,
-    }  # fmt: skip
+        "--pairs": pairs,
+        "--base": data / "init",
+        "--adapter": sft,
+        "--out": tmp_path,
+        "--steps": 1,
+        "--batch": 2,
+        "--micro": 2,
+        **changed,
+    }
     line = refused(capsys, "dpo", *(part for option in options.items() for part in option))
     assert said in line
 
@@ -446,9 +483,17 @@ def test_a_malformed_pair_is_named_by_file_and_line(
     bad = tmp_path / "bad.jsonl"
     bad.write_text(pairs.read_text(encoding="utf8") + '{"prompt": []}\n', encoding="utf8")
     line = refused(
-        capsys, "dpo", "--pairs", bad, "--base", data / "init", "--adapter", sft,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        capsys,
+        "dpo",
+        "--pairs",
+        bad,
+        "--base",
+        data / "init",
+        "--adapter",
+        sft,
+        "--out",
+        tmp_path / "out",
+    )
     assert f"{bad}, line 21: chosen, rejected is missing" in line
 
 

@@ -15,16 +15,23 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("GRADIO_SERVER_PORT", "abc"), ("GRADIO_SERVER_PORT", "0"), ("GRADIO_SERVER_PORT", "70000"),
+        ("GRADIO_SERVER_PORT", "abc"),
+        ("GRADIO_SERVER_PORT", "0"),
+        ("GRADIO_SERVER_PORT", "70000"),
         ("GRADIO_SERVER_PORT", ""),
-        ("GRADIO_SERVER_NAME", "999.1.1.1"), ("GRADIO_SERVER_NAME", "8.8.8.8"),
+        ("GRADIO_SERVER_NAME", "999.1.1.1"),
+        ("GRADIO_SERVER_NAME", "8.8.8.8"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_host_or_port_is_one_line(tmp_path: Path, name: str, value: str) -> None:
     ended = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")], env={**os.environ, name: value}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        [sys.executable, str(ROOT / "app.py")],
+        env={**os.environ, name: value},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     (line,) = ended.stderr.strip().splitlines()
     assert ended.returncode == 2
     assert line.startswith(f"Error: {name} holds '{value}'; it may hold")

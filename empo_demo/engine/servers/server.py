@@ -306,7 +306,7 @@ class ModelServer:
         yield Finished(request.side, reason, said.text, said.tokens or said.pieces, elapsed)
 
     def _end(self, said: ReplyText, model: str) -> FinishReason:
-        """Why a reply ended; an error if it is no whole reply."""
+        """Why a reply ended; an error if it is not a whole reply."""
         named = said.reason.casefold()
         if said.all_thought and (not named or named in _ENDS):
             self._manners[model].opened = False

@@ -169,7 +169,7 @@ def _trial(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         if defuse(frame, tokens) == frame and not Headers.between([frame], list(tokens)).patterns:
             raise _refusal(tokenizer, f"a typed {frame.strip()!r} would open a turn in it")
     headers = Headers.between(frames, list(tokens))
-    # Marks of thoughts and channels are no ends: the reply goes on after them.
+    # Marks of thoughts and channels are not ends: the reply goes on after them.
     channels = "<|channel|>" in tokens
     ends = {i for token, i in tokens.items() if not is_mark(token, channels=channels)}
     return ChatTemplate(

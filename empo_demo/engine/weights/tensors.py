@@ -38,7 +38,7 @@ class Tensors:
         for file in files:
             try:
                 with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
                         where[name] = file
                         shapes[name] = tuple(tensors.get_slice(name).get_shape())
             except Exception as error:

@@ -319,7 +319,7 @@ class Health:
 
 
 def _no_probe(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's access log, whose third value is the path, is no probe's."""
+    """Whether a line of uvicorn's access log, whose third value is the path, is not a probe's."""
     values = record.args
     path = str(values[2]) if isinstance(values, tuple) and len(values) > 2 else ""
     return path.partition("?")[0] not in PATHS
