@@ -65,9 +65,9 @@ class Expected:
     logits: torch.Tensor
     allowed: float
 
-    def problem(self, found: torch.Tensor) -> str | None:
-        """How `found` differs, None if it does not. NaN differs."""
-        largest = difference(found, self.logits)
+    def problem(self, actual: torch.Tensor) -> str | None:
+        """How `actual` differs, None if it does not. NaN differs."""
+        largest = difference(actual, self.logits)
         if largest <= self.allowed:
             return None
         return f"by {largest:.2g}, where rounding makes at most {self.allowed:.2g}"
@@ -197,15 +197,15 @@ def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
     model: Any = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     prompts = prompts_of(AutoTokenizer.from_pretrained(merged), model.config)
     with few_threads(_threads(model)):
-        found = _alone(model.eval(), prompts)
+        actual = _alone(model.eval(), prompts)
     del model
-    return expected_of(with_peft(base, adapter, torch.float32), prompts).problem(found)
+    return expected_of(with_peft(base, adapter, torch.float32), prompts).problem(actual)
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference of two logits, infinite if one is no number."""
-    width = min(found.shape[-1], expected.shape[-1])
-    largest = (found[..., :width].float() - expected[..., :width].float()).abs().max()
+    width = min(actual.shape[-1], expected.shape[-1])
+    largest = (actual[..., :width].float() - expected[..., :width].float()).abs().max()
     return float(torch.nan_to_num(largest, nan=float("inf")))
 
 
@@ -214,7 +214,7 @@ def judge(weights: Weights, reference: Reference) -> dict[str, str | None]:
     """What differs where `weights` are served, for each adapter of the reference; None: nothing."""
     try:
         with few_threads(_threads(weights.model)):
-            found = list(_served(weights, reference))
+            outputs = list(_served(weights, reference))
     except Exception as error:
         if is_out_of_memory(error):
             raise EngineError(
@@ -223,7 +223,7 @@ def judge(weights: Weights, reference: Reference) -> dict[str, str | None]:
             ) from None
         return dict.fromkeys(reference.expected, f"it fails here ({_named(error)})")
     verdicts: dict[str, str | None] = dict.fromkeys(reference.expected)
-    for where, name, logits in found:
+    for where, name, logits in outputs:
         problem = reference.expected[name].problem(logits)
         if problem is not None and verdicts[name] is None:
             verdicts[name] = f"its logits differ {where}: {problem}"
@@ -241,26 +241,26 @@ def _served(weights: Weights, reference: Reference) -> Iterator[tuple[str, str, 
     every = [(name, prompt) for name in names for prompt in (short, long)]
     passes = passes_of(weights, _KV_BYTES)
 
-    def whole(name: str, found: torch.Tensor) -> torch.Tensor:
+    def whole(name: str, actual: torch.Tensor) -> torch.Tensor:
         """The logits of both prompts, where only those of the long one were computed."""
-        return torch.stack([reference.expected[name].logits[0], found])
+        return torch.stack([reference.expected[name].logits[0], actual])
 
     if weights.together:
         for name in names:
-            (found,) = _decoded(passes, weights, [(name, long)])
-            yield "when it answers alone", name, whole(name, found)
+            (actual,) = _decoded(passes, weights, [(name, long)])
+            yield "when it answers alone", name, whole(name, actual)
     logits = _decoded(passes, weights, every, keep=True)
-    for name, found in zip(names, logits.chunk(len(names)), strict=True):
-        yield "in company", name, found
+    for name, actual in zip(names, logits.chunk(len(names)), strict=True):
+        yield "in company", name, actual
     if not weights.together:
         return
     logits = _decoded(passes, weights, [(name, long) for name in names])
-    for name, found in zip(names, logits, strict=True):
-        yield "after a kept prefix", name, whole(name, found)
+    for name, actual in zip(names, logits, strict=True):
+        yield "after a kept prefix", name, whole(name, actual)
     # One short prompt is enough: it is padded, and padding takes time.
     logits = _scored(weights, [(name, long) for name in names] + [(names[0], short)])
-    for name, found in zip(names, logits, strict=False):
-        yield "when it scores replies", name, whole(name, found)
+    for name, actual in zip(names, logits, strict=False):
+        yield "when it scores replies", name, whole(name, actual)
     yield "when it scores replies", names[0], torch.stack([logits[-1], logits[0]])
 
 

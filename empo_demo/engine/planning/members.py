@@ -103,25 +103,31 @@ def members_of(sources: Sequence[Source], terms: Terms) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _by_size(one: Written, shape: ModelShape, terms: Terms) -> Member:
-    if one.adapter is None:
-        return Member(one.id, one.base, None)
-    folder = config_folder(one.adapter)
+def _by_size(contender: Written, shape: ModelShape, terms: Terms) -> Member:
+    if contender.adapter is None:
+        return Member(contender.id, contender.base, None)
+    folder = config_folder(contender.adapter)
     check_kind(folder)
-    check_base(folder, one.base, force=terms.force_adapter)
+    check_base(folder, contender.base, force=terms.force_adapter)
     held = shape.held(terms.quantization)
     choice: Choice = choose(
-        adapter_shape(one.adapter, shape), held, terms.quantization, terms.override
+        adapter_shape(contender.adapter, shape), held, terms.quantization, terms.override
     )
     return Member(
-        one.id, one.base, one.adapter, choice.plan, choice.reason, choice.shared_bytes, held
+        contender.id,
+        contender.base,
+        contender.adapter,
+        choice.plan,
+        choice.reason,
+        choice.shared_bytes,
+        held,
     )
 
 
 def _by_trial(group: Sequence[Member], terms: Terms) -> list[Member]:
     """The members of one base with what the kept trials found, and with their copies."""
     shared = _kept_verdict(group, terms)
-    found = []
+    members = []
     for one in group:
         verdicts: list[Verdict | None] = [] if one.plan == "merged" else [shared]
         reason = set_apart(one.adapter, shared) if shared and one.plan == "shared" else None
@@ -135,8 +141,8 @@ def _by_trial(group: Sequence[Member], terms: Terms) -> list[Member]:
         merged = f" (merged, because {reason})" if reason is not None else ""
         serving = verdicts[-1]
         held = (serving.held or terms.quantization) if serving is not None else ""
-        found.append(replace(one, trial=said + merged, held=held))
-    return found
+        members.append(replace(one, trial=said + merged, held=held))
+    return members
 
 
 def _kept_verdict(group: Sequence[Member], terms: Terms) -> Verdict | None:
