@@ -64,8 +64,8 @@ def rank(
         result = standing.rank(counted.ballots, samples=samples, seed=seed)
         agreed = agreement.of_ballots(counted.ballots)
     if as_json:
-        found = {**result.as_json(), "agreement": agreed.as_json()}
-        typer.echo(json.dumps({**found, "left_out": dict(counted.left_out)}))
+        whole = {**result.as_json(), "agreement": agreed.as_json()}
+        typer.echo(json.dumps({**whole, "left_out": dict(counted.left_out)}))
         return
     _print(result)
     Console(markup=False).print(agreed.sentence(), highlight=False)
@@ -94,21 +94,21 @@ def ratings(
     if source is not None:
         from empo_demo.board.ballot_file import read_ratings
 
-        found = read_ratings(source, Columns(item, system, rater, tuple(scale or ())))
+        judged = read_ratings(source, Columns(item, system, rater, tuple(scale or ())))
     else:
         counted = _counted(None, database)
-        found = RatingTable(
+        judged = RatingTable(
             sliders.of_ballots(counted.ballots), (), left_out=sliders.left_out_of(counted)
         )
-    result = sliders.summarise(found.ratings, seed=seed)
+    result = sliders.summarise(judged.ratings, seed=seed)
     if as_json:
-        record = {**result.as_json(), "no_scales": found.no_scales}
-        typer.echo(json.dumps({**record, "left_out": dict(found.left_out)}))
+        record = {**result.as_json(), "no_scales": judged.no_scales}
+        typer.echo(json.dumps({**record, "left_out": dict(judged.left_out)}))
         return
-    if found.scales:
-        typer.echo(found.sentence())
+    if judged.scales:
+        typer.echo(judged.sentence())
     _print_ratings(result)
-    _say_left_out(found.left_out)
+    _say_left_out(judged.left_out)
 
 
 def needed(
@@ -299,13 +299,13 @@ def _ends(interval: Interval | None, form: str) -> str:
     return f"{low:{form}} … {high:{form}}"
 
 
-def _note(one: Standing) -> str:
+def _note(contender: Standing) -> str:
     from empo_demo.board.sentences import separation_note
 
-    if one.status == "hidden":
+    if contender.status == "hidden":
         return "fewer than 30 decided votes"
-    status = "preliminary" if one.status == "preliminary" else ""
-    return ", ".join(filter(None, [separation_note(one), status]))
+    status = "preliminary" if contender.status == "preliminary" else ""
+    return ", ".join(filter(None, [separation_note(contender), status]))
 
 
 def _span(interval: tuple[float, float] | None, form: str) -> str:

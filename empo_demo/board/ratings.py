@@ -58,15 +58,15 @@ class Summary:
 
 def of_ballots(ballots: Iterable[Ballot]) -> list[Rating]:
     """Ratings of votes, from the keys `a_natural`, `b_emotion`, …; not of `untouched` sides."""
-    found = []
+    ratings = []
     for ballot in ballots:
         idle = untouched(ballot)
         for key, value in (ballot.ratings or {}).items():
             side, _, dimension = key.partition("_")
             if side in ("a", "b") and side not in idle and isinstance(value, int | float):
                 name = ballot.a if side == "a" else ballot.b
-                found.append(Rating(name, ballot.voter, ballot.round, dimension, float(value)))
-    return found
+                ratings.append(Rating(name, ballot.voter, ballot.round, dimension, float(value)))
+    return ratings
 
 
 def untouched(ballot: Ballot) -> set[str]:
@@ -111,17 +111,17 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
 def _mean(ratings: list[Rating]) -> dict[str, Any]:
     found = clusters.mean(
         clusters.Scores(
-            [one.value for one in ratings],
-            [one.rater for one in ratings],
-            [one.item for one in ratings],
+            [rating.value for rating in ratings],
+            [rating.rater for rating in ratings],
+            [rating.item for rating in ratings],
         )
     )
     return {
         "mean": found.value,
         "interval": list(found.interval) if found.interval else None,
         "n": len(ratings),
-        "raters": len({one.rater for one in ratings}),
-        "items": len({one.item for one in ratings}),
+        "raters": len({rating.rater for rating in ratings}),
+        "items": len({rating.item for rating in ratings}),
     }
 
 

@@ -34,11 +34,11 @@ _DAYS = 60
 def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     """Lay the tab out. It redraws when it opens and every 20 s while it is open."""
     words = gr.HTML(elem_id="board-words")
-    found = Recent(partial(board_of, arena))
+    latest = Recent(partial(board_of, arena))
     timer = gr.Timer(20, active=False)
 
     def draw(stored: Any) -> str:
-        return drawn(found, texts_of(Session.read(stored).language))
+        return drawn(latest, texts_of(Session.read(stored).language))
 
     def opened(stored: Any) -> dict[Any, Any]:
         return {words: draw(stored), timer: gr.update(active=True)}
@@ -56,79 +56,84 @@ def board_of(arena: Arena) -> Board:
 def drawn(made: Callable[[], Board], say: Texts) -> str:
     """Return the whole tab as HTML, or a message that says why it cannot be drawn."""
     try:
-        found = made()
+        board = made()
     except ArenaError as error:
         return highlights.told(error, say)
-    if not found.ranking.votes:
+    if not board.ranking.votes:
         return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
     detail = "".join(
         f"<h4>{escape(say(f'board.{name}'))}</h4>{highlights.table_of_rows(rows, say)}"
         for name, rows in (
-            ("figures", found.table()),
-            ("matrix", found.matrix_table()),
-            ("ratings", found.sliders_table()),
-            ("arms", found.arms),
-            ("lineage", found.lineage),
+            ("figures", board.table()),
+            ("matrix", board.matrix_table()),
+            ("ratings", board.sliders_table()),
+            ("arms", board.arms),
+            ("lineage", board.lineage),
         )
         if rows
     )
-    said = "".join(f"<li>{escape(say.own(line))}</li>" for line in found.sentences)
+    said = "".join(f"<li>{escape(say.own(line))}</li>" for line in board.sentences)
     return (
         f'<h2 class="sr">{escape(say("tab.board"))}</h2>'
-        f'<section class="card"><h3>{escape(say("board.title"))}</h3>{standings(found, say)}'
+        f'<section class="card"><h3>{escape(say("board.title"))}</h3>{standings(board, say)}'
         f'<p class="quiet">{escape(say("board.note"))}</p></section>'
         f'<div class="board-pair"><section class="card"><h3>{escape(say("board.matrix"))}</h3>'
-        f'{matrix(found, say)}</section><section class="card"><h3>{escape(say("board.days"))}</h3>'
-        f'{days(found, say)}<ul class="plain">{said}</ul></section></div>'
+        f'{matrix(board, say)}</section><section class="card"><h3>{escape(say("board.days"))}</h3>'
+        f'{days(board, say)}<ul class="plain">{said}</ul></section></div>'
         f'<section class="card"><details><summary>{escape(say("board.all"))}</summary>{detail}'
         "</details></section>"
     )
 
 
-def standings(found: Board, say: Texts) -> str:
+def standings(board: Board, say: Texts) -> str:
     """Return one row per contender: its win rate with its interval, or its counts while few.
 
     Groups that never met are lists of their own.
     """
-    met = len(found.ranking.groups)
+    met = len(board.ranking.groups)
     lists = []
-    for number, group in enumerate(found.groups(), start=1):
-        rows = "".join(_standing(one, found, say) for one in group)
+    for number, group in enumerate(board.groups(), start=1):
+        rows = "".join(_standing(contender, board, say) for contender in group)
         title = say("board.group", n=number) if met > 1 and number <= met else ""
         head = f"<h4>{escape(title)}</h4>" if title else ""
         lists.append(f'{head}<ul class="standings">{rows}</ul>' if rows else "")
     return "".join(lists)
 
 
-def _standing(one: Standing, found: Board, say: Texts) -> str:
-    name = escape(say.contender(one.id, label_of(one.id, found.labels)))
-    missing = max(0, HIDDEN_BELOW - one.decided)
-    note = say.count("board.missing", missing) if missing else say.count("board.votes", one.votes)
-    if missing or one.win_rate is None or one.win_rate_interval is None:
-        wins, losses, ties = found.tally(one.id)
+def _standing(contender: Standing, found: Board, say: Texts) -> str:
+    name = escape(say.contender(contender.id, label_of(contender.id, found.labels)))
+    missing = max(0, HIDDEN_BELOW - contender.decided)
+    note = (
+        say.count("board.missing", missing)
+        if missing
+        else say.count("board.votes", contender.votes)
+    )
+    if missing or contender.win_rate is None or contender.win_rate_interval is None:
+        wins, losses, ties = found.tally(contender.id)
         counts = say("board.counts", won=wins, lost=losses, tied=ties)
         return (
             f'<li class="provisional"><b>{name}</b><span class="counts">{escape(counts)}</span>'
             f"<small>{escape(note)}</small></li>"
         )
-    low, high = (100 * end for end in one.win_rate_interval)
-    span = say.number(f"{one.win_rate:.0%} ({low:.0f}–{high:.0f}%)")
+    low, high = (100 * end for end in contender.win_rate_interval)
+    middle = 100 * contender.win_rate
+    span = say.number(f"{contender.win_rate:.0%} ({low:.0f}–{high:.0f}%)")
     return (
         f'<li><b>{name}</b><span class="track"><span class="span" style="left:{low:.1f}%;'
-        f'width:{high - low:.1f}%"></span><span class="dot" style="left:{100 * one.win_rate:.1f}%">'
+        f'width:{high - low:.1f}%"></span><span class="dot" style="left:{middle:.1f}%">'
         f"</span></span><span>{span}</span><small>{escape(note)}</small></li>"
     )
 
 
-def matrix(found: Board, say: Texts) -> str:
+def matrix(board: Board, say: Texts) -> str:
     """Return the table of matchups: the row's share of the rounds, and the number of rounds.
 
     While there are few, the rounds that the row won and lost. On a narrow screen the columns have
     the numbers of the rows.
     """
-    ids = [one.id for group in found.groups() for one in group]
-    names = {name: escape(say.contender(name, label_of(name, found.labels))) for name in ids}
-    cells = {(one.one, one.other): one for one in found.matrix}
+    ids = [one.id for group in board.groups() for one in group]
+    names = {name: escape(say.contender(name, label_of(name, board.labels))) for name in ids}
+    cells = {(one.one, one.other): one for one in board.matrix}
     body = ""
     for number, row in enumerate(ids, start=1):
         line = "".join(_cell(cells.get((row, column)), say) for column in ids)
@@ -160,9 +165,9 @@ def _cell(met: Meeting | None, say: Texts) -> str:
     )
 
 
-def days(found: Board, say: Texts) -> str:
+def days(board: Board, say: Texts) -> str:
     """Return the votes per day as a small line chart; of a single day, a sentence."""
-    counts = found.days[-_DAYS:]
+    counts = board.days[-_DAYS:]
     if not counts:
         return ""
     if len(counts) == 1:

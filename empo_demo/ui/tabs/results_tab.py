@@ -158,22 +158,22 @@ def between(data: ResultsData) -> dict[str, Mapping[str, Any]]:
 
 def sentences(data: ResultsData, say: Texts) -> list[str]:
     """Some sentences; none where the two models were not compared."""
-    found = between(data)
-    if "length" not in found:
+    pairs = between(data)
+    if "length" not in pairs:
         return []
-    said = [_first(found[name], name, say) for name in FIRST if name in found]
+    said = [_first(pairs[name], name, say) for name in FIRST if name in pairs]
     if len(equal := _equal(data)) == 2:
         one, other = (say.number(f"{value:.1%}") for value in equal)
         said.append(say("result.equal", one=one, other=other))
-    if parts := _grouped(found, CLOSER, "result", say):
+    if parts := _grouped(pairs, CLOSER, "result", say):
         said.append(" ".join(parts))
-    if parts := _grouped(found, HEADLINE, "result.headline", say):
+    if parts := _grouped(pairs, HEADLINE, "result.headline", say):
         said.append(say("result.headline", what="; ".join(parts)))
-    one, other = (say.number(significant(found["length"][m])) for m in ("mean_b", "mean_a"))
+    one, other = (say.number(significant(pairs["length"][m])) for m in ("mean_b", "mean_a"))
     said.append(say("result.length", one=one, other=other))
-    stand = sum(entry["p_holm"] < LEVEL for entry in found.values())
-    most = max(entry["n"] for entry in found.values())
-    said.append(say("result.measured", n=say.number(f"{most:,}"), stand=stand, all=len(found)))
+    stand = sum(entry["p_holm"] < LEVEL for entry in pairs.values())
+    most = max(entry["n"] for entry in pairs.values())
+    said.append(say("result.measured", n=say.number(f"{most:,}"), stand=stand, all=len(pairs)))
     return said
 
 
@@ -216,8 +216,8 @@ def _side(entry: Mapping[str, Any], better: int) -> str:
 
 def picture(data: ResultsData, say: Texts) -> str:
     """What alignment changed: one interval per metric, in standard deviations."""
-    found = between(data)
-    rows = [(name, found[name]) for name in DRAWN if name in found]
+    pairs = between(data)
+    rows = [(name, pairs[name]) for name in DRAWN if name in pairs]
     scaled = [_scaled(entry) for _, entry in rows]
     if not scaled:
         return ""
