@@ -100,8 +100,8 @@ def standings(board: Board, say: Texts) -> str:
     return "".join(lists)
 
 
-def _standing(contender: Standing, found: Board, say: Texts) -> str:
-    name = escape(say.contender(contender.id, label_of(contender.id, found.labels)))
+def _standing(contender: Standing, board: Board, say: Texts) -> str:
+    name = escape(say.contender(contender.id, label_of(contender.id, board.labels)))
     missing = max(0, HIDDEN_BELOW - contender.decided)
     note = (
         say.count("board.missing", missing)
@@ -109,7 +109,7 @@ def _standing(contender: Standing, found: Board, say: Texts) -> str:
         else say.count("board.votes", contender.votes)
     )
     if missing or contender.win_rate is None or contender.win_rate_interval is None:
-        wins, losses, ties = found.tally(contender.id)
+        wins, losses, ties = board.tally(contender.id)
         counts = say("board.counts", won=wins, lost=losses, tied=ties)
         return (
             f'<li class="provisional"><b>{name}</b><span class="counts">{escape(counts)}</span>'
