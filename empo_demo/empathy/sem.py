@@ -112,13 +112,13 @@ class EmbeddedSEM:
         rows = self._pass([*texts, *alone.values()])
         lone = dict(zip(later, rows[len(texts) :], strict=True))
         elapsed = (time.perf_counter() - started) * 1000 / max(1, len(contents))
-        found = []
+        readings = []
         for i, (turns, text) in enumerate(zip(contents, texts, strict=True)):
             whole, turn, own = rows[i], lone.get(i, rows[i]), alone.get(i, text)
             own_turn = i in lone and parts(whole.emotions, turn.emotions, *self._gate)
             row = turn if own_turn else whole
             why = why_unread(dialogues[i]) or self._why(turns[-1], own, row, turn)
-            found.append(
+            readings.append(
                 Reading(
                     _ranked(row.emotions),
                     () if why else self._causes(turns, text, whole.causes),
@@ -130,7 +130,7 @@ class EmbeddedSEM:
                     why,
                 )
             )
-        return found
+        return readings
 
     def _why(self, text: str, tokens: Text, row: _Row, turn: _Row) -> Why | None:
         """Why nothing is told of a turn whose text alone (`why_unread`) would be read."""
@@ -156,7 +156,7 @@ class EmbeddedSEM:
 
         Each of these words is one row more, so this is for texts that are finished.
         """
-        found = self.feelings(texts)
+        feelings = self.feelings(texts)
         places = [
             (i, start, end)
             for i, text in enumerate(texts)
@@ -165,12 +165,12 @@ class EmbeddedSEM:
         ]
         without = self.feelings([texts[i][:start] + texts[i][end:] for i, start, end in places])
         lost = {
-            (i, start): found[i].valence - left.valence
+            (i, start): feelings[i].valence - left.valence
             for (i, start, _), left in zip(places, without, strict=True)
         }
         return [
             replace(one, words=tuple(replace(w, by=lost.get((i, w.start), 0.0)) for w in one.words))
-            for i, one in enumerate(found)
+            for i, one in enumerate(feelings)
         ]
 
     def read_words(
@@ -258,14 +258,14 @@ class EmbeddedSEM:
     def epitome(self, pairs: Sequence[tuple[str, str]]) -> list[Epitome]:
         """The levels of each (context, response)."""
 
-        found: list[Epitome | None] = [None] * len(pairs)
+        levels: list[Epitome | None] = [None] * len(pairs)
         inputs = [self.texts.pair(context, response) for context, response in pairs]
         for part, ids, mask, segments in self._batches(inputs):
             shared = self._net.shared(ids, mask)
             logits = self._net.levels(shared, mask, segments)[0].double()
             for row, i in enumerate(part):
-                found[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
-        return cast("list[Epitome]", found)
+                levels[i] = Epitome.from_rows(logits[row].softmax(-1).tolist())
+        return cast("list[Epitome]", levels)
 
     def layer_means(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, layers x dim): the mean state over each text after `STATE_LAYERS`.
@@ -276,7 +276,7 @@ class EmbeddedSEM:
 
         from empo_demo.empathy.encoder import mean
 
-        found: list[Any] = [None] * len(texts)
+        rows_of_text: list[Any] = [None] * len(texts)
         for part, ids, mask, _ in self._batches([self.texts.turns([text]) for text in texts]):
             states = self._net.encoder(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
@@ -284,8 +284,8 @@ class EmbeddedSEM:
             means = [mean(states[layer].float(), mask).numpy() for layer in STATE_LAYERS]
             rows = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in means]
             for row, i in zip(np.concatenate(rows, 1), part, strict=True):
-                found[i] = row
-        return np.stack(found)
+                rows_of_text[i] = row
+        return np.stack(rows_of_text)
 
     def _batches(self, texts: Sequence[Text]) -> Any:
         """Yield (indices, ids, mask, segments) of texts of similar length, without gradients."""
@@ -360,12 +360,12 @@ def per_token(tokens: Sequence[str], text: Text, weights: Sequence[float]) -> li
 
     The weight of a function word is cut to 1 %, so it is a cause only if no other word is.
     """
-    found = [0.0] * len(tokens)
+    by_token = [0.0] * len(tokens)
     for segment, weight in zip(text.segments, weights, strict=True):
         if segment:
             share = 1.0 if is_content(tokens[segment - 1]) else 0.01
-            found[segment - 1] = max(found[segment - 1], share * weight)
-    return found
+            by_token[segment - 1] = max(by_token[segment - 1], share * weight)
+    return by_token
 
 
 def choose(

@@ -62,9 +62,9 @@ def run(
     the end.
     """
     work = out / "checkpoints"
-    told = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
-    told |= {"mpnet": True} if mpnet else {}
-    claim(work, {**told, "start": start, **corpora.hashes(data)})
+    record = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
+    record |= {"mpnet": True} if mpnet else {}
+    claim(work, {**record, "start": start, **corpora.hashes(data)})
     torch.manual_seed(seed)
     net, texts = pretrained(start)
     texts = prune(net, texts, kept_pieces(texts))
@@ -105,7 +105,7 @@ def run(
             name="run",
             teachers=teachers,
         )
-    figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=told)]
+    figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=record)]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
     shutil.rmtree(work, ignore_errors=True)

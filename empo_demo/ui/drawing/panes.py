@@ -72,7 +72,7 @@ def _spans(text: str, feeling: Feeling | None, other: str | None) -> list[tuple[
     theirs = {other[s:e].lower() for s, e in spans(other)} if other is not None else None
     pushes = feeling.words if feeling else ()
     moved = {w.start: w.by for w in pushes if feeling and abs(w.by) >= feeling.visible}
-    found = []
+    marks = []
     for start, end in spans(text):
         kinds = []
         word = text[start:end].lower()
@@ -81,11 +81,11 @@ def _spans(text: str, feeling: Feeling | None, other: str | None) -> list[tuple[
         if start in moved:
             kinds.append("push up" if moved[start] > 0 else "push down")
         if kinds:
-            found.append((start, end, f'<span class="{" ".join(kinds)}">'))
-    return found
+            marks.append((start, end, f'<span class="{" ".join(kinds)}">'))
+    return marks
 
 
-def _facts(text: str, told: Told, say: Texts) -> str:
+def _facts(text: str, side: Told, say: Texts) -> str:
     """Length, question or statement, how warm it is with its error, and the means as details."""
     count = len(text.split())
     facts = [
@@ -93,9 +93,9 @@ def _facts(text: str, told: Told, say: Texts) -> str:
         say("pane.question" if asks(text) else "pane.statement"),
     ]
     shown = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    if told.levels is None:
+    if side.levels is None:
         return f'<ul class="facts">{shown}</ul>'
-    return f'<ul class="facts">{shown}{_warmth(told.levels.er, say)}</ul>{_means(told.levels, say)}'
+    return f'<ul class="facts">{shown}{_warmth(side.levels.er, say)}</ul>{_means(side.levels, say)}'
 
 
 def _warmth(level: Level, say: Texts) -> str:
