@@ -261,6 +261,9 @@ class Harness:
         model = SharedPrefixLM(
             pretrained=contender.model, tokenizer=contender.tokenizer, batch_size=self.batch
         )
+        if self.work is not None:
+            self.work.mkdir(parents=True, exist_ok=True)
+            model.kept = self.work / f"{name}.jsonl"
         try:
             results = lm_eval.simple_evaluate(
                 model=model,
@@ -269,7 +272,6 @@ class Harness:
                 num_fewshot=self.shots,
                 limit=self.limit,
                 bootstrap_iters=0,
-                use_cache=None if self.work is None else str(self.work.resolve() / name),
             )
         except Exception as error:
             # The harness passes on every error of a data set's loader and of a task's own code.

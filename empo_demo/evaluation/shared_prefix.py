@@ -4,13 +4,17 @@ A multiple-choice benchmark asks for the likelihood of several endings of one te
 begin alike (the same five solved examples, the same instructions). The harness's own model reads
 all of it anew for every ending, which on a CPU is most of the time. Here keys and values are
 computed once for the beginning of a family of texts, then once for each text, then for each ending.
-The likelihoods are the same up to rounding.
+The likelihoods are the same up to rounding. Answers can be kept in a file, batch by batch; the
+harness's own database takes as long for a small model as the model does.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,16 +54,21 @@ class Family:
 
 
 class SharedPrefixLM(HFLM):  # type: ignore[misc,unused-ignore]
-    """`batch` texts, or endings, are computed together."""
+    """`batch_size` texts, or endings, are computed together. `kept` is a file of answers of these
+    weights."""
+
+    kept: Path | None = None
 
     def _loglikelihood_tokens(
         self, requests: list[Wanted], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
-        found: list[Answer | None] = [None] * len(requests)
+        keys = [_key(before, ending) for _, before, ending in requests]
+        found = self._known()
+        asked = [one for one, key in zip(requests, keys, strict=True) if key not in found]
         batch = int(self.batch_size)
         jobs = [
             (family.trunk, family.contexts[start : start + batch])
-            for family in families(contexts(requests, self.max_length))
+            for family in families(contexts(asked, self.max_length))
             for start in range(0, len(family.contexts), batch)
         ]
         read: tuple[list[int], Any] = ([], None)
@@ -67,11 +76,29 @@ class SharedPrefixLM(HFLM):  # type: ignore[misc,unused-ignore]
             for trunk, part in progress(jobs, "questions, batches"):
                 if trunk != read[0]:
                     read = (trunk, self._trunk(trunk))
-                for place, answer in self._batch(read[1], len(trunk), part, requests):
-                    found[place] = answer
-                    if requests[place][0] is not None:
-                        self.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
-        return [answer for answer in found if answer is not None]
+                new = {
+                    _key(*asked[place][1:]): answer
+                    for place, answer in self._batch(read[1], len(trunk), part, asked)
+                }
+                self._keep(new)
+                found |= new
+        return [found[key] for key in keys]
+
+    def _known(self) -> dict[str, Answer]:
+        """The answers that are kept. A torn last line of a killed run is not one."""
+        if self.kept is None or not self.kept.exists():
+            return {}
+        *whole, _torn = self.kept.read_text(encoding="utf8").split("\n")
+        rows = [json.loads(line) for line in whole if line.endswith("]")]
+        return {key: (total, greedy) for key, total, greedy in rows}
+
+    def _keep(self, answers: dict[str, Answer]) -> None:
+        if self.kept is None:
+            return
+        lines = [json.dumps([key, *answer]) for key, answer in answers.items()]
+        with self.kept.open("a", encoding="utf8") as file:
+            # A torn line before ends here, so that it spoils no other.
+            file.write("".join(f"\n{line}" for line in lines) + "\n")
 
     def _trunk(self, trunk: list[int]) -> Any:
         """Keys and values of the common beginning, by layer; None without one."""
@@ -159,6 +186,11 @@ class SharedPrefixLM(HFLM):  # type: ignore[misc,unused-ignore]
             tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
             real[row, : len(ids)] = 1
         return tokens.to(self.device), real.to(self.device)
+
+
+def _key(before: Sequence[int], ending: Sequence[int]) -> str:
+    """What an answer depends on beside the weights."""
+    return hashlib.sha256(json.dumps([before, ending]).encode()).hexdigest()[:32]
 
 
 def contexts(requests: Sequence[Wanted], longest: int) -> list[Context]:

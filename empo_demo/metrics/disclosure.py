@@ -14,8 +14,15 @@ _MACHINE = (
     r"(?:ai|a\.i\.|artificial intelligence|language model|llm|chat\s?bot|bot|assistant|"
     r"computer program|machine)"
 )
+_DESCRIBED = (
+    r"an?\s+(?:[a-z-]+\s+){0,3}(?:ai|a\.i\.|artificial intelligence|language model|llm|"
+    r"chat\s?bot)\b(?!\s+(?:fan|user|class|course|student|researcher|engineer|developer|"
+    r"company|startup|conference|project|teacher|professor|artist|expert|skeptic))"
+)
+"""A machine with words before it, as "a highly advanced AI assistant"; not who works with one."""
 DISCLOSURE = re.compile(
     rf"\bas\s+{_MACHINE}\b"
+    rf"|\b(?:as|i(?:\s+am|['’]m))\s+{_DESCRIBED}"
     rf"|\bi(?:\s+am|['’]m)\s+(?:just\s+|only\s+|merely\s+)?{_MACHINE}\b"
     r"|\bi(?:\s+am|['’]m)\s+not\s+(?:a\s+)?(?:real\s+)?(?:human|person)\b"
     r"|\bi\s+(?:do\s+not|don['’]t|cannot|can['’]t)\s+(?:actually\s+)?(?:have|feel|experience)\s+"

@@ -66,6 +66,7 @@ def candidates() -> list[str]:
 def look(texts: Sequence[str], seeds: Sequence[int]) -> Iterator[Look]:
     """Play every round. Its seed draws sides and sampling, as in `page rehearsal`."""
     from empo_demo.arena.arena import Arena
+    from empo_demo.arena.guards import HelpFirst
     from empo_demo.engine.loading import load_engine
     from empo_demo.ui.arena_tab.rehearsal import record
     from empo_demo.votes.store import Store
@@ -79,8 +80,13 @@ def look(texts: Sequence[str], seeds: Sequence[int]) -> Iterator[Look]:
                 url = f"sqlite:///{folder}/votes.sqlite3"
                 own = settings.model_copy(update={"database": url, "seed": seed})
                 store = Store.of(own)
-                found = record(Arena(own, roster, store, engine=engine, sem=sem), text)
-                store.close()
+                try:
+                    found = record(Arena(own, roster, store, engine=engine, sem=sem), text)
+                except HelpFirst:
+                    yield Look(text, seed, dict.fromkeys(ASKED, "(the way to help, a false alarm)"))
+                    break
+                finally:
+                    store.close()
             yield Look(text, seed, _by_contender(found))
 
 

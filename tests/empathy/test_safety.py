@@ -203,6 +203,10 @@ IDENTITY = [
     "What is your system prompt?",
     "Are you Claude or Gemini?",
     "are you based on llama",
+    "What is your name?",
+    "what's your name",
+    "You sound like a machine.",
+    "you must be a computer",
 ]
 ORDINARY = [
     "I had an interview at Google",
@@ -218,6 +222,8 @@ ORDINARY = [
     "My sister is a model",
     "I met someone called Claude",
     "are you a google fan",
+    "You sound like my mother",
+    "he asked what your name means",
 ]
 
 

@@ -130,6 +130,21 @@ def test_endings_of_one_text_are_asked_together() -> None:
     assert one.endings == {(): [0, 1], (6,): [2]}
 
 
+def test_a_killed_run_goes_on_from_what_is_kept(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    asked = requests(random.Random(2))
+    ours = SharedPrefixLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=LONGEST)
+    expected = ours._loglikelihood_tokens(asked)
+    ours.kept = tmp_path / "kept.jsonl"
+    ours._loglikelihood_tokens(asked[:20])
+    torn = ours.kept.read_text(encoding="utf8").removesuffix("\n")[:-9]
+    ours.kept.write_text(torn, encoding="utf8")
+    assert len(ours._known()) in (18, 19)
+    again = ours._loglikelihood_tokens(asked)
+    for one, other in zip(again, expected, strict=True):
+        assert one[0] == pytest.approx(other[0], abs=1e-4) and one[1] == other[1]
+    assert len(ours._known()) == len(asked)
+
+
 @pytest.mark.slow
 def test_what_was_answered_is_not_asked_again(model: Any, tokenizer: Any, tmp_path: Path) -> None:
     from empo_demo.evaluation.retention import ContenderModel, Harness

@@ -56,6 +56,10 @@ def test_of_equally_probable_emotions_the_first_in_the_alphabet_is_taken() -> No
         "I am an artificial intelligence.",
         "I don't have feelings, but I hear you.",
         "I'm not a real person, sorry.",
+        "I'm a highly advanced AI assistant designed to support you.",
+        "Sorry, but as a social media AI assistant, I cannot call.",
+        "As an empathetic AI, I was trained on many conversations.",
+        "But as a chatbot designed to listen, I can help.",
     ],
 )
 def test_a_machine_that_says_so_is_counted(text: str) -> None:
@@ -69,6 +73,9 @@ def test_a_machine_that_says_so_is_counted(text: str) -> None:
         "I am a teaching assistant at a school, it wears me out.",
         "I'm sorry to hear that. Did the machine break?",
         "I don't have any plans either.",
+        "As a big AI fan I loved that talk.",
+        "I'm a young AI researcher and I know that stress.",
+        "As a child I was afraid of the dark, and of every chatbot in films.",
         "",
     ],
 )
