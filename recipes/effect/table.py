@@ -22,7 +22,7 @@ from empo_demo.evaluation.score import count_steps
 from empo_demo.evaluation.tools import Feels, Tools
 from empo_demo.progress import steps
 from empo_demo.settings import load_settings
-from recipes.effect import blind, hints, measured, tells
+from recipes.effect import blind, card, hints, measured, tells
 from recipes.effect.cases import REPORT, VALID, Case, draw, read_cases
 from recipes.effect.embeddings import Embeddings
 from recipes.effect.judge import Judge, fit
@@ -77,7 +77,9 @@ def run(
     # Replies to our own dialogues are kept by name, so each alignment has a folder of its own.
     examples = work.folder / "examples" / load_roster(settings)["aligned"].revision
     shown = own_examples(PLAIN, examples, replace(tools, judge=None))
-    store(replace(figures, examples=shown, retention=kept), RESULTS)
+    stored = replace(figures, examples=shown, retention=kept)
+    store(stored, RESULTS)
+    card.write(stored)
     put_studies(studies(data, cases, replies, judge, tools, work, hinted=hinted), report.STUDIES)
     report.write_shipped(report.MARKDOWN)
 

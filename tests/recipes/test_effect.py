@@ -15,7 +15,8 @@ import pytest
 
 from empo_demo.engine.protocol import Finished
 from empo_demo.errors import DataError
-from recipes.effect import blind, measured, probes, tells
+from empo_demo.evaluation.results import HUMAN, ResultsData
+from recipes.effect import blind, card, measured, probes, tells
 from recipes.effect.cases import CHOOSING, REPORT, TRAIN, VALID, Case, draw, read_cases
 from recipes.effect.embeddings import Embeddings
 from recipes.effect.judge import Judge, fit, opposite_replies, threshold
@@ -232,6 +233,29 @@ def test_a_new_study_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     put_studies([study("200 replies labelled")], file)
     titles = [one["title"] for one in json.loads(file.read_text())]
     assert titles == ["200 replies labelled", "Another"]
+
+
+def test_the_card_says_what_each_step_of_training_changed(tmp_path: Path) -> None:
+    def entry(a: str, b: str, one: float, other: float) -> dict[str, Any]:
+        found = {"a": a, "b": b, "metric": "feeling.right", "mean_a": one, "mean_b": other}
+        difference = other - one
+        interval = [difference - 0.05, difference + 0.05]
+        return {**found, "difference": difference, "interval": interval, "p_holm": 0.01}
+
+    steps = [entry("base", "sft", 0.4, 0.6), entry("base", "aligned", 0.4, 0.7)]
+    data = ResultsData(
+        systems={HUMAN: {"feeling": {"right": 0.68}}},
+        paired=[*steps, entry("sft", "aligned", 0.6, 0.7)],
+        about="## Title\n\nOn these dialogues.",
+    )
+    file = tmp_path / "README.md"
+    file.write_text("# Card\n\nMade so.\n\n## Side by side\n\nx\n")
+    card.write(data, file)
+    card.write(data, file)
+    text = file.read_text()
+    assert text.count(card.HEADING) == 1 and text.endswith("## Side by side\n\nx\n")
+    row = "| right feeling ↑ | 0.400 | 0.600 | 0.700 | 0.680 | +0.200* [+0.150, +0.250] |"
+    assert row in text and "+0.300* [+0.250, +0.350] |" in text and "On these dialogues." in text
 
 
 def test_probes_are_noticed_and_stand_in_the_guide() -> None:
