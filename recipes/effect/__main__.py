@@ -27,7 +27,10 @@ def table(
     work: Kept,
     dialogues: Dialogues = None,
     batch: Batch = 32,
-    hints: Annotated[bool, typer.Option(help="Also measure the hints.")] = True,
+    hints: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of how many dialogues first turns also get hints; default: all."),
+    ] = None,
 ) -> None:
     """Answer, judge, compare: results.json, studies.json and results.md; no text of the data."""
     from recipes.effect.embeddings import unpack
@@ -35,7 +38,7 @@ def table(
     from recipes.effect.table import run as measure
 
     folder = unpack(encoder, work / "encoder")
-    measure(data, folder, Work(work), dialogues=dialogues, batch=batch, hinted=hints)
+    measure(data, folder, Work(work), dialogues=dialogues, batch=batch, hints=hints)
 
 
 @app.command("blind")

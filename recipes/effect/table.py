@@ -22,7 +22,8 @@ from empo_demo.evaluation.score import count_steps
 from empo_demo.evaluation.tools import Feels, Tools
 from empo_demo.progress import steps
 from empo_demo.settings import load_settings
-from recipes.effect import blind, card, hints, measured, tells
+from recipes.effect import blind, card, measured, tells
+from recipes.effect import hints as hinting
 from recipes.effect.cases import REPORT, VALID, Case, draw, read_cases
 from recipes.effect.embeddings import Embeddings
 from recipes.effect.judge import Judge, fit
@@ -63,12 +64,18 @@ class Work:
 
 
 def run(
-    data: Path, encoder: Path, work: Work, *, dialogues: int | None, batch: int, hinted: bool
+    data: Path, encoder: Path, work: Work, *, dialogues: int | None, batch: int, hints: int | None
 ) -> None:
-    """Answer what is missing, judge, and write everything. A killed run continues."""
-    cases = draw(read_cases(data / VALID, REPORT), dialogues)
-    wanted = HINTED if hinted else ()
-    replies = answer(cases, work.folder, contenders=PLAIN, hinted=wanted, batch=batch)
+    """Answer what is missing, judge, and write everything. A killed run continues.
+
+    Of `dialogues`, the first turns of so many as `hints` says are also answered with hints.
+    """
+    everything = read_cases(data / VALID, REPORT)
+    cases, few = draw(everything, dialogues), draw(everything, hints)
+    replies = answer(cases, work.folder, contenders=PLAIN, hinted=(), batch=batch)
+    guided = (
+        answer(few, work.folder, contenders=HINTED, hinted=HINTED, batch=batch) if few else None
+    )
     judge = fit(data, Embeddings(encoder, work.embeddings))
     settings = load_settings()
     tools = Tools(settings, judge=of_predictions(judge, cases))
@@ -80,7 +87,11 @@ def run(
     stored = replace(figures, examples=shown, retention=kept)
     store(stored, RESULTS)
     card.write(stored)
-    put_studies(studies(data, cases, replies, judge, tools, work, hinted=hinted), report.STUDIES)
+    found = [judge_study(judge, cases), *labels_studies(data, judge, work.labels)]
+    found.append(perplexity_study(replies))
+    if guided is not None:
+        found.append(hints_study(few, guided, judge, tools))
+    put_studies([*found, tells_study(cases, replies)], report.STUDIES)
     report.write_shipped(report.MARKDOWN)
 
 
@@ -120,27 +131,6 @@ def _figures(cases: Sequence[Case], replies: Replies, tools: Tools) -> ResultsDa
     return replace(found, about=about)
 
 
-def studies(
-    data: Path,
-    cases: Sequence[Case],
-    replies: Replies,
-    judge: Judge,
-    tools: Tools,
-    work: Work,
-    *,
-    hinted: bool,
-) -> list[dict[str, Any]]:
-    """The studies of the pair, in the order of `results.md`."""
-    found = [judge_study(judge, cases), perplexity_study(replies)]
-    if blind.is_labelled(work.labels):
-        everything = read_cases(data / VALID)
-        found.append(labels_study(judge, everything, blind.read(work.labels)))
-    if hinted:
-        found.append(hints_study(cases, replies, judge, tools))
-    found.append(tells_study(cases, replies))
-    return found
-
-
 def judge_study(judge: Judge, cases: Sequence[Case]) -> dict[str, Any]:
     shares = measured.on_people(judge, cases)
     clear = shares.pop("cases")["clear"]
@@ -169,6 +159,13 @@ def judge_study(judge: Judge, cases: Sequence[Case]) -> dict[str, Any]:
 def _spoken(shares: dict[str, measured.Share]) -> str:
     right, opposite = shares["right"].value, shares["opposite"].value
     return f"{right / (right + opposite):.3f}" if right + opposite else "–"
+
+
+def labels_studies(data: Path, judge: Judge, folder: Path) -> list[dict[str, Any]]:
+    """The study of the labels in `folder`, if somebody has labelled."""
+    if not blind.is_labelled(folder):
+        return []
+    return [labels_study(judge, read_cases(data / VALID), blind.read(folder))]
 
 
 def labels_study(
@@ -238,8 +235,8 @@ def hints_study(
         "text": f"First listener's turns, n = {first}; the same seeds in all conditions. A star: "
         "the paired difference to no hint stands (Holm over the table; perplexity: the interval "
         "of the ratio holds no 1).",
-        "columns": hints.HEADINGS,
-        "rows": hints.rows(cases, replies, hints.Read(judge.verdicts, reactions), HINTED),
+        "columns": hinting.HEADINGS,
+        "rows": hinting.rows(cases, replies, hinting.Read(judge.verdicts, reactions), HINTED),
         "reading": "The true emotion is the upper bound; a shuffled one must not help.",
     }
 
