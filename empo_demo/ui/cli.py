@@ -12,12 +12,12 @@ from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import read_items
 from empo_demo.metrics.valence import load_lexicon, text_valence
 from empo_demo.terminal import ForceAdapter, group
+from empo_demo.ui.examples import REHEARSED
 
 page_app = group()
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Instead of the one in assets.")
 ]
-REHEARSED = "I failed my driving test again, and my father was sitting in the back the whole time."
 
 
 def serve(
@@ -53,7 +53,7 @@ def run(**overrides: Any) -> None:
 
 @page_app.command("rehearsal")
 def rehearsal(
-    seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 2,
     text: Annotated[str, typer.Option(help="What the person says.")] = REHEARSED,
     output: Output = None,
 ) -> None:

@@ -66,7 +66,8 @@ def section(contenders: Sequence[str], said: Sequence[tuple[str, dict[str, str]]
             HEADING,
             "",
             f"The {len(said)} example dialogues of this repository, seed = their number, the",
-            "arena's decoding and quantisation; as they came, unselected. Words on average: "
+            "arena's decoding and quantisation; as they came. The situations were chosen for the "
+            "page on other seeds, so that the replies differ sensibly. Words on average: "
             f"{words}.",
             "",
             f"| the user's last turn | {' | '.join(contenders)} |",

@@ -29,6 +29,7 @@ from empo_demo.ui.drawing.highlights import GENERAL
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.examples import examples
 from empo_demo.ui.tabs import data_tab
+from empo_demo.ui.texts import texts_of
 from empo_demo.ui.visitors import Session
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
@@ -177,7 +178,10 @@ def test_the_page_speaks_the_language_of_the_browser_and_the_one_chosen(
     p = handlers.parts
     german = handlers.restore({}, "de-AT,de;q=0.9,en;q=0.8")
     assert german[p.session]["language"] == "de" and german[p.send]["value"] == "Senden"
-    assert "beschämt" in german[p.heard] and german[p.send]["interactive"]
+    reading = rehearsal().view.reading
+    assert reading is not None
+    felt = texts_of("de")(f"emotion.{reading.emotions[0][0]}")
+    assert felt in german[p.heard] and german[p.send]["interactive"]
     english = handlers.switch(german[p.session])
     assert english[p.session]["language"] == "en" and english[p.send]["value"] == "Send"
     again = handlers.restore(english[p.session], "de")

@@ -13,7 +13,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import DIAL, MOST_TOKENS
 from empo_demo.dialogue import MAX_TEXT
 from empo_demo.ui.drawing.parts import Labels
-from empo_demo.ui.examples import examples
+from empo_demo.ui.examples import EXPLORED
 from empo_demo.ui.serving.lanes import EXPLORE
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.tabs.explorer import Changes, Explorer, Form
@@ -110,7 +110,7 @@ def _form(arena: Arena, labels: Labels) -> Form:
     text = gr.Textbox(
         placeholder=_SAY("box"),
         label=_SAY("box"),
-        value=examples()[2].text,
+        value=EXPLORED,
         show_label=False,
         container=False,
         lines=1,
