@@ -19,11 +19,13 @@ tags: [empathy, emotion, valence, emotion-cause, epitome, hef]
 
 # The small empathetic model (SEM)
 
-One encoder of six layers (width 384, {pieces:,} word pieces) with seven heads: the 32 emotions of
-EmpatheticDialogues, valence and arousal of the last turn, how far each word moves the valence, a
-weight per word for what caused the emotion, and the three EPITOME mechanisms (levels 0 to 2) of a
-response to a context. One forward pass per text; a later turn of a dialogue is a row more in it,
-since its valence is read from that turn alone. It starts from all-MiniLM-L6-v2 (Apache-2.0), which
+One encoder of six layers (width 384, {pieces:,} word pieces) with eight heads: the 32 emotions of
+EmpatheticDialogues, whether none of them fits, valence and arousal of the last turn, how far each
+word moves the valence, a weight per word for what caused the emotion, and the three EPITOME
+mechanisms (levels 0 to 2) of a response to a context. One forward pass per text; a later turn of a
+dialogue is a row more in it, since its valence is read from that turn alone, and its emotion too:
+that one is shown where it parts from the dialogue's. Matrices are stored in 8 bits with a scale per
+row. It starts from all-MiniLM-L6-v2 (Apache-2.0), which
 is needed for training only.
 
 For research and non-commercial use: it was trained on EmpatheticDialogues (CC BY-NC 4.0), EmoCause
@@ -64,7 +66,8 @@ is left out without it.
 3. Emotions: every listener turn's context and the situation texts of ED-train but a tenth; labels
    smoothed, part of the smoothing towards related emotions; rates fall by layer; EmoBank goes on.
    With `--teachers` (see the settings below) half of each target is the answer of an encoder that
-   was trained on the other half of the dialogues.
+   was trained on the other half of the dialogues; with `--mpnet FOLDER` it is the answer of
+   all-mpnet-base-v2, tuned by LoRA, on texts without a label as well.
 4. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903) at the
    share with the least calibrated log-loss, and frozen. The emotion head is then fitted anew on
    ED-valid, near the trained one, from the mean state of all tokens and of the last turn's.
@@ -76,6 +79,12 @@ is left out without it.
    reads EmoBank's calibration documents (a tenth, not trained on) better; scale and spread come
    from these. How far a word moves it: a linear head on its states, fitted to what the valence
    loses when the word is left out.
+7. Whether none of the labels fits: logistic regression on the mean state, from sentences of our own
+   (`recipes/sem/none_of_these.txt`) and task talk against EmpatheticDialogues; its threshold flags
+   2 % of the contexts that were kept back.
+8. Whether the last turn parts from its dialogue: logistic regression on five numbers of the two
+   distributions, from contexts that were kept back, with and without another situation as their
+   last turn; its bound lets 4 % of the real ones show their own emotion.
 
 """
 

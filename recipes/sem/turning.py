@@ -71,7 +71,7 @@ def fit_turning(
 def _fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights of a logistic regression, and the bound that `FIRES` of the rows with y = 0 pass."""
     middle, scale = x.mean(0), x.std(0) + 1e-9
-    z, truth = torch.tensor((x - middle) / scale), torch.tensor(y)
+    z, truth = (torch.tensor(part, dtype=torch.double) for part in ((x - middle) / scale, y))
     slope = torch.zeros(x.shape[1] + 1, dtype=torch.double, requires_grad=True)
     optimizer = torch.optim.LBFGS([slope], max_iter=100, line_search_fn="strong_wolfe")
 

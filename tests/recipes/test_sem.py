@@ -16,6 +16,7 @@ from empo_demo.dialogue import Turn
 from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.sem import EmbeddedSEM
+from empo_demo.empathy.turning import numbers, parts
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
 from recipes.sem import (
@@ -28,6 +29,7 @@ from recipes.sem import (
     teachers,
     told,
     tune,
+    turning,
 )
 from recipes.sem import fit as sem
 from recipes.sem.card import missed, table
@@ -178,7 +180,10 @@ def test_one_command_gives_a_sem_that_reads(trained: Path) -> None:
     read = EmbeddedSEM(trained)
     (row,) = read.emotions([["The neighbour scratched my car."]])
     assert row.sum() == pytest.approx(1, abs=1e-9)
-    assert [cause.text for cause in read.causes(["My car was scratched."])[0]]
+    ((_, weights),) = read.read_words([["My", "car", "was", "scratched"]])
+    assert len(weights) == 4 and any(weight > 0 for weight in weights)
+    meta = json.loads((trained / "sem.json").read_text(encoding="utf8"))
+    assert 0 < meta["other"] < 1, "the detector of other texts has its threshold"
 
 
 @pytest.mark.slow
@@ -213,11 +218,12 @@ def test_every_dialogue_of_the_validation_split_is_measured_and_none_trained_on(
 
 @pytest.mark.slow
 def test_the_trained_sem_has_a_spread_and_a_90_per_cent_set(trained: Path) -> None:
-    (reading,) = EmbeddedSEM(trained).read_many([[Turn("user", "My car was scratched")]])
-    assert reading.feeling is not None
-    assert reading.feeling.spread is not None
-    assert reading.feeling.spread > 0
-    assert [word.text for word in reading.feeling.words] == ["My", "car", "was", "scratched"]
+    sem = EmbeddedSEM(trained)
+    (reading,) = sem.read_many([[Turn("user", "My car was scratched")]])
+    (feeling,) = sem.feelings(["My car was scratched"])
+    assert feeling.spread is not None
+    assert feeling.spread > 0
+    assert [word.text for word in feeling.words] == ["My", "car", "was", "scratched"]
     assert 1 <= len(reading.likely) <= 32
 
 
@@ -618,3 +624,18 @@ def test_our_own_sentences_of_no_emotion_have_kinds_and_no_double() -> None:
     assert len({kind for kind, _ in found}) >= 6
     assert len({sentence for _, sentence in found}) == len(found) >= 140
     assert all(kind and sentence.strip() == sentence for kind, sentence in found)
+
+
+def test_the_gate_of_later_turns_lets_few_real_ones_through() -> None:
+    rng = np.random.default_rng(0)
+    real, turned = rng.dirichlet(np.ones(32) * 0.3, (2, 200))
+    other = rng.dirichlet(np.ones(32) * 0.3, 200)
+    x = np.concatenate([numbers(real, 0.9 * real + 0.1 * other), numbers(turned, other)])
+    weights, bound = turning._fit(x, np.repeat([0.0, 1.0], 200))
+    fired = x @ weights >= bound
+    assert fired[:200].mean() == pytest.approx(turning.FIRES, abs=0.01)
+    assert fired[200:].mean() > 0.5
+    assert parts(turned[0], turned[0], weights, -100.0) is False, (
+        "the same label parts from nothing"
+    )
+    assert parts(real[0], other[0], (), 0.0) is False, "a SEM without a gate has none"
