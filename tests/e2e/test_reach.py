@@ -102,7 +102,7 @@ def test_one_live_region_is_always_there_and_says_each_thing_once(
     expect(visitor.locator("#live")).to_contain_text("The text is empty")
 
 
-@pytest.mark.parametrize("width", [1400, 390, 320])
+@pytest.mark.parametrize("width", [1400, 768, 390, 320])
 def test_the_switches_are_large_enough_and_have_names(
     visit: Callable[..., Any], width: int
 ) -> None:
@@ -110,6 +110,11 @@ def test_the_switches_are_large_enough_and_have_names(
     for switch in ("#language", "#toggle"):
         box = page.locator(switch).bounding_box()
         assert box["width"] >= 24 and box["height"] >= 24, switch
+        assert box["x"] + box["width"] <= width, switch
+    brand, badge = (page.locator(one).bounding_box() for one in (".brand", "#badge .badge"))
+    beside = badge["x"] >= brand["x"] + brand["width"]
+    assert beside or badge["y"] >= brand["y"] + brand["height"], "what runs lies on nothing"
+    assert badge["x"] + badge["width"] <= width
     expect(page.get_by_role("button", name="Light or dark")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
