@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from empo_demo.ui.examples import examples
 from empo_demo.votes.models import Vote, now
+from tests.conftest import ephemeral_rounds
 from tests.e2e.conftest import CUT, Faults, Served
 
 pytestmark = pytest.mark.browser
@@ -73,7 +74,7 @@ def test_nothing_is_sent_before_the_visitor_has_chosen(visitor: Any, served: Ser
     assert visitor.input_value("#box textarea") == TEXT
     visitor.click("#refuse")
     expect(visitor.locator("#pane_a .pane .text")).to_have_text("I am sorry to hear that.")
-    assert served.arena.store.erasure.has_ephemeral()
+    assert ephemeral_rounds(served.arena.store)
 
 
 def test_one_click_on_an_example_and_the_replies_write_themselves(visitor: Any) -> None:

@@ -74,34 +74,34 @@ def _lead(arena: Arena, say: Any) -> str:
 def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
     note = partial(lineup.note, arena)
     with gr.Row(elem_classes="above"):
-        found: dict[str, Any] = {"steps": gr.HTML(elem_id="steps")}
-        found["pair_note"] = labels.add(gr.HTML(note(_SAY), elem_id="pair-note"), note)
-    found["thread"] = gr.HTML(elem_id="thread")
-    found["notices"] = gr.HTML(elem_id="notices")
+        components: dict[str, Any] = {"steps": gr.HTML(elem_id="steps")}
+        components["pair_note"] = labels.add(gr.HTML(note(_SAY), elem_id="pair-note"), note)
+    components["thread"] = gr.HTML(elem_id="thread")
+    components["notices"] = gr.HTML(elem_id="notices")
     pair = gr.Column(visible=False, elem_classes="pair", elem_id="pair")
     with pair, gr.Row(elem_classes="panes", equal_height=True):
-        found["pane_a"] = gr.HTML(elem_id="pane_a")
-        found["pane_b"] = gr.HTML(elem_id="pane_b")
-    found["pair"] = pair
-    found["message"] = gr.HTML(elem_id="message")
-    with gr.Row(visible=False, elem_id="votebar") as found["votes"]:
-        found["vote"] = tuple(
+        components["pane_a"] = gr.HTML(elem_id="pane_a")
+        components["pane_b"] = gr.HTML(elem_id="pane_b")
+    components["pair"] = pair
+    components["message"] = gr.HTML(elem_id="message")
+    with gr.Row(visible=False, elem_id="votebar") as components["votes"]:
+        components["vote"] = tuple(
             labels.add(
                 gr.Button(kind.button, elem_id=f"vote_{kind.name}", min_width=60),
                 partial(_button, kind.name),
             )
             for kind in KINDS
         )
-    found["reveal"] = gr.HTML(elem_id="reveal")
-    found |= _consent(arena, labels)
-    found["go_on"] = gr.HTML(elem_id="go-on")
-    found["warning"] = gr.HTML(elem_id="warning")
-    found |= _writing(labels, recorded=arena.roster.recorded)
-    found |= _controls(labels, recorded=arena.roster.recorded)
-    found["results"] = gr.HTML(elem_id="results")
-    found["card"] = gr.HTML(elem_id="card")
-    found |= _rating(labels)
-    return found
+    components["reveal"] = gr.HTML(elem_id="reveal")
+    components |= _consent(arena, labels)
+    components["go_on"] = gr.HTML(elem_id="go-on")
+    components["warning"] = gr.HTML(elem_id="warning")
+    components |= _writing(labels, recorded=arena.roster.recorded)
+    components |= _controls(labels, recorded=arena.roster.recorded)
+    components["results"] = gr.HTML(elem_id="results")
+    components["card"] = gr.HTML(elem_id="card")
+    components |= _rating(labels)
+    return components
 
 
 def _button(name: str, say: Any) -> str:

@@ -218,10 +218,10 @@ class Pictures:
         small = panes.is_long(reply.text for reply in view.replies.values())
         for side, place in places.items():
             reply = view.replies[side]
-            told = None
+            readings = None
             if voted:
                 who = panes.who(getattr(voted.reveal, side), self.say)
-                told = panes.Told(who, levels=levels.get(side))
+                readings = panes.Told(who, levels=levels.get(side))
             changes[place] = panes.pane(
                 side,
                 reply.text,
@@ -229,7 +229,7 @@ class Pictures:
                 self.say,
                 chosen=bool(voted and side == voted.reveal.chosen),
                 feeling=felt.get(side),
-                told=told,
+                told=readings,
                 small=small,
             )
         return changes
@@ -265,7 +265,7 @@ class Pictures:
             return None
         try:
             one, other = voted.reveal.a, voted.reveal.b
-            found = situation_votes(
+            votes = situation_votes(
                 self.arena.store,
                 view.dialogue,
                 (one.contender, other.contender),
@@ -273,7 +273,7 @@ class Pictures:
             )
         except ArenaError:
             return None
-        return found if found.votes >= ENOUGH else None
+        return votes if votes.votes >= ENOUGH else None
 
     def _examples(self, session: Session) -> str:
         return highlights.examples(self.say, current=session.example)

@@ -107,12 +107,12 @@ class Explorer:
             with closing(stream):
                 for frame in stream:
                     yield self._panes(titles, frame, say)
-            told = (
+            words = (
                 shared_link.outcome(linked, self.arena.roster, frame.texts, say) if linked else ""
             )
-            told = f"{told} {say.dropped(frame.dropped)}".strip()
+            words = f"{words} {say.dropped(frame.dropped)}".strip()
             yield {
-                self.said: above + highlights.message(told),
+                self.said: above + highlights.message(words),
                 self.link: self._link(comparison, frame.texts, say),
             }
         except Exception as error:
@@ -135,8 +135,8 @@ class Explorer:
                     asked, left=asked.right, dial_left=low, dial_right=high, seed_right=None
                 )
                 _, stream = self.arena.explore(both, address=address)
-                told = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
-                yield {self.said: above + highlights.message(told)}
+                words = say("explore.writing", low=FRACTIONS[low], high=FRACTIONS[high])
+                yield {self.said: above + highlights.message(words)}
                 for frame in stream:
                     last = frame
                 texts += [_text(last, side, say) for side in SIDES]
@@ -227,12 +227,12 @@ class Explorer:
         done, small = len(frame.ends) == len(SIDES), is_long(frame.texts.values())
         changes: Changes = {}
         for component, side in zip(self.panes, SIDES, strict=True):
-            told, other = titles[side], frame.texts["b" if side == "a" else "a"]
-            name = say.contender(told.contender, told.label)
+            title, other = titles[side], frame.texts["b" if side == "a" else "a"]
+            name = say.contender(title.contender, title.label)
             changes[component] = pane(
                 side,
                 _text(frame, side, say),
-                self._note(told, say),
+                self._note(title, say),
                 say,
                 live=side not in frame.ends,
                 told=Told(name, other if done else None, done=done),
