@@ -224,6 +224,7 @@ def test_the_table_names_every_contender_and_figure(empo: tuple[Contender, ...])
         assert word in text, word
 
 
+@pytest.mark.slow
 def test_the_plan_of_the_tiny_models_is_near_what_they_take(tmp_path: Path) -> None:
     settings = Settings(device="cpu")
     roster = load_roster(settings)

@@ -136,6 +136,7 @@ def turns(number: int) -> tuple[dict[str, str], ...]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine_of", ["exact_engine", "quantised_engine", "shipped"])
 def test_a_kept_prefix_changes_no_reply(engine_of: str, request: pytest.FixtureRequest) -> None:
     engine: LocalEngine = request.getfixturevalue(engine_of)

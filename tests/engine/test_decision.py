@@ -75,6 +75,7 @@ def test_a_copy_that_a_trial_asks_for_is_refused_before_it_is_made_if_it_does_no
     assert not list((tmp_path / "copies").iterdir())
 
 
+@pytest.mark.slow
 def test_prepare_makes_what_the_trial_asks_for_and_then_loading_makes_nothing(
     sets_apart: None, pair: Roster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,7 @@ def test_remote_code_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_int8_answers_too(tiny_folder: Path, adapter_folder: Path) -> None:
     assert len(replies(engine_of(tiny_folder, adapter_folder, bits="int8"), "base", "aligned")) == 2
 

@@ -255,6 +255,7 @@ def test_another_adapter_or_quantisation_is_another_copy(
     assert len(folders) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["nf4", "int8"])
 def test_a_quantised_copy_is_the_merged_model_quantised(pair: tuple[Path, Path], bits: Any) -> None:
     from empo_demo.engine.loader import Loader
@@ -274,6 +275,7 @@ def test_a_quantised_copy_is_the_merged_model_quantised(pair: tuple[Path, Path],
     assert torch.equal(expected, found)
 
 
+@pytest.mark.slow
 def test_the_model_that_was_quantised_is_gone_before_its_copy_is_loaded(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +390,7 @@ def test_the_merged_tokenizer_is_the_adapters_with_the_bases_template(
     assert AutoTokenizer.from_pretrained(folder).chat_template == template
 
 
+@pytest.mark.slow
 def test_enospc_of_the_quantised_save_is_a_sentence(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

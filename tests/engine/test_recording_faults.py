@@ -50,6 +50,7 @@ def test_steps_go_on_in_their_own_stream_when_one_cannot_be_recorded(steps: Step
     assert Stream.current is stream
 
 
+@pytest.mark.slow
 def test_after_an_error_steps_are_recorded_again(steps: StepGraphs) -> None:
     """An error clears the batch. The allocator takes no graph into a pool whose graphs are gone."""
     assert played(steps, "a").tolist() == [[7.0, 7.0]] and Graph.replays

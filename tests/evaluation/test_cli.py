@@ -114,6 +114,7 @@ def test_word_counts_are_made_and_used(files: list[Path], tmp_path: Path) -> Non
     assert json.loads(result.stdout)["systems"]["base"]["nidf"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_real_engine_answers_dialogues(data_dir: Path, tmp_path: Path) -> None:
     base = ASSETS / "tiny" / "base"
     roster, output = tmp_path / "roster.toml", tmp_path / "out.jsonl"

@@ -37,6 +37,7 @@ def corpora(draw: st.DrawFn) -> list[Conversation]:
     return found
 
 
+@pytest.mark.slow
 @given(corpora(), st.integers(0, 99), st.integers(1, 4), st.sampled_from(CONTROLS))
 def test_every_pair_is_what_its_control_promises(
     corpus: list[Conversation], seed: int, draws: int, control: str

@@ -136,6 +136,7 @@ def test_the_reference_of_dpo_is_the_sft_model(
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_without_an_adapter_a_new_one_of_the_rank_begins_on_the_base(
     data: Path, pairs: Path, tmp_path: Path, method: str
@@ -153,6 +154,7 @@ def test_without_an_adapter_a_new_one_of_the_rank_begins_on_the_base(
     assert "| rank | 3 |" in card and "from the base, which is also the reference" in card
 
 
+@pytest.mark.slow
 def test_the_card_has_the_rank_of_the_adapter_that_was_given(
     data: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_rank_is_refused_where_the_adapter_has_its_own(
     assert "the adapter mine has its rank already" in line
 
 
+@pytest.mark.slow
 def test_in_a_pipe_a_training_says_a_line_and_keeps_stdout_free(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
