@@ -311,11 +311,16 @@ class Handlers:
             return
         session = session.opened(opened.round_id)
         yield show.opening(session, opened)
-        frame, felt_at = Frame(dict.fromkeys(SIDES, "")), 0.0
+        frame, felt_at, said = Frame(dict.fromkeys(SIDES, "")), 0.0, ""
         try:
             with closing(self.arena.stream(session.voter, opened.round_id)) as stream:
                 for frame in stream:
-                    yield show.frame(session, frame)
+                    changes = show.frame(session, frame)
+                    # Said once: each frame would write over what Stop has said in the meantime.
+                    if changes[p.message] == said:
+                        del changes[p.message]
+                    said = changes.get(p.message, said)
+                    yield changes
                     if opened.show.plots and time.monotonic() - felt_at >= FEEL:
                         felt = show.readings.feel(frame.texts, opened.dialogue)
                         felt_at = time.monotonic()
