@@ -23,6 +23,7 @@ RELIED_ON = {
     "gradio.queueing.Queue.clean_events": ("ee8f9ecc8240", "it ends what Unread gave up"),
     "gradio.queueing.EventQueue": ("ae8e305d17b4", "LaneQueue counts who waits in it"),
     "gradio.routes.App.create_app": ("24a2d31a4bda", "its routes read Unread; walled wraps it"),
+    "gradio.components.api_component.Api": ("6fd143c8629a", "the endpoints give it types"),
     "gradio.route_utils.FnIndexInferError": ("16649458da58", "the Guard explains it"),
     "gradio.oauth._get_valid_oauth_info_from_session": ("2f2815d58c0e", "user_of asks it"),
     "gradio.events.EventData": ("c4703de66f6c", "the examples read its _data"),

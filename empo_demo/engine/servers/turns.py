@@ -29,7 +29,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: list[tuple[object, str]] = []
+        self._tickets: list[tuple[object, str]] = []
         self._model, self._running = "", 0
 
     @contextmanager
@@ -43,7 +43,7 @@ class Turns:
             return
         ticket = object()
         with self._changed:
-            self._queue.append((ticket, model))
+            self._tickets.append((ticket, model))
             try:
                 while not self._may_run(ticket):
                     if reply.is_cut:
@@ -53,7 +53,7 @@ class Turns:
                 self._model = model
                 self._running += 1
             finally:
-                self._queue = [place for place in self._queue if place[0] is not ticket]
+                self._tickets = [place for place in self._tickets if place[0] is not ticket]
                 self._changed.notify_all()
         try:
             yield
@@ -63,9 +63,9 @@ class Turns:
                 self._changed.notify_all()
 
     def _may_run(self, ticket: object) -> bool:
-        """Whether all before `ticket`, in the queue and running, are of its model."""
+        """Whether all before `ticket`, waiting and running, are of its model."""
         model = self._model if self._running else None
-        for place, wanted in self._queue:
+        for place, wanted in self._tickets:
             if model is not None and wanted != model:
                 return False
             if place is ticket:

@@ -32,7 +32,6 @@ from typing import (
 )
 
 import gradio as gr
-from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -45,6 +44,7 @@ from empo_demo.dialogue import MAX_TEXT, Dialogue
 from empo_demo.engine.protocol import Failed, Finished
 from empo_demo.errors import ArenaError, InvalidInput
 from empo_demo.ui.drawing.highlights import GENERAL
+from empo_demo.ui.serving.gradio_patches import Api
 from empo_demo.ui.serving.lanes import CALLS, READING, ROUNDS, VOTES
 from empo_demo.ui.visitors import address_of
 from empo_demo.votes.models import MAX_COMMENT, RATINGS

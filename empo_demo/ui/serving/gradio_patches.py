@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import HTTPException
+from gradio.components.api_component import Api as Api  # gradio exports no name for it
 from gradio.queueing import Queue
 from gradio_client import utils as client_utils
 from starlette.middleware import Middleware
