@@ -131,8 +131,11 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, for model and data cards."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, for model and data cards. Raises `DataError` if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _conversation(where: str, row: dict[str, Any]) -> Conversation:

@@ -50,8 +50,10 @@ class Database:
         self._prepare()
 
     def close(self) -> None:
+        """Close all connections; a single one when no thread uses it, or SQLite would crash."""
         self.closed.set()
-        self.engine.dispose()
+        with self._lock if self._single else nullcontext():
+            self.engine.dispose()
 
     @property
     def name(self) -> str:

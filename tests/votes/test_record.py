@@ -91,7 +91,7 @@ def seen_by_its_voter(round_: Round) -> None:
     if round_.vote:
         json.dumps(own_vote(round_, {}))
         assert view.receipt and panes.reveal(
-            view.receipt, SAY, recorded=False, rehearsal=False, kept=True, others=None
+            view.receipt, SAY, rehearsal=False, kept=True, helped=3, others=None
         )
 
 

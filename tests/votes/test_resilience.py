@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotFound, SettingsError, StorageError
-from empo_demo.votes.database import lost_on_restart, unreliable_locks
+from empo_demo.votes.database import Database, lost_on_restart, unreliable_locks
 from empo_demo.votes.store import Store
 from tests.conftest import REPOSITORY
 from tests.votes.test_store import arena_at, counts, rounds_ready
@@ -241,3 +241,18 @@ def test_a_spaces_ephemeral_disk_is_warned_of_unless_votes_are_pushed(
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
     warned, pushed = Store.open(url), Store.open(url, push_target=True)
     assert "ephemeral disk" in warned.warnings[0] and pushed.warnings == ()
+
+
+def test_a_single_connection_is_closed_when_no_thread_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite crashes the process if a connection is closed under a running statement."""
+    monkeypatch.setattr("empo_demo.votes.database.unreliable_locks", lambda path: True)
+    database = Database(f"sqlite:///{tmp_path}/votes.sqlite3")
+    with database.read() as session:
+        closing = threading.Thread(target=database.close)
+        closing.start()
+        closing.join(0.5)
+        assert closing.is_alive() and session.execute(text("SELECT 1")).scalar() == 1
+    closing.join(30)
+    assert not closing.is_alive()
