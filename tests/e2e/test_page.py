@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import update
 
-from empo_demo.ui.examples import examples
+from empo_demo.ui.examples import Example, examples
 from empo_demo.votes.models import Vote, now
 from tests.conftest import ephemeral_rounds
 from tests.e2e.conftest import CUT, Faults, Served
@@ -333,14 +333,15 @@ def test_on_an_example_old_votes_of_thirty_people_are_told_and_no_younger_ones(
         arena.vote(voter, opened.round_id, "tie" if number % 3 else "both_bad")
     served.engine.pause = pause
 
-    def told_on(title: str) -> Any:
-        visitor.locator(".example", has_text=title).click()
-        expect(visitor.locator(".reveal")).to_have_count(0)
+    def told_on(chosen: Example) -> Any:
+        visitor.locator(".example", has_text=chosen.title).click()
+        expect(visitor.locator(".thread")).to_contain_text(chosen.text[:30])
+        expect(visitor.locator(".tag, .reveal")).to_have_count(0)
         voted(visitor)
         return expect(visitor.locator(".reveal"))
 
-    told_on(example.title).not_to_contain_text("earlier votes")
+    told_on(example).not_to_contain_text("earlier votes")
     with arena.store.database.write() as session:
         session.execute(update(Vote).values(created_at=now() - timedelta(hours=25)))
-    told_on(example.title).to_contain_text(re.compile(r"3\d earlier votes on this situation"))
-    told_on("First flat").not_to_contain_text("earlier votes")
+    told_on(example).to_contain_text(re.compile(r"3\d earlier votes on this situation"))
+    told_on(examples()[1]).not_to_contain_text("earlier votes")

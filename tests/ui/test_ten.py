@@ -14,6 +14,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.arena.jobs import bad_reply
 from empo_demo.arena.rounds import Receipt, Reveal, RoundView
 from empo_demo.board.habits import Share
+from empo_demo.empathy.emotions import GROUP_OF
 from empo_demo.ui.arena_tab import ten_results
 from empo_demo.ui.arena_tab.handlers import Handlers
 from empo_demo.ui.arena_tab.rehearsal import rehearsal
@@ -129,7 +130,7 @@ def test_the_check_is_plainly_wrong_for_what_the_situation_says(handlers: Handle
     ]
     emotion = next(one.emotion for one in examples() if one.title == check["round"]["example"])
     (bad,) = [one for one in check["replies"] if one["contender"] == "check"]
-    pleasant = emotion in ("proud", "surprised", "excited", "prepared", "hopeful")
+    pleasant = GROUP_OF[emotion] in ("joy", "trust", "anticipation", "surprise")
     assert bad["text"] == bad_reply(bad["revision"])
     assert bad["revision"].startswith("pleasant" if pleasant else "unpleasant")
 
