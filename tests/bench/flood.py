@@ -48,6 +48,7 @@ def app(**settings: str) -> Iterator[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("EMPO_", "GRADIO"))}
         environment |= {
             "EMPO_DATABASE": f"sqlite:///{folder}/votes.sqlite3",
+            "EMPO_PRESET": "tiny",
             "GRADIO_SERVER_PORT": str(port),
             "EMPO_ROUNDS_PER_VOTER": "1000",
             "EMPO_ROUNDS_PER_ADDRESS": "10000",
