@@ -138,6 +138,7 @@ def test_without_the_files_it_is_said_where_they_are(
 def command(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMPO_")}
     more = {"EMPO_ADAPTER_PLAN": "merged", "HF_ASSETS_CACHE": str(tmp_path), "EMPO_DEVICE": "cpu"}
+    more["EMPO_PRESET"] = "tiny"
     return subprocess.run(
         [sys.executable, "-m", "empo_demo", "contenders", *words],
         env={**kept, **more},

@@ -193,6 +193,6 @@ def test_a_mark_explains_itself_to_mouse_keyboard_and_touch(
     told = "e => getComputedStyle(e, '::after').content"
     assert mark.evaluate(told) == "none"
     getattr(mark, how)()
-    assert "takes “failed” for a cause" in mark.evaluate(told)
+    assert f"takes “{mark.inner_text()}” for a cause" in mark.evaluate(told)
     assert "a cause of the feeling" in mark.get_attribute("aria-description")
     page.context.close()
