@@ -14,12 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from empo_demo.engine.text.chat_template import load_tokenizer
-from empo_demo.engine.weights.downloads import check_model
 from empo_demo.errors import DataError, EngineError, first_line
 from empo_demo.files import parse_json, read_text
 from empo_demo.processor import fast_bfloat16
-from empo_demo.smollm2.obtain import provide
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -154,6 +151,9 @@ def _processes() -> int:
 
 def tokenizer_of(job: Job) -> PreTrainedTokenizerBase:
     """The base's tokenizer. The base is fetched first if it is the default pair's."""
+    from empo_demo.engine.text.chat_template import load_tokenizer
+    from empo_demo.smollm2.obtain import provide
+
     provide([job.base])
     return load_tokenizer(job.base)
 
@@ -165,6 +165,8 @@ def load_base(job: Job) -> PreTrainedModel:
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from empo_demo.engine.weights.downloads import check_model
 
     check_model(job.base)
     options: dict[str, Any] = {"dtype": torch.bfloat16 if fast_bfloat16() else torch.float32}

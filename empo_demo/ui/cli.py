@@ -12,7 +12,6 @@ from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import read_items
 from empo_demo.metrics.valence import load_lexicon, text_valence
 from empo_demo.terminal import ForceAdapter, group
-from empo_demo.ui.examples import REHEARSED
 
 page_app = group()
 Output = Annotated[
@@ -54,7 +53,9 @@ def run(**overrides: Any) -> None:
 @page_app.command("rehearsal")
 def rehearsal(
     seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 2,
-    text: Annotated[str, typer.Option(help="What the person says.")] = REHEARSED,
+    text: Annotated[
+        str | None, typer.Option(help="What the person says. Default: as in the shipped round.")
+    ] = None,
     output: Output = None,
 ) -> None:
     """Record the first screen's round from the embedded pair."""
@@ -66,6 +67,7 @@ def rehearsal(
     from empo_demo.engine.loading import load_engine
     from empo_demo.settings import load_settings
     from empo_demo.ui.arena_tab.rehearsal import REHEARSAL, record
+    from empo_demo.ui.examples import REHEARSED
     from empo_demo.votes.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +75,9 @@ def rehearsal(
         roster = load_roster(settings).only("base", "aligned")
         store = Store.of(settings)
         engine, sem = load_engine(settings, roster), load_sem(settings)
-        recording = record(Arena(settings, roster, store, engine=engine, sem=sem), text)
+        recording = record(
+            Arena(settings, roster, store, engine=engine, sem=sem), text or REHEARSED
+        )
         store.close()
     _write(output or REHEARSAL, recording)
     for side, reply in recording["replies"].items():
