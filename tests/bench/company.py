@@ -85,12 +85,17 @@ def rounds_of(count: int, tokens: int) -> list[Round]:
     for i in range(count):
         turns = dialogues[i % len(dialogues)]
         said = tuple(
-            turn if isinstance(turn, dict) else {"role": "user" if n % 2 == 0 else "assistant",
-                                                 "content": turn}
+            turn
+            if isinstance(turn, dict)
+            else {"role": "user" if n % 2 == 0 else "assistant", "content": turn}
             for n, turn in enumerate(turns)
-        )  # fmt: skip
-        rounds.append([Request(f"{i}a", "base", said, decoding, i),
-                       Request(f"{i}b", "aligned", said, decoding, i)])  # fmt: skip
+        )
+        rounds.append(
+            [
+                Request(f"{i}a", "base", said, decoding, i),
+                Request(f"{i}b", "aligned", said, decoding, i),
+            ]
+        )
     return rounds
 
 

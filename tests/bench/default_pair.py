@@ -220,9 +220,12 @@ def running(**more: str) -> Iterator[App]:
         began = time.perf_counter()
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "app.py"], cwd=REPOSITORY, env=environment | more,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                [sys.executable, "app.py"],
+                cwd=REPOSITORY,
+                env=environment | more,
+                stdout=log,
+                stderr=log,
+            )
         url = f"http://127.0.0.1:{port}"
         try:
             stands = _once(lambda: httpx.get(url, timeout=5).raise_for_status(), process, began)

@@ -183,9 +183,11 @@ class Stock:
         self.tokens, self.device = options.tokens, options.device
         self.plain: Any = loader.model(options.base)
         self.peft: Any = PeftModel.from_pretrained(
-            loader.model(options.base), adapter, adapter_name="aligned",
+            loader.model(options.base),
+            adapter,
+            adapter_name="aligned",
             autocast_adapter_dtype=False,
-        ).eval()  # fmt: skip
+        ).eval()
         for model in (self.plain, self.peft):
             model.generation_config.eos_token_id = None
         tokenizer = load_tokenizer(options.base)
@@ -220,10 +222,18 @@ class Stock:
         ids = torch.tensor([self.prompt] * rows, device=self.device)
         with torch.inference_mode():
             out = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True,
-                temperature=0.7, top_p=0.9, top_k=0, repetition_penalty=1.1, pad_token_id=0,
-                max_new_tokens=self.tokens, stopping_criteria=[clock], **options,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                temperature=0.7,
+                top_p=0.9,
+                top_k=0,
+                repetition_penalty=1.1,
+                pad_token_id=0,
+                max_new_tokens=self.tokens,
+                stopping_criteria=[clock],
+                **options,
+            )
         assert out.shape[1] == len(self.prompt) + self.tokens == len(self.prompt) + len(clock.times)
         return per_step(clock.times)
 
@@ -243,10 +253,24 @@ class Clock:
 
 def in_own_process(options: argparse.Namespace, adapter: str, kind: str) -> float:
     command = [
-        sys.executable, "-m", "tests.bench.pair", "--memory", kind, "--base", options.base,
-        "--adapter", adapter, "--quantization", options.quantization, "--device", options.device,
-        "--tokens", str(options.tokens), "--threads", str(options.threads),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "tests.bench.pair",
+        "--memory",
+        kind,
+        "--base",
+        options.base,
+        "--adapter",
+        adapter,
+        "--quantization",
+        options.quantization,
+        "--device",
+        options.device,
+        "--tokens",
+        str(options.tokens),
+        "--threads",
+        str(options.threads),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
@@ -295,8 +319,10 @@ def print_table(timings: Timings, memory: dict[str, float]) -> None:
         if name.endswith(("_first", "_cpu")):
             continue
         middle = statistics.median(values)
-        print(f"{name:14} {middle:8.2f} ms/step  x{middle / one:.2f}  "
-              f"({min(values):.2f} to {max(values):.2f})")  # fmt: skip
+        print(
+            f"{name:14} {middle:8.2f} ms/step  x{middle / one:.2f}  "
+            f"({min(values):.2f} to {max(values):.2f})"
+        )
     import torch
 
     print(f"threads: {torch.get_num_threads()} of torch")

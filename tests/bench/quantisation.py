@@ -84,11 +84,16 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
         products.FEW = 1 << 30
     total, tokens = likelihood(engine, pairs)
     return {
-        "perplexity": math.exp(-total / tokens), "reply_tokens": tokens,
-        "ms_step": statistics.median(times), "cpu_ms_step": statistics.median(used),
-        "rss_mb": held, "peak_mb": peak, "seconds_to_load": seconds,
-        "way": engine.model_of("base").way, "threads": engine.model_of("base").threads_of(2),
-    }  # fmt: skip
+        "perplexity": math.exp(-total / tokens),
+        "reply_tokens": tokens,
+        "ms_step": statistics.median(times),
+        "cpu_ms_step": statistics.median(used),
+        "rss_mb": held,
+        "peak_mb": peak,
+        "seconds_to_load": seconds,
+        "way": engine.model_of("base").way,
+        "threads": engine.model_of("base").threads_of(2),
+    }
 
 
 def engine_of(options: argparse.Namespace, name: str) -> Any:
@@ -177,10 +182,14 @@ def likelihood(engine: Any, pairs: Sequence[tuple[Sequence[Message], str]]) -> t
         passes.cache.reserve(len(spans), max(stop for _, _, stop in spans))
         with torch.inference_mode():
             logits = passes._forward(
-                [None] * len(spans), [1.0] * len(spans), [stop for _, _, stop in spans],
-                torch.tensor([ids]), torch.tensor([places]), torch.tensor(heads),
+                [None] * len(spans),
+                [1.0] * len(spans),
+                [stop for _, _, stop in spans],
+                torch.tensor([ids]),
+                torch.tensor([places]),
+                torch.tensor(heads),
                 Prefill.of(passes.cache, spans),
-            )  # fmt: skip
+            )
             found = torch.log_softmax(logits.float(), -1)
             total += float(found.gather(-1, torch.tensor(targets).view(-1, 1)).sum())
         tokens += len(targets)

@@ -106,8 +106,10 @@ def first_token(engine: Any, requests: list[Request]) -> float:
 
 def turns(engine: Any, options: argparse.Namespace) -> dict[str, float]:
     """The chosen reply of one side stands in the next turn's dialogue of both."""
-    said = ("I failed my driving test again, and my father was sitting in the back.",
-            "Oh no, I am sorry to hear that. What happened?")  # fmt: skip
+    said = (
+        "I failed my driving test again, and my father was sitting in the back.",
+        "Oh no, I am sorry to hear that. What happened?",
+    )
     decoding = Decoding(0.7, 0.9, 1.1, 40)
     first, last, without = [], [], []
     for run in range(options.repeat):
@@ -188,9 +190,14 @@ def step_at(batch: Any, length: int) -> None:
             # Positions are taken modulo the model's context: only the cost is of interest.
             ids = torch.zeros(1, 2, dtype=torch.long)
             batch.forward._forward(
-                [None, "a0"], [1.0, 1.0], [1, 1], ids, (places % 512).unsqueeze(0),
-                torch.arange(2), decode,
-            )  # fmt: skip
+                [None, "a0"],
+                [1.0, 1.0],
+                [1, 1],
+                ids,
+                (places % 512).unsqueeze(0),
+                torch.arange(2),
+                decode,
+            )
 
 
 def prefill(engine: Any, options: argparse.Namespace) -> dict[str, float]:

@@ -19,11 +19,18 @@ ROSTER = Roster("test", (Contender("x", "m", label="Model X"), Contender("y", "m
 def made(count: int, **extra: object) -> Board:
     ballots = [
         Ballot(
-            str(i), str(i % 9), "x", "y", ("a", "a", "b", "tie", "both_bad")[i % 5], 9 + i % 4, 9,
-            START + timedelta(hours=i), ratings={"a_natural": 60 + i % 9, "b_natural": 40},
+            str(i),
+            str(i % 9),
+            "x",
+            "y",
+            ("a", "a", "b", "tie", "both_bad")[i % 5],
+            9 + i % 4,
+            9,
+            START + timedelta(hours=i),
+            ratings={"a_natural": 60 + i % 9, "b_natural": 40},
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
     return board(ballots, ROSTER, samples=100)
 
 
@@ -108,6 +115,7 @@ def test_arms_are_compared_where_several_were_shown() -> None:
         for i in range(90)
     ]
     assert {row["shown before the vote"] for row in board(ballots, samples=0).arms} == {
-        "chips", "nothing",
-    }  # fmt: skip
+        "chips",
+        "nothing",
+    }
     assert made(50).arms == ()

@@ -62,11 +62,17 @@ def names(arena: Arena, roster: Roster) -> dict[str, int]:
 
 def test_the_board_lists_the_models_of_before_by_their_revision(switched: Arena) -> None:
     assert names(switched, OTHER) == {
-        "base": 2, "aligned": 2, "base@rev-base-1": 3, "aligned@rev-aligned-1": 3,
-    }  # fmt: skip
+        "base": 2,
+        "aligned": 2,
+        "base@rev-base-1": 3,
+        "aligned@rev-aligned-1": 3,
+    }
     assert names(switched, ROSTER) == {
-        "base": 3, "aligned": 3, "base@rev-base-2": 2, "aligned@rev-aligned-2": 2,
-    }  # fmt: skip
+        "base": 3,
+        "aligned": 3,
+        "base@rev-base-2": 2,
+        "aligned@rev-aligned-2": 2,
+    }
     found = board(ballots_of_store(switched.store), OTHER, samples=10)
     assert "Base (revision rev-bas)" in {row["contender"] for row in found.table()}
     since = {row["contender"]: row["votes since"] for row in found.lineage}
@@ -101,8 +107,11 @@ def test_exports_and_their_ranking_tell_the_models_apart(
     assert done.exit_code == 0, done.output
     ballots = read_ballots(file).ballots
     assert {one.a for one in ballots} | {one.b for one in ballots} == {
-        "base@rev-base-1", "aligned@rev-aligned-1", "base@rev-base-2", "aligned@rev-aligned-2",
-    }  # fmt: skip
+        "base@rev-base-1",
+        "aligned@rev-aligned-1",
+        "base@rev-base-2",
+        "aligned@rev-aligned-2",
+    }
     ranked = CliRunner().invoke(app, ["votes", "rank", "--input", str(file), "--json"])
     listed = {one["id"] for one in json.loads(ranked.stdout)["contenders"]}
     assert listed == {one.a for one in ballots} | {one.b for one in ballots}

@@ -270,26 +270,38 @@ def test_care_is_no_gloom_and_joy_at_a_loss_is_none() -> None:
 
 TURNING = [
     (
-        ["My sister took my car again without asking and I yelled at her.", "Oh no. Then what?",
-         "I said awful things to her. I wish I could take them back."],
+        [
+            "My sister took my car again without asking and I yelled at her.",
+            "Oh no. Then what?",
+            "I said awful things to her. I wish I could take them back.",
+        ],
         {"guilty", "ashamed"},
     ),
     (
-        ["I was so scared of the exam that I could not sleep.", "How did it go?",
-         "I passed with the best mark of the whole class!"],
+        [
+            "I was so scared of the exam that I could not sleep.",
+            "How did it go?",
+            "I passed with the best mark of the whole class!",
+        ],
         {"proud", "joyful", "excited", "impressed"},
     ),
     (
-        ["We won the final and I was so happy.", "Congratulations!",
-         "Then on the way home my grandfather died in a car crash."],
+        [
+            "We won the final and I was so happy.",
+            "Congratulations!",
+            "Then on the way home my grandfather died in a car crash.",
+        ],
         {"devastated", "sad"},
     ),
     (
-        ["My boss shouted at me in front of everybody, I was furious.", "That is awful.",
-         "My colleagues bought me flowers afterwards. I am so thankful for them."],
+        [
+            "My boss shouted at me in front of everybody, I was furious.",
+            "That is awful.",
+            "My colleagues bought me flowers afterwards. I am so thankful for them.",
+        ],
         {"grateful"},
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("turns", "wanted"), TURNING)

@@ -152,11 +152,32 @@ def sft(data: Path, out: Path, *more: object) -> list[str]:
     return [
         str(one)
         for one in (
-            "sft", "--data", data, "--base", data / "init", "-o", out, "--steps", 12,
-            "--batch", 4, "--learning-rate", "1e-2", "--schedule", "linear", "--save-steps", 1,
-            "--system-prompt", PROMPT, "--hints-share", ".5", "--length", 120, *more,
+            "sft",
+            "--data",
+            data,
+            "--base",
+            data / "init",
+            "-o",
+            out,
+            "--steps",
+            12,
+            "--batch",
+            4,
+            "--learning-rate",
+            "1e-2",
+            "--schedule",
+            "linear",
+            "--save-steps",
+            1,
+            "--system-prompt",
+            PROMPT,
+            "--hints-share",
+            ".5",
+            "--length",
+            120,
+            *more,
         )
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -181,12 +202,40 @@ def dpo(data: Path, adapter: Path, pairs: Path, out: Path, *more: object) -> lis
     return [
         str(one)
         for one in (
-            "dpo", "--pairs", pairs, "--base", data / "init", "--init-adapter", adapter, "-o", out,
-            "--steps", 12, "--batch", 4, "--learning-rate", "1e-2", "--sft-weight", ".2",
-            "--save-steps", 1, "--system-prompt", PROMPT, "--hints-share", ".5", "--length", 120,
-            "--valid", pairs, "--valid-size", 6, "--valid-steps", 6, *more,
+            "dpo",
+            "--pairs",
+            pairs,
+            "--base",
+            data / "init",
+            "--init-adapter",
+            adapter,
+            "-o",
+            out,
+            "--steps",
+            12,
+            "--batch",
+            4,
+            "--learning-rate",
+            "1e-2",
+            "--sft-weight",
+            ".2",
+            "--save-steps",
+            1,
+            "--system-prompt",
+            PROMPT,
+            "--hints-share",
+            ".5",
+            "--length",
+            120,
+            "--valid",
+            pairs,
+            "--valid-size",
+            6,
+            "--valid-steps",
+            6,
+            *more,
         )
-    ]  # fmt: skip
+    ]
 
 
 def trained(arguments: list[str]) -> None:
@@ -294,9 +343,15 @@ def test_the_reference_is_computed_once_for_all_settings(
 
     def run(name: str, **more: Any) -> None:
         job = Job(
-            str(data / "init"), tmp_path / name, adapter=adapter, batch=4, steps=3, length=120,
-            learning_rate=more.pop("rate", 1e-3), seed=5,
-        )  # fmt: skip
+            str(data / "init"),
+            tmp_path / name,
+            adapter=adapter,
+            batch=4,
+            steps=3,
+            length=120,
+            learning_rate=more.pop("rate", 1e-3),
+            seed=5,
+        )
         run_dpo(job, pairs, **more)
 
     run("one", beta=0.1)

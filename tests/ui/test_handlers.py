@@ -399,9 +399,12 @@ def recording(tmp_path: Path) -> Arena:
     roster: Roster = recorded_roster(file)
     settings = load_settings(database=f"sqlite:///{tmp_path}/votes.sqlite3", engine=str(file))
     return Arena(
-        settings, replace(roster, system_prompt=""), Store.open(settings.database),
-        engine=RecordedEngine(roster.contenders, characters_per_second=0), sem=ScriptedSEM(),
-    )  # fmt: skip
+        settings,
+        replace(roster, system_prompt=""),
+        Store.open(settings.database),
+        engine=RecordedEngine(roster.contenders, characters_per_second=0),
+        sem=ScriptedSEM(),
+    )
 
 
 def test_recorded_replies_are_voted_on_blind_and_exported(recording: Arena, tmp_path: Path) -> None:

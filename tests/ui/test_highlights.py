@@ -23,8 +23,12 @@ def test_marking_never_lets_markup_through(text: str, start: int, end: int) -> N
     cause = Cause(min(start, end), max(start, end), text[start:end], 0.9)
     markup = highlights.marked(text, [cause])
     stripped = markup.replace("<br>", "")
-    stripped = re.sub(r'<mark class="cause w3" tabindex="0" data-why="[^"<>]*" '
-                      r'aria-description="[^"<>]*">|</mark>', "", stripped)  # fmt: skip
+    stripped = re.sub(
+        r'<mark class="cause w3" tabindex="0" data-why="[^"<>]*" '
+        r'aria-description="[^"<>]*">|</mark>',
+        "",
+        stripped,
+    )
     assert "<" not in stripped and ">" not in stripped
 
 
@@ -130,9 +134,10 @@ def test_the_plot_says_who_read_the_valence() -> None:
     read, counted = Feeling(0.2, 0.1, 0.0, "sem"), lexicon_feeling("Great.")
     dialogue = Dialogue().plus("user", "I passed.")
     for turn, reply, source in (
-        (read, read, "valence.sem"), (counted, counted, "valence.vader"),
+        (read, read, "valence.sem"),
+        (counted, counted, "valence.vader"),
         (read, counted, "valence.vader"),
-    ):  # fmt: skip
+    ):
         data = plots.series(dialogue, [turn], {"a": "Great."}, {"a": reply})
         markup = plots.plots(data, SAY)
         told = {key for key in ("valence.sem", "valence.vader") if SAY(key) in markup}

@@ -72,10 +72,14 @@ def test_a_younger_vote_and_one_on_another_situation_are_not_told(arena: Arena) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"crisis": True}, {"personal": True}, {"identity": True}, {"check_side": "a"},
-        {"hidden_reason": "spam"}, {"consent": None},
+        {"crisis": True},
+        {"personal": True},
+        {"identity": True},
+        {"check_side": "a"},
+        {"hidden_reason": "spam"},
+        {"consent": None},
     ],
-)  # fmt: skip
+)
 def test_what_the_ranking_leaves_out_is_no_vote_on_the_pair(
     arena: Arena, change: dict[str, Any]
 ) -> None:
@@ -107,8 +111,12 @@ def test_the_sentences_and_the_picture_come_from_the_figures() -> None:
 
 def test_figures_have_two_significant_digits_and_readable_names() -> None:
     assert [results_tab.significant(v) for v in (12.52, 0.2672, 0.0106, 2768.4, 0.0)] == [
-        "13", "0.27", "0.011", "2,768", "0",
-    ]  # fmt: skip
+        "13",
+        "0.27",
+        "0.011",
+        "2,768",
+        "0",
+    ]
     table = results_tab.table(read(RESULTS), SAY)
     assert "Words per reply" in table and "diff-ER" not in table and 'class="interval"' in table
     assert "people, wrong dialogue" in table

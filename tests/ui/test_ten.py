@@ -64,12 +64,17 @@ def test_one_of_ten_is_the_check_anywhere_but_where_it_would_not_be_fair() -> No
 @pytest.mark.parametrize(
     "stored",
     [
-        None, 7, {}, {"places": list(range(9)), "rounds": []},
-        {"places": [0] * 10, "rounds": []}, {"places": [*range(9), 99], "rounds": []},
-        {"places": [*range(9), True], "rounds": []}, {"places": list(range(10)), "rounds": ["x"]},
+        None,
+        7,
+        {},
+        {"places": list(range(9)), "rounds": []},
+        {"places": [0] * 10, "rounds": []},
+        {"places": [*range(9), 99], "rounds": []},
+        {"places": [*range(9), True], "rounds": []},
+        {"places": list(range(10)), "rounds": ["x"]},
         {"places": list(range(10)), "rounds": ["0" * 32] * 11},
     ],
-)  # fmt: skip
+)
 def test_ten_that_the_browser_made_up_are_none(stored: Any) -> None:
     assert Ten.read(stored) is None
     assert Session.read({"ten": stored}).ten is None

@@ -104,8 +104,10 @@ def _bar(counts: Counts, told: str, top: float) -> str:
     wide, votes = share_card.WIDTH - 2 * share_card.PAD, counts.one + counts.other + counts.neither
     parts, left = [], float(share_card.PAD)
     for number, colour in (
-        (counts.one, "#0f6973"), (counts.other, "#9c4a12"), (counts.neither, "#b9a7b1"),
-    ):  # fmt: skip
+        (counts.one, "#0f6973"),
+        (counts.other, "#9c4a12"),
+        (counts.neither, "#b9a7b1"),
+    ):
         part = wide * number / votes if votes else 0.0
         parts.append(
             f'<rect x="{left:.0f}" y="{top + 14}" width="{part:.0f}" height="26" fill="{colour}"/>'
