@@ -5,7 +5,6 @@ Both take an engine and ask it for rounds as the arena does.
 
 from __future__ import annotations
 
-import math
 import resource
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from empo_demo.board.standing import wilson
 from empo_demo.engine.protocol import Decoding, Delta, Engine, Failed, Finished, Request
 
 PROMPTS = (
@@ -59,7 +59,7 @@ def timings(engine: Engine, base: str, aligned: str, rounds: int, at_once: int) 
         seen = np.stack(list(threads.map(play, range(rounds))))
     right = _guessed(seen, aligned_is_a) == aligned_is_a
     share = float(right.mean())
-    return Guess(rounds, share, _wilson_upper(share, rounds))
+    return Guess(rounds, share, float(wilson(np.array(share), np.array(float(rounds)))[1]))
 
 
 def _features(engine: Engine, sides: Sequence[str], prompt: str, seed: int) -> NDArray[np.float64]:
@@ -93,13 +93,6 @@ def _guessed(seen: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.
     rule = make_pipeline(StandardScaler(), LogisticRegression())
     guessed: NDArray[np.bool_] = cross_val_predict(rule, seen, truth, cv=_FOLDS)
     return guessed
-
-
-def _wilson_upper(share: float, n: int, z: float = 1.96) -> float:
-    """The upper end of Wilson's 95 % interval of a share (Wilson 1927)."""
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle + spread) / (1 + z * z / n)
 
 
 def speed(engine: Engine, base: str, aligned: str, pairs: int, tokens: int) -> dict[str, float]:

@@ -115,7 +115,7 @@ def vllm(
     Without `max_loras`, vLLM's own default of one slot holds. Raises `RuntimeError` with the end of
     its log if it does not come up.
     """
-    port = port or _free_port()
+    port = port or free_port()
     command = [str(environment / "bin" / "vllm"), "serve", str(model)]
     command += ["--served-model-name", name, "--port", str(port), "--generation-config", "vllm"]
     command += ["--max-model-len", "1024", "--enforce-eager", "--dtype", "bfloat16", *options]
@@ -152,7 +152,8 @@ def _wait_for(server: Vllm) -> None:
     raise RuntimeError(f"vLLM did not come up; the end of its log:\n{end}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses at present."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

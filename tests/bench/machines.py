@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from typing import Any
 import psutil
 from sqlalchemy import select
 
-from recipes.servers.vllm_cpu import vllm
+from recipes.servers.vllm_cpu import free_port, vllm
 from tests import postgres as postgresql
 from tests.conftest import REPOSITORY
 
@@ -54,13 +53,6 @@ http {{
   }}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextmanager
