@@ -139,7 +139,13 @@ def _lines(task: _Task) -> Iterator[None]:
 
     def speak() -> None:
         while not ended.wait(EVERY):
-            print(f"{task.line()}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            # Before its first step a task has no name, so there is nothing to say.
+            if task.title:
+                print(
+                    f"{task.line()}, {time.monotonic() - started:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     thread = threading.Thread(target=speak, name="progress", daemon=True)
     thread.start()

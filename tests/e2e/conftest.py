@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from starlette.middleware import Middleware
 
@@ -41,6 +42,17 @@ def go_to_tab(page: Any, place: int) -> None:
     else:
         page.click("#tabs .overflow-menu > button")
         page.locator("#tabs .overflow-dropdown button").nth(place - in_row.count()).click()
+
+
+def violations(page: Any, state: str = "page") -> list[str]:
+    """What axe-core finds once nothing fades in any more: half-faded text lacks contrast."""
+    page.evaluate(
+        """() => Promise.allSettled(document.getAnimations()
+            .filter(a => a.effect.getComputedTiming().iterations !== Infinity)
+            .map(a => a.finished))"""
+    )
+    found = Axe().run(page).response["violations"]
+    return [f"{state}: {v['id']} {v['nodes'][0]['html'][:120]}" for v in found]
 
 
 class Recorder:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Faults, Served, go_to_tab
+from tests.e2e.conftest import Faults, Served, go_to_tab, violations
 
 pytestmark = pytest.mark.browser
 TEXT = "I lost my keys again and my sister laughed."
@@ -30,11 +29,6 @@ def phone(chromium: Any, served: Served) -> Iterator[Any]:
     )
     yield page
     page.context.close()
-
-
-def violations(page: Any, state: str) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{state}: {v['id']} {v['nodes'][0]['html'][:120]}" for v in found]
 
 
 def play(page: Any) -> None:
