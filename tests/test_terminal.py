@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from empo_demo import __version__, progress
 from empo_demo.cli import app
+from empo_demo.settings import Settings
 from tests.conftest import REPOSITORY
 
 
@@ -78,18 +79,14 @@ FORCED = {
 def test_an_adapter_of_another_base_can_be_forced_wherever_one_is_loaded(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empo_demo import settings
-
     class Asked(Exception):
         pass
 
-    def loaded(**overrides: Any) -> Any:
-        raise Asked(overrides["force_adapter"])
+    def made(_: Settings, **given: Any) -> None:
+        raise Asked(given.get("force_adapter"))
 
-    real = settings.load_settings
-    for module in list(sys.modules.values()):
-        if getattr(module, "load_settings", None) is real:
-            monkeypatch.setattr(module, "load_settings", loaded)
+    # A patched `load_settings` would stay in what a command imports only now.
+    monkeypatch.setattr(Settings, "__init__", made)
     yaml = REPOSITORY / "assets" / "retention" / "everyday.yaml"
     values = [value.format(yaml=yaml) for value in FORCED[name]]
     for option, expected in (["--force-adapter"], True), ([], None):
