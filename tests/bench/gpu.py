@@ -33,6 +33,20 @@ from tests.bench.gpu_models import SAID, bare, build, bytes_read, engine_of, wei
 from tests.bench.probes import Late, at_most, host_peak, host_reads
 
 Line = dict[str, Any]
+LINES = (
+    "parity",
+    "graphs",
+    "load",
+    "bandwidth",
+    "pair",
+    "waits",
+    "rounds",
+    "prefix",
+    "merged",
+    "two_calls",
+    "training",
+)
+"""What is measured, in this order; each name is a method of `Bench`."""
 
 
 def main() -> None:
@@ -75,20 +89,7 @@ class Bench:
         self.shape: dict[str, int] = {}
         self._model: Any = None
         self._scratch = tempfile.TemporaryDirectory(prefix="empo-gpu-")
-        every = [
-            "parity",
-            "graphs",
-            "load",
-            "bandwidth",
-            "pair",
-            "waits",
-            "rounds",
-            "prefix",
-            "merged",
-            "two_calls",
-            "training",
-        ]
-        self.lines = [name for name in every if not options.only or name in options.only]
+        self.lines = [name for name in LINES if not options.only or name in options.only]
 
     def run(self, name: str) -> None:
         started = time.monotonic()

@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-LINES = (
-    "parity",
-    "graphs",
-    "load",
-    "bandwidth",
-    "pair",
-    "waits",
-    "rounds",
-    "prefix",
-    "merged",
-    "two_calls",
-)
+from tests.bench.gpu import LINES, Bench, arguments
 
 
 def bench(*options: str, timeout: float = 600) -> dict[str, Any]:
@@ -40,7 +30,7 @@ def bench(*options: str, timeout: float = 600) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_benchmark_runs_at_a_fiftieth_on_a_cpu() -> None:
     found = bench("--device", "cpu", "--scale", "0.02", "--tokens", "6", "--minutes", "8")
-    assert tuple(found["lines"]) == (*LINES, "training") and found["shape"]["hidden"] == 64
+    assert tuple(found["lines"]) == LINES and found["shape"]["hidden"] == 64
     assert {line["verdict"] for line in found["lines"].values()} <= {"PASS", "no time left"}
     assert found["lines"]["parity"]["verdict"] == "PASS"
     waits = found["lines"]["waits"]
@@ -50,8 +40,6 @@ def test_the_benchmark_runs_at_a_fiftieth_on_a_cpu() -> None:
 @pytest.mark.slow
 def test_a_failing_line_is_said_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "pair", "bandwidth"])
-    from tests.bench.gpu import Bench, arguments
-
     made = Bench(arguments())
     for name in ("pair", "bandwidth"):
         made.run(name)
@@ -70,11 +58,7 @@ def test_the_benchmark_holds_on_this_gpu() -> None:
 
 
 def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])
-    from tests.bench.gpu import Bench, arguments
-
     made = Bench(arguments())
     made.deadline = time.monotonic() + 0.2
     monkeypatch.setattr(made, "bandwidth", lambda: (time.sleep(20), True))
@@ -85,10 +69,7 @@ def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_line_that_swallows_errors_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the engine does: an error in a step ends a round, and no more."""
-    import time
-
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])
-    from tests.bench.gpu import Bench, arguments
 
     def stubborn() -> Any:
         for _ in range(100):
