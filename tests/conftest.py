@@ -21,6 +21,7 @@ from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.reading import Cause, Reading
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
 from empo_demo.settings import load_settings
+from empo_demo.votes import janitor
 from empo_demo.votes.models import Round
 from empo_demo.votes.store import Store
 from tests import postgres as postgresql
@@ -35,6 +36,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Merged copies are kept between starts, but not between test runs.
 os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="empo-assets-")
+
+# The janitor of a store that an earlier test left open may not come into a later test.
+janitor.EVERY_SECONDS = 3600.0
 
 # A busy machine is slow, which is no fault of what is tested.
 settings.register_profile("arena", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -120,10 +120,10 @@ def test_the_classifier_finds_what_no_pattern_names(sem: EmbeddedSEM) -> None:
 def test_a_check_takes_milliseconds_and_the_weights_are_small(sem: EmbeddedSEM) -> None:
     texts = [row["text"] for row in ROWS if row["half"] == "tune"][:50]
     crisis_in(texts[:1], sem)
-    start = time.process_time()
+    start = time.thread_time()
     for text in texts:
         crisis_in([text], sem)
-    each = (time.process_time() - start) / len(texts)
+    each = (time.thread_time() - start) / len(texts)
     assert each < 0.06, f"{each * 1000:.1f} ms of processor time"
     assert crisis.WEIGHTS.stat().st_size < 400_000
 

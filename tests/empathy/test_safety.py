@@ -120,9 +120,9 @@ def test_a_text_takes_milliseconds() -> None:
         assess(text)
     assert (time.thread_time() - start) / len(texts) < 0.005 * 3, "three times the aim, busy host"
     longest = (" ".join(texts) * 2)[:2000]
-    start = time.process_time()
+    start = time.thread_time()
     assess(longest)
-    assert time.process_time() - start < 0.1
+    assert time.thread_time() - start < 0.1
 
 
 @pytest.mark.parametrize("country", ["international", *safety.countries()])
