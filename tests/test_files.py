@@ -37,7 +37,7 @@ READERS = {
     "recipes.studies.hef.runner": "read_answers",
     "recipes.studies.hef.reply_judge": "train_judge",
     "empo_demo.engine.predictions": "read_predictions",
-    "empo_demo.metrics.nidf": "read_counts",
+    "empo_demo.metrics.lexical": "read_counts",
     "empo_demo.training.corpus": "read_lines",
     "empo_demo.board.ballot_file": "read_ballots",
 }
@@ -55,7 +55,8 @@ def test_every_file_that_is_handed_in_may_be_deep(tmp_path: Path, name: str, sta
 
 
 @pytest.mark.parametrize(
-    "name", ["empo_demo.engine.predictions", "empo_demo.metrics.nidf", "empo_demo.training.corpus"]
+    "name",
+    ["empo_demo.engine.predictions", "empo_demo.metrics.lexical", "empo_demo.training.corpus"],
 )
 @pytest.mark.parametrize("damage", ["cut", "changed", "no gzip"])
 def test_a_damaged_gzip_file_is_one_line(tmp_path: Path, name: str, damage: str) -> None:

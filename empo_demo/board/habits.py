@@ -15,8 +15,8 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from empo_demo.contenders.roster import UNGUIDED
+from empo_demo.metrics.lexical import asks, words
 from empo_demo.metrics.statistics import Interval, bootstrap_interval
-from empo_demo.metrics.tokens import asks, words
 from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.reasons import may_be_used
 from empo_demo.votes.stats import ENOUGH, PRIVATE

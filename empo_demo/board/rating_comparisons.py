@@ -22,8 +22,7 @@ import numpy as np
 from empo_demo.board.rating_table import Rating
 from empo_demo.board.standing import clustered_rate
 from empo_demo.errors import Sentence
-from empo_demo.metrics.clusters import Estimate, Scores, difference
-from empo_demo.metrics.statistics import Interval, holm
+from empo_demo.metrics.statistics import Estimate, Interval, Scores, difference, holm
 
 FEW = 5
 """With fewer raters who saw both systems, nothing is said within them."""

@@ -19,7 +19,7 @@ from empo_demo.board.ballots import Ballot, Counted
 from empo_demo.board.rating_comparisons import Comparison, compare, confounding
 from empo_demo.board.rating_table import DIMENSIONS, Rating
 from empo_demo.board.reliability import Reliability, reliability
-from empo_demo.metrics import clusters
+from empo_demo.metrics import statistics
 from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.votes.models import RATINGS, SIDES
 
@@ -109,8 +109,8 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
 
 
 def _mean(ratings: list[Rating]) -> dict[str, Any]:
-    found = clusters.mean(
-        clusters.Scores(
+    found = statistics.mean(
+        statistics.Scores(
             [rating.value for rating in ratings],
             [rating.rater for rating in ratings],
             [rating.item for rating in ratings],

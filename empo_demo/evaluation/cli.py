@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from empo_demo.metrics.nidf import read_counts, write_counts
+from empo_demo.metrics.lexical import read_counts, write_counts
 from empo_demo.terminal import AsJson, ForceAdapter, Seed, group, named_output
 
 evaluate_app = group()

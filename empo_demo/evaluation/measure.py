@@ -23,10 +23,9 @@ from empo_demo.evaluation.metric import (
     paired,
 )
 from empo_demo.evaluation.tools import Tools
-from empo_demo.metrics import diff_epitome, disclosure, diversity, emotion_overlap
+from empo_demo.metrics import diff_epitome, disclosure, lexical
 from empo_demo.metrics.bertscore import bertscore
-from empo_demo.metrics.nidf import nidf
-from empo_demo.metrics.tokens import words
+from empo_demo.metrics.lexical import nidf, words
 from empo_demo.metrics.valence import difference, text_vad
 
 
@@ -39,15 +38,15 @@ def measure_length(predictions: Predictions, _tools: Tools) -> Part:
 def measure_distinct(predictions: Predictions, tools: Tools) -> Part:
     """Distinct-1/2/3 of the corpus, per response, and at an equal number of words."""
     texts = predictions.responses
-    total = diversity.count_words(texts)
+    total = lexical.count_words(texts)
     budget = total if tools.budget is None else min(tools.budget, total)
     figures = {
-        "corpus": _by_order(lambda n: diversity.distinct(texts, n)),
-        "per_response": _by_order(lambda n: diversity.distinct_per_response(texts, n)),
-        "equal_tokens": _by_order(lambda n: diversity.distinct_at(texts, n, budget)),
+        "corpus": _by_order(lambda n: lexical.distinct(texts, n)),
+        "per_response": _by_order(lambda n: lexical.distinct_per_response(texts, n)),
+        "equal_tokens": _by_order(lambda n: lexical.distinct_at(texts, n, budget)),
         "budget": budget,
     }
-    series = {f"distinct-{n}": diversity.distinct_each(texts, n) for n in diversity.ORDERS}
+    series = {f"distinct-{n}": lexical.distinct_each(texts, n) for n in lexical.ORDERS}
     return Part({"distinct": figures}, series)
 
 
@@ -134,11 +133,11 @@ def measure_emotion(predictions: Predictions, tools: Tools) -> Part:
     user = tools.emotions([row.user for row in rows])
     reply = tools.emotions([row.response for row in rows])
     human = tools.emotions([row.reference for row in rows])
-    overlaps = paired(emotion_overlap.overlap, user, reply)
+    overlaps = paired(overlap, user, reply)
     figures: dict[str, Any] = {
         "overlap": mean(overlaps),
         "top1": mean(paired(_same_top, user, reply)),
-        "reference_overlap": mean(paired(emotion_overlap.overlap, user, human)),
+        "reference_overlap": mean(paired(overlap, user, human)),
         "reference_top1": mean(paired(_same_top, user, human)),
         "label_top1": mean(paired(_is_top, reply, [row.emotion for row in rows])),
         "sem": tools.sem_label,
@@ -271,14 +270,27 @@ LOWER_IS_BETTER = tuple(name for metric in METRICS.values() for name in metric.l
 """Series whose smaller values are better. For the length neither is."""
 
 
+def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Σ min(p, q) = 1 - total variation distance; 1 for equal distributions, 0 for disjoint.
+
+    Our own measure of whether two texts have the same emotion: their overlap as the SEM reads them.
+    """
+    return sum(min(p, other.get(label, 0.0)) for label, p in one.items())
+
+
+def top(distribution: Mapping[str, float]) -> str:
+    """The most probable label; of several equal ones the first in the alphabet."""
+    return min(distribution, key=lambda label: (-distribution[label], label))
+
+
 def _by_order(value: Callable[[int], float | None]) -> dict[str, float | None]:
-    return {str(n): value(n) for n in diversity.ORDERS}
+    return {str(n): value(n) for n in lexical.ORDERS}
 
 
 def _same_top(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    return float(emotion_overlap.top(one) == emotion_overlap.top(other))
+    return float(top(one) == top(other))
 
 
 def _is_top(read: Mapping[str, float], label: str) -> float:
     """1 if the reply's first emotion is the dialogue's label."""
-    return float(emotion_overlap.top(read) == label)
+    return float(top(read) == label)

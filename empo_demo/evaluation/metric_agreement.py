@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.engine.predictions import Prediction, Predictions
 from empo_demo.evaluation.predictors import Column, columns
 from empo_demo.evaluation.tools import Tools
-from empo_demo.metrics import clusters
+from empo_demo.metrics import statistics
 from empo_demo.metrics.statistics import Interval, holm, interval_of, sign_flip_p
 from empo_demo.settings import Settings
 from empo_demo.votes.models import Round, Vote
@@ -191,7 +191,7 @@ def agreement(
         len(x),
         people,
         sum(hits) / len(hits),
-        _within_bounds(clusters.mean(clusters.Scores(hits, who, what)).interval),
+        _within_bounds(statistics.mean(statistics.Scores(hits, who, what)).interval),
         _tau(x, y),
         interval_of(partial(_over, _tau, x, y), voters, resamples=resamples, seed=seed),
         sign_flip_p(_by_voter(hits, who), resamples=resamples, seed=seed),

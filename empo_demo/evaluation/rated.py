@@ -24,9 +24,9 @@ from empo_demo.errors import DataError
 from empo_demo.evaluation.predictors import Column, columns
 from empo_demo.evaluation.tools import Tools
 from empo_demo.files import json_lines, parse_json
+from empo_demo.metrics.lexical import words
 from empo_demo.metrics.rank_correlation import Frame, RankCorrelation, spearman
 from empo_demo.metrics.statistics import holm
-from empo_demo.metrics.tokens import words
 from empo_demo.settings import ASSETS
 
 HUMAN_STUDY = ASSETS / "human_study.json"

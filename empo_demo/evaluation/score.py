@@ -22,7 +22,7 @@ from empo_demo.evaluation.metric import Series
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import statistics
 from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL
-from empo_demo.metrics.diversity import equal_budget, mean_words
+from empo_demo.metrics.lexical import equal_budget, mean_words
 from empo_demo.progress import steps
 from empo_demo.settings import load_settings
 

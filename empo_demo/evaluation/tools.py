@@ -62,7 +62,7 @@ class Tools:
 
     @cached_property
     def nidf_table(self) -> dict[str, float]:
-        from empo_demo.metrics.nidf import nidf_table, read_counts
+        from empo_demo.metrics.lexical import nidf_table, read_counts
 
         return nidf_table(read_counts(self.nidf_corpus or ED_COUNTS))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from empo_demo.errors import DataError
-from empo_demo.metrics.tokens import tokens
+from empo_demo.metrics.lexical import tokens
 
 if TYPE_CHECKING:
     from vaderSentiment.vaderSentiment import (  # type: ignore[import-untyped,unused-ignore]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.dialogue import Message
 from empo_demo.engine.text.chat import encode_chat
 from empo_demo.errors import DataError
-from empo_demo.metrics.diversity import distinct, distinct_per_response, mean_words
+from empo_demo.metrics.lexical import distinct, distinct_per_response, mean_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from empo_demo.metrics.clusters import Scores, difference, mean
+from empo_demo.metrics.statistics import Scores, difference, mean
 
 
 def crossed(seed: int, raters: int, items: int, rater_sd: float, item_sd: float) -> Scores:

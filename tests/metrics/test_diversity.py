@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from empo_demo.metrics.diversity import (
+from empo_demo.metrics.lexical import (
     ORDERS,
     count_words,
     distinct,

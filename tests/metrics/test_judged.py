@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from empo_demo.metrics import diff_epitome, disclosure, emotion_overlap
+from empo_demo.evaluation import measure
+from empo_demo.metrics import diff_epitome, disclosure
 
 
 def test_diff_epitome_is_the_mean_squared_level_difference() -> None:
@@ -38,14 +39,14 @@ def test_levels_of_different_files_cannot_be_mixed() -> None:
 
 
 def test_overlap_is_one_minus_the_total_variation_distance() -> None:
-    assert emotion_overlap.overlap({"sad": 1.0}, {"sad": 1.0}) == 1.0
-    assert emotion_overlap.overlap({"sad": 1.0}, {"proud": 1.0}) == 0.0
+    assert measure.overlap({"sad": 1.0}, {"sad": 1.0}) == 1.0
+    assert measure.overlap({"sad": 1.0}, {"proud": 1.0}) == 0.0
     one, other = {"sad": 0.6, "proud": 0.4}, {"sad": 0.1, "proud": 0.9}
-    assert emotion_overlap.overlap(one, other) == pytest.approx(1 - (0.5 + 0.5) / 2)
+    assert measure.overlap(one, other) == pytest.approx(1 - (0.5 + 0.5) / 2)
 
 
 def test_of_equally_probable_emotions_the_first_in_the_alphabet_is_taken() -> None:
-    assert emotion_overlap.top({"sad": 0.5, "proud": 0.5}) == "proud"
+    assert measure.top({"sad": 0.5, "proud": 0.5}) == "proud"
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empo_demo.errors import DataError
-from empo_demo.metrics.nidf import (
-    nidf,
-    nidf_table,
-    read_counts,
-    utterance_counts,
-    write_counts,
-)
+from empo_demo.metrics.lexical import nidf, nidf_table, read_counts, utterance_counts, write_counts
 
 UTTERANCES = ["the dog barked", "the dog , the cat", "a cat", "the end"]
 WORDS = st.lists(st.sampled_from(["the", "dog", "cat", "a", "zebra", "quark"]), max_size=10)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.empathy.feeling import is_content, spans
-from empo_demo.metrics.tokens import asks
+from empo_demo.metrics.lexical import asks
 from empo_demo.ui.drawing.highlights import ENGLISH, LONG, lines, tagged
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side

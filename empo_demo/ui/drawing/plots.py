@@ -23,7 +23,7 @@ from typing import Any
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.feeling import Feeling, told
-from empo_demo.metrics.diversity import count_words, share_new
+from empo_demo.metrics.lexical import count_words, share_new
 from empo_demo.settings import ASSETS
 from empo_demo.ui.texts import Texts
 from empo_demo.votes.models import SIDES, Side
