@@ -1,4 +1,4 @@
-"""How far people's votes can be trusted: their agreement, and their attention.
+"""How far votes and ratings can be trusted: voters' agreement and attention, raters' reliability.
 
 Agreement is Krippendorff's alpha, by the `krippendorff` package: 1 for full agreement, 0 for
 chance, and None if nothing was judged twice.
@@ -6,10 +6,16 @@ chance, and None if nothing was judged twice.
 Attention is how often a voter rejects a known bad reply. It is a report for the maintainer; no
 vote is dropped because of it. Some voters fail by chance, so a voter is marked only if the
 interval of the hit rate is below the rate of guessing.
+
+ICC(1, 1) and ICC(1, k) are those of Shrout and Fleiss (1979, case 1): each unit has raters of its
+own. They come from a one-way analysis of variance; where units have unequal numbers of raters, k is
+the number that Donner (1986, eq. 2.3) puts in its place. The intervals are McGraw and Wong's (1996,
+table 7). No metric can correlate with the means above the root of ICC(1, k).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -21,6 +27,7 @@ from sqlalchemy import select
 
 from empo_demo.board.ballots import Ballot
 from empo_demo.errors import Sentence
+from empo_demo.metrics.statistics import Interval
 from empo_demo.votes.models import Round, Vote
 from empo_demo.votes.reasons import passed, passes
 from empo_demo.votes.store import Store
@@ -134,3 +141,74 @@ def _attention(voter: str, rounds: list[Round]) -> Attention:
         (float(low), float(high)),
         bool(high < GUESSING),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Agreement, and the ICC of one rating (`icc_1`) and of the mean of `k` ratings (`icc_k`).
+
+    The ICCs are None where no unit has two raters, or nothing varies.
+    """
+
+    agreement: Agreement
+    k: float | None = None
+    icc_1: float | None = None
+    icc_k: float | None = None
+    icc_k_interval: Interval | None = None
+
+    @property
+    def ceiling(self) -> float | None:
+        """The highest correlation that a perfect metric can be expected to have with the means."""
+        return None if self.icc_k is None else math.sqrt(max(0.0, self.icc_k))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **self.agreement.as_json(),
+            "raters_per_unit": self.k,
+            "icc_1": self.icc_1,
+            "icc_k": self.icc_k,
+            "icc_k_interval": list(self.icc_k_interval) if self.icc_k_interval else None,
+            "ceiling": self.ceiling,
+        }
+
+
+def reliability(
+    judgements: Iterable[tuple[Hashable, Hashable, float]], level: Level = "interval"
+) -> Reliability:
+    """The reliability of (rater, unit, value) triples."""
+    rows = list(judgements)
+    units: dict[Hashable, list[float]] = defaultdict(list)
+    for _, unit, value in rows:
+        units[unit].append(value)
+    agreed = alpha(rows, level)
+    shared = [np.array(values) for values in units.values() if len(values) > 1]
+    if len(shared) < 2:
+        return Reliability(agreed)
+    sizes = np.array([len(values) for values in shared])
+    means = np.array([values.mean() for values in shared])
+    n, total = len(shared), int(sizes.sum())
+    k = float(total - (sizes**2).sum() / total) / (n - 1)
+    grand = float((sizes * means).sum()) / total
+    between = float((sizes * (means - grand) ** 2).sum()) / (n - 1)
+    inside = sum(float(((v - m) ** 2).sum()) for v, m in zip(shared, means, strict=True))
+    within = inside / (total - n)
+    if between == 0:
+        return Reliability(agreed, k)
+    return Reliability(
+        agreed,
+        k,
+        (between - within) / (between + (k - 1) * within),
+        1 - within / between,
+        _interval(between, within, n - 1, total - n),
+    )
+
+
+def _interval(between: float, within: float, above: int, below: int) -> Interval:
+    """McGraw and Wong's 95 % interval of ICC(1, k); (1, 1) where raters never differ."""
+    from scipy.stats import f  # type: ignore[import-untyped,unused-ignore]
+
+    if within == 0:
+        return 1.0, 1.0
+    ratio = between / within
+    low, high = f.ppf(0.975, above, below), f.ppf(0.975, below, above)
+    return float(1 - low / ratio), float(1 - 1 / (ratio * high))

@@ -18,8 +18,8 @@ from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.metrics.lexical import asks, words
 from empo_demo.metrics.statistics import Interval, bootstrap_interval
 from empo_demo.votes.models import Round, Vote, now
-from empo_demo.votes.reasons import may_be_used
-from empo_demo.votes.stats import ENOUGH, PRIVATE
+from empo_demo.votes.reasons import WAIT, may_be_used
+from empo_demo.votes.stats import ENOUGH
 from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import VERDICTS
 
@@ -132,7 +132,7 @@ class Everybody:
 
 def measure(store: Store) -> dict[str, Share | None]:
     """The shares over all votes that may be used and are older than a day."""
-    query = select(Round).join(Vote).where(*may_be_used(), Vote.created_at < now() - PRIVATE)
+    query = select(Round).join(Vote).where(*may_be_used(), Vote.created_at < now() - WAIT)
     decided: dict[str, list[tuple[bool, str]]] = {habit.name: [] for habit in HABITS}
     with store.database.read() as session:
         for round_ in session.scalars(query.execution_options(yield_per=1_000)):

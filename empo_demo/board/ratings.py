@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from empo_demo.board.agreement import Reliability, reliability
 from empo_demo.board.ballots import Ballot, Counted
 from empo_demo.board.rating_comparisons import Comparison, compare, confounding
 from empo_demo.board.rating_table import DIMENSIONS, Rating
-from empo_demo.board.reliability import Reliability, reliability
 from empo_demo.metrics import statistics
 from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.votes.models import RATINGS, SIDES

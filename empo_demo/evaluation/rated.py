@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from empo_demo.board.agreement import Reliability, reliability
 from empo_demo.board.rating_table import Columns, Rating, ratings_of, read_sheet
-from empo_demo.board.reliability import Reliability, reliability
 from empo_demo.engine.predictions import Prediction, Predictions
 from empo_demo.errors import DataError
 from empo_demo.evaluation.predictors import Column, columns

@@ -13,7 +13,7 @@ from empo_demo.terminal import OutputFile, named_output
 from empo_demo.votes.cli import Database, database_url, say_bad
 
 if TYPE_CHECKING:
-    from empo_demo.exchange.import_file import Imported
+    from empo_demo.exchange.record_files import Imported
 
 space_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -99,7 +99,7 @@ def import_records(
     database: Database = None,
 ) -> None:
     """Read full records from another arena; rounds that are there already are left alone."""
-    from empo_demo.exchange.import_file import import_file
+    from empo_demo.exchange.record_files import import_file
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database))
@@ -118,12 +118,12 @@ def backup(
     database: Database = None,
 ) -> None:
     """Write all that is stored with consent into one file, unmasked, while the app runs."""
-    from empo_demo.exchange import backup_file
+    from empo_demo.exchange import record_files
     from empo_demo.votes.store import Store
 
     output = named_output(output, file)
     store = Store.open(database_url(database), create=False)
-    votes = backup_file.backup(store, output)
+    votes = record_files.backup(store, output)
     store.close()
     typer.echo(f"{output}: {votes:,} votes.", err=True)
 
@@ -133,12 +133,12 @@ def restore(
     database: Database = None,
 ) -> None:
     """Replace the database's content by a backup's; withdrawn votes stay withdrawn."""
-    from empo_demo.exchange import backup_file
+    from empo_demo.exchange import record_files
     from empo_demo.votes.store import Store
 
     store = Store.open(database_url(database))
     try:
-        report = backup_file.restore(store, source)
+        report = record_files.restore(store, source)
     finally:
         store.close()
     say_bad(report.bad)

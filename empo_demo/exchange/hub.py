@@ -18,13 +18,22 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, update
 
 from empo_demo.errors import Sentence, StorageError
-from empo_demo.exchange.data_set import DataSet, Snapshot, plain
+from empo_demo.exchange.data_set import (
+    DataSet,
+    Snapshot,
+    add,
+    card,
+    cut,
+    plain,
+    repeat,
+    rows_of,
+    tombstones_of,
+)
 from empo_demo.exchange.hub_backup import Backup
-from empo_demo.exchange.import_file import Imported, import_records
-from empo_demo.exchange.outbox import WAIT, Outbox
-from empo_demo.exchange.repeat import repeat
-from empo_demo.exchange.vote_rows import add, card, cut, rows_of, tombstones_of
+from empo_demo.exchange.outbox import Outbox
+from empo_demo.exchange.record_files import Imported, import_records
 from empo_demo.votes.models import Round, Tombstone, now
+from empo_demo.votes.reasons import WAIT
 from empo_demo.votes.store import Store
 
 if TYPE_CHECKING:

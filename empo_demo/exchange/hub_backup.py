@@ -22,10 +22,18 @@ from sqlalchemy import or_, select
 
 from empo_demo.errors import StorageError
 from empo_demo.exchange import formats
-from empo_demo.exchange.data_set import DataSet, Snapshot, plain
-from empo_demo.exchange.import_file import Imported, import_records
-from empo_demo.exchange.repeat import repeat
-from empo_demo.exchange.vote_rows import add, cut, rows_of, tombstones_of, with_id
+from empo_demo.exchange.data_set import (
+    DataSet,
+    Snapshot,
+    add,
+    cut,
+    plain,
+    repeat,
+    rows_of,
+    tombstones_of,
+    with_id,
+)
+from empo_demo.exchange.record_files import Imported, import_records
 from empo_demo.votes.models import Round, Vote, now
 from empo_demo.votes.store import Store
 

@@ -3,7 +3,7 @@
 A round counts as handed over before the first byte of it leaves, so whoever withdraws it then
 leaves a tombstone by which it is taken out of the data set. The lease keeps other processes from
 pushing the same rounds at once; a hand-over whose lease has ended is repeated. Repeating it
-changes nothing in the data set (`vote_rows.add`).
+changes nothing in the data set (`data_set.add`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select, update
 
+from empo_demo.exchange.data_set import published
 from empo_demo.exchange.formats import rows_of
-from empo_demo.exchange.vote_rows import published
 from empo_demo.votes.models import Round, Vote, now
-from empo_demo.votes.reasons import may_be_used
+from empo_demo.votes.reasons import WAIT, may_be_used
 from empo_demo.votes.store import Store
 
-WAIT = timedelta(hours=24)
-"""Nothing of a vote is published before its newest text has this age."""
 LEASE = timedelta(minutes=10)
 BATCH = 1_000
 """Rounds of one commit: a few megabytes."""

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 from empo_demo.errors import EngineError, Sentence, first_line
 from empo_demo.fingerprint import fingerprint
 from empo_demo.progress import amount
-from empo_demo.smollm2.fetch import Unavailable, fetch
-from empo_demo.smollm2.package import SMOLLM2, Package, Stored
+from empo_demo.smollm2.package import SMOLLM2, Package, Stored, Unavailable, fetch
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

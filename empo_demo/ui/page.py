@@ -25,9 +25,8 @@ from empo_demo.errors import ArenaError, Sentence, SettingsError
 from empo_demo.exchange.hub import start_pushing
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import Settings
-from empo_demo.smollm2.fetch import Unavailable
 from empo_demo.smollm2.obtain import obtain, sentence
-from empo_demo.smollm2.package import SMOLLM2
+from empo_demo.smollm2.package import SMOLLM2, Unavailable
 from empo_demo.ui.arena_tab import components as arena_tab
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.serving import endpoints

@@ -6,6 +6,7 @@ A moderator lists the newest voted rounds with their reasons, and gives one: the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
@@ -31,6 +32,8 @@ NO_LABEL = "no label (about equal)"
 ONE_CONTENDER = "both sides by one contender"
 OTHER_STRATEGY = "sides of different strategies"
 TOO_YOUNG = "younger than 24 hours"
+WAIT = timedelta(hours=24)
+"""Nothing of a vote is published, or told to other people, before its newest text has this age."""
 
 
 def reason_left_out(round_: Round) -> str | None:

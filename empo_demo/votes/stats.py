@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -18,6 +17,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.votes.models import Reply, Round, Vote, now
 from empo_demo.votes.reasons import (
     REASONS,
+    WAIT,
     may_be_used,
     mixed_strategies,
     passed,
@@ -26,8 +26,8 @@ from empo_demo.votes.reasons import (
 from empo_demo.votes.store import Store
 from empo_demo.votes.verdicts import DECISIVE, VERDICTS
 
-ENOUGH, PRIVATE = 30, timedelta(days=1)
-"""By fewer votes than this nothing is told of other people, and by none that are younger."""
+ENOUGH = 30
+"""By fewer votes than this nothing is told of other people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def situation_votes(
         .join(right, (right.round_id == Round.id) & (right.side == "b"))
         .where(left.contender.in_(pair), right.contender.in_(pair))
         .where(left.contender != right.contender, *may_be_used())
-        .where(Round.origin == "example", Vote.created_at < now() - PRIVATE)
+        .where(Round.origin == "example", Vote.created_at < now() - WAIT)
     )
     if revisions:
         query = query.where(left.revision.in_(revisions), right.revision.in_(revisions))

@@ -13,11 +13,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from empo_demo.board.agreement import reliability
 from empo_demo.board.ballot_file import read_ratings
 from empo_demo.board.cli import register
 from empo_demo.board.rating_table import Columns
 from empo_demo.board.ratings import summarise
-from empo_demo.board.reliability import reliability
 from empo_demo.errors import DataError
 
 app = typer.Typer()

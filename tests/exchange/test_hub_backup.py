@@ -274,7 +274,7 @@ def test_many_votes_are_written_in_batches(
 def test_the_app_restores_at_its_start_and_writes_in_the_background(
     both: Arena, hub: Hub, disks: Iterator[Arena], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("empo_demo.exchange.repeat.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("empo_demo.exchange.data_set.LOOK_SECONDS", 0.05)
     voter = both.new_voter()
     mine = cast(both, voter)
     Backup(both.store, REPO).write()

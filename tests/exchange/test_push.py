@@ -13,9 +13,9 @@ from sqlalchemy import select, update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.errors import StorageError
-from empo_demo.exchange import outbox, vote_rows
-from empo_demo.exchange.backup_file import backup, restore
+from empo_demo.exchange import data_set, outbox
 from empo_demo.exchange.hub import Pusher
+from empo_demo.exchange.record_files import backup, restore
 from empo_demo.votes.models import Round, Tombstone, Vote, now
 from empo_demo.votes.store import Store
 from tests.exchange.conftest import age, arena_at, cast, readable, rows
@@ -325,7 +325,7 @@ def test_what_exports_leave_out_is_never_pushed_and_blocks_nothing(
 def test_a_full_file_is_continued_in_a_second_one(
     both: Arena, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vote_rows, "MAX_FILE", 6_000)
+    monkeypatch.setattr(data_set, "MAX_FILE", 6_000)
     voter = both.new_voter()
     mine = [cast(both, voter) for _ in range(7)]
     with both.store.database.write() as session:
@@ -366,7 +366,7 @@ def test_tombstones_of_two_databases_are_kept_together(hub: Hub, tmp_path: Path)
         Pusher(arena.store, REPO).push()
         arena.delete_my_data(voter)
         Pusher(arena.store, REPO).push()
-    said = hub.repositories[f"dataset/{REPO}"].files[vote_rows.TOMBSTONES]
+    said = hub.repositories[f"dataset/{REPO}"].files[data_set.TOMBSTONES]
     assert all(name.encode() in said for name in withdrawn)
     with arenas[0].store.database.read() as session:
         assert not session.scalars(select(Tombstone).where(Tombstone.published)).all()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from empo_demo.arena.arena import Arena
 from empo_demo.cli import app as terminal
 from empo_demo.dialogue import Dialogue
-from empo_demo.exchange import vote_rows
+from empo_demo.exchange import data_set
 from empo_demo.exchange.export import export_file
 from empo_demo.exchange.hub import Pusher
 from empo_demo.votes.models import Tombstone, now
@@ -87,7 +87,7 @@ def rows(arena: Arena, tmp_path: Path) -> list[bytes]:
     export_file(arena.settings.database, "jsonl", tmp_path / "all.jsonl")
     records = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().split("\n")[:-1]]
     records[0]["replies"][0]["text"] = "Oh\u2028no."
-    published = [json.dumps(vote_rows.published(one), ensure_ascii=False) for one in records]
+    published = [json.dumps(data_set.published(one), ensure_ascii=False) for one in records]
     return [line.encode() for line in published]
 
 

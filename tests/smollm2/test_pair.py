@@ -17,9 +17,8 @@ from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Finished, Request
 from empo_demo.metrics.disclosure import leaks_identity
 from empo_demo.settings import ASSETS, load_settings
-from empo_demo.smollm2.fetch import Unavailable
 from empo_demo.smollm2.obtain import obtain
-from empo_demo.smollm2.package import SMOLLM2, fingerprint_of
+from empo_demo.smollm2.package import SMOLLM2, Unavailable, fingerprint_of
 from recipes.effect import probes
 from tests.conftest import shared_data
 from tests.smollm2.test_convert import same

@@ -16,9 +16,8 @@ from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import DataError, NotFound
 from empo_demo.exchange import hub
-from empo_demo.exchange.backup_file import backup, restore
 from empo_demo.exchange.export import export_file
-from empo_demo.exchange.import_file import import_file
+from empo_demo.exchange.record_files import backup, import_file, restore
 from empo_demo.settings import load_settings
 from empo_demo.votes.migrations import REVISIONS
 from empo_demo.votes.models import Round, Tombstone, Vote, Voter

@@ -18,7 +18,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import Comparison
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed, NotFound, StorageError
-from empo_demo.exchange.backup_file import backup
+from empo_demo.exchange.record_files import backup
 from empo_demo.votes import janitor
 from empo_demo.votes.erasure import EPHEMERAL_LIFE, is_marked, scrub
 from empo_demo.votes.models import Limit, Round, Voter, now

@@ -26,9 +26,8 @@ from empo_demo.empathy import reading
 from empo_demo.empathy.feeling import Feeling, Push
 from empo_demo.empathy.reading import Reading
 from empo_demo.errors import DataError
-from empo_demo.exchange.backup_file import backup, restore
 from empo_demo.exchange.export import FORMATS, export_file
-from empo_demo.exchange.import_file import import_file
+from empo_demo.exchange.record_files import backup, import_file, restore
 from empo_demo.ui.drawing import highlights, panes
 from empo_demo.ui.texts import texts_of
 from empo_demo.votes.models import Reply, Round, Tombstone, Vote, Voter
