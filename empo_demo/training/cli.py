@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -120,18 +123,16 @@ def build_preferences(
     typer.echo(said, err=True)
 
 
-@train_app.command("sft", cls=Command)
-def sft(
-    data: Data,
+def _job(
     output: OutputFolder,
     base: Base,
-    epochs: Epochs = 1.0,
-    learning_rate: Rate = 2e-4,
-    batch: Batch = 64,
-    micro: Micro = 16,
     adapter: Adapter = None,
     rank: NewRank = None,
     dropout: NewDropout = None,
+    epochs: Epochs = 1.0,
+    learning_rate: Rate = 1e-4,
+    batch: Batch = 64,
+    micro: Micro = 16,
     steps: Steps = 0,
     warmup: Warmup = 0.1,
     schedule: Schedule = "cosine",
@@ -142,11 +143,9 @@ def sft(
     hints_share: HintsShare = 0.0,
     seed: Seed = 0,
     quantization: Quantise = "none",
-) -> None:
-    """LoRA on whole dialogues, loss on assistant turns only. Goes on after a kill."""
-    from empo_demo.training import sft as training
-
-    job = Job(
+) -> Job:
+    """The options that all trainings share, as a job."""
+    return Job(
         _base(base),
         output,
         adapter=adapter,
@@ -166,18 +165,49 @@ def sft(
         hints_share=hints_share,
         **_shape(rank, dropout, adapter),
     )
+
+
+def _training(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of `train` whose first parameter, a `Job`, is the options of `_job`.
+
+    `defaults` replace those of `_job`. At the end the command says where the result is.
+    """
+    shared = inspect.signature(_job, eval_str=True).parameters
+    options = [
+        option.replace(default=defaults.get(name, option.default))
+        for name, option in shared.items()
+    ]
+
+    def decorate(training: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(training, eval_str=True).parameters.values()
+        parameters = sorted([*own, *options], key=lambda option: option.default is not option.empty)
+
+        @train_app.command(training.__name__, cls=Command)
+        @functools.wraps(training)
+        def command(**given: Any) -> None:
+            job = _job(**{name: given.pop(name) for name in shared})
+            training(job, **given)
+            _say_where(job.out)
+
+        command.__annotations__ = {option.name: option.annotation for option in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+@_training(learning_rate=2e-4)
+def sft(job: Job, data: Data) -> None:
+    """LoRA on whole dialogues, loss on assistant turns only. Goes on after a kill."""
+    from empo_demo.training import sft as training
+
     training.run(job, data)
-    _say_where(output)
 
 
-@train_app.command("dpo", cls=Command)
+@_training()
 def dpo(
+    job: Job,
     pairs: Pairs,
-    output: OutputFolder,
-    base: Base,
-    adapter: Adapter = None,
-    rank: NewRank = None,
-    dropout: NewDropout = None,
     loss: Annotated[
         str, typer.Option(help="TRL loss types, as sigmoid or sigmoid:1,sft:0.5.")
     ] = "sigmoid",
@@ -190,100 +220,26 @@ def dpo(
     ] = None,
     valid_size: Annotated[int, typer.Option(min=1, help="How many of them, drawn.")] = 240,
     valid_steps: Annotated[int, typer.Option(min=1, help="Steps between two looks.")] = 40,
-    epochs: Epochs = 1.0,
-    learning_rate: Rate = 1e-4,
-    batch: Batch = 64,
-    micro: Micro = 16,
-    steps: Steps = 0,
-    warmup: Warmup = 0.1,
-    schedule: Schedule = "cosine",
-    adam_beta2: Beta2 = 0.999,
-    save_steps: SaveSteps = 50,
-    length: Length = 256,
-    system_prompt: SystemPrompt = "",
-    hints_share: HintsShare = 0.0,
-    seed: Seed = 0,
-    quantization: Quantise = "none",
 ) -> None:
     """DPO on preference pairs, from the SFT adapter or from the base."""
     from empo_demo.training import dpo as training
 
-    job = Job(
-        _base(base),
-        output,
-        adapter=adapter,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch=batch,
-        micro=micro,
-        seed=seed,
-        quantization=_quantization(quantization),
-        steps=steps,
-        warmup=warmup,
-        schedule=_schedule(schedule),
-        adam_beta2=adam_beta2,
-        save_steps=save_steps,
-        length=length,
-        system_prompt=system_prompt,
-        hints_share=hints_share,
-        **_shape(rank, dropout, adapter),
-    )
     if sft_weight:
         loss = f"{loss},sft:{sft_weight:g}"
     watched = training.Watched(valid, valid_size, valid_steps) if valid else None
     training.run_dpo(job, pairs, loss=loss, beta=beta, watched=watched)
-    _say_where(output)
 
 
-@train_app.command("kto", cls=Command)
+@_training()
 def kto(
+    job: Job,
     pairs: Rated,
-    output: OutputFolder,
-    base: Base,
-    adapter: Adapter = None,
-    rank: NewRank = None,
-    dropout: NewDropout = None,
     beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = 0.1,
-    epochs: Epochs = 1.0,
-    learning_rate: Rate = 1e-4,
-    batch: Batch = 64,
-    micro: Micro = 16,
-    steps: Steps = 0,
-    warmup: Warmup = 0.1,
-    schedule: Schedule = "cosine",
-    adam_beta2: Beta2 = 0.999,
-    save_steps: SaveSteps = 50,
-    length: Length = 256,
-    system_prompt: SystemPrompt = "",
-    hints_share: HintsShare = 0.0,
-    seed: Seed = 0,
-    quantization: Quantise = "none",
 ) -> None:
     """KTO on unpaired votes (`votes export --format kto`), from the SFT adapter or the base."""
     from empo_demo.training import dpo as training
 
-    job = Job(
-        _base(base),
-        output,
-        adapter=adapter,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch=batch,
-        micro=micro,
-        seed=seed,
-        quantization=_quantization(quantization),
-        steps=steps,
-        warmup=warmup,
-        schedule=_schedule(schedule),
-        adam_beta2=adam_beta2,
-        save_steps=save_steps,
-        length=length,
-        system_prompt=system_prompt,
-        hints_share=hints_share,
-        **_shape(rank, dropout, adapter),
-    )
     training.run_kto(job, pairs, beta=beta)
-    _say_where(output)
 
 
 def _say_where(output: Path) -> None:

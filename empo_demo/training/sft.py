@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from empo_demo.dialogue import Message
 from empo_demo.engine.text.chat_template import template_of
 from empo_demo.errors import DataError
-from empo_demo.training.batches import in_batches
 from empo_demo.training.corpus import empathetic_file, file_hash, read_conversations
 from empo_demo.training.recipe import (
     Job,
     as_the_adapter,
+    in_batches,
     load_adapted,
     new_adapter,
     sample,

@@ -16,7 +16,7 @@ import pytest
 
 from empo_demo.dialogue import Message
 from empo_demo.errors import InvalidInput
-from empo_demo.training.batches import WITHIN, in_batches
+from empo_demo.training.recipe import WITHIN, in_batches
 from empo_demo.training.system_turn import drawn, read_hints, with_system
 from empo_demo.training.watch import described
 from tests.training.test_recipe import same, weights
@@ -98,7 +98,7 @@ def test_the_head_gives_what_trls_own_gives(data: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from empo_demo.training.reply_head import score_replies_only
+    from empo_demo.training.train import score_replies_only
 
     every = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
     ids = torch.randint(3, 60, (3, 12), generator=torch.Generator().manual_seed(0))
@@ -128,15 +128,15 @@ def test_nothing_is_scored_without_a_label(data: Path, monkeypatch: pytest.Monke
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from empo_demo.training import reply_head
+    from empo_demo.training import train
 
     model = AutoModelForCausalLM.from_pretrained(data / "init")
     add_fused_lm_head(model)
-    reply_head.score_replies_only(model)
+    train.score_replies_only(model)
     seen: list[int] = []
-    figures = reply_head._figures
+    figures = train._figures
     monkeypatch.setattr(
-        reply_head, "_figures", lambda logits, t: (seen.append(len(logits)), figures(logits, t))[1]
+        train, "_figures", lambda logits, t: (seen.append(len(logits)), figures(logits, t))[1]
     )
     ids = torch.arange(3, 23).view(2, 10)
     labels = torch.full_like(ids, -100)
