@@ -14,8 +14,7 @@ from pathlib import Path
 
 from empo_demo.engine.predictions import Predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation.measure import LOWER_IS_BETTER, METRICS
-from empo_demo.evaluation.metric import Series
+from empo_demo.evaluation.measure import LOWER_IS_BETTER, METRICS, Series
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics.diff_epitome import MECHANISMS
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation.measure import LINES
-from empo_demo.evaluation.metric import Line
+from empo_demo.evaluation.measure import LINES, Line
 from empo_demo.evaluation.results import (
     RESULTS,
     ResultsData,

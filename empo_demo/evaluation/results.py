@@ -15,7 +15,7 @@ from typing import Any
 
 from empo_demo.engine.predictions import Predictions
 from empo_demo.errors import ArenaError, DataError, StorageError
-from empo_demo.evaluation.metric import Series
+from empo_demo.evaluation.measure import Series
 from empo_demo.evaluation.metric_agreement import (
     agreements,
     read_vote_pairs,

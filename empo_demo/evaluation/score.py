@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.predictions import Predictions, read_predictions
 from empo_demo.errors import DataError, InvalidInput
-from empo_demo.evaluation.measure import LINES, METRICS
-from empo_demo.evaluation.metric import Series
+from empo_demo.evaluation.measure import LINES, METRICS, Series
 from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import statistics
 from empo_demo.metrics.bertscore import PAPER_LAYER, PAPER_MODEL

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from empo_demo.evaluation.metric import mean
+from empo_demo.evaluation.measure import mean
 from empo_demo.evaluation.tools import Feels
 from empo_demo.metrics.statistics import Comparison, compare, holm
 from recipes.effect.cases import Case
