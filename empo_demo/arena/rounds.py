@@ -17,7 +17,7 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.empathy.reading import Reading
 from empo_demo.engine.protocol import Pair
-from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import Sentence
 from empo_demo.votes.models import SIDES, Reply, Round, Side, State
 from empo_demo.votes.verdicts import VERDICTS, Verdict

@@ -11,7 +11,7 @@ from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import as_json as roster_json
 from empo_demo.engine.loading import Decision, decide
 from empo_demo.engine.planning import fits
-from empo_demo.engine.planning.budget import Budget, download_of
+from empo_demo.engine.planning.fits import Budget, download_of
 from empo_demo.errors import ArenaError
 from empo_demo.settings import load_settings
 

@@ -17,9 +17,8 @@ from empo_demo.contenders.strategies import STRATEGIES
 from empo_demo.contenders.toml_file import is_adapter, read_roster, resolve_model
 from empo_demo.dialogue import SYSTEM_PROMPT
 from empo_demo.engine.device import on_zero_gpu
-from empo_demo.engine.predictions import stem
+from empo_demo.engine.predictions import HUMAN, is_recording, stem
 from empo_demo.engine.protocol import Decoding
-from empo_demo.engine.recorded import HUMAN, is_recording
 from empo_demo.engine.weights.adapters import is_named
 from empo_demo.errors import SettingsError
 from empo_demo.fingerprint import fingerprint

@@ -17,10 +17,10 @@ from empo_demo.engine.lease import LeasedEngine
 from empo_demo.engine.loader import Loader, MadeCopy
 from empo_demo.engine.lockstep.places import MOST_ROUNDS
 from empo_demo.engine.planning import fits
-from empo_demo.engine.planning.budget import Budget, budget_of
+from empo_demo.engine.planning.fits import Budget, budget_of
 from empo_demo.engine.planning.members import Member, Terms, members_of
+from empo_demo.engine.predictions import RecordedEngine, is_recording
 from empo_demo.engine.protocol import Engine, Lineup, Source
-from empo_demo.engine.recorded import RecordedEngine, is_recording
 from empo_demo.engine.servers.routing import RoutingEngine
 from empo_demo.engine.text.chat_template import check_without_system
 from empo_demo.engine.weights.adapter_plan import Override, size

@@ -12,7 +12,7 @@ from typing import Any
 
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.personal import mask_personal, mask_words
-from empo_demo.engine.text.control_tokens import defuse
+from empo_demo.engine.text.marks import defuse
 from empo_demo.errors import StorageError
 from empo_demo.votes.models import SIDES, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies

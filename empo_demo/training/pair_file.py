@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message, is_blank
-from empo_demo.engine.text.chat import encode_chat
-from empo_demo.engine.text.chat_template import ChatTemplate, template_of
+from empo_demo.engine.text.chat_template import ChatTemplate, encode_chat, template_of
 from empo_demo.errors import DataError
 from empo_demo.training.corpus import plain_commas, read_lines
 

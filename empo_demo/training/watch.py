@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import encode_chat
 from empo_demo.errors import DataError
 from empo_demo.metrics.lexical import distinct, distinct_per_response, mean_words
 

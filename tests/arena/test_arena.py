@@ -20,7 +20,7 @@ from empo_demo.arena.live import Live
 from empo_demo.arena.rounds import Receipt
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.protocol import Failed, Finished
-from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import ArenaError, InvalidInput, NotAllowed, NotFound, StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.votes.models import Round

@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from empo_demo.engine.planning.budget import CUDA_BYTES, SIDES
+from empo_demo.engine.planning.fits import CUDA_BYTES, SIDES
 from empo_demo.engine.weights.shapes import BYTES, ModelShape, shape_of
 from empo_demo.settings import Quantization
 

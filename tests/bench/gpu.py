@@ -119,7 +119,7 @@ class Bench:
 
     def parity(self) -> tuple[Line, bool]:
         """Greedy replies of a small fp32 model against `generate()`, token for token."""
-        from empo_demo.engine.text.chat import encode_chat
+        from empo_demo.engine.text.chat_template import encode_chat
 
         torch = self.torch
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -195,7 +195,7 @@ class Bench:
         if self.cuda:
             numbers["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
             free, total = torch.cuda.mem_get_info()
-            # The plan (engine/planning/budget.py) takes 600 MB for CUDA's own.
+            # The plan (engine/planning/fits.py) takes 600 MB for CUDA's own.
             numbers["cuda_own_mb"] = (total - free - torch.cuda.memory_reserved()) / 1e6
             return numbers, numbers["gpu_peak_mb"] < 1.6 * numbers["weights_mb"] + 2000
         return numbers, True

@@ -176,8 +176,7 @@ class Stock:
         from peft import PeftModel
 
         from empo_demo.engine.loader import Loader
-        from empo_demo.engine.text.chat import encode_chat
-        from empo_demo.engine.text.chat_template import load_tokenizer
+        from empo_demo.engine.text.chat_template import encode_chat, load_tokenizer
 
         loader = Loader(options.device, options.quantization)
         self.tokens, self.device = options.tokens, options.device

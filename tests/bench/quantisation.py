@@ -79,9 +79,9 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     peak = memory("VmHWM")
     pairs = people(options.data, options.dialogues)
     if name == "four-bits":
-        from empo_demo.engine.weights import products
+        from empo_demo.engine.weights import lora
 
-        products.FEW = 1 << 30
+        lora.FEW = 1 << 30
     total, tokens = likelihood(engine, pairs)
     return {
         "perplexity": math.exp(-total / tokens),
@@ -102,7 +102,7 @@ def engine_of(options: argparse.Namespace, name: str) -> Any:
     from empo_demo.engine.assembly.served_copy import Assembly
     from empo_demo.engine.loader import Loader
     from empo_demo.engine.lockstep.local import LocalEngine
-    from empo_demo.engine.weights.products import FourBits
+    from empo_demo.engine.weights.lora import FourBits
 
     if name == "bf16":
         FourBits.of = classmethod(lambda cls, matrix: None)  # type: ignore[method-assign,assignment]
@@ -161,7 +161,7 @@ def likelihood(engine: Any, pairs: Sequence[tuple[Sequence[Message], str]]) -> t
     import torch
 
     from empo_demo.engine.lockstep.attention import Prefill
-    from empo_demo.engine.text.chat import encode_chat
+    from empo_demo.engine.text.chat_template import encode_chat
 
     batch = engine.batch_of("base")
     tokenizer = batch.weights.tokenizer

@@ -9,8 +9,7 @@ import pytest
 
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Finished, Request
-from empo_demo.engine.text.chat import encode_chat
-from empo_demo.engine.text.chat_template import load_tokenizer
+from empo_demo.engine.text.chat_template import encode_chat, load_tokenizer
 from empo_demo.engine.weights.model_weights import weights_of
 
 SHORT = ({"role": "user", "content": "We are getting a puppy!"},)

@@ -15,9 +15,8 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.loading import decide, load_engine
 from empo_demo.engine.lockstep.batch import Batch
 from empo_demo.engine.lockstep.local import LocalEngine
-from empo_demo.engine.planning import budget as budgets
-from empo_demo.engine.planning.budget import budget_of
-from empo_demo.engine.planning.fits import Free, check, fits, free_memory, table
+from empo_demo.engine.planning import fits as budgets
+from empo_demo.engine.planning.fits import Free, budget_of, check, fits, free_memory, table
 from empo_demo.engine.planning.members import Terms, members_of
 from empo_demo.engine.weights.adapter_plan import read_shape
 from empo_demo.engine.weights.shapes import adapter_shape, model_shape, shape_from_config

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from empo_demo.engine.text.chat import dropped_exchanges, encode_chat
-from empo_demo.engine.text.chat_template import load_tokenizer, template_of
-from empo_demo.engine.text.control_tokens import defuse
+from empo_demo.engine.text.chat_template import (
+    dropped_exchanges,
+    encode_chat,
+    load_tokenizer,
+    template_of,
+)
+from empo_demo.engine.text.marks import defuse
 
 ZEPHYR = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}"

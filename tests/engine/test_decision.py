@@ -28,7 +28,7 @@ def sets_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return {name: "its logits differ" if name else None for name in reference.expected}
 
     monkeypatch.setattr("empo_demo.engine.assembly.trial.judge", judge)
-    monkeypatch.setattr("empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "trials")
+    monkeypatch.setattr("empo_demo.engine.assembly.copies._root", lambda: tmp_path / "trials")
     (tmp_path / "copies").mkdir()
     for module in ("assembly.copies", "planning.fits"):
         monkeypatch.setattr(

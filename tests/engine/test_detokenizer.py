@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from empo_demo.engine.lockstep.row import Detokenizer
 from empo_demo.engine.text.chat_template import load_tokenizer
-from empo_demo.engine.text.detokenizer import Detokenizer
-from empo_demo.engine.text.thoughts import spoken
+from empo_demo.engine.text.marks import spoken
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -11,19 +11,19 @@ import torch
 
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.loader import Loader
-from empo_demo.engine.lockstep import fused
+from empo_demo.engine.lockstep import own_passes
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.lockstep.sampling import HEAD, best_of
 from empo_demo.engine.protocol import Decoding, Finished, Request
 from empo_demo.engine.weights import model_weights
-from empo_demo.engine.weights.products import FEW, GROUP, FourBits, Linear
+from empo_demo.engine.weights.lora import FEW, GROUP, FourBits, Linear
 from tests.bench.company import count, make_engine, rounds_of
 from tests.outside.made import TEXT, TOKENS, make_adapter, make_model, own
 
 
 @pytest.fixture(autouse=True)
 def own_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root = "empo_demo.engine.assembly.kept_trials._root"
+    root = "empo_demo.engine.assembly.copies._root"
     monkeypatch.setattr(root, lambda: tmp_path / "verdicts")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def replies(engine: LocalEngine, **dials: float) -> dict[str, str]:
     return {event.side: event.text.strip() for event in events if isinstance(event, Finished)}
 
 
-@pytest.mark.parametrize("kind", fused.KINDS)
+@pytest.mark.parametrize("kind", own_passes.KINDS)
 def test_a_pair_says_what_transformers_and_peft_say(kind: str, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", kind, vocab_size=8256)  # Qwen2 adds a token
     adapter = make_adapter(base, tmp_path / "adapter")
@@ -81,7 +81,9 @@ def test_layers_that_compute_something_else_do_not_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = make_model(tmp_path / "base", "llama")
-    monkeypatch.setattr(fused, "_order", lambda turned, values, _: torch.arange(turned + values))
+    monkeypatch.setattr(
+        own_passes, "_order", lambda turned, values, _: torch.arange(turned + values)
+    )
     engine = loaded(base)
     assert engine.model_of("base").way == "batch"
     assert "with ours its logits differ" in engine.describe()["trial of base"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.lockstep.graphs import StepGraphs
+from empo_demo.engine.lockstep.forward import StepGraphs
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Request
 from tests.bench.company import texts

@@ -88,7 +88,7 @@ def test_a_published_empo_adapter_is_merged_into_its_own_copy(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from empo_demo.engine.text.chat import encode_chat
+    from empo_demo.engine.text.chat_template import encode_chat
 
     size = json.loads((tiny_folder / "config.json").read_text())["vocab_size"]
     adapter = make_adapter(tiny_folder, tmp_path / "dpo", vocabulary=size + 1, r=96)

@@ -11,7 +11,7 @@ import pytest
 
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Delta, Event, Failed, Finished, Request
-from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import encode_chat
 from empo_demo.errors import EngineError, InvalidInput
 
 GREEDY = Decoding(temperature=0, top_p=1, repetition_penalty=1.0, max_new_tokens=24)

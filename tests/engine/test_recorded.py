@@ -12,10 +12,10 @@ import pytest
 
 from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender, Roster
-from empo_demo.engine import recorded
+from empo_demo.engine import predictions
 from empo_demo.engine.loading import load_engine
+from empo_demo.engine.predictions import HUMAN, RecordedEngine, read_recordings
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request
-from empo_demo.engine.recorded import HUMAN, RecordedEngine, read_recordings
 from empo_demo.errors import DataError, SettingsError
 from empo_demo.settings import Settings
 
@@ -91,7 +91,7 @@ def test_both_sides_are_typed_out_at_one_pace(
         now += seconds
 
     clock = SimpleNamespace(perf_counter=lambda: now, sleep=sleep)
-    monkeypatch.setattr(recorded, "time", clock)
+    monkeypatch.setattr(predictions, "time", clock)
     long, short = "word " * 20 + "end.", "Just this."
     path = write_csv(tmp_path / "p.csv", rows=[("Hello there.", short, long)])
     shown = {"a": "", "b": ""}

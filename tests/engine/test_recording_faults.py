@@ -10,7 +10,7 @@ import torch
 
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.loader import Loader
-from empo_demo.engine.lockstep.graphs import StepGraphs
+from empo_demo.engine.lockstep.forward import StepGraphs
 from empo_demo.engine.lockstep.local import LocalEngine
 from tests.engine.fake_graphs import Graph, Stream, graphs
 

@@ -10,7 +10,7 @@ from empo_demo.contenders.roster import Contender
 from empo_demo.engine.loader import Loader
 from empo_demo.engine.lockstep.local import LocalEngine
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
-from empo_demo.engine.text.chat import encode_chat
+from empo_demo.engine.text.chat_template import encode_chat
 
 TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny" / "base"
 TEXT = "I lost my keys again and I feel so silly about it."

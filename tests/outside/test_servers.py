@@ -22,7 +22,7 @@ from empo_demo.contenders.load_roster import load_roster
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.protocol import Decoding, Delta, Event, Failed, Finished, Request
 from empo_demo.engine.servers.remote import RemoteEngine
-from empo_demo.engine.text.thoughts import ALL_THOUGHT
+from empo_demo.engine.text.marks import ALL_THOUGHT
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 from empo_demo.ui.texts import texts_of

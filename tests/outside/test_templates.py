@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.text.chat import encode_chat, read_chat
-from empo_demo.engine.text.chat_template import load_tokenizer, template_of
+from empo_demo.engine.text.chat_template import encode_chat, load_tokenizer, read_chat, template_of
 from empo_demo.errors import EngineError
 from empo_demo.settings import ASSETS
 from tests.outside.makers import CASES, Case

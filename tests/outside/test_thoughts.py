@@ -6,17 +6,10 @@ from typing import Any
 
 import pytest
 
-from empo_demo.engine.lockstep.row import Row
+from empo_demo.engine.lockstep.row import Detokenizer, Row
 from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.text.chat_template import load_tokenizer
-from empo_demo.engine.text.detokenizer import Detokenizer
-from empo_demo.engine.text.thoughts import (
-    ALL_THOUGHT,
-    UNMARKED,
-    ThoughtFilter,
-    opens_thought,
-    spoken,
-)
+from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED, ThoughtFilter, opens_thought, spoken
 from empo_demo.settings import ASSETS
 
 WHOLE = [

@@ -146,9 +146,7 @@ def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also a refusal; and other contents, types and plans are other trials."""
-    monkeypatch.setattr(
-        "empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "verdicts"
-    )
+    monkeypatch.setattr("empo_demo.engine.assembly.copies._root", lambda: tmp_path / "verdicts")
     tries = []
     real = Assembly._reference
 
@@ -207,7 +205,7 @@ def test_experts_that_stay_in_16_bits_are_named(
     kind: str, bits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Experts are one parameter of three dimensions, which bitsandbytes leaves as it is."""
-    monkeypatch.setattr("empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "kept")
+    monkeypatch.setattr("empo_demo.engine.assembly.copies._root", lambda: tmp_path / "kept")
     model = make_model(tmp_path / kind, kind)
     for _ in ("tried", "kept"):
         _, notes = served(model, quantization=bits, dtype="bfloat16")
@@ -282,9 +280,7 @@ def test_a_windows_path_names_its_last_part(llama: Path, tmp_path: Path, name: s
 def test_the_list_of_contenders_says_what_the_trials_found(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "empo_demo.engine.assembly.kept_trials._root", lambda: tmp_path / "verdicts"
-    )
+    monkeypatch.setattr("empo_demo.engine.assembly.copies._root", lambda: tmp_path / "verdicts")
     capped, reader = make_model(tmp_path / "g2", "gemma2"), make_model(tmp_path / "bert", "bert")
     plain, dora = (make_adapter(llama, tmp_path / n, use_dora=n == "dora") for n in ("a", "dora"))
     contenders = [

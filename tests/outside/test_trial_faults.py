@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A verdict on a faulty copy must not be found for the sound model of the same content."""
-    root = "empo_demo.engine.assembly.kept_trials._root"
+    root = "empo_demo.engine.assembly.copies._root"
     monkeypatch.setattr(root, lambda: tmp_path / "verdicts")
 
 
@@ -69,7 +69,7 @@ def tried(
         contenders.append(Contender("aligned", str(base), str(adapter)))
     with patch.context() as only_here:
         only_here.setattr(trial, "judge", judge)
-        only_here.setattr("empo_demo.engine.assembly.kept_trials.Tried.find", lambda _: None)
+        only_here.setattr("empo_demo.engine.assembly.copies.Tried.find", lambda _: None)
         loader.load(contenders)
     return found
 

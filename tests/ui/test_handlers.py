@@ -17,8 +17,8 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import recorded_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.recorded import RecordedEngine
-from empo_demo.engine.text.thoughts import ALL_THOUGHT
+from empo_demo.engine.predictions import RecordedEngine
+from empo_demo.engine.text.marks import ALL_THOUGHT
 from empo_demo.errors import StorageError
 from empo_demo.exchange.export import export_file
 from empo_demo.settings import load_settings

@@ -21,7 +21,7 @@ from empo_demo.board.sentences import length_sentence, side_sentence
 from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
-from empo_demo.engine.text.thoughts import ALL_THOUGHT, UNMARKED
+from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import (
     SERVER_ERROR,
     SIDE_FAILED,

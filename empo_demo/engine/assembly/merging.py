@@ -18,8 +18,7 @@ from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.text.chat_template import load_tokenizer
 from empo_demo.engine.weights.adapter_plan import obstacle_to_merge, read_config
 from empo_demo.engine.weights.adapters import fitting
-from empo_demo.engine.weights.shapes import named
-from empo_demo.engine.weights.tensors import (
+from empo_demo.engine.weights.downloads import (
     Parts,
     Tensors,
     adapter_files,
@@ -27,6 +26,7 @@ from empo_demo.engine.weights.tensors import (
     weight_files,
     whole_module,
 )
+from empo_demo.engine.weights.shapes import named
 from empo_demo.errors import EngineError, first_line
 from empo_demo.progress import Report
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from empo_demo.engine.assembly.copies import Tried, Verdict
 from empo_demo.engine.assembly.held import held_in, kind_of, saved_quantised, spare_odd_layers
-from empo_demo.engine.assembly.kept_trials import Tried, Verdict
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.lease import place
 from empo_demo.engine.text.chat_template import load_tokenizer
@@ -103,7 +103,7 @@ class Assembly:
 
     def _fastest(self, name: str) -> Way:
         """The fastest way that may hold for a model."""
-        from empo_demo.engine.lockstep.fused import KINDS
+        from empo_demo.engine.lockstep.own_passes import KINDS
 
         if self.device != "cpu" or self.quantization != "none":
             return "batch"

@@ -24,9 +24,8 @@ from empo_demo.engine.assembly.merging import with_peft
 from empo_demo.engine.device import is_out_of_memory
 from empo_demo.engine.lockstep.forward import few_threads
 from empo_demo.engine.lockstep.own_passes import Passes, passes_of
-from empo_demo.engine.lockstep.row import Row
+from empo_demo.engine.lockstep.row import Detokenizer, Row
 from empo_demo.engine.protocol import Request
-from empo_demo.engine.text.detokenizer import Detokenizer
 from empo_demo.engine.weights.model_weights import Weights
 from empo_demo.engine.weights.shapes import context_of, shape_of
 from empo_demo.errors import EngineError, first_line

@@ -20,11 +20,10 @@ import torch
 
 from empo_demo.engine.lockstep.forward import few_threads
 from empo_demo.engine.lockstep.own_passes import passes_of
-from empo_demo.engine.lockstep.row import Row
+from empo_demo.engine.lockstep.row import Detokenizer, Row
 from empo_demo.engine.lockstep.sampling import Draw, Sampler
 from empo_demo.engine.protocol import Event, Request
-from empo_demo.engine.text.chat import dropped_exchanges, read_chat
-from empo_demo.engine.text.detokenizer import Detokenizer
+from empo_demo.engine.text.chat_template import dropped_exchanges, read_chat
 from empo_demo.engine.weights.model_weights import Weights
 
 log = logging.getLogger(__name__)

@@ -27,8 +27,7 @@ from empo_demo.engine.lockstep.places import (
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.lockstep.sampling import check_decoding
 from empo_demo.engine.protocol import Event, Interruptible, Request
-from empo_demo.engine.text.chat import encode_chat
-from empo_demo.engine.text.chat_template import template_of
+from empo_demo.engine.text.chat_template import encode_chat, template_of
 from empo_demo.engine.weights.model_weights import Weights
 from empo_demo.errors import EngineError, InvalidInput
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from empo_demo.engine.assembly.copies import MergedCopy
-from empo_demo.engine.assembly.kept_trials import Tried, Verdict, words
+from empo_demo.engine.assembly.copies import MergedCopy, Tried, Verdict, words
 from empo_demo.engine.assembly.served_copy import set_apart
 from empo_demo.engine.device import half_type, on_zero_gpu
 from empo_demo.engine.protocol import Source

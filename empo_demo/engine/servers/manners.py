@@ -21,8 +21,7 @@ from openai.types.chat import ChatCompletionChunk
 from empo_demo.dialogue import Message
 from empo_demo.engine.protocol import Request, Source
 from empo_demo.engine.text.chat_template import fold_system
-from empo_demo.engine.text.control_tokens import defuse
-from empo_demo.engine.text.thoughts import ThoughtFilter
+from empo_demo.engine.text.marks import ThoughtFilter, defuse
 
 DECODING = ("temperature", "top_p", "repetition_penalty", "stop", "seed")
 """The fields without which other replies come."""

@@ -28,7 +28,7 @@ from empo_demo.engine.servers.manners import names_of
 from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.servers.server import Busy, ModelServer, Unavailable
 from empo_demo.engine.servers.transport import CHECK, Line
-from empo_demo.engine.text.control_tokens import defuse
+from empo_demo.engine.text.marks import defuse
 from empo_demo.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""Messages to tokens and back: templates, control tokens, thoughts, detokenising."""
+"""Messages to tokens: templates, and the marks of turns and thoughts."""

@@ -1,7 +1,11 @@
-"""A tokenizer's chat template, tried once with marked texts: what it keeps, and what it writes.
+"""Chat messages to token ids, by a tokenizer's template. No text of a person can open a turn.
 
-A template may lose a system or a user text without a word, take content only in parts, raise, or
-ask the model to think. The trial finds a form in which every text is kept, or refuses.
+Only the template's own tags become control tokens. In a message, a space breaks such tags before
+the template is applied. The text that people see is never changed.
+
+A template is tried once with marked texts: it may lose a system or a user text without a word, take
+content only in parts, raise, or ask the model to think. The trial finds a form in which every text
+is kept, or refuses.
 """
 
 from __future__ import annotations
@@ -11,15 +15,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from jinja2 import Environment, TemplateError
 from jinja2.meta import find_undeclared_variables
 
 from empo_demo.dialogue import Message
-from empo_demo.engine.text.control_tokens import Headers, defuse, is_tag
-from empo_demo.engine.text.thoughts import is_mark
+from empo_demo.engine.text.marks import Headers, defuse, is_mark, is_tag, opens_thought
 from empo_demo.errors import EngineError, first_line
 
 if TYPE_CHECKING:
@@ -309,3 +312,58 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"The tokenizer of {name} has no chat template; use a chat model, or save a template."
         )
     return tokenizer
+
+
+STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads. `opened`: whether the reply begins inside a thought."""
+
+    ids: list[int]
+    opened: bool
+
+
+def read_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], dropped: int = 0
+) -> Prompt:
+    """`messages` without the first `dropped` exchanges, and the opening of the assistant's turn."""
+    text = template_of(tokenizer).prompt(tokenizer, _without(messages, dropped))
+    # The engine shortens or refuses prompts that are too long, so no warning is needed.
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return Prompt([int(token) for token in cast("list[int]", ids)], opens_thought(text))
+
+
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], dropped: int = 0
+) -> list[int]:
+    """The token ids of `read_chat`."""
+    return read_chat(tokenizer, messages, dropped).ids
+
+
+def dropped_exchanges(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], limit: int
+) -> int:
+    """How many of the oldest exchanges to leave out so that the prompt has at most `limit` tokens.
+
+    They are left out STRIDE at a time where that is enough. So for some turns a long dialogue
+    begins with the same tokens, and the kept prefix is used again.
+    """
+    head = _has_system(messages)
+    exchanges = (len(messages) - head - 1) // 2
+    strides = range(0, exchanges, STRIDE)
+    after = strides[-1] + 1 if strides else 0
+    for dropped in itertools.chain(strides, range(after, exchanges)):
+        if len(encode_chat(tokenizer, messages, dropped)) <= limit:
+            return dropped
+    return max(0, exchanges)
+
+
+def _without(messages: Sequence[Message], dropped: int) -> list[Message]:
+    head = _has_system(messages)
+    return [*messages[:head], *messages[head + 2 * dropped :]]
+
+
+def _has_system(messages: Sequence[Message]) -> int:
+    return int(bool(messages) and messages[0]["role"] == "system")

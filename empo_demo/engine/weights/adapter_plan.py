@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from empo_demo.engine.weights.tensors import Tensors, adapter_files, whole_module
+from empo_demo.engine.weights.downloads import Tensors, adapter_files, whole_module
 from empo_demo.errors import EngineError
 from empo_demo.settings import Quantization
 

@@ -11,7 +11,7 @@ import torch
 
 from empo_demo.engine.text.chat_template import template_of
 from empo_demo.engine.weights.adapters import check_vocabulary
-from empo_demo.engine.weights.products import FEW
+from empo_demo.engine.weights.lora import FEW
 from empo_demo.engine.weights.shapes import context_of
 
 if TYPE_CHECKING:
