@@ -17,7 +17,7 @@ from empo_demo.errors import NotAllowed, StorageError
 from empo_demo.exchange.export import export_file, write_export
 from empo_demo.exchange.hub import Pusher
 from empo_demo.exchange.hub_backup import Backup
-from empo_demo.exchange.import_file import import_file
+from empo_demo.exchange.record_files import import_file
 from empo_demo.votes import janitor
 from empo_demo.votes.models import Limit
 from empo_demo.votes.store import RateLimit, Store
