@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.smollm2.convert import convert
 from empo_demo.smollm2.package import Package, Stored
 

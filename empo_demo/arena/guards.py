@@ -16,8 +16,7 @@ from empo_demo.empathy import safety
 from empo_demo.empathy.safety import Assessment
 from empo_demo.errors import InvalidInput, NotAllowed
 from empo_demo.votes import consent as consents
-from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES, Round
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import MAX_COMMENT, RATINGS, SIDES, VERDICTS, Round
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}\Z")
 _ROUND = re.compile(r"[0-9a-f]{32}\Z")

@@ -19,8 +19,7 @@ from empo_demo.empathy.reading import Reading
 from empo_demo.engine.protocol import Pair
 from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import Sentence
-from empo_demo.votes.models import SIDES, Reply, Round, Side, State
-from empo_demo.votes.verdicts import VERDICTS, Verdict
+from empo_demo.votes.models import SIDES, VERDICTS, Reply, Round, Side, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,9 @@ from sqlalchemy import select
 from empo_demo.board.ballots import Ballot
 from empo_demo.errors import Sentence
 from empo_demo.metrics.statistics import Interval
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import KINDS, VERDICTS, Round, Vote
 from empo_demo.votes.reasons import passed, passes
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import KINDS, VERDICTS
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 

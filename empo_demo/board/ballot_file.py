@@ -23,9 +23,9 @@ from empo_demo.board.ratings import left_out_of, of_ballots
 from empo_demo.csv_table import decimal, read_table, trimmed, truth
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, parse_json, read_text
+from empo_demo.votes.models import VERDICTS
 from empo_demo.votes.reasons import ONE_CONTENDER
 from empo_demo.votes.record import Record
-from empo_demo.votes.verdicts import VERDICTS
 
 SCHEMA = (
     "Expected: a file of `votes export --format jsonl`, `csv` or `parquet`, or a table (CSV, "

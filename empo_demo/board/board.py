@@ -15,7 +15,7 @@ from empo_demo.board.ballots import Ballot, told_apart
 from empo_demo.board.sentences import sentences, separation_note, span
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import Sentence
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster

@@ -15,8 +15,7 @@ from empo_demo.votes.cli import Database, database_url
 
 if TYPE_CHECKING:
     from empo_demo.board.ballots import Ballot, Counted
-    from empo_demo.board.rating_comparisons import Comparison
-    from empo_demo.board.ratings import Summary
+    from empo_demo.board.ratings import Comparison, Summary
     from empo_demo.board.standing import Effect, Ranking, Standing
     from empo_demo.metrics.statistics import Interval
 

@@ -17,11 +17,10 @@ from sqlalchemy import select
 from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.metrics.lexical import asks, words
 from empo_demo.metrics.statistics import Interval, bootstrap_interval
-from empo_demo.votes.models import Round, Vote, now
+from empo_demo.votes.models import VERDICTS, Round, Vote, now
 from empo_demo.votes.reasons import WAIT, may_be_used
 from empo_demo.votes.stats import ENOUGH
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import VERDICTS
 
 REMEMBERED = 3_600.0
 """Seconds for which everybody's shares are kept: they change once a day."""

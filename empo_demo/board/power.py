@@ -21,7 +21,7 @@ import numpy as np
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.standing import wilson
 from empo_demo.errors import InvalidInput, Sentence
-from empo_demo.votes.verdicts import DECISIVE
+from empo_demo.votes.models import DECISIVE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

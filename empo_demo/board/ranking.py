@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from empo_demo.board.ballots import Ballot
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import VERDICTS
 
 Array = npt.NDArray[np.float64]
 PHANTOM = 1.0

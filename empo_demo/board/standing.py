@@ -23,7 +23,7 @@ import numpy.typing as npt
 from empo_demo.board.ballots import Ballot
 from empo_demo.board.ranking import PHANTOM, Array, Design, Fit, bootstrap, design_of, fit
 from empo_demo.metrics.statistics import percentiles
-from empo_demo.votes.verdicts import DECISIVE, VERDICTS
+from empo_demo.votes.models import DECISIVE, VERDICTS
 
 Kind = Literal["won", "lost", "between", "tied"]
 _CHANCE = 0.025

@@ -40,6 +40,6 @@ def compare(as_json: AsJson = False) -> None:
 
     For EMPO_ENGINE with servers. Contenders whose weights are not on this machine are named.
     """
-    from empo_demo.contenders import same_weights
+    from empo_demo.contenders import listing
 
-    same_weights.compare(as_json=as_json)
+    listing.compare(as_json=as_json)

@@ -21,7 +21,7 @@ from empo_demo.engine.predictions import HUMAN, is_recording, stem
 from empo_demo.engine.protocol import Decoding
 from empo_demo.engine.weights.adapters import is_named
 from empo_demo.errors import SettingsError
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.settings import ASSETS, Quantization, Settings
 from empo_demo.smollm2.package import SMOLLM2, fingerprint_of
 

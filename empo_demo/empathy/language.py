@@ -1,15 +1,25 @@
-"""Whether a text is English. Short and unclear texts count as English.
+"""Whether a text is English, and whether anything can be read in it; if not, why.
 
-Common words and the script decide most texts at once. `py3langid` decides the rest; its model is in
-its package. Loading it takes 0.6 s, when the first unclear text comes.
+Short and unclear texts count as English. Common words and the script decide most texts at once.
+`py3langid` decides the rest; its model is in its package. Loading it takes 0.6 s, when the first
+unclear text comes.
+
+Where nothing can be read, the whole reading abstains, so that no valence, no word and no comparison
+stands beside a chip that says "not read".
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from empo_demo.empathy.feeling import spans
+
+if TYPE_CHECKING:
+    from empo_demo.dialogue import Turn
 
 _COMMON_WORDS = """
 the and my im its it's i'm i've ive i'd that this with have had has they them you your she because
@@ -85,3 +95,26 @@ def _identifier() -> Any:
     known = set(identifier.nb_classes)
     identifier.set_languages([code for code in ("en", *_CLOSELY_READ) if code in known])
     return identifier
+
+
+Why = Literal["language", "word", "letters", "little", "other"]
+REASONS: dict[Why, str] = {
+    "language": "not English, so not read",
+    "word": "too little to tell the emotion by",
+    "letters": "no words that can be read",
+    "little": "too little to tell the emotion by",
+    "other": "none of the emotions that it knows",
+}
+"""Why nothing was read: another language; a single word; letters that make no words; half of all
+labels are likely; something that none of the 32 labels says (boredom, a plain fact, a question)."""
+LEAST_WORDS = 2
+
+
+def why_unread(turns: Sequence[Turn]) -> Why | None:
+    """Why the last user turn of `turns` cannot be read, as far as its text alone tells."""
+    said = [turn.content for turn in turns if turn.role == "user"]
+    if not said or not is_english(said[-1]):
+        return "language" if said else "word"
+    if sum(len(spans(text)) for text in said) < LEAST_WORDS:
+        return "word"
+    return None

@@ -30,7 +30,7 @@ from pydantic import (
 
 from empo_demo.empathy.feeling import KEYS as FEELING_KEYS
 from empo_demo.empathy.feeling import Feeling
-from empo_demo.empathy.unread import REASONS, Why
+from empo_demo.empathy.language import REASONS, Why
 from empo_demo.fields import Name, Number, Place, Share, Text, checked
 
 Kind = Literal["probable", "possible", "torn", "unsure", "unread"]

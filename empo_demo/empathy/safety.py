@@ -16,8 +16,8 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from empo_demo.empathy import crisis
+from empo_demo.empathy.crisis import load_patterns
 from empo_demo.empathy.language import is_english
-from empo_demo.empathy.patterns import load_patterns
 from empo_demo.empathy.personal import Span, find_personal, mask_personal
 from empo_demo.errors import Sentence
 from empo_demo.settings import ASSETS

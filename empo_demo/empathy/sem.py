@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from empo_demo.dialogue import Turn
-from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.emotions import EMOTIONS, parts
 from empo_demo.empathy.feeling import (
     MOST_LEFT_OUT,
     Feeling,
@@ -26,9 +26,8 @@ from empo_demo.empathy.feeling import (
     spans,
     tells,
 )
+from empo_demo.empathy.language import Why, why_unread
 from empo_demo.empathy.reading import MOST_LIKELY, POSSIBLE, Cause, Epitome, Reading
-from empo_demo.empathy.turning import parts
-from empo_demo.empathy.unread import Why, why_unread
 from empo_demo.errors import InvalidInput
 from empo_demo.processor import fast_bfloat16
 from empo_demo.settings import ASSETS

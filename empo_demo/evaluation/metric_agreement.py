@@ -24,10 +24,9 @@ from empo_demo.evaluation.tools import Tools
 from empo_demo.metrics import statistics
 from empo_demo.metrics.statistics import Interval, holm, interval_of, sign_flip_p
 from empo_demo.settings import Settings
-from empo_demo.votes.models import Round, Vote
+from empo_demo.votes.models import VERDICTS, Round, Vote
 from empo_demo.votes.reasons import reason_left_out
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     import numpy as np

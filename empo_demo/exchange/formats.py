@@ -14,10 +14,9 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.personal import mask_personal, mask_words
 from empo_demo.engine.text.marks import defuse
 from empo_demo.errors import StorageError
-from empo_demo.votes.models import SIDES, Round, Vote
+from empo_demo.votes.models import SIDES, VERDICTS, Round, Vote
 from empo_demo.votes.reasons import mixed_strategies
 from empo_demo.votes.record import record_of
-from empo_demo.votes.verdicts import VERDICTS
 
 _OTHER: dict[str, str] = {"a": "b", "b": "a"}
 

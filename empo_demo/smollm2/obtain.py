@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.errors import EngineError, Sentence, first_line
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.progress import amount
 from empo_demo.smollm2.package import SMOLLM2, Package, Stored, Unavailable, fetch
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from empo_demo.errors import EngineError
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Stored:
 class Package:
     """A wheel of the package index with one GGUF file in it, and the model that becomes of it.
 
-    `fingerprint` is that of the converted folder (`empo_demo.fingerprint`), of `converted` bytes.
+    `fingerprint` is that of the converted folder (`files.fingerprint`), of `converted` bytes.
     """
 
     name: str

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.dialogue import Message
 from empo_demo.engine.text.chat_template import template_of
 from empo_demo.errors import InvalidInput
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.progress import steps
 from empo_demo.training.corpus import file_hash
 from empo_demo.training.pair_file import fitting, read_pairs, read_rated

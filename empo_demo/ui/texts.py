@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from empo_demo.errors import Sentence
 from empo_demo.settings import ASSETS
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Reading

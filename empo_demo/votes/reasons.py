@@ -13,9 +13,8 @@ from sqlalchemy import ColumnElement, select, update
 
 from empo_demo.errors import NotFound
 from empo_demo.votes.database import changed
-from empo_demo.votes.models import Reply, Round, Vote
+from empo_demo.votes.models import VERDICTS, Reply, Round, VerdictKind, Vote
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import VERDICTS, VerdictKind
 
 REASONS = (
     "no consent",

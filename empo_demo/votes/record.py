@@ -37,8 +37,19 @@ from empo_demo.fields import (
     Text,
     first_fault,
 )
-from empo_demo.votes.models import RATINGS, SIDES, Base, Reply, Round, Side, State, Vote, Voter, now
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import (
+    RATINGS,
+    SIDES,
+    VERDICTS,
+    Base,
+    Reply,
+    Round,
+    Side,
+    State,
+    Vote,
+    Voter,
+    now,
+)
 
 
 class _Strict(BaseModel):

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.votes.models import Reply, Round, Vote, now
+from empo_demo.votes.models import DECISIVE, VERDICTS, Reply, Round, Vote, now
 from empo_demo.votes.reasons import (
     REASONS,
     WAIT,
@@ -24,7 +24,6 @@ from empo_demo.votes.reasons import (
     reason_left_out,
 )
 from empo_demo.votes.store import Store
-from empo_demo.votes.verdicts import DECISIVE, VERDICTS
 
 ENOUGH = 30
 """By fewer votes than this nothing is told of other people."""

@@ -21,6 +21,7 @@ from empo_demo.votes.database import Database, changed, lost_on_restart
 from empo_demo.votes.erasure import EPHEMERAL_LIFE, Erasure, may_be_shown
 from empo_demo.votes.limits import Limits, RateLimit
 from empo_demo.votes.models import (
+    DECISIVE,
     Reply,
     Round,
     Tombstone,
@@ -30,7 +31,6 @@ from empo_demo.votes.models import (
     published_voter,
     voter_id,
 )
-from empo_demo.votes.verdicts import DECISIVE
 
 if TYPE_CHECKING:
     from empo_demo.settings import Settings

@@ -24,7 +24,7 @@ import scipy.sparse as sparse
 from scipy.optimize import minimize
 
 from empo_demo.empathy import crisis
-from empo_demo.empathy.patterns import load_patterns, prepare
+from empo_demo.empathy.crisis import load_patterns, prepare
 from empo_demo.empathy.sem import EmbeddedSEM
 from empo_demo.ui.examples import examples
 

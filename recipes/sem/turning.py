@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from empo_demo.empathy.emotions import INDEX
+from empo_demo.empathy.emotions import INDEX, numbers
 from empo_demo.empathy.encoder import SemNet, Texts
-from empo_demo.empathy.turning import numbers
 from empo_demo.training.corpus import Conversation, read_conversations
 from recipes.sem.choice import logits
 from recipes.sem.folds import cross_validate, kept_back, number_of

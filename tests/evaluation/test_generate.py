@@ -13,9 +13,8 @@ from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.engine.predictions import read_predictions
 from empo_demo.engine.protocol import Decoding, Event, Failed, Finished, Request
 from empo_demo.errors import DataError
-from empo_demo.evaluation.answers import batches, seed_of
 from empo_demo.evaluation.dialogues import Item, read_items
-from empo_demo.evaluation.generate import Generator, fill, put_in_order, read_done
+from empo_demo.evaluation.generate import Generator, batches, fill, put_in_order, read_done, seed_of
 from empo_demo.settings import ASSETS
 
 CONTENDER = Contender("base", base="none")

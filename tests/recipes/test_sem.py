@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from empo_demo.dialogue import Turn
+from empo_demo.empathy.emotions import numbers, parts
 from empo_demo.empathy.encoder import Text
 from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.sem import EmbeddedSEM
-from empo_demo.empathy.turning import numbers, parts
 from empo_demo.errors import DataError, EngineError
 from empo_demo.settings import load_settings
 from recipes.sem import (

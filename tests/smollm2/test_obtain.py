@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.smollm2 import obtain as obtaining
 from empo_demo.smollm2 import package as fetching
 from empo_demo.smollm2.obtain import obtain, sentence

@@ -19,9 +19,8 @@ from empo_demo.ui.arena_tab import ten_results
 from empo_demo.ui.arena_tab.handlers import Handlers
 from empo_demo.ui.arena_tab.rehearsal import rehearsal
 from empo_demo.ui.examples import examples
-from empo_demo.ui.ten import MIXED, TEN, Ten
 from empo_demo.ui.texts import texts_of
-from empo_demo.ui.visitors import REFUSED, Session
+from empo_demo.ui.visitors import MIXED, REFUSED, TEN, Session, Ten
 from tests.ui.test_handlers import handlers_of, merged, shown, visitor
 
 SAY = texts_of("en")

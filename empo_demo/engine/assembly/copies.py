@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.engine.assembly.merging import merge, recast
 from empo_demo.engine.weights.downloads import adapter_files, weight_files
 from empo_demo.errors import EngineError, first_line
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.progress import Report
 from empo_demo.settings import Quantization
 

@@ -22,7 +22,7 @@ from empo_demo.engine.weights.adapters import Written, attach, check_tokens, rel
 from empo_demo.engine.weights.downloads import adapter_folder, model_folder
 from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
-from empo_demo.fingerprint import fingerprint
+from empo_demo.files import fingerprint
 from empo_demo.settings import Quantization
 
 if TYPE_CHECKING:

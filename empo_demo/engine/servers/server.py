@@ -42,8 +42,7 @@ from empo_demo.engine.servers.manners import (
     is_too_long,
     served_name,
 )
-from empo_demo.engine.servers.transport import CHECK, Ended, Line
-from empo_demo.engine.servers.turns import Turns
+from empo_demo.engine.servers.transport import CHECK, Ended, Line, Turns
 from empo_demo.engine.servers.who_answers import Answer, Token
 from empo_demo.engine.text.marks import ALL_THOUGHT
 from empo_demo.errors import SERVER_ERROR, EngineError, Sentence, first_line

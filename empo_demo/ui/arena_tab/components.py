@@ -17,8 +17,7 @@ from empo_demo.ui.serving.lanes import ROUNDS, VOTES
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import ANSWER, HOLD, RELEASE, REVEALED, SEND, count
 from empo_demo.ui.visitors import visitor_of
-from empo_demo.votes.models import MAX_COMMENT, RATINGS
-from empo_demo.votes.verdicts import KINDS
+from empo_demo.votes.models import KINDS, MAX_COMMENT, RATINGS
 
 PICK = """
 element.addEventListener('click', (event) => {

@@ -32,11 +32,9 @@ from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels, Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
-from empo_demo.ui.ten import Ten
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
-from empo_demo.ui.visitors import NOBODY, REFUSED, Session, Visitor
-from empo_demo.votes.models import RATINGS, SIDES
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.ui.visitors import NOBODY, REFUSED, Session, Ten, Visitor
+from empo_demo.votes.models import RATINGS, SIDES, VERDICTS
 
 FEEL = 0.5
 """Seconds between two readings of the replies while they stream."""

@@ -28,12 +28,10 @@ from empo_demo.ui.drawing import highlights, panes, plots
 from empo_demo.ui.drawing.parts import Parts
 from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
-from empo_demo.ui.ten import TEN
 from empo_demo.ui.texts import Texts
-from empo_demo.ui.visitors import Session
-from empo_demo.votes.models import SIDES, Side
+from empo_demo.ui.visitors import TEN, Session
+from empo_demo.votes.models import KINDS, SIDES, Side
 from empo_demo.votes.stats import ENOUGH, PairVotes, pairs_of, situation_votes
-from empo_demo.votes.verdicts import KINDS
 
 if TYPE_CHECKING:
     from empo_demo.empathy.reading import Epitome, Reading

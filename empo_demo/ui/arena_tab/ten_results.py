@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from empo_demo.board.habits import HABITS, Counts, Share, count
 from empo_demo.ui.arena_tab import share_card
-from empo_demo.ui.ten import votes_of
 from empo_demo.ui.texts import Texts
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.ui.visitors import votes_of
+from empo_demo.votes.models import VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import RoundView

@@ -12,8 +12,7 @@ from empo_demo.empathy.feeling import is_content, spans
 from empo_demo.metrics.lexical import asks
 from empo_demo.ui.drawing.highlights import ENGLISH, LONG, lines, tagged
 from empo_demo.ui.texts import Texts
-from empo_demo.votes.models import SIDES, Side
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import SIDES, VERDICTS, Side
 
 if TYPE_CHECKING:
     from empo_demo.arena.rounds import Receipt, SideReveal

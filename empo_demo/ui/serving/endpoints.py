@@ -47,8 +47,7 @@ from empo_demo.ui.drawing.highlights import GENERAL
 from empo_demo.ui.serving.gradio_patches import Api
 from empo_demo.ui.serving.lanes import CALLS, READING, ROUNDS, VOTES
 from empo_demo.ui.visitors import address_of
-from empo_demo.votes.models import MAX_COMMENT, RATINGS
-from empo_demo.votes.verdicts import VERDICTS
+from empo_demo.votes.models import MAX_COMMENT, RATINGS, VERDICTS
 
 if TYPE_CHECKING:
     from empo_demo.votes.store import Store

@@ -166,7 +166,7 @@ def _causes(words: Sequence[tuple[str, int]], drops: Mapping[int, float]) -> tup
 
 def _revision(model: str, config: Any) -> str:
     """The commit on the Hub if it is known, else the hash of the local files."""
-    from empo_demo.fingerprint import fingerprint
+    from empo_demo.files import fingerprint
 
     commit = getattr(config, "_commit_hash", None)
     return str(commit or fingerprint(model) or "unknown")[:12]
