@@ -181,13 +181,12 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(_one_line(error)) from None
 
 
-def check_server(environment: Mapping[str, str] | None = None) -> None:
+def check_server() -> None:
     """Check Gradio's own variables for host and port, because Gradio explains no wrong value.
 
     Call it before gradio is imported. Raises `SettingsError`.
     """
-    environment = os.environ if environment is None else environment
-    port, name = environment.get("GRADIO_SERVER_PORT"), environment.get("GRADIO_SERVER_NAME")
+    port, name = map(os.environ.get, ("GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME"))
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise SettingsError(
             f"GRADIO_SERVER_PORT holds {port!r}; it may hold a number from 1 to 65535."

@@ -122,14 +122,13 @@ def board(
     roster: Roster | None = None,
     *,
     samples: int = 1000,
-    seed: int = 0,
 ) -> Board:
     """Compute the whole Board. `roster` gives labels and lineage, and says whose votes are those
     of its own contenders: a vote on another model with the same name is listed by its revision."""
     if roster is not None:
         current = {one.id: one.revision for one in roster.contenders}
         ballots = told_apart(ballots, current)
-    ranking = standing.rank(ballots, samples=samples, seed=seed)
+    ranking = standing.rank(ballots, samples=samples)
     contenders = roster.contenders if roster is not None else ()
     labels = {one.id: one.label or one.id for one in contenders}
     agreed = agreement.of_ballots(ballots)
@@ -139,7 +138,7 @@ def board(
         labels=labels,
         matrix=_matrix(ballots, [one.id for one in ranking.contenders]),
         days=_days(ballots),
-        sliders=ratings.summarise(ratings.of_ballots(ballots), seed=seed).contenders,
+        sliders=ratings.summarise(ratings.of_ballots(ballots)).contenders,
         arms=_arms(ballots, labels),
         lineage=_lineage(roster, ranking),
         agreement=agreed,

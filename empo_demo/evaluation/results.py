@@ -168,8 +168,10 @@ def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
 
 
 def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) -> ResultsData:
-    """`data` with the agreement of each metric with the votes in this installation's database."""
+    """`data` with the agreement of each metric with the votes in this installation's database.
 
+    `judged` adds the metrics that the SEM judges, which takes some milliseconds per vote.
+    """
     try:
         pairs, left_out = read_vote_pairs(settings)
     except StorageError as error:
@@ -185,12 +187,9 @@ def with_votes(data: ResultsData, settings: Settings, *, judged: bool = True) ->
     return replace(data, agreement=rows, votes_left_out=left_out, notices=notices)
 
 
-def results(settings: Settings, *, judged: bool = False) -> ResultsData:
-    """The data of the Results tab: the shipped evaluation and this installation's votes.
-
-    `judged` adds the metrics that the SEM judges, which takes some milliseconds per vote.
-    """
-    return with_votes(read(RESULTS), settings, judged=judged)
+def results(settings: Settings) -> ResultsData:
+    """The data of the Results tab: the shipped evaluation and this installation's votes."""
+    return with_votes(read(RESULTS), settings, judged=False)
 
 
 def read(path: Path) -> ResultsData:

@@ -160,10 +160,6 @@ class ModelServer:
         """The server's name for a contender's weights; None if it does not have them."""
         return served_name(contender, self.models)
 
-    @property
-    def has_key(self) -> bool:
-        return bool(self._key)
-
     def ask(self, model: str, prompt: tuple[Message, ...], tokens: int, line: Line) -> Answer:
         """The greedy answer to one prompt, with log-probabilities where the server gives them."""
         decoding = Decoding(temperature=0.0, top_p=1.0, repetition_penalty=1.0)

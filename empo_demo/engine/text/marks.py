@@ -269,12 +269,12 @@ class ThoughtFilter:
             self._open(_BARE)
 
 
-def spoken(text: str, *, opened: bool = False) -> str:
+def spoken(text: str) -> str:
     """The reply in the whole `text` of a model, stripped: "" if all of it was thought.
 
     What stands before a closing mark that nobody opened is a thought, too.
     """
-    for begins_inside in (opened, True):
+    for begins_inside in (False, True):
         stream = ThoughtFilter(opened=begins_inside)
         shown = stream.push(text) + stream.flush()
         if not stream.stray:

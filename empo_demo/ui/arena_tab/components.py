@@ -12,7 +12,7 @@ from empo_demo.dialogue import MAX_TEXT
 from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.handlers import Handlers
 from empo_demo.ui.drawing import highlights
-from empo_demo.ui.drawing.parts import Labels, Parts
+from empo_demo.ui.drawing.parts import Labels, Parts, writing_box
 from empo_demo.ui.serving.lanes import ROUNDS, VOTES
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import ANSWER, HOLD, RELEASE, REVEALED, SEND, count
@@ -107,10 +107,6 @@ def _button(name: str, say: Any) -> str:
     return str(say.verdict(name, "button"))
 
 
-def _scale_hint(say: Texts) -> str:
-    return f'<p class="quiet">{highlights.lines(say("rate.hint"))}</p>'
-
-
 def _rating(labels: Labels) -> dict[str, Any]:
     with gr.Accordion(_SAY("rate.title"), open=False, visible=False, elem_id="rate") as fold:
         labels.add(
@@ -147,18 +143,7 @@ def _consent(arena: Arena, labels: Labels) -> dict[str, Any]:
 def _writing(labels: Labels, *, recorded: bool) -> dict[str, Any]:
     """Lay out the box. Recorded replies have a list instead of a box."""
     with gr.Row(elem_classes="writing", equal_height=True, visible=not recorded):
-        box = gr.Textbox(
-            placeholder=_SAY("box"),
-            label=_SAY("box"),
-            show_label=False,
-            container=False,
-            lines=1,
-            max_lines=8,
-            scale=8,
-            elem_id="box",
-            autofocus=False,
-            interactive=True,
-        )
+        box = writing_box(_SAY, "box", max_lines=8, autofocus=False)
         send = gr.Button(_SAY("send"), variant="primary", scale=1, min_width=80, elem_id="send")
     with gr.Column(visible=recorded, elem_classes="recorded"):
         labels.add(gr.HTML(_recorded(_SAY)), _recorded)

@@ -1,4 +1,4 @@
-"""The components of the Arena tab by name; layout makes them, handlers fill them."""
+"""The components of the Arena tab by name, and their labels; layout makes them, handlers fill them.
 
 from __future__ import annotations
 
@@ -60,6 +60,22 @@ class Parts:
             value = getattr(self, entry.name)
             flat += value if isinstance(value, tuple) else [value]
         return flat
+
+
+def writing_box(say: Texts, elem_id: str, *, max_lines: int, **given: Any) -> gr.Textbox:
+    """The box that a person writes into: one line that grows, its label for screen readers only."""
+    return gr.Textbox(
+        placeholder=say("box"),
+        label=say("box"),
+        show_label=False,
+        container=False,
+        lines=1,
+        max_lines=max_lines,
+        scale=8,
+        elem_id=elem_id,
+        interactive=True,
+        **given,
+    )
 
 
 @dataclass(frozen=True, slots=True)

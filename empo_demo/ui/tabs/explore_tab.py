@@ -12,7 +12,7 @@ import gradio as gr
 from empo_demo.arena.arena import Arena
 from empo_demo.arena.comparison import DIAL, MOST_TOKENS
 from empo_demo.dialogue import MAX_TEXT
-from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.drawing.parts import Labels, writing_box
 from empo_demo.ui.examples import EXPLORED
 from empo_demo.ui.serving.lanes import EXPLORE
 from empo_demo.ui.shared_link import Linked
@@ -107,19 +107,7 @@ def _form(arena: Arena, labels: Labels) -> Form:
         most = min(usual.max_new_tokens, MOST_TOKENS)
         tokens = slider("tokens", 1, MOST_TOKENS, most, step=1)
     labels.add(fold, "explore.decoding", "label")
-    text = gr.Textbox(
-        placeholder=_SAY("box"),
-        label=_SAY("box"),
-        value=EXPLORED,
-        show_label=False,
-        container=False,
-        lines=1,
-        max_lines=6,
-        scale=8,
-        elem_id="x-text",
-        interactive=True,
-        render=False,
-    )
+    text = writing_box(_SAY, "x-text", max_lines=6, value=EXPLORED, render=False)
     before = gr.State([], time_to_live=STATE_SECONDS)
     return Form(
         before,
