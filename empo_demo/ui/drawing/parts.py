@@ -1,4 +1,4 @@
-"""The components of the Arena tab by name, and their labels; layout makes them, handlers fill them.
+"""The components of the Arena tab by name, with labels. Layout makes them, handlers fill them."""
 
 from __future__ import annotations
 
