@@ -19,7 +19,7 @@ from typing import Any
 
 from empo_demo.csv_table import decimal, read_table, trimmed
 from empo_demo.dialogue import Dialogue, Message, Turn
-from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source
+from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source, not_loaded
 from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.text.marks import spoken
 from empo_demo.errors import ArenaError, DataError, EngineError
@@ -305,8 +305,7 @@ class RecordedEngine:
     def reply(self, contender: str, messages: Sequence[Message], seed: int = 0) -> str:
         """The recorded reply. If the file has the dialogue more than once, `seed` chooses one."""
         if contender not in self._replies:
-            known = ", ".join(self._replies)
-            raise EngineError(f"No replies of {contender!r} are recorded; there are: {known}.")
+            raise not_loaded(contender, self._replies)
         key = tuple(m["content"].strip() for m in messages if m["role"] != "system")
         reply = self._replies[contender].get(key)
         if not reply:

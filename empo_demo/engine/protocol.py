@@ -7,12 +7,13 @@ fails, it gets a `Failed` event, and the other side goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from empo_demo.dialogue import Message
+from empo_demo.errors import EngineError
 
 if TYPE_CHECKING:
     from empo_demo.settings import Quantization
@@ -157,3 +158,12 @@ class Interruptible(Iterator[Event]):
         self.cut()
         with suppress(ValueError):  # another thread is reading, and ends now
             self._events.close()  # type: ignore[attr-defined]
+
+
+def not_loaded(contender: str, known: Iterable[str]) -> EngineError:
+    """The refusal of a request for a contender that an engine does not serve."""
+    return EngineError(
+        "The contender {name} is not loaded; there are: {known}.",
+        name=repr(contender),
+        known=", ".join(known),
+    )

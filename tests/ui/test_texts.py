@@ -21,6 +21,8 @@ from empo_demo.board.sentences import length_sentence, side_sentence
 from empo_demo.board.standing import Effect
 from empo_demo.empathy import safety
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.engine import lease
+from empo_demo.engine.protocol import not_loaded
 from empo_demo.engine.text.marks import ALL_THOUGHT, UNMARKED
 from empo_demo.errors import (
     SERVER_ERROR,
@@ -42,7 +44,15 @@ from empo_demo.votes.reasons import REASONS, TOO_YOUNG
 from tests.ui.test_handlers import handlers_of, merged
 
 GERMAN = texts_of("de")
-ROOMS = ("dialogue.py", "arena/*.py", "votes/limits.py", "votes/store.py", "ui/**/*.py")
+ROOMS = (
+    "dialogue.py",
+    "arena/*.py",
+    "votes/limits.py",
+    "votes/store.py",
+    "ui/**/*.py",
+    "engine/lockstep/*.py",
+    "engine/predictions.py",
+)
 """The modules whose errors a visitor of the page can meet."""
 ERRORS = ("InvalidInput", "NotAllowed", "NotFound", "EngineError", "StorageError", "ArenaError")
 ELSEWHERE = ("cli.py", "endpoints.py")
@@ -113,6 +123,13 @@ def test_every_error_that_a_visitor_can_meet_is_translated() -> None:
     assert len(messages) > 25, "the search finds the messages"
     left = [f"{place}: {text}" for place, text in messages if GERMAN.own(text) == text]
     assert left == []
+
+
+def test_what_a_lent_gpu_and_a_server_say_is_translated() -> None:
+    said = [*lease._SAID.values(), str(lease._sentence(ValueError("?")))]
+    assert [text for text in said if GERMAN.own(text) == text] == []
+    refused = not_loaded("x", ["base", "aligned"]).public
+    assert GERMAN.own(refused) == "Das Modell 'x' ist nicht geladen; geladen sind: base, aligned."
 
 
 def test_every_notice_and_reason_is_translated() -> None:

@@ -26,10 +26,10 @@ from empo_demo.engine.lockstep.places import (
 )
 from empo_demo.engine.lockstep.row import Row
 from empo_demo.engine.lockstep.sampling import check_decoding
-from empo_demo.engine.protocol import Event, Interruptible, Request
+from empo_demo.engine.protocol import Event, Interruptible, Request, not_loaded
 from empo_demo.engine.text.chat_template import encode_chat, template_of
 from empo_demo.engine.weights.model_weights import Weights
-from empo_demo.errors import EngineError, InvalidInput
+from empo_demo.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 _BROKEN = "The model broke off with an error; try again."
@@ -111,9 +111,12 @@ class LocalEngine:
             context = self.batch_of(request.contender).weights.context
             if request.decoding.max_new_tokens > context - 16:
                 raise InvalidInput(
-                    f"max_new_tokens is {request.decoding.max_new_tokens}; the context of "
-                    f"{request.contender} has {context} tokens, so it may be at most "
-                    f"{context - 16}."
+                    "max_new_tokens is {n}; the context of {name} has {context} tokens, so it may "
+                    "be at most {most}.",
+                    n=request.decoding.max_new_tokens,
+                    name=request.contender,
+                    context=context,
+                    most=context - 16,
                 )
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Event]:
@@ -183,8 +186,7 @@ class LocalEngine:
         for batch in self._batches:
             if contender in batch.weights.adapters:
                 return batch
-        known = ", ".join(c for batch in self._batches for c in batch.weights.adapters)
-        raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
+        raise not_loaded(contender, (c for b in self._batches for c in b.weights.adapters))
 
     def _has_room(self, current: RoundRows) -> bool:
         """Whether the KV cache has room for `current` beside the running rounds."""

@@ -30,7 +30,10 @@ def check_decoding(decoding: Decoding) -> None:
     }
     for name, (holds, allowed) in limits.items():
         if not holds:
-            raise InvalidInput(f"{name} is {getattr(decoding, name)}; it may be {allowed}.")
+            value = getattr(decoding, name)
+            raise InvalidInput(
+                "{name} is {value}; it may be {allowed}.", name=name, value=value, allowed=allowed
+            )
 
 
 @dataclass(slots=True)

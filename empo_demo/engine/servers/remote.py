@@ -22,6 +22,7 @@ from empo_demo.engine.protocol import (
     Interruptible,
     Request,
     Source,
+    not_loaded,
 )
 from empo_demo.engine.servers.hearing import Hearing
 from empo_demo.engine.servers.manners import names_of
@@ -122,10 +123,7 @@ class RemoteEngine:
         for request in requests:
             check_decoding(request.decoding)
             if request.contender not in self._contenders:
-                known = ", ".join(self._contenders)
-                raise EngineError(
-                    f"The contender {request.contender!r} is not loaded; there are: {known}."
-                )
+                raise not_loaded(request.contender, self._contenders)
         replies = _Replies(requests)
         return Interruptible(self._stream(replies), replies.cut)
 

@@ -14,7 +14,16 @@ from functools import partial
 from typing import Any
 
 from empo_demo.dialogue import Dialogue
-from empo_demo.engine.protocol import Delta, Engine, Event, Failed, Finished, Interruptible, Request
+from empo_demo.engine.protocol import (
+    Delta,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    Interruptible,
+    Request,
+    not_loaded,
+)
 from empo_demo.errors import EngineError
 
 
@@ -56,8 +65,7 @@ class RoutingEngine:
 
     def engine_of(self, contender: str) -> Engine:
         if contender not in self._routes:
-            known = ", ".join(self._routes)
-            raise EngineError(f"The contender {contender!r} is not loaded; there are: {known}.")
+            raise not_loaded(contender, self._routes)
         return self._routes[contender]
 
     def score(self, contender: str, pairs: Any, **options: Any) -> list[tuple[float, int]]:
