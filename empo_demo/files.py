@@ -199,15 +199,15 @@ def _check(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
-        for one in level:
-            if isinstance(one, str):
-                _check_text(one)
-            elif isinstance(one, dict):
-                for key in one:
+        for part in level:
+            if isinstance(part, str):
+                _check_text(part)
+            elif isinstance(part, dict):
+                for key in part:
                     _check_text(key)
-                below += one.values()
-            elif isinstance(one, list):
-                below += one
+                below += part.values()
+            elif isinstance(part, list):
+                below += part
         if not below:
             return
         level = below

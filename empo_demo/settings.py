@@ -145,14 +145,14 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: str | None) -> str | None:
-        for one in split(value):
-            ipaddress.ip_network(one)
+        for part in split(value):
+            ipaddress.ip_network(part)
         return value
 
     @field_validator("allowed_hosts")
     @classmethod
     def _host_names(cls, value: str | None) -> str | None:
-        if any("/" in one or "@" in one for one in split(value)):
+        if any("/" in part or "@" in part for part in split(value)):
             raise ValueError("a host name, not an address with a path")
         return value
 

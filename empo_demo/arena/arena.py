@@ -413,7 +413,9 @@ class Arena:
             self.settings,
             self.roster,
             self.models.sem(),
-            self.store.contender_counts([one.revision for one in self.roster.contenders]),
+            self.store.contender_counts(
+                [contender.revision for contender in self.roster.contenders]
+            ),
             seed,
             check,
         )

@@ -82,7 +82,7 @@ class Replies:
     def begun(self) -> bool:
         """Whether each side has words or has ended, so that neither is seen before the other."""
         if not self._begun:
-            self._begun = all(one.text or one.done for one in self.outcomes.values())
+            self._begun = all(outcome.text or outcome.done for outcome in self.outcomes.values())
         return self._begun
 
     @property
@@ -131,7 +131,11 @@ class Replies:
                 side: outcome.text if begun and outcome.error is None else ""
                 for side, outcome in self.outcomes.items()
             },
-            {side: one.end for side, one in self.outcomes.items() if one.end is not None},
+            {
+                side: outcome.end
+                for side, outcome in self.outcomes.items()
+                if outcome.end is not None
+            },
             self.dropped,
         )
 

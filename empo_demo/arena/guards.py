@@ -80,9 +80,9 @@ class Flags:
         if not judged:
             return cls()
         return cls(
-            crisis=any(one.found.crisis for one in judged),
-            personal=any(one.found.personal for one in judged),
-            identity=any(one.found.identity for one in judged),
+            crisis=any(judgement.found.crisis for judgement in judged),
+            personal=any(judgement.found.personal for judgement in judged),
+            identity=any(judgement.found.identity for judgement in judged),
             english=judged[-1].found.english,
             notices=judged[-1].notices,
         )

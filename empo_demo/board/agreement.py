@@ -120,7 +120,9 @@ def attention_of_voters(store: Store) -> list[Attention]:
         for round_ in session.scalars(select(Round).join(Vote)):
             rounds[round_.voter].append(round_)
     voters = [_attention(voter, own) for voter, own in rounds.items()]
-    return sorted((one for one in voters if one.asked), key=lambda one: (one.rate, -one.asked))
+    return sorted(
+        (voter for voter in voters if voter.asked), key=lambda voter: (voter.rate, -voter.asked)
+    )
 
 
 def _attention(voter: str, rounds: list[Round]) -> Attention:

@@ -203,7 +203,7 @@ def _ratings(row: dict[str, Any]) -> Mapping[str, Any] | None:
     if not value:
         return None
     if not isinstance(value, dict) or not all(
-        isinstance(one, int | float) and 0 <= one <= 100 for one in value.values()
+        isinstance(slider, int | float) and 0 <= slider <= 100 for slider in value.values()
     ):
         raise ValueError("ratings must be an object of numbers from 0 to 100.")
     return value

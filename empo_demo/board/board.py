@@ -72,13 +72,13 @@ class Board:
 
         Those with too few votes for a rate follow by name, and last those without a vote.
         """
-        unmet = tuple(one for one in self.ranking.contenders if one.group is None)
+        unmet = tuple(place for place in self.ranking.contenders if place.group is None)
         found = [tuple(sorted(group, key=self._place)) for group in self.ranking.groups]
         return [*found, tuple(sorted(unmet, key=self._place))]
 
-    def _place(self, one: standing.Standing) -> tuple[float, str]:
-        shown = one.status != "hidden" and one.win_rate is not None
-        return (-(one.win_rate or 0.0) if shown else 1.0, label_of(one.id, self.labels))
+    def _place(self, place: standing.Standing) -> tuple[float, str]:
+        shown = place.status != "hidden" and place.win_rate is not None
+        return (-(place.win_rate or 0.0) if shown else 1.0, label_of(place.id, self.labels))
 
     def tally(self, name: str) -> tuple[int, int, int]:
         """The rounds that a contender won, lost and tied."""
@@ -87,20 +87,20 @@ class Board:
 
     def table(self) -> list[Row]:
         """The rows under the win-rate plot, for every contender."""
-        return [_table_row(one, self.labels) for group in self.groups() for one in group]
+        return [_table_row(member, self.labels) for group in self.groups() for member in group]
 
     def matrix_table(self) -> list[Row]:
         return [
             {
-                "contender": label_of(one.one, self.labels),
-                "against": label_of(one.other, self.labels),
-                "won": str(one.wins),
-                "lost": str(one.losses),
-                "ties": str(one.ties),
-                "both bad": str(one.both_bad),
+                "contender": label_of(cell.one, self.labels),
+                "against": label_of(cell.other, self.labels),
+                "won": str(cell.wins),
+                "lost": str(cell.losses),
+                "ties": str(cell.ties),
+                "both bad": str(cell.both_bad),
             }
-            for one in self.matrix
-            if one.one < one.other
+            for cell in self.matrix
+            if cell.one < cell.other
         ]
 
     def sliders_table(self) -> list[Row]:
@@ -126,17 +126,17 @@ def board(
     """Compute the whole Board. `roster` gives labels and lineage, and says whose votes are those
     of its own contenders: a vote on another model with the same name is listed by its revision."""
     if roster is not None:
-        current = {one.id: one.revision for one in roster.contenders}
+        current = {contender.id: contender.revision for contender in roster.contenders}
         ballots = told_apart(ballots, current)
     ranking = standing.rank(ballots, samples=samples)
     contenders = roster.contenders if roster is not None else ()
-    labels = {one.id: one.label or one.id for one in contenders}
+    labels = {contender.id: contender.label or contender.id for contender in contenders}
     agreed = agreement.of_ballots(ballots)
     needed = power.needed(power.setting_of(ballots, power.Setting()))
     return Board(
         ranking=ranking,
         labels=labels,
-        matrix=_matrix(ballots, [one.id for one in ranking.contenders]),
+        matrix=_matrix(ballots, [place.id for place in ranking.contenders]),
         days=_days(ballots),
         sliders=ratings.summarise(ratings.of_ballots(ballots)).contenders,
         arms=_arms(ballots, labels),
@@ -160,16 +160,16 @@ def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
             counts[ballot.b, ballot.a, how] += 1
     return tuple(
         Meeting(
-            one,
+            contender,
             other,
-            counts[one, other, "won"],
-            counts[other, one, "won"],
-            counts[one, other, "tie"],
-            counts[one, other, "both_bad"],
+            counts[contender, other, "won"],
+            counts[other, contender, "won"],
+            counts[contender, other, "tie"],
+            counts[contender, other, "both_bad"],
         )
-        for one in ids
+        for contender in ids
         for other in ids
-        if one != other
+        if contender != other
     )
 
 
@@ -188,25 +188,25 @@ def _arms(ballots: Sequence[Ballot], labels: dict[str, str]) -> tuple[Row, ...]:
         return ()
     rows = []
     for arm, own in sorted(arms.items()):
-        for one in standing.rank(own, samples=0).contenders:
-            row = _table_row(one, labels)
+        for place in standing.rank(own, samples=0).contenders:
+            row = _table_row(place, labels)
             rows.append({"shown before the vote": arm, **row})
     return tuple(rows)
 
 
 def _lineage(roster: Roster | None, ranking: standing.Ranking) -> tuple[Row, ...]:
     """For each contender: its parent, and the votes and the data that it was trained on."""
-    votes = {one.id: one.votes for one in ranking.contenders}
+    votes = {place.id: place.votes for place in ranking.contenders}
     return tuple(
         {
-            "contender": one.label or one.id,
-            "parent": one.parent or "–",
-            "trained on votes": _known(getattr(one, "votes", None)),
-            "data": _known(getattr(one, "data_hash", None))[:12],
-            "revision": one.revision,
-            "votes since": str(votes.get(one.id, 0)),
+            "contender": contender.label or contender.id,
+            "parent": contender.parent or "–",
+            "trained on votes": _known(getattr(contender, "votes", None)),
+            "data": _known(getattr(contender, "data_hash", None))[:12],
+            "revision": contender.revision,
+            "votes since": str(votes.get(contender.id, 0)),
         }
-        for one in (roster.contenders if roster is not None else ())
+        for contender in (roster.contenders if roster is not None else ())
     )
 
 

@@ -135,19 +135,23 @@ def needed(
     if per_person is None or correlation is None:
         setting = simulated.setting_of(_known_ballots(source, database), setting)
     given = {"per_person": per_person, "correlation": correlation}
-    setting = replace(setting, **{name: one for name, one in given.items() if one is not None})
+    setting = replace(
+        setting, **{name: value for name, value in given.items() if value is not None}
+    )
     shares = share or [0.52, 0.55, 0.6, 0.65, 0.7]
-    found = [simulated.needed(replace(setting, share=one), seed=seed) for one in shares]
+    found = [
+        simulated.needed(replace(setting, share=preference), seed=seed) for preference in shares
+    ]
     if as_json:
-        typer.echo(json.dumps({"needed": [one.as_json() for one in found]}))
+        typer.echo(json.dumps({"needed": [need.as_json() for need in found]}))
         return
     typer.echo(
         f"{setting.per_person:g} votes per person, votes of a person alike by "
         f"{setting.correlation:g}, power {setting.power:g}:"
     )
-    for one in found:
-        votes, people = simulated.rounded(one.votes), simulated.rounded(one.people)
-        typer.echo(f"{one.setting.share:.0%} from 50 %: {votes:,} votes by {people:,} people")
+    for need in found:
+        votes, people = simulated.rounded(need.votes), simulated.rounded(need.people)
+        typer.echo(f"{need.setting.share:.0%} from 50 %: {votes:,} votes by {people:,} people")
 
 
 def _known_ballots(source: Path | None, database: str | None) -> list[Ballot]:
@@ -208,18 +212,18 @@ def _print(result: Ranking) -> None:
     from empo_demo.board.sentences import limits
 
     table = Table("contender", "win rate", "95 %", "strength (log odds)", "95 %", "votes", "")
-    for before, one in zip((None, *result.contenders), result.contenders, strict=False):
-        if before is not None and before.group != one.group:
+    for before, place in zip((None, *result.contenders), result.contenders, strict=False):
+        if before is not None and before.group != place.group:
             table.add_section()
-        shown = one.status != "hidden" and one.win_rate is not None
+        shown = place.status != "hidden" and place.win_rate is not None
         table.add_row(
-            one.id,
-            f"{one.win_rate:.1%}" if shown else "–",
-            _span(one.win_rate_interval, "{:.1%}") if shown else "–",
-            f"{one.strength:+.2f}" if shown and one.separation is None else "–",
-            _span(one.strength_interval_bootstrap, "{:+.2f}") if shown else "–",
-            str(one.votes),
-            _note(one),
+            place.id,
+            f"{place.win_rate:.1%}" if shown else "–",
+            _span(place.win_rate_interval, "{:.1%}") if shown else "–",
+            f"{place.strength:+.2f}" if shown and place.separation is None else "–",
+            _span(place.strength_interval_bootstrap, "{:+.2f}") if shown else "–",
+            str(place.votes),
+            _note(place),
         )
     console = Console(markup=False)
     console.print(table)
@@ -261,8 +265,10 @@ def _print_ratings(result: Summary) -> None:
     console.print(trust)
     if result.comparisons:
         pairs = Table("first − second", "scale", "win rate", "difference", "95 %", "d", "p (Holm)")
-        for one in result.comparisons:
-            pairs.add_row(" − ".join(one.systems), one.scale, *_comparison_cells(one))
+        for comparison in result.comparisons:
+            pairs.add_row(
+                " − ".join(comparison.systems), comparison.scale, *_comparison_cells(comparison)
+            )
         console.print(pairs)
     for row in result.paired:
         console.print(
@@ -272,22 +278,24 @@ def _print_ratings(result: Summary) -> None:
             highlight=False,
         )
     console.print("\n".join(result.confounding), highlight=False)
-    for one in result.comparisons:
-        if one.within is not None and one.raters_of_both < max(one.raters):
+    for comparison in result.comparisons:
+        if comparison.within is not None and comparison.raters_of_both < max(comparison.raters):
+            within, ends = comparison.within, _ends(comparison.within.interval, "+.2f")
             console.print(
-                f"Within the {one.raters_of_both} raters of both: {' − '.join(one.systems)}, "
-                f"{one.scale}: {one.within.value:+.2f} ({_ends(one.within.interval, '+.2f')})",
+                f"Within the {comparison.raters_of_both} raters of both: "
+                f"{' − '.join(comparison.systems)}, {comparison.scale}: {within.value:+.2f} "
+                f"({ends})",
                 highlight=False,
             )
 
 
-def _comparison_cells(one: Comparison) -> tuple[str, ...]:
+def _comparison_cells(comparison: Comparison) -> tuple[str, ...]:
     return (
-        "–" if one.wins.rate is None else f"{one.wins.rate:.3f}",
-        f"{one.difference.value:+.2f}",
-        _ends(one.difference.interval, "+.2f"),
-        "–" if one.effect_size is None else f"{one.effect_size:.2f}",
-        "–" if one.p_holm is None else f"{one.p_holm:.3f}",
+        "–" if comparison.wins.rate is None else f"{comparison.wins.rate:.3f}",
+        f"{comparison.difference.value:+.2f}",
+        _ends(comparison.difference.interval, "+.2f"),
+        "–" if comparison.effect_size is None else f"{comparison.effect_size:.2f}",
+        "–" if comparison.p_holm is None else f"{comparison.p_holm:.3f}",
     )
 
 

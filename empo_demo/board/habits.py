@@ -146,6 +146,6 @@ def measure(store: Store) -> dict[str, Share | None]:
 def _share(votes: list[tuple[bool, str]]) -> Share | None:
     if len(votes) < ENOUGH:
         return None
-    values, voters = [float(one) for one, _ in votes], [voter for _, voter in votes]
+    values, voters = [float(vote) for vote, _ in votes], [voter for _, voter in votes]
     interval = bootstrap_interval(values, groups=voters, resamples=_RESAMPLES)
     return Share(len(votes), sum(values) / len(values), interval)

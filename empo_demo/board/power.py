@@ -125,15 +125,15 @@ def power_at(people: int, setting: Setting, simulations: int = SIMULATIONS, seed
 
 def setting_of(ballots: Sequence[Ballot], setting: Setting) -> Setting:
     """`setting` with a board's own votes per person and correlation, if it has enough votes."""
-    decided = [one for one in ballots if one.verdict in DECISIVE]
-    votes = np.array(list(Counter(one.voter for one in decided).values()), dtype=float)
+    decided = [ballot for ballot in ballots if ballot.verdict in DECISIVE]
+    votes = np.array(list(Counter(ballot.voter for ballot in decided).values()), dtype=float)
     if len(decided) < ENOUGH_VOTES or len(votes) < ENOUGH_PEOPLE:
         return setting
     # Of two sides it does not matter whose wins are counted, but it must be the same one.
-    first = min(min(one.a, one.b) for one in decided)
+    first = min(min(ballot.a, ballot.b) for ballot in decided)
     wins: Counter[str] = Counter()
-    for one in decided:
-        wins[one.voter] += (one.a if one.verdict == "a" else one.b) == first
+    for ballot in decided:
+        wins[ballot.voter] += (ballot.a if ballot.verdict == "a" else ballot.b) == first
     effect = float(_design_effect(np.array([list(wins.values())], dtype=float), votes[None])[0])
     excess = float((votes**2).sum() / votes.sum()) - 1
     correlation = min(0.9, max(0.0, (effect - 1) / excess)) if excess > 0 else 0.0

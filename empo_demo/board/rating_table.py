@@ -346,7 +346,8 @@ def _cells(path: Path, rows: Iterator[tuple[Any, ...]]) -> list[tuple[int, list[
         if count > _MANY:
             raise DataError(f"{path} holds more than {_MANY:,} cells; save the table as CSV.")
         cells = [
-            one if one is None or isinstance(one, str | int | float) else str(one) for one in row
+            entry if entry is None or isinstance(entry, str | int | float) else str(entry)
+            for entry in row
         ]
         if any(cell not in (None, "") for cell in cells):
             found.append((line, cells))

@@ -101,16 +101,16 @@ class Comparison:
 def compare(ratings: Sequence[Rating], scales: Sequence[str]) -> list[Comparison]:
     """Every pair of systems on every scale, with Holm's correction over all of them."""
     by: dict[tuple[str, str], list[Rating]] = defaultdict(list)
-    for one in ratings:
-        by[one.contender, one.dimension].append(one)
-    systems = sorted({one.contender for one in ratings})
+    for rating in ratings:
+        by[rating.contender, rating.dimension].append(rating)
+    systems = sorted({rating.contender for rating in ratings})
     found = [
         _comparison((one, other), scale, by[one, scale], by[other, scale])
         for one, other in itertools.combinations(systems, 2)
         for scale in scales
         if by[one, scale] and by[other, scale]
     ]
-    tested = [i for i, one in enumerate(found) if one.difference.p is not None]
+    tested = [i for i, comparison in enumerate(found) if comparison.difference.p is not None]
     corrected = holm([found[i].difference.p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
         found[i] = replace(found[i], p_holm=p)
@@ -119,9 +119,13 @@ def compare(ratings: Sequence[Rating], scales: Sequence[str]) -> list[Comparison
 
 def confounding(comparisons: Iterable[Comparison]) -> list[str]:
     """Which comparisons are between raters, in sentences; none if every rater saw every system."""
-    pairs = {one.systems: one for one in comparisons}
-    strangers = [pair for pair, one in pairs.items() if not one.raters_of_both]
-    mixed = [(pair, one) for pair, one in pairs.items() if 0 < one.raters_of_both < max(one.raters)]
+    pairs = {comparison.systems: comparison for comparison in comparisons}
+    strangers = [pair for pair, comparison in pairs.items() if not comparison.raters_of_both]
+    mixed = [
+        (pair, comparison)
+        for pair, comparison in pairs.items()
+        if 0 < comparison.raters_of_both < max(comparison.raters)
+    ]
     said: list[str] = []
     if strangers:
         said.append(
@@ -135,10 +139,10 @@ def confounding(comparisons: Iterable[Comparison]) -> list[str]:
         Sentence(
             "{pair}: {both} of {all} raters rated both; the rest saw one of them only.",
             pair=_pairs([pair]),
-            both=one.raters_of_both,
-            all=sum(one.raters) - one.raters_of_both,
+            both=comparison.raters_of_both,
+            all=sum(comparison.raters) - comparison.raters_of_both,
         )
-        for pair, one in mixed
+        for pair, comparison in mixed
     ]
     return said
 
@@ -185,8 +189,8 @@ def _effect_size(one: dict[str, float], other: dict[str, float]) -> float | None
 
 def _item_means(ratings: Iterable[Rating]) -> dict[str, float]:
     by: dict[str, list[float]] = defaultdict(list)
-    for one in ratings:
-        by[one.item].append(one.value)
+    for rating in ratings:
+        by[rating.item].append(rating.value)
     return {item: sum(values) / len(values) for item, values in by.items()}
 
 
@@ -227,10 +231,10 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         return {
             "contenders": self.contenders,
-            "comparisons": [one.as_json() for one in self.comparisons],
-            "confounding": [str(one) for one in self.confounding],
+            "comparisons": [comparison.as_json() for comparison in self.comparisons],
+            "confounding": [str(sentence) for sentence in self.confounding],
             "paired": self.paired,
-            "agreement": {name: one.as_json() for name, one in self.agreement.items()},
+            "agreement": {name: trust.as_json() for name, trust in self.agreement.items()},
             "raters": self.raters,
             "ratings": self.ratings,
         }
@@ -263,14 +267,14 @@ def left_out_of(counted: Counted) -> Counter[str]:
 
 def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) -> Summary:
     """All that ratings say. `samples` and `seed` are for the resampled intervals of `paired`."""
-    names = sorted({one.contender for one in ratings})
-    dimensions = list(dict.fromkeys(one.dimension for one in ratings))
+    names = sorted({rating.contender for rating in ratings})
+    dimensions = list(dict.fromkeys(rating.dimension for rating in ratings))
     if set(dimensions) <= set(DIMENSIONS.values()):
         dimensions.sort(key=[*DIMENSIONS.values()].index)
     comparisons = compare(ratings, dimensions)
     by: dict[tuple[str, str], list[Rating]] = defaultdict(list)
-    for one in ratings:
-        by[one.contender, one.dimension].append(one)
+    for rating in ratings:
+        by[rating.contender, rating.dimension].append(rating)
     means = {name: {d: _mean(by[name, d]) for d in dimensions if by[name, d]} for name in names}
     paired = [
         _paired(one, other, dimension, by, seed, samples)
@@ -358,9 +362,9 @@ def _interval(
 def _reliability(ratings: Sequence[Rating], dimension: str) -> Reliability:
     return reliability(
         (
-            (one.rater, (one.contender, one.item), one.value)
-            for one in ratings
-            if one.dimension == dimension
+            (rating.rater, (rating.contender, rating.item), rating.value)
+            for rating in ratings
+            if rating.dimension == dimension
         ),
         "nominal" if dimension == "checkbox" else "interval",
     )
@@ -373,17 +377,17 @@ def _rater_check(ratings: Sequence[Rating], dimension: str) -> dict[str, Any]:
     means after each rater's own mean is subtracted, plus the grand mean. They differ from the
     plain means if different people rated the contenders.
     """
-    own = [one for one in ratings if one.dimension == dimension]
-    values = np.array([one.value for one in own])
+    own = [rating for rating in ratings if rating.dimension == dimension]
+    values = np.array([rating.value for rating in own])
     by: dict[str, list[float]] = defaultdict(list)
-    for one in own:
-        by[one.rater].append(one.value)
+    for rating in own:
+        by[rating.rater].append(rating.value)
     means = {rater: sum(numbers) / len(numbers) for rater, numbers in by.items()}
     grand, total = float(values.mean()), float(((values - values.mean()) ** 2).sum())
     between = sum(len(by[rater]) * (mean - grand) ** 2 for rater, mean in means.items())
     adjusted: dict[str, list[float]] = defaultdict(list)
-    for one in own:
-        adjusted[one.contender].append(one.value - means[one.rater] + grand)
+    for rating in own:
+        adjusted[rating.contender].append(rating.value - means[rating.rater] + grand)
     return {
         "raters": len(by),
         "rater_variance_share": float(between / total) if total > 0 else None,

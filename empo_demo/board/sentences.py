@@ -57,7 +57,9 @@ def limits(ranking: standing.Ranking, labels: Mapping[str, str]) -> tuple[str, .
     """What the strengths cannot say: across groups, and of those that won or lost everything."""
     said = []
     if len(ranking.groups) > 1:
-        groups = "; ".join(_names((one.id for one in group), labels) for group in ranking.groups)
+        groups = "; ".join(
+            _names((member.id for member in group), labels) for group in ranking.groups
+        )
         said.append(
             Sentence(
                 "These groups never met: {groups}. Strengths and win rates compare within a group "
@@ -66,10 +68,10 @@ def limits(ranking: standing.Ranking, labels: Mapping[str, str]) -> tuple[str, .
             )
         )
     sets: dict[tuple[str, ...], standing.Standing] = {}
-    for one in ranking.contenders:
-        if one.separation is not None and one.status != "hidden":
-            sets.setdefault(tuple(sorted((one.id, *one.separation.others))), one)
-    return (*said, *(_separated(one, members, labels) for members, one in sets.items()))
+    for place in ranking.contenders:
+        if place.separation is not None and place.status != "hidden":
+            sets.setdefault(tuple(sorted((place.id, *place.separation.others))), place)
+    return (*said, *(_separated(place, members, labels) for members, place in sets.items()))
 
 
 def _separated(

@@ -218,14 +218,17 @@ class Ranking:
     @property
     def groups(self) -> tuple[tuple[Standing, ...], ...]:
         """The contenders by group. Those without a vote that compares are left out."""
-        numbers = sorted({one.group for one in self.contenders if one.group is not None})
+        numbers = sorted(
+            {standing.group for standing in self.contenders if standing.group is not None}
+        )
         return tuple(
-            tuple(one for one in self.contenders if one.group == number) for number in numbers
+            tuple(standing for standing in self.contenders if standing.group == number)
+            for number in numbers
         )
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "groups": [[one.id for one in group] for group in self.groups],
+            "groups": [[member.id for member in group] for group in self.groups],
             "contenders": [standing.as_json() for standing in self.contenders],
             "ties": {**self.ties.as_json(), "davidson_nu": self.nu},
             "both_bad": self.both_bad.as_json(),
@@ -253,17 +256,17 @@ def rank(
         for number in range(len(design.ids))
     ]
     standings.sort(
-        key=lambda one: (
-            len(design.ids) if one.group is None else one.group,
-            -(one.strength or 0.0),
-            one.id,
+        key=lambda standing: (
+            len(design.ids) if standing.group is None else standing.group,
+            -(standing.strength or 0.0),
+            standing.id,
         )
     )
     return Ranking(
         contenders=tuple(standings),
-        ties=_rate([VERDICTS[one.verdict].outcome == 0 for one in ballots], ballots),
+        ties=_rate([VERDICTS[ballot.verdict].outcome == 0 for ballot in ballots], ballots),
         nu=estimate.nu if estimate else None,
-        both_bad=_rate([one.verdict == "both_bad" for one in ballots], ballots),
+        both_bad=_rate([ballot.verdict == "both_bad" for ballot in ballots], ballots),
         position=_effect(estimate, drawn, design.position),
         length=_effect(estimate, drawn, design.length),
         votes=len(ballots),

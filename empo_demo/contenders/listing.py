@@ -93,7 +93,7 @@ def _plan(decision: Decision) -> tuple[Budget | None, str, dict[str, Any]]:
 
 def _unplanned(decision: Decision, contender_id: str) -> int | None:
     """The download of a contender without a plan: unknown for one that would be loaded here."""
-    loaded = decision.is_local and contender_id in {one.id for one in decision.written}
+    loaded = decision.is_local and contender_id in {member.id for member in decision.written}
     return None if loaded else 0
 
 

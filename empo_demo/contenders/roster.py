@@ -134,8 +134,10 @@ class Roster:
 
     def only(self, *contender_ids: str) -> Roster:
         """The roster of contenders that were asked for by name, so that none is optional."""
-        named = (self[one] for one in dict.fromkeys(contender_ids))
-        return replace(self, contenders=tuple(replace(one, optional=False) for one in named))
+        named = (self[contender_id] for contender_id in dict.fromkeys(contender_ids))
+        return replace(
+            self, contenders=tuple(replace(contender, optional=False) for contender in named)
+        )
 
     def pair_weights(self, votes: Mapping[str, int] | None = None) -> dict[tuple[str, str], float]:
         """The share of rounds of each unordered pair of ids; the values sum to 1.

@@ -173,14 +173,14 @@ def self_harm(
     # Half a surrogate pair is not a text: the tokenizer would refuse it.
     texts = [text.encode("utf8", "replace").decode("utf8") for text in texts]
     known = load()
-    one = known["states"]
+    classifier = known["states"]
     means = getattr(sem, "layer_means", None)
-    if means is None or getattr(sem, "revision", None) != one.sem:
-        one, means = known["words"], None
+    if means is None or getattr(sem, "revision", None) != classifier.sem:
+        classifier, means = known["words"], None
     parts = [(i, part) for i, text in enumerate(texts) for part in chunks(text)]
     said = [part for _, part in parts]
     matched = [matches(part) for part in said]
-    scores = one.scores(said, matched, means(said) if means and said else None)
+    scores = classifier.scores(said, matched, means(said) if means and said else None)
     flags = [len(chunks(text)) > 1 and matches(text) for text in texts]
     for (i, _), match, score in zip(parts, matched, scores, strict=True):
         flags[i] = flags[i] or score >= (-CLEARLY if match else 0.0)
@@ -196,7 +196,7 @@ def chunks(text: str) -> list[str]:
         if parts[-1] and len(parts[-1]) + len(sentence) > CHUNK:
             parts.append("")
         parts[-1] += sentence
-    return [one for one in parts if one.strip()] or [text]
+    return [part for part in parts if part.strip()] or [text]
 
 
 def pieces(text: str) -> dict[int, float]:
@@ -243,14 +243,14 @@ def load(path: Path = WEIGHTS) -> dict[str, Classifier]:
         with safe_open(path, "np") as file:
             meta = json.loads((file.metadata() or {})["crisis"])
             for name in ("words", "states"):
-                one = meta[name]
+                head = meta[name]
                 classifiers[name] = Classifier(
                     file.get_tensor(f"{name}.states").astype("float32"),
                     file.get_tensor(f"{name}.pieces").astype("float32"),
-                    float(one["pattern"]),
-                    float(one["foreign"]),
-                    float(one["bias"]),
-                    float(one["threshold"]),
+                    float(head["pattern"]),
+                    float(head["foreign"]),
+                    float(head["bias"]),
+                    float(head["threshold"]),
                     meta["sem"] if name == "states" else "",
                 )
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:

@@ -281,7 +281,7 @@ class EmbeddedSEM:
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states
             means = [mean(states[layer].float(), mask).numpy() for layer in STATE_LAYERS]
-            rows = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in means]
+            rows = [matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in means]
             for row, i in zip(np.concatenate(rows, 1), part, strict=True):
                 rows_of_text[i] = row
         return np.stack(rows_of_text)

@@ -97,8 +97,8 @@ class Loader:
             sharing = _sharing(group)
             if sharing:
                 verdict = self._tried(sharing[0].base, _users(sharing))
-            for one in self._after_trial(group, verdict):
-                yield self._prepare_copy(one)
+            for merged in self._after_trial(group, verdict):
+                yield self._prepare_copy(merged)
 
     def _prepare_copy(self, member: Member) -> MadeCopy:
         copy = self._copy(member)
@@ -109,7 +109,7 @@ class Loader:
 
     def _tried(self, name: str, users: Sequence[Written], shown: str = "") -> Verdict:
         """The verdict on a model with the adapters that share it; tries it if there is none."""
-        adapters = list(dict.fromkeys(one.adapter for one in users if one.adapter))
+        adapters = list(dict.fromkeys(member.adapter for member in users if member.adapter))
         verdict = self._assembly.tried(name, adapters).find()
         if verdict is None or verdict.way is None:
             _, verdict = self._assembly.make(name, users, shown)
@@ -127,26 +127,28 @@ class Loader:
             self._note_trial(group[0].base, verdict)
             if weights is not None and self.device != "cpu":
                 self._note_cost(group[0].base, weights)
-        for one in self._after_trial(group, verdict):
-            copies.append(self._merged(one, [m for m in group if m.adapter == one.adapter]))
+        for merged in self._after_trial(group, verdict):
+            copies.append(self._merged(merged, [m for m in group if m.adapter == merged.adapter]))
         return copies
 
     def _after_trial(self, group: list[Member], verdict: Verdict | None) -> list[Member]:
         """One member for each adapter that is merged, by its plan or because of the trial."""
         members = []
-        for one in group:
+        for member in group:
             reason = None
-            if verdict is not None and one.plan == "shared":
-                reason = set_apart(one.adapter, verdict)
-            members.append(one if reason is None else one.set_apart(reason, self.terms))
+            if verdict is not None and member.plan == "shared":
+                reason = set_apart(member.adapter, verdict)
+            members.append(member if reason is None else member.set_apart(reason, self.terms))
         if members != group:
             self.falls_back(members)
-        firsts = {one.adapter: one for one in reversed(members) if one.adapter is not None}
-        for one in reversed(firsts.values()):
-            self.notes[f"adapter {one.id}"] = f"{one.plan}: {one.reason}"
-            level = logging.WARNING if one.apart else logging.INFO
-            log.log(level, "Adapter %s: %s, because %s", one.adapter, one.plan, one.reason)
-        return [one for one in reversed(firsts.values()) if one.plan == "merged"]
+        firsts = {
+            member.adapter: member for member in reversed(members) if member.adapter is not None
+        }
+        for member in reversed(firsts.values()):
+            self.notes[f"adapter {member.id}"] = f"{member.plan}: {member.reason}"
+            level = logging.WARNING if member.apart else logging.INFO
+            log.log(level, "Adapter %s: %s, because %s", member.adapter, member.plan, member.reason)
+        return [member for member in reversed(firsts.values()) if member.plan == "merged"]
 
     def _note_trial(self, name: str, verdict: Verdict, otherwise: str = "") -> None:
         """Note how the copy `name` is served, and what its weights are held in."""
@@ -183,7 +185,7 @@ class Loader:
         """Merge the adapter into the 16-bit weights, then load the result quantised."""
         copy = self._copy(member)
         folder = str(self._make(copy))
-        own = [Written(one.id, folder, None) for one in users]
+        own = [Written(user.id, folder, None) for user in users]
         adapter = str(member.adapter)
         weights, verdict = self._assembly.make(folder, own, shown=adapter)
         left_out = "" if copy.compared else "the merge is too large to be compared with PEFT"
@@ -252,14 +254,14 @@ class Loader:
 
 
 def _by_base(members: Sequence[Member]) -> list[list[Member]]:
-    bases = dict.fromkeys(one.base for one in members)
-    return [[one for one in members if one.base == base] for base in bases]
+    bases = dict.fromkeys(member.base for member in members)
+    return [[member for member in members if member.base == base] for base in bases]
 
 
 def _sharing(group: Sequence[Member]) -> list[Member]:
     """Those that the trial of the base is about: all but those that are merged by their size."""
-    return [one for one in group if one.plan != "merged" or one.apart]
+    return [member for member in group if member.plan != "merged" or member.apart]
 
 
 def _users(members: Sequence[Member]) -> list[Written]:
-    return [Written(one.id, one.base, one.adapter) for one in members]
+    return [Written(member.id, member.base, member.adapter) for member in members]

@@ -247,7 +247,7 @@ class Decision:
 
     def _fetch_adapters(self) -> None:
         """Download adapters, and decide on their plans by their files instead of their settings."""
-        adapters = {one.adapter for one in self.budget.members if one.adapter}
+        adapters = {member.adapter for member in self.budget.members if member.adapter}
         missing = [adapter for adapter in adapters if adapter_here(adapter) is None]
         for adapter in missing:
             adapter_folder(adapter)
@@ -257,8 +257,8 @@ class Decision:
 
     def _fall_back(self, members: Sequence[Member]) -> None:
         """Count the copies of adapters that a trial set apart, before they are made."""
-        changed = {one.id: one for one in members}
+        changed = {member.id: member for member in members}
         self.budget = self._sum(
-            [changed.get(one.id, one) for one in self.budget.members], self.terms()
+            [changed.get(member.id, member) for member in self.budget.members], self.terms()
         )
         self._check()

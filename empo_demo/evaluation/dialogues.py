@@ -68,17 +68,17 @@ def _published(path: Path, text: str, limit: int | None) -> Items:
     reading = read_published(text, path)
     skipped = [f"{path}: {reading.left_out()}."] if reading.left_out() else []
     items: list[Item] = []
-    for one in reading.dialogues:
+    for dialogue in reading.dialogues:
         if limit is not None and len(items) >= limit:
             break
         turns: list[dict[str, Any]] = [
             {"role": ("user", "assistant")[i % 2], "content": said}
-            for i, said in enumerate(one.texts)
+            for i, said in enumerate(dialogue.texts)
         ]
         try:
-            items.append(_item(one.conv_id, turns, one.emotion))
+            items.append(_item(dialogue.conv_id, turns, dialogue.emotion))
         except InvalidInput as error:
-            skipped.append(f"{path} ({one.conv_id}): {error}")
+            skipped.append(f"{path} ({dialogue.conv_id}): {error}")
     if not items:
         raise DataError(f"{path} holds no dialogue with a listener's turn.")
     return Items(tuple(items), tuple(skipped))
@@ -87,8 +87,13 @@ def _published(path: Path, text: str, limit: int | None) -> Items:
 def _examples(path: Path, text: str) -> list[Item]:
     try:
         items = [
-            Item(str(one["title"]), Dialogue.from_messages(one["turns"]), "", one.get("emotion"))
-            for one in parse_json(text)
+            Item(
+                str(entry["title"]),
+                Dialogue.from_messages(entry["turns"]),
+                "",
+                entry.get("emotion"),
+            )
+            for entry in parse_json(text)
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path}: a list of {{title, emotion, turns}} was expected.") from None

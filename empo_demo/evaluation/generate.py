@@ -174,7 +174,7 @@ class Generator:
             for item in items
             if (think := prepared[item.conv_id].think) is not None
         }
-        prompts = {key: one.messages for key, one in prepared.items()}
+        prompts = {key: prompt.messages for key, prompt in prepared.items()}
         for key, event in self._run(thinking).items():
             if isinstance(event, Finished):
                 prompts[key] = strategies.after_thinking(

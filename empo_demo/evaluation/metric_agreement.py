@@ -114,7 +114,7 @@ def vote_scores(
 
 
 def _replies(pairs: Sequence[VotePair], side: str) -> Predictions:
-    rows = (Prediction(one.dialogue, one.user, "", getattr(one, side)) for one in pairs)
+    rows = (Prediction(pair.dialogue, pair.user, "", getattr(pair, side)) for pair in pairs)
     return Predictions(side, Path(side), tuple(rows))
 
 
@@ -140,7 +140,7 @@ def agreements(
             seed=seed,
         )
         result.append(replace(found, better=scored.better))
-    tested = [i for i, one in enumerate(result) if one.p is not None]
+    tested = [i for i, row in enumerate(result) if row.p is not None]
     for i, p in zip(tested, holm([result[i].p or 0.0 for i in tested]), strict=True):
         result[i] = replace(result[i], p_holm=p)
     return result
@@ -149,10 +149,10 @@ def agreements(
 def people_agree(pairs: Sequence[VotePair]) -> PeopleAgree:
     """Over all pairs of voters who picked a side of the same two replies to the same dialogue."""
     picks: dict[Any, dict[str, str]] = defaultdict(dict)
-    for one in pairs:
-        if ORDER[one.verdict]:
-            picked = one.a if ORDER[one.verdict] < 0 else one.b
-            picks[one.dialogue, frozenset((one.a, one.b))][one.voter] = picked
+    for pair in pairs:
+        if ORDER[pair.verdict]:
+            picked = pair.a if ORDER[pair.verdict] < 0 else pair.b
+            picks[pair.dialogue, frozenset((pair.a, pair.b))][pair.voter] = picked
     same = [
         x == y for voters in picks.values() for x, y in itertools.combinations(voters.values(), 2)
     ]

@@ -71,7 +71,7 @@ def columns(
     Those that need a human reply are left out where no row has one.
     """
     referenced = any(predictions.references)
-    own = {one.key for one in EXTRA}
+    own = {extra.key for extra in EXTRA}
     found = [
         Column(key, _better(key), _turned(key, values), name in REFERENCE)
         for name, metric in METRICS.items()
@@ -80,9 +80,9 @@ def columns(
         if key not in own
     ]
     found += [
-        Column(one.key, one.better, one.score(predictions, tools), one.reference)
-        for one in EXTRA
-        if (referenced or not one.reference) and (judged or one.key not in JUDGED)
+        Column(extra.key, extra.better, extra.score(predictions, tools), extra.reference)
+        for extra in EXTRA
+        if (referenced or not extra.reference) and (judged or extra.key not in JUDGED)
     ]
     return [*found, *(likelihood(folder, predictions) for folder in likelihoods)]
 

@@ -90,9 +90,9 @@ def read_rated(ratings: Path, texts: Path, named: Columns, *, human: str = HUMAN
     """
     known = _scaled(ratings_of(read_sheet(ratings, named)).ratings)
     by: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for one in known:
-        by[one.item, one.contender][one.dimension].append(one.value)
-    scales = list(dict.fromkeys(one.dimension for one in known))
+    for rating in known:
+        by[rating.item, rating.contender][rating.dimension].append(rating.value)
+    scales = list(dict.fromkeys(rating.dimension for rating in known))
     keys: list[tuple[str, str]] = []
     rows: list[Prediction] = []
     for item, context, replies, emotion in _dialogues(texts):
@@ -112,7 +112,7 @@ def read_rated(ratings: Path, texts: Path, named: Columns, *, human: str = HUMAN
         tuple(system for _, system in keys),
         Predictions("rated", texts, tuple(rows)),
         {s: [sum(v := by[key][s]) / len(v) for key in keys] for s in scales},
-        tuple(one for one in known if (one.item, one.contender) in chosen),
+        tuple(rating for rating in known if (rating.item, rating.contender) in chosen),
     )
 
 
@@ -122,21 +122,21 @@ def standings(
     """One `Standing` per predictor, in the order of `found`."""
     lengths = [float(len(words(text))) for text in rated.predictions.responses]
     made = [_standing(rated, column, lengths, human, seed) for column in found]
-    tested = [i for i, one in enumerate(made) if one.overall.p is not None]
+    tested = [i for i, predictor in enumerate(made) if predictor.overall.p is not None]
     corrected = holm([made[i].overall.p or 0.0 for i in tested])
     by_place = dict(zip(tested, corrected, strict=True))
     return [
         Standing(
-            one.metric,
-            one.better,
-            one.overall,
+            predictor.metric,
+            predictor.better,
+            predictor.overall,
             by_place.get(i),
-            one.within_dialogues,
-            one.within_systems,
-            one.length_held,
-            one.scales,
+            predictor.within_dialogues,
+            predictor.within_systems,
+            predictor.length_held,
+            predictor.scales,
         )
-        for i, one in enumerate(made)
+        for i, predictor in enumerate(made)
     ]
 
 
@@ -173,15 +173,16 @@ def read_human_study(path: Path = HUMAN_STUDY) -> dict[str, Any]:
 def averaged(ratings: Sequence[Rating]) -> list[Rating]:
     """What each rater gave each reply, averaged over the scales; a yes or no is not among them."""
     by: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for one in _scaled(ratings):
-        by[one.contender, one.rater, one.item].append(one.value)
+    for rating in _scaled(ratings):
+        by[rating.contender, rating.rater, rating.item].append(rating.value)
     return [Rating(*key, "average", sum(values) / len(values)) for key, values in by.items()]
 
 
 def people_of(rated: RatedReplies) -> Reliability:
     """How well the raters agree on the average of the scales."""
     return reliability(
-        (one.rater, (one.contender, one.item), one.value) for one in averaged(rated.ratings)
+        (rating.rater, (rating.contender, rating.item), rating.value)
+        for rating in averaged(rated.ratings)
     )
 
 
@@ -193,7 +194,7 @@ def as_json(rated: RatedReplies, found: Sequence[Standing]) -> dict[str, Any]:
         "systems": sorted(set(rated.systems)),
         "scales": list(rated.scores),
         "people": people_of(rated).as_json(),
-        "metrics": [one.as_json() for one in found],
+        "metrics": [predictor.as_json() for predictor in found],
     }
 
 
@@ -232,10 +233,10 @@ def _standing(
 def _scaled(ratings: Sequence[Rating]) -> list[Rating]:
     """The ratings on scales; a yes or no is not averaged with them."""
     values: dict[str, set[float]] = defaultdict(set)
-    for one in ratings:
-        values[one.dimension].add(one.value)
+    for rating in ratings:
+        values[rating.dimension].add(rating.value)
     kept = {scale for scale, found in values.items() if found - {0.0, 1.0}} or set(values)
-    return [one for one in ratings if one.dimension in kept]
+    return [rating for rating in ratings if rating.dimension in kept]
 
 
 def _dialogues(
@@ -261,5 +262,8 @@ def _dialogues(
     return found
 
 
-def _shown(one: RankCorrelation) -> dict[str, Any]:
-    return {"rho": one.rho, "interval": list(one.interval) if one.interval else None}
+def _shown(correlation: RankCorrelation) -> dict[str, Any]:
+    return {
+        "rho": correlation.rho,
+        "interval": list(correlation.interval) if correlation.interval else None,
+    }

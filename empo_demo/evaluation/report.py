@@ -130,7 +130,7 @@ def read_studies(path: Path = STUDIES) -> list[dict[str, Any]]:
 def page(data: ResultsData, studies: Sequence[dict[str, Any]] = (), *, own: bool = False) -> str:
     """The whole page as Markdown; `own` if the predictions are somebody's own."""
     tables = _evaluation(data, _OWN if own else _SHIPPED)
-    return "\n".join((*tables, *(line for one in studies for line in _study(one))))
+    return "\n".join((*tables, *(line for study in studies for line in _study(study))))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

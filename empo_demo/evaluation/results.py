@@ -163,7 +163,7 @@ def differing(scores: Scores, contenders: Sequence[str]) -> list[Example]:
     return [
         _example(row, max(gaps[row], key=gaps[row].__getitem__), contenders, shown)
         for row in ranked
-        if all(row < len(one.predictions.rows) for one in shown)
+        if all(row < len(system.predictions.rows) for system in shown)
     ]
 
 
@@ -199,7 +199,8 @@ def read(path: Path) -> ResultsData:
     try:
         record = parse_json(path.read_text(encoding="utf8"))
         examples = [
-            Example(**{**one, "context": tuple(one["context"])}) for one in record["examples"]
+            Example(**{**example, "context": tuple(example["context"])})
+            for example in record["examples"]
         ]
         return ResultsData(**{**record, "examples": examples})
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -238,6 +239,7 @@ def _gaps(one: Series, other: Series) -> dict[int, float]:
 def _example(row: int, metric: str, names: Sequence[str], shown: Sequence[Scored]) -> Example:
     first = shown[0].predictions.rows[row]
     replies = {
-        name: one.predictions.rows[row].response for name, one in zip(names, shown, strict=True)
+        name: system.predictions.rows[row].response
+        for name, system in zip(names, shown, strict=True)
     }
     return Example(first.context, first.reference, replies, metric)

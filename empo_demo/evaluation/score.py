@@ -100,8 +100,8 @@ def score_predictions(
 ) -> Scores:
     """Measure systems by name and compare each pair of them."""
     if "distinct" in metrics:
-        tools.budget = equal_budget([one.responses for one in systems.values()])
-    tools.stored_levels = all(one.has_levels for one in systems.values())
+        tools.budget = equal_budget([system.responses for system in systems.values()])
+    tools.stored_levels = all(system.has_levels for system in systems.values())
     shared = {pair: common_rows(*(systems[name] for name in pair)) for pair in _pairs(systems)}
     scored = {
         name: measure(name, predictions, metrics, tools, progress)
@@ -180,9 +180,9 @@ def compare(
 def named(files: Sequence[Predictions]) -> dict[str, Predictions]:
     """Systems by the stem of their file. A repeated stem gets a number."""
     named: dict[str, Predictions] = {}
-    for one in files:
-        names = itertools.chain([one.name], (f"{one.name}-{n}" for n in itertools.count(2)))
-        named[next(name for name in names if name not in named)] = one
+    for file in files:
+        names = itertools.chain([file.name], (f"{file.name}-{n}" for n in itertools.count(2)))
+        named[next(name for name in names if name not in named)] = file
     return named
 
 
@@ -197,7 +197,7 @@ def _pairs(systems: Mapping[str, Predictions]) -> list[tuple[str, str]]:
 
 def interval(values: Series, dialogues: Sequence[Hashable]) -> list[float] | None:
     """The bootstrap interval of the mean, over dialogues."""
-    known = [(v, one) for v, one in zip(values, dialogues, strict=True) if v is not None]
+    known = [(v, dialogue) for v, dialogue in zip(values, dialogues, strict=True) if v is not None]
     if not known:
         return None
     numbers, groups = zip(*known, strict=True)
@@ -212,11 +212,13 @@ def _notices(
 ) -> list[str]:
     """Rows that were counted but kept, rows that were left out, and the lexicon in use."""
     lines = []
-    for name, one in systems.items():
-        if one.repeated_contexts:
-            lines.append(f"{name}: {one.repeated_contexts} rows repeat an earlier context (kept).")
-        if one.empty_replies:
-            lines.append(f"{name}: {one.empty_replies} replies are empty (kept, 0 words).")
+    for name, system in systems.items():
+        if system.repeated_contexts:
+            lines.append(
+                f"{name}: {system.repeated_contexts} rows repeat an earlier context (kept)."
+            )
+        if system.empty_replies:
+            lines.append(f"{name}: {system.empty_replies} replies are empty (kept, 0 words).")
     for (a, b), rows in shared.items():
         longest = max(len(systems[a].rows), len(systems[b].rows))
         if len(rows) < longest:
@@ -224,7 +226,7 @@ def _notices(
                 f"{a} and {b}: {longest - len(rows)} of {longest} rows are over different "
                 "dialogues or missing in one file; the comparison leaves them out."
             )
-    stored = [name for name, one in systems.items() if one.has_levels]
+    stored = [name for name, system in systems.items() if system.has_levels]
     if "diff-epitome" in metrics and 0 < len(stored) < len(systems):
         lines.append(
             f"Only {', '.join(stored)} stores EPITOME levels; all systems are judged by "
@@ -277,7 +279,7 @@ def print_tables(scores: Scores, console: Console) -> None:
     from rich.table import Table
 
     table = Table("", *scores.systems)
-    for line in table_lines({name: one.figures for name, one in scores.systems.items()}):
+    for line in table_lines({name: system.figures for name, system in scores.systems.items()}):
         table.add_row(*line)
     console.print(table)
     if not scores.paired:

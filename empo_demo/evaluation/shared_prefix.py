@@ -64,7 +64,7 @@ class SharedPrefixLM(HFLM):  # type: ignore[misc,unused-ignore]
     ) -> list[Answer]:
         keys = [_key(before, ending) for _, before, ending in requests]
         found = self._known()
-        asked = [one for one, key in zip(requests, keys, strict=True) if key not in found]
+        asked = [request for request, key in zip(requests, keys, strict=True) if key not in found]
         batch = int(self.batch_size)
         jobs = [
             (family.trunk, family.contexts[start : start + batch])
@@ -202,8 +202,8 @@ def contexts(requests: Sequence[Wanted], longest: int) -> list[Context]:
     for place, (_, before, ending) in enumerate(requests):
         kept = (before + ending)[-(longest + 1) :]
         text, rest = kept[: len(kept) - len(ending)], kept[len(kept) - len(ending) : -1]
-        one = found.setdefault(tuple(text), Context(text))
-        one.endings.setdefault(tuple(rest), []).append(place)
+        context = found.setdefault(tuple(text), Context(text))
+        context.endings.setdefault(tuple(rest), []).append(place)
     return list(found.values())
 
 
@@ -214,7 +214,7 @@ def families(texts: Sequence[Context]) -> list[Family]:
     fewer than `FAMILY` texts are read without a trunk, all together, so that batches are full.
     """
     grown: list[Family] = []
-    for text in sorted(texts, key=lambda one: one.tokens):
+    for text in sorted(texts, key=lambda text: text.tokens):
         last = grown[-1] if grown else None
         shared = _common(last.trunk, text.tokens[:-1]) if last else 0
         if last and shared >= WORTH and _joins(last, shared):
@@ -230,7 +230,7 @@ def families(texts: Sequence[Context]) -> list[Family]:
         else:
             found.append(family)
     for family in (*found, alone):
-        family.contexts.sort(key=lambda one: -len(one.tokens))
+        family.contexts.sort(key=lambda text: -len(text.tokens))
     return [*found, *([alone] if alone.contexts else [])]
 
 

@@ -211,7 +211,7 @@ def _as_pushed(rows: Any) -> Iterator[tuple[str, Any]]:
     """Published rows as records to import, marked as pushed. A broken row stays as it is."""
     for place, value in rows:
         try:
-            record = {key: one for key, one in value.items() if key != "round_id"}
+            record = {key: part for key, part in value.items() if key != "round_id"}
             voted = datetime.fromisoformat(record["vote"]["created_at"])
             pushed = (voted + WAIT).isoformat()
             yield place, {**record, "round": {**record["round"], "pushed_at": pushed}}

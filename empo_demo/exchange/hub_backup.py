@@ -184,7 +184,7 @@ def _record(row: tuple[str, Any]) -> tuple[str, Any]:
     """A row as a record to import. A broken row stays as it is."""
     place, value = row
     if isinstance(value, dict):
-        value = {key: one for key, one in value.items() if key != "round_id"}
+        value = {key: part for key, part in value.items() if key != "round_id"}
     return place, value
 
 

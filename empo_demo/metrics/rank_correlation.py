@@ -68,10 +68,10 @@ def spearman(
         return RankCorrelation(len(x), None, None, None)
     clusters = _numbered(frame.clusters)
     sums = [_sums(column, clusters) for column in _moments(first, second)]
-    whole = float(_pearson([one.sum() for one in sums]))
+    whole = float(_pearson([total.sum() for total in sums]))
     drawn = np.random.default_rng(seed).integers(0, len(sums[0]), (resamples, len(sums[0])))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = _pearson([one[drawn].sum(axis=1) for one in sums])
+        found = _pearson([total[drawn].sum(axis=1) for total in sums])
     known = found[np.isfinite(found)]
     interval = percentiles(known) if len(known) and len(sums[0]) > 1 else None
     p = sign_flip_p(_sums(first * second, clusters).tolist(), resamples=resamples, seed=seed)

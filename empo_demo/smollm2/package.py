@@ -236,13 +236,13 @@ def _reason(package: Package, code: int, said: str) -> Unavailable:
     words = said.lower()
     if "no space left" in words or "errno 28" in words:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if any(one in words for one in _REFUSED):
+    if any(sign in words for sign in _REFUSED):
         return Unavailable(
             "The package index gave another file than {name}: its checksum is wrong, so it was "
             "deleted.",
             name=package.wheel.name,
         )
-    if any(one in words for one in _UNREACHABLE):
+    if any(sign in words for sign in _UNREACHABLE):
         return Unavailable("The package index cannot be reached.")
     if "no matching distribution" in words and _is_set(os.environ, "PIP_NO_INDEX"):
         return Unavailable(

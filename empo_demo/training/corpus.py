@@ -88,12 +88,12 @@ def _published(path: Path) -> list[Conversation]:
     roles = ("user", "assistant")
     return [
         Conversation(
-            one.conv_id,
-            one.emotion,
-            one.situation,
-            tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(one.texts)),
+            dialogue.conv_id,
+            dialogue.emotion,
+            dialogue.situation,
+            tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(dialogue.texts)),
         )
-        for one in reading.dialogues
+        for dialogue in reading.dialogues
     ]
 
 
@@ -218,7 +218,7 @@ def read_published(text: str, path: Path) -> Reading:
         None if conv_id in broken else _dialogue(conv_id, dialogues[conv_id])
         for conv_id in dict.fromkeys([*dialogues, *broken])
     ]
-    whole = tuple(one for one in rows if one is not None)
+    whole = tuple(entry for entry in rows if entry is not None)
     if not whole:
         raise DataError(
             f"{path} holds no whole dialogue: {bad:,} rows have shifted, missing or empty columns."
@@ -230,7 +230,7 @@ def _lines(table: Table) -> Iterator[list[str]]:
     """The cells of each line after the header, without the spaces at their ends."""
     width, mark = len(table.columns), table.separator
     lines = re.split(r"\r\n|\r|\n", table.text)
-    for line in [one for one in lines if one.strip(f" {mark}")][1:]:
+    for line in [text for text in lines if text.strip(f" {mark}")][1:]:
         cells = [_unquoted(cell) for cell in line.split(mark)]
         if len(cells) != width:
             # A spreadsheet that saved the file again may have quoted texts with commas.

@@ -112,7 +112,7 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
     pairs = folder / "pairs.jsonl"
     count = export(plan, pairs)
     digest = file_hash(pairs)
-    known = {one.data_hash: one.id for one in roster.contenders if one.data_hash}
+    known = {entry.data_hash: entry.id for entry in roster.contenders if entry.data_hash}
     if digest in known:
         raise DataError(
             f"The votes are the same as those that {known[digest]!r} was trained on; collect new "
@@ -191,7 +191,7 @@ def _version(name: str) -> int:
 
 def _next_name(roster: Roster, parent: str) -> str:
     root = parent.rsplit("-v", 1)[0] if _version(parent) > 1 else parent
-    number, taken = _version(parent) + 1, {one.id for one in roster.contenders}
+    number, taken = _version(parent) + 1, {contender.id for contender in roster.contenders}
     while f"{root}-v{number}" in taken:
         number += 1
     return f"{root}-v{number}"

@@ -253,6 +253,6 @@ def _check_prompt(turns: list[Message]) -> None:
 
 def _same(some: Sequence[Message], others: Sequence[Message]) -> bool:
     """Whether the turns are equal but for the spaces at their ends."""
-    return [(one["role"], one["content"].strip()) for one in some] == [
-        (one["role"], one["content"].strip()) for one in others
+    return [(turn["role"], turn["content"].strip()) for turn in some] == [
+        (turn["role"], turn["content"].strip()) for turn in others
     ]

@@ -273,4 +273,4 @@ def in_batches(
         last = [parts.pop()] if len(parts[-1]) < batch else []
         rng.shuffle(parts)
         batches += [*parts, *last]
-    return [position for one in batches for position in one]
+    return [position for group in batches for position in group]

@@ -44,7 +44,7 @@ def read_hints(prompts: Sequence[Sequence[Message]]) -> list[str]:
     from empo_demo.empathy.sem import EmbeddedSEM
 
     found = [""] * len(prompts)
-    legible = {i: turns for i, one in enumerate(prompts) if (turns := _turns(one))}
+    legible = {i: turns for i, prompt in enumerate(prompts) if (turns := _turns(prompt))}
     if not legible:
         return found
     sem = EmbeddedSEM()

@@ -91,7 +91,9 @@ def replies(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for start in range(0, len(prompts), AT_ONCE):
-            rows = [encode_chat(tokenizer, list(one)) for one in prompts[start : start + AT_ONCE]]
+            rows = [
+                encode_chat(tokenizer, list(prompt)) for prompt in prompts[start : start + AT_ONCE]
+            ]
             width = max(map(len, rows))
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
             ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
@@ -112,7 +114,7 @@ def replies(
 def _in_bfloat16(model: Any) -> bool:
     import torch
 
-    return any(one.dtype == torch.bfloat16 for one in model.parameters())
+    return any(weight.dtype == torch.bfloat16 for weight in model.parameters())
 
 
 def _forget_after(file: Path, step: int) -> None:

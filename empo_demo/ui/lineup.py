@@ -80,13 +80,13 @@ def taking_part(roster: Roster, say: Texts) -> str:
 
 def models_of(roster: Roster) -> list[Model]:
     """The base models of a roster, each once, in its order."""
-    bases = dict.fromkeys(one.base for one in roster.contenders if one.base)
+    bases = dict.fromkeys(contender.base for contender in roster.contenders if contender.base)
     return [_model(base, roster) for base in bases]
 
 
 def drawn(roster: Roster) -> list[str]:
     """The ids of those who can be drawn."""
-    return [one.id for one in roster.contenders if one.weight > 0]
+    return [contender.id for contender in roster.contenders if contender.weight > 0]
 
 
 def _models(roster: Roster, say: Texts) -> str:

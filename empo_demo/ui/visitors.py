@@ -58,11 +58,13 @@ class Ten:
         known = range(len(examples()))
         if not isinstance(places, list) or not isinstance(rounds, list):
             return None
-        if len(places) != TEN or any(type(one) is not int or one not in known for one in places):
+        if len(places) != TEN or any(
+            type(place) is not int or place not in known for place in places
+        ):
             return None
         if len(rounds) > TEN or len(set(places)) != TEN:
             return None
-        if not all(isinstance(one, str) and _ROUND.match(one) for one in rounds):
+        if not all(isinstance(round_id, str) and _ROUND.match(round_id) for round_id in rounds):
             return None
         return cls(tuple(places), tuple(rounds))
 

@@ -66,10 +66,10 @@ def fit(data: Path, output: Path) -> None:
     from safetensors.numpy import save_file
 
     ordinary, left_out = _ordinary(data)
-    learnt = list({one.text: one for one in [*ordinary, *sentences()]}.values())
-    texts = [one.text for one in [*learnt, *left_out]]
-    y = np.array([one.crisis for one in learnt], np.float64)
-    weight = np.array([_weight(one) for one in learnt])
+    learnt = list({sentence.text: sentence for sentence in [*ordinary, *sentences()]}.values())
+    texts = [sentence.text for sentence in [*learnt, *left_out]]
+    y = np.array([sentence.crisis for sentence in learnt], np.float64)
+    weight = np.array([_weight(sentence) for sentence in learnt])
     print(f"{len(learnt)} texts, {int(y.sum())} of a crisis")
     sem = EmbeddedSEM()
     states = sem.layer_means(texts)
@@ -99,7 +99,7 @@ def sentences() -> list[Sentence]:
     """What is learnt beside ordinary texts; nothing that is like a sentence that measures."""
     rows = map(json.loads, SENTENCES.read_text(encoding="utf8").splitlines())
     measuring = [runs(row["text"]) for row in rows if row["half"] == "test"]
-    return [one for one in _written() if not is_like(runs(one.text), measuring)]
+    return [sentence for sentence in _written() if not is_like(runs(sentence.text), measuring)]
 
 
 def runs(text: str) -> set[tuple[str, ...]]:

@@ -60,7 +60,7 @@ class Look:
 
 def candidates() -> list[str]:
     """The situations, and the examples that begin a dialogue."""
-    return [*SITUATIONS, *(one.text for one in examples() if not one.before.turns)]
+    return [*SITUATIONS, *(example.text for example in examples() if not example.before.turns)]
 
 
 def look(texts: Sequence[str], seeds: Sequence[int]) -> Iterator[Look]:

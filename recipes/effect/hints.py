@@ -100,7 +100,7 @@ def _stands(
                 one, other = [a for a, _ in pairs], [b for _, b in pairs]
                 if pairs:
                     found[name, hint, column] = compare(one, other, seed=seed)
-    corrected = holm([one.p for one in found.values()])
+    corrected = holm([effect.p for effect in found.values()])
     return {key for key, p in zip(found, corrected, strict=True) if p < 0.05}
 
 

@@ -60,8 +60,8 @@ def on_people(judge: Judge, cases: Sequence[Case]) -> dict[str, dict[str, Share]
 def on_labels(judge: Judge, cases: Sequence[Case], labels: Sequence[Labelled]) -> dict[str, Any]:
     """How the judge and a person agree on models' replies; `table` counts person by judge."""
     by_id = {case.item.conv_id: case for case in cases}
-    shown = [by_id[one.conv_id] for one in labels]
-    verdicts = judge.verdicts(shown, [one.reply for one in labels])
+    shown = [by_id[label.conv_id] for label in labels]
+    verdicts = judge.verdicts(shown, [label.reply for label in labels])
     asked = [
         (one, verdict, case)
         for one, verdict, case in zip(labels, verdicts, shown, strict=True)
@@ -81,15 +81,17 @@ def on_labels(judge: Judge, cases: Sequence[Case], labels: Sequence[Labelled]) -
             label: {v: table[label, v] for v in ("right", "opposite", "unsure")} for label in LABELS
         },
         "agree": share([hit for hit, _, _ in spoken], [one for _, _, one in spoken]),
-        "agree, both decided": share([hit for hit, _ in decided], [one for _, one in decided]),
+        "agree, both decided": share(
+            [hit for hit, _ in decided], [ballot for _, ballot in decided]
+        ),
     }
 
 
 def by_model(labels: Sequence[Labelled]) -> dict[str, dict[str, Share]]:
     """The shares of a person's labels, by contender: the comparison without the judge."""
     found: dict[str, dict[str, Share]] = {}
-    for name in dict.fromkeys(sorted(one.contender for one in labels)):
-        own = [one for one in labels if one.contender == name]
+    for name in dict.fromkeys(sorted(label.contender for label in labels)):
+        own = [label for label in labels if label.contender == name]
         ids = [one.conv_id for one in own]
         found[name] = {
             str(label): share([one.label == label for one in own], ids) for label in LABELS

@@ -134,7 +134,7 @@ def _figures(cases: Sequence[Case], replies: Replies, tools: Tools) -> ResultsDa
 def judge_study(judge: Judge, cases: Sequence[Case]) -> dict[str, Any]:
     shares = measured.on_people(judge, cases)
     clear = shares.pop("cases")["clear"]
-    spoken = [_spoken(one) for one in shares.values()]
+    spoken = [_spoken(share) for share in shares.values()]
     rows = [
         [name, *(str(one[kind]) for kind in ("right", "opposite", "unsure")), right]
         for (name, one), right in zip(shares.items(), spoken, strict=True)
@@ -176,7 +176,7 @@ def labels_study(
     table = found["table"]
     rows = [
         [label, *(str(table[label][kind]) for kind in ("right", "opposite", "unsure"))]
-        + [str(one[label]) for one in models.values()]
+        + [str(model[label]) for model in models.values()]
         for label in blind.LABELS
     ]
     return {
@@ -263,7 +263,7 @@ def tells_study(cases: Sequence[Case], replies: Replies) -> dict[str, Any]:
 
 def put_studies(new: Sequence[dict[str, Any]], path: Path) -> None:
     """Put the studies first, in place of those with the same beginning of the title."""
-    fresh = {_subject(one) for one in new}
+    fresh = {_subject(study) for study in new}
     old = [one for one in report.read_studies(path) if _subject(one) not in fresh]
     text = json.dumps([*new, *old], ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf8")

@@ -59,11 +59,13 @@ def distilled_examples(
 def _labelled(conversations: Sequence[Conversation]) -> list[tuple[list[str], int]]:
     """Every context of a listener's turn, and every situation, with its label."""
     found = []
-    for one in conversations:
-        found.append(([one.situation], INDEX[one.emotion]))
-        for i, turn in enumerate(one.turns):
+    for conversation in conversations:
+        found.append(([conversation.situation], INDEX[conversation.emotion]))
+        for i, turn in enumerate(conversation.turns):
             if turn["role"] == "assistant":
-                found.append(([t["content"] for t in one.turns[:i]], INDEX[one.emotion]))
+                found.append(
+                    ([t["content"] for t in conversation.turns[:i]], INDEX[conversation.emotion])
+                )
     return found
 
 
@@ -72,8 +74,8 @@ def _unlabelled(conversations: Sequence[Conversation], data: Path, seed: int) ->
     rng = random.Random(f"{seed} unlabelled")
     later = [
         [turn["content"]]
-        for one in conversations
-        for turn in one.turns[2:]
+        for conversation in conversations
+        for turn in conversation.turns[2:]
         if turn["role"] == "user"
     ]
     comments = [

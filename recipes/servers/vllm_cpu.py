@@ -59,7 +59,7 @@ def _requirements(wheel: Path) -> list[str]:
         (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
         lines = archive.read(name).decode().splitlines()
     wanted = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Requires-Dist:")]
-    return [one for one in wanted if "extra ==" not in one and not _LEFT_OUT.match(one)]
+    return [file for file in wanted if "extra ==" not in file and not _LEFT_OUT.match(file)]
 
 
 @dataclass

@@ -45,7 +45,9 @@ def start_roster(settings: Settings, plan: loop.Plan) -> None:
     """Only the base and the parent take part, so that each vote compares these two."""
 
     roster = load_roster(settings)
-    pair = tuple(one for one in roster.contenders if one.id in ("base", plan.parent))
+    pair = tuple(
+        contender for contender in roster.contenders if contender.id in ("base", plan.parent)
+    )
     decoding = replace(roster.decoding, max_new_tokens=24)
     plan.out.mkdir(parents=True, exist_ok=True)
     write_roster(plan.roster, replace(roster, contenders=pair, decoding=decoding))

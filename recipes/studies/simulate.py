@@ -125,7 +125,7 @@ def vote(
 
 def first_turns(data: Path, split: Literal["train", "valid"]) -> list[str]:
     """The first turns of people in the dialogues of a split. The splits never mix."""
-    texts = [one.turns[0]["content"] for one in read_conversations(data, split)]
+    texts = [conversation.turns[0]["content"] for conversation in read_conversations(data, split)]
     return [text for text in texts if 3 <= len(text.split()) <= 20]
 
 

@@ -65,8 +65,8 @@ votes say less.
 
 def curve(curves: dict[float, list[Needed]]) -> str:
     """Votes (on a logarithmic scale) over the share, a line per number of votes per person."""
-    high = max(one.votes for line in curves.values() for one in line)
-    low = min(one.votes for line in curves.values() for one in line)
+    high = max(point.votes for line in curves.values() for point in line)
+    low = min(point.votes for line in curves.values() for point in line)
     lines = []
     for step in (30, 100, 300, 1_000, 3_000, 10_000, 30_000):
         if low / 2 < step < high * 1.5:
@@ -95,7 +95,7 @@ def curve(curves: dict[float, list[Needed]]) -> str:
 
 
 def _line(line: Sequence[Needed], colour: str, name: str, low: int, high: int) -> str:
-    places = [(_x(one.setting.share), _y(one.votes, low, high)) for one in line]
+    places = [(_x(point.setting.share), _y(point.votes, low, high)) for point in line]
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]
     return (

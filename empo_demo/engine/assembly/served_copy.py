@@ -69,13 +69,13 @@ class Assembly:
         None if no user is left. `shown` is the model's name in sentences. Raises `EngineError` if
         the model can be served in no way.
         """
-        adapters = list(dict.fromkeys(one.adapter for one in users if one.adapter))
+        adapters = list(dict.fromkeys(member.adapter for member in users if member.adapter))
         tried = self.tried(name, adapters)
         kept = Verdict("batch", LEFT_OUT) if on_zero_gpu() else tried.find()
         verdict = kept or Verdict(self._fastest(name))
         tokenizer = load_tokenizer(name)
         while verdict.way is not None:
-            staying = [one for one in users if not set_apart(one.adapter, verdict)]
+            staying = [member for member in users if not set_apart(member.adapter, verdict)]
             if not staying:
                 break
             weights, found = None, verdict
@@ -125,7 +125,7 @@ class Assembly:
         from empo_demo.engine.weights.lora import install
         from empo_demo.engine.weights.model_weights import weights_of
 
-        adapters = list(dict.fromkeys(one.adapter for one in users if one.adapter))
+        adapters = list(dict.fromkeys(member.adapter for member in users if member.adapter))
         names = {adapter: f"a{i}" for i, adapter in enumerate(adapters)}
         folders = {name: adapter_folder(adapter) for adapter, name in names.items()}
         for folder in folders.values():
@@ -161,7 +161,7 @@ class Assembly:
             rows = install(wrapped)
             release(wrapped)
         place(model, self.device)
-        served = {one.id: names.get(one.adapter or "") for one in users}
+        served = {member.id: names.get(member.adapter or "") for member in users}
         try:
             weights = weights_of(model, tokenizer, served, rows, cast(Any, verdict.way))
         except EngineError:

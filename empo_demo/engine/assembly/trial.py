@@ -308,7 +308,7 @@ def _scored(weights: Weights, asked: Sequence[tuple[str, Sequence[int]]]) -> tor
 
 def _alone(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """The last logits of each prompt alone, (prompts, STEPS, vocabulary) in fp32 on the CPU."""
-    return torch.stack([_last(_forward_of(model), [one], model.device)[0] for one in prompts])
+    return torch.stack([_last(_forward_of(model), [prompt], model.device)[0] for prompt in prompts])
 
 
 def _in_company(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -344,7 +344,7 @@ def _last(run: Run, prompts: Sequence[Sequence[int]], device: torch.device) -> t
     places = sorted({place for last in lasts for place in last})
     logits = run(ids, mask, torch.tensor(places, device=device))
     at = [[places.index(place) for place in last] for last in lasts]
-    return torch.stack([logits[i, one].float().cpu() for i, one in enumerate(at)])
+    return torch.stack([logits[i, place].float().cpu() for i, place in enumerate(at)])
 
 
 def _threads(model: PreTrainedModel) -> int:

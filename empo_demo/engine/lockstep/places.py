@@ -143,7 +143,7 @@ def rounds_at_once(passes: Sequence[Passes]) -> int:
     rounds = 1
     while rounds <= MOST_ROUNDS:
         try:
-            seconds = sum(one.time_step(2 * rounds) for one in passes)
+            seconds = sum(way.time_step(2 * rounds) for way in passes)
         except Exception as error:
             log.info("%d rounds at once cannot be measured: %s", rounds, error)
             break

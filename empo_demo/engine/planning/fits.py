@@ -112,10 +112,10 @@ def budget_of(members: Sequence[Member], terms: Terms, *, rounds: int, new_token
     """The budget of `members`. `rounds` run at once; `new_tokens` is the longest reply."""
     copies: list[Copy] = []
     disk = scratch = 0.0
-    for base in dict.fromkeys(one.base for one in members):
+    for base in dict.fromkeys(member.base for member in members):
         shape = model_shape(base)
         held = shape.held(terms.quantization)
-        group = [one for one in members if one.base == base]
+        group = [member for member in members if member.base == base]
         shared = {m.adapter: m.shared for m in group if m.plan == "shared"}
         if any(member.plan != "merged" for member in group):
             copies.append(Copy(base, held, sum(shared.values()), shape))
@@ -149,8 +149,8 @@ def download_of(members: Sequence[Member]) -> int | None:
 
     None if the Hub cannot be asked.
     """
-    bases = dict.fromkeys(one.base for one in members)
-    adapters = dict.fromkeys(one.adapter for one in members if one.adapter)
+    bases = dict.fromkeys(member.base for member in members)
+    adapters = dict.fromkeys(member.adapter for member in members if member.adapter)
     parts = [*map(model_download, bases), *map(adapter_download, adapters)]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None

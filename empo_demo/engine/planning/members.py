@@ -94,10 +94,10 @@ def members_of(sources: Sequence[Source], terms: Terms) -> tuple[Member, ...]:
     """
     written = [written_by(source) for source in sources if not source.predictions]
     members: list[Member] = []
-    for base in dict.fromkeys(one.base for one in written):
+    for base in dict.fromkeys(member.base for member in written):
         check_model(base)
         shape = model_shape(base)
-        group = [_by_size(one, shape, terms) for one in written if one.base == base]
+        group = [_by_size(member, shape, terms) for member in written if member.base == base]
         members += _by_trial(group, terms)
     return tuple(members)
 
@@ -127,26 +127,26 @@ def _by_trial(group: Sequence[Member], terms: Terms) -> list[Member]:
     """The members of one base with what the kept trials found, and with their copies."""
     shared = _kept_verdict(group, terms)
     members = []
-    for one in group:
-        verdicts: list[Verdict | None] = [] if one.plan == "merged" else [shared]
-        reason = set_apart(one.adapter, shared) if shared and one.plan == "shared" else None
+    for member in group:
+        verdicts: list[Verdict | None] = [] if member.plan == "merged" else [shared]
+        reason = set_apart(member.adapter, shared) if shared and member.plan == "shared" else None
         if reason is not None:
-            one = one.set_apart(reason, terms)
-        if one.plan == "merged":
-            folder = copy_here(one.base, str(one.adapter), terms)
+            member = member.set_apart(reason, terms)
+        if member.plan == "merged":
+            folder = copy_here(member.base, str(member.adapter), terms)
             verdicts.append(terms.verdict(folder) if folder is not None else None)
-            one = replace(one, prepared=folder is not None)
+            member = replace(member, prepared=folder is not None)
         said = words(verdicts)
         merged = f" (merged, because {reason})" if reason is not None else ""
         serving = verdicts[-1]
         held = (serving.held or terms.quantization) if serving is not None else ""
-        members.append(replace(one, trial=said + merged, held=held))
+        members.append(replace(member, trial=said + merged, held=held))
     return members
 
 
 def _kept_verdict(group: Sequence[Member], terms: Terms) -> Verdict | None:
     """What the trial of the base with the adapters that share it found, if there was one."""
-    named = dict.fromkeys(str(one.adapter) for one in group if one.plan == "shared")
+    named = dict.fromkeys(str(member.adapter) for member in group if member.plan == "shared")
     base, adapters = model_here(group[0].base), [adapter_here(adapter) for adapter in named]
     here = [adapter for adapter in adapters if adapter is not None]
     if base is None or len(here) < len(adapters):

@@ -361,7 +361,7 @@ def _tokens_of(choice: Choice) -> list[Token]:
     if choice.logprobs is None or not choice.logprobs.content:
         return []
     return [
-        Token(place.token, {one.token: one.logprob for one in place.top_logprobs})
+        Token(place.token, {candidate.token: candidate.logprob for candidate in place.top_logprobs})
         for place in choice.logprobs.content
         if place.top_logprobs
     ]

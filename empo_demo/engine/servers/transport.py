@@ -84,7 +84,7 @@ class Line(httpx2.BaseTransport):
         if find is not None:
             line = find("socket")
             with self._lock:
-                still_open = [one for one in self._sockets if one.fileno() >= 0]
+                still_open = [sock for sock in self._sockets if sock.fileno() >= 0]
                 self._sockets = [*still_open, line]
                 if self.is_cut:
                     _shut(line)

@@ -94,9 +94,9 @@ def context_of(config: Any) -> int:
         for name in ("max_position_embeddings", "sliding_window", "attention_chunk_size")
     ]
     rope = getattr(config, "rope_parameters", None) or {}
-    for one in (rope, *rope.values()):
-        if isinstance(one, dict) and one.get("rope_type") == "longrope":
-            limits.append(one.get("original_max_position_embeddings"))
+    for scaling in (rope, *rope.values()):
+        if isinstance(scaling, dict) and scaling.get("rope_type") == "longrope":
+            limits.append(scaling.get("original_max_position_embeddings"))
     given = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
     return min(given, default=4096)
 

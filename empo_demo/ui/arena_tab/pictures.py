@@ -259,7 +259,9 @@ class Pictures:
     def _others(self, view: RoundView, voted: Receipt) -> PairVotes | None:
         """How others voted on these two models in this situation; None for a situation that is no
         example, and for too few or too young votes."""
-        if voted.reveal.attention_check or view.dialogue not in {one.whole for one in examples()}:
+        if voted.reveal.attention_check or view.dialogue not in {
+            example.whole for example in examples()
+        }:
             return None
         try:
             one, other = voted.reveal.a, voted.reveal.b

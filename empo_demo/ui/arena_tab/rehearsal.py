@@ -66,10 +66,12 @@ def record(arena: Arena, text: str) -> dict[str, Any]:
             }
             for side in SIDES
         },
-        "levels": [one.as_json() for one in arena.models.epitome(pairs)],
+        "levels": [level.as_json() for level in arena.models.epitome(pairs)],
         "feelings": {
-            text: one.as_json()
-            for text, one in zip(texts, arena.models.feelings(texts, explained=True), strict=True)
+            text: feeling.as_json()
+            for text, feeling in zip(
+                texts, arena.models.feelings(texts, explained=True), strict=True
+            )
         },
     }
 
@@ -91,8 +93,8 @@ def rehearsal(path: Path = REHEARSAL) -> Rehearsal:
         for side in SIDES
     }
     levels = [
-        Epitome.from_rows([one[name]["probabilities"] for name in ("er", "ex", "ip")])
-        for one in stored["levels"]
+        Epitome.from_rows([level[name]["probabilities"] for name in ("er", "ex", "ip")])
+        for level in stored["levels"]
     ]
     view = RoundView(
         round_id="",
@@ -103,6 +105,6 @@ def rehearsal(path: Path = REHEARSAL) -> Rehearsal:
         replies={side: ReplyView(stored["replies"][side], "eos", None) for side in SIDES},
     )
     reveal = Reveal(sides["a"], sides["b"], "a")
-    feelings = {text: Feeling.from_json(one) for text, one in stored["feelings"].items()}
-    known = {text: one for text, one in feelings.items() if one is not None}
+    feelings = {text: Feeling.from_json(feeling) for text, feeling in stored["feelings"].items()}
+    known = {text: feeling for text, feeling in feelings.items() if feeling is not None}
     return Rehearsal(view, reveal, dict(zip(SIDES, levels, strict=True)), known)

@@ -57,10 +57,10 @@ def _attention(views: Sequence[RoundView], say: Texts) -> str:
     """Whether the visitor saw that a reply was plainly wrong."""
     found = [view.receipt for view in views if view.receipt and _is_check(view)]
     rejected = [
-        one
-        for one in found
-        if VERDICTS[one.verdict].outcome != 0
-        and VERDICTS[one.verdict].preferred != _bad_side(one.reveal.chosen)
+        receipt
+        for receipt in found
+        if VERDICTS[receipt.verdict].outcome != 0
+        and VERDICTS[receipt.verdict].preferred != _bad_side(receipt.reveal.chosen)
     ]
     return say("ten.passed" if len(rejected) == len(found) else "ten.missed")
 

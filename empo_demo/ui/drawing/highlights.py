@@ -86,7 +86,7 @@ def examples(say: Texts = ENGLISH, *, current: str = "", busy: bool = False) -> 
 
     The row is one stop of the Tab key, at the `current` one; page.js moves it with the arrow keys.
     """
-    titles = [one.title for one in known_examples()]
+    titles = [example.title for example in known_examples()]
     stop = titles.index(current) if current in titles else 0
     buttons = "".join(
         f'<button type="button" class="example" data-i="{i}" lang="en" '

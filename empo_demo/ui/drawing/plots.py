@@ -306,9 +306,9 @@ def measure(
     """All figures of the file. `valences` gives a valence per text, by the name of its source."""
     whole = list(dialogues)
     pairs = [
-        (one.turns[i - 1].content, one.turns[i].content)
-        for one in whole
-        for i in range(1, len(one.turns), 2)
+        (dialogue.turns[i - 1].content, dialogue.turns[i].content)
+        for dialogue in whole
+        for i in range(1, len(dialogue.turns), 2)
     ]
     by_source = {}
     for source, judge in valences.items():
@@ -319,9 +319,9 @@ def measure(
             VALENCE_EDGES[source],
         )
     replies = [
-        ([turn.content for turn in one.turns[:i]], one.turns[i].content)
-        for one in whole
-        for i in range(3, len(one.turns), 2)
+        ([turn.content for turn in dialogue.turns[:i]], dialogue.turns[i].content)
+        for dialogue in whole
+        for i in range(3, len(dialogue.turns), 2)
     ]
     shares = ((count_words(said), share_new(reply, said) or 0.0) for said, reply in replies)
     return {

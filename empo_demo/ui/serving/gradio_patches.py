@@ -217,7 +217,7 @@ class Unread(OrderedDict[str, Any]):
     def __setitem__(self, session: str, _: Any) -> None:
         """Begin a session without messages. Gradio's own empty queue is not used."""
         if len(self) >= MOST_SESSIONS:
-            self._give_up(lambda one: (one.readers > 0, one.read_at))
+            self._give_up(lambda messages: (messages.readers > 0, messages.read_at))
         messages = Messages()
         messages.on_change(self._changed)
         super().__setitem__(session, messages)
@@ -250,7 +250,7 @@ class Unread(OrderedDict[str, Any]):
     def _changed(self, by: int) -> None:
         self.bytes += by
         while self.bytes > MOST_BYTES:
-            self._give_up(lambda one: -one.bytes)
+            self._give_up(lambda messages: -messages.bytes)
 
     def _give_up(self, order: Callable[[Messages], Any]) -> None:
         session = min(self, key=lambda name: order(self[name]))

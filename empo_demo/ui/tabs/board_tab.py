@@ -131,9 +131,9 @@ def matrix(board: Board, say: Texts) -> str:
     While there are few, the rounds that the row won and lost. On a narrow screen the columns have
     the numbers of the rows.
     """
-    ids = [one.id for group in board.groups() for one in group]
+    ids = [member.id for group in board.groups() for member in group]
     names = {name: escape(say.contender(name, label_of(name, board.labels))) for name in ids}
-    cells = {(one.one, one.other): one for one in board.matrix}
+    cells = {(cell.one, cell.other): cell for cell in board.matrix}
     body = ""
     for number, row in enumerate(ids, start=1):
         line = "".join(_cell(cells.get((row, column)), say) for column in ids)

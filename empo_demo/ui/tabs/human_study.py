@@ -41,9 +41,9 @@ def said_sentences(found: Mapping[str, Any], say: Texts) -> list[str]:
     means = found["average"]["contenders"]
     ranked = sorted(means, key=lambda name: -means[name]["average"]["mean"])
     pairs = found["average"]["comparisons"]
-    stands = [one for one in pairs if (one["p_holm"] or 0) < LEVEL]
-    strangers = sum(not one["raters_of_both"] for one in pairs)
-    raters = max(one["raters"] for one in found["average"]["raters"].values())
+    stands = [pair for pair in pairs if (pair["p_holm"] or 0) < LEVEL]
+    strangers = sum(not pair["raters_of_both"] for pair in pairs)
+    raters = max(count["raters"] for count in found["average"]["raters"].values())
     ratings = found["average"]["ratings"]
     first = say(
         "study.source",
@@ -52,7 +52,7 @@ def said_sentences(found: Mapping[str, Any], say: Texts) -> list[str]:
         systems=len(means),
     )
     order = say("study.order", high=_system(ranked[0], say), low=_system(ranked[-1], say))
-    told = [_above(one, say) for one in stands]
+    told = [_above(pair, say) for pair in stands]
     sure = say("study.stands", what=listed(told, say), all=len(pairs)) if told else ""
     if not told:
         sure = say("study.none_stands", all=len(pairs))
@@ -89,17 +89,19 @@ def metric_sentences(judged: Mapping[str, Any], say: Texts) -> list[str]:
 
 def systems_picture(found: Mapping[str, Any], say: Texts) -> str:
     """Each system's mean over the scales, with its interval."""
-    means = {name: one["average"] for name, one in found["average"]["contenders"].items()}
+    means = {name: figures["average"] for name, figures in found["average"]["contenders"].items()}
     ranked = sorted(means, key=lambda name: -means[name]["mean"])
-    ends = [end for one in means.values() for end in one["interval"] or (one["mean"],)]
+    ends = [end for figures in means.values() for end in figures["interval"] or (figures["mean"],)]
     low, high = 10 * (min(ends) // 10), 10 * (max(ends) // 10 + 1)
     height = _ROW * len(ranked) + 34
     shapes = [_line(_at(tick, low, high), height, str(int(tick))) for tick in _ticks(low, high, 10)]
     for place, name in enumerate(ranked):
-        one = means[name]
-        figure = say.number(f"{one['mean']:.1f}")
+        average = means[name]
+        figure = say.number(f"{average['mean']:.1f}")
         shapes.append(
-            _point(place, _system(name, say), figure, one["mean"], one["interval"], low, high)
+            _point(
+                place, _system(name, say), figure, average["mean"], average["interval"], low, high
+            )
         )
     return _figure_of(shapes, height, say("study.picture"))
 
@@ -141,7 +143,10 @@ def metrics_table(judged: Mapping[str, Any], say: Texts) -> str:
     heads = ("metric", "overall", "dialogues", "systems", "held", "n")
     head = "".join(f'<th scope="col">{escape(say(f"study.head.{name}"))}</th>' for name in heads)
     body = ""
-    for row in [*_ranked(judged), *(one for one in judged["metrics"] if one["rho"] is None)]:
+    for row in [
+        *_ranked(judged),
+        *(metric for metric in judged["metrics"] if metric["rho"] is None),
+    ]:
         parts = (
             row,
             *(row[name] for name in ("within_dialogues", "within_systems", "length_held")),
@@ -168,8 +173,8 @@ def _ranked(judged: Mapping[str, Any]) -> list[Row]:
     return sorted(known, key=lambda row: -row["rho"])
 
 
-def _above(one: Row, say: Texts) -> str:
-    high, low = one["contenders"] if one["difference"] > 0 else reversed(one["contenders"])
+def _above(pair: Row, say: Texts) -> str:
+    high, low = pair["contenders"] if pair["difference"] > 0 else reversed(pair["contenders"])
     return say("study.above", high=_system(high, say), low=_system(low, say))
 
 
