@@ -46,10 +46,10 @@ class Sentence(str):
         """Return a sentence that comes from the database, where it is plain English."""
         for key in _STORED:
             pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(key))
-            found = re.fullmatch(pattern, text or "", re.DOTALL)
-            if found:
+            match = re.fullmatch(pattern, text or "", re.DOTALL)
+            if match:
                 return cls(
-                    key, **{name: cls.stored(part) for name, part in found.groupdict().items()}
+                    key, **{name: cls.stored(part) for name, part in match.groupdict().items()}
                 )
         return cls(text or "")
 

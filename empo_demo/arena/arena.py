@@ -257,8 +257,8 @@ class Arena:
             self._refuse_flagged(round_)
             chosen = goes_on_with(round_, verdict)
             goes_on = dialogue_of(round_).plus("assistant", round_.reply(chosen).text or "…")
-            kept = guards.check_ratings(ratings, chosen)
-            return CastVote(verdict, chosen, goes_on.digest, dict(kept), comment, **noticed)
+            sliders = guards.check_ratings(ratings, chosen)
+            return CastVote(verdict, chosen, goes_on.digest, dict(sliders), comment, **noticed)
 
         try:
             self._rounds.flush(wanted)
@@ -282,9 +282,9 @@ class Arena:
         token, comment = guards.check_token(voter), guards.check_comment(comment)
         round_ = self._own(token, round_id)
         chosen = round_.vote.chosen if round_.vote else "a"
-        kept = dict(guards.check_ratings(ratings, chosen))
+        sliders = dict(guards.check_ratings(ratings, chosen))
         self.store.set_ratings(
-            token, round_.id, kept, comment, **guards.noticed_in(comment, self.settings.country)
+            token, round_.id, sliders, comment, **guards.noticed_in(comment, self.settings.country)
         )
 
     def go_on(self, voter: str, round_id: str) -> Dialogue:

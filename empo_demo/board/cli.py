@@ -139,17 +139,17 @@ def needed(
         setting, **{name: value for name, value in given.items() if value is not None}
     )
     shares = share or [0.52, 0.55, 0.6, 0.65, 0.7]
-    found = [
+    needs = [
         simulated.needed(replace(setting, share=preference), seed=seed) for preference in shares
     ]
     if as_json:
-        typer.echo(json.dumps({"needed": [need.as_json() for need in found]}))
+        typer.echo(json.dumps({"needed": [need.as_json() for need in needs]}))
         return
     typer.echo(
         f"{setting.per_person:g} votes per person, votes of a person alike by "
         f"{setting.correlation:g}, power {setting.power:g}:"
     )
-    for need in found:
+    for need in needs:
         votes, people = simulated.rounded(need.votes), simulated.rounded(need.people)
         typer.echo(f"{need.setting.share:.0%} from 50 %: {votes:,} votes by {people:,} people")
 

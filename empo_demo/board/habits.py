@@ -96,21 +96,21 @@ def preferences(a: Answer, b: Answer, verdict: str) -> dict[str, int]:
     """By the name of each habit in which the sides differ, what the verdict preferred: 1 the side
     that has it, -1 the other, 0 neither."""
     preferred = VERDICTS[verdict].preferred
-    found = {}
+    shares = {}
     for habit in HABITS:
         holder = "a" if habit.has(a, b) else "b" if habit.has(b, a) else None
         if holder is not None:
-            found[habit.name] = 0 if preferred is None else 1 if preferred == holder else -1
-    return found
+            shares[habit.name] = 0 if preferred is None else 1 if preferred == holder else -1
+    return shares
 
 
 def count(votes: Iterable[tuple[Answer, Answer, str]]) -> dict[str, Counts]:
     """The counts of each habit over votes, each with its sides a and b and its verdict."""
-    found = {habit.name: Counts() for habit in HABITS}
+    counts = {habit.name: Counts() for habit in HABITS}
     for a, b, verdict in votes:
         for name, preferred in preferences(a, b, verdict).items():
-            found[name] = found[name].plus(preferred)
-    return found
+            counts[name] = counts[name].plus(preferred)
+    return counts
 
 
 @dataclass

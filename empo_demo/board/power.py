@@ -109,7 +109,7 @@ def needed(setting: Setting, *, simulations: int = SIMULATIONS, seed: int = 0) -
 def power_at(people: int, setting: Setting, simulations: int = SIMULATIONS, seed: int = 0) -> float:
     """The share of simulated boards of so many people whose interval lies above one half."""
     draw = np.random.default_rng((seed, people))
-    told = 0
+    detections = 0
     for begin in range(0, simulations, _block(people)):
         size = (min(_block(people), simulations - begin), people)
         votes = draw.geometric(1 / setting.per_person, size)
@@ -119,8 +119,8 @@ def power_at(people: int, setting: Setting, simulations: int = SIMULATIONS, seed
         else:
             shares = np.full(size, setting.share)
         low, _ = _intervals(draw.binomial(votes, shares), votes)
-        told += int((low > 0.5).sum())
-    return told / simulations
+        detections += int((low > 0.5).sum())
+    return detections / simulations
 
 
 def setting_of(ballots: Sequence[Ballot], setting: Setting) -> Setting:

@@ -178,8 +178,8 @@ def _role(sheet: Sheet, role: str, named: str | None) -> str:
             raise DataError(f"{sheet.path} has no column {named}: {_found(sheet)}.")
         return named
     by_name = {name.casefold(): name for name in reversed(sheet.columns)}
-    found = next((by_name[name] for name in ROLES[role] if name in by_name), None)
-    if found is None:
+    column = next((by_name[name] for name in ROLES[role] if name in by_name), None)
+    if column is None:
         usual = ", ".join(ROLES[role][:4])
         raise DataError(
             f"{sheet.path}: the column of the {role} is missing ({usual}, …); {_found(sheet)}. "
@@ -187,7 +187,7 @@ def _role(sheet: Sheet, role: str, named: str | None) -> str:
             "a column of numbers for each scale (the paper's file has sample_index, model, "
             "annotator and Dim1..Dim5)."
         )
-    return found
+    return column
 
 
 def _found(sheet: Sheet) -> str:
@@ -295,11 +295,11 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _objects(path: Path, found: Iterable[tuple[int, Any]]) -> Sheet:
+def _objects(path: Path, objects: Iterable[tuple[int, Any]]) -> Sheet:
     """A table of objects, each with its line; cells that hold lists or objects are left out."""
     rows: list[tuple[int, dict[str, Cell]]] = []
     columns: dict[str, None] = {}
-    for number, row in found:
+    for number, row in objects:
         if isinstance(row, ValueError):
             raise DataError(f"{path}:{number}: {row}.")
         if not isinstance(row, dict):
@@ -339,7 +339,7 @@ def _excel(path: Path) -> Sheet:
 
 def _cells(path: Path, rows: Iterator[tuple[Any, ...]]) -> list[tuple[int, list[Cell]]]:
     """The rows that are not empty, each with its line."""
-    found: list[tuple[int, list[Cell]]] = []
+    table: list[tuple[int, list[Cell]]] = []
     count = 0
     for line, row in enumerate(rows, start=1):
         count += len(row)
@@ -350,5 +350,5 @@ def _cells(path: Path, rows: Iterator[tuple[Any, ...]]) -> list[tuple[int, list[
             for entry in row
         ]
         if any(cell not in (None, "") for cell in cells):
-            found.append((line, cells))
-    return found
+            table.append((line, cells))
+    return table

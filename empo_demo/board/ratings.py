@@ -104,17 +104,17 @@ def compare(ratings: Sequence[Rating], scales: Sequence[str]) -> list[Comparison
     for rating in ratings:
         by[rating.contender, rating.dimension].append(rating)
     systems = sorted({rating.contender for rating in ratings})
-    found = [
+    comparisons = [
         _comparison((one, other), scale, by[one, scale], by[other, scale])
         for one, other in itertools.combinations(systems, 2)
         for scale in scales
         if by[one, scale] and by[other, scale]
     ]
-    tested = [i for i, comparison in enumerate(found) if comparison.difference.p is not None]
-    corrected = holm([found[i].difference.p or 0.0 for i in tested])
+    tested = [i for i, comparison in enumerate(comparisons) if comparison.difference.p is not None]
+    corrected = holm([comparisons[i].difference.p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
-        found[i] = replace(found[i], p_holm=p)
-    return found
+        comparisons[i] = replace(comparisons[i], p_holm=p)
+    return comparisons
 
 
 def confounding(comparisons: Iterable[Comparison]) -> list[str]:
@@ -293,7 +293,7 @@ def summarise(ratings: Sequence[Rating], *, samples: int = 1000, seed: int = 0) 
 
 
 def _mean(ratings: list[Rating]) -> dict[str, Any]:
-    found = statistics.mean(
+    interval = statistics.mean(
         statistics.Scores(
             [rating.value for rating in ratings],
             [rating.rater for rating in ratings],
@@ -301,8 +301,8 @@ def _mean(ratings: list[Rating]) -> dict[str, Any]:
         )
     )
     return {
-        "mean": found.value,
-        "interval": list(found.interval) if found.interval else None,
+        "mean": interval.value,
+        "interval": list(interval.interval) if interval.interval else None,
         "n": len(ratings),
         "raters": len({rating.rater for rating in ratings}),
         "items": len({rating.item for rating in ratings}),

@@ -163,17 +163,17 @@ def compare(*, as_json: bool) -> None:
     """Ask servers and the same weights loaded here the same prompts, and print the difference."""
     settings = load_settings()
     roster = load_roster(settings)
-    served = decide(settings, roster)
-    if not served.is_served:
+    decision = decide(settings, roster)
+    if not decision.is_served:
         raise InvalidInput("There is no server to compare with; set EMPO_ENGINE to its URL.")
-    here = [c for c in served.written if _is_here(c)]
-    away = {c.id: "its weights are not here" for c in served.written if c not in here}
+    here = [c for c in decision.written if _is_here(c)]
+    away = {c.id: "its weights are not here" for c in decision.written if c not in here}
     rows: dict[str, Difference] = {}
     if here:
-        left_out = served.left_out | away
+        left_out = decision.left_out | away
         local = decide(settings.model_copy(update={"engine": "local"}), roster.without(left_out))
         typer.echo("Loading the models of this machine…", err=True)
-        server_engine, local_engine = served.load(), local.load()
+        server_engine, local_engine = decision.load(), local.load()
         for contender in here:
             theirs, ours = (_greedy(e, contender.id) for e in (server_engine, local_engine))
             rows[contender.id] = Difference.between(theirs, ours)

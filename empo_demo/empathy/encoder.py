@@ -272,15 +272,15 @@ def _packed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     The figures stay (see the card): a row's values are rounded to 1/127 of its largest one.
     """
-    found = {}
+    packed = {}
     for name, value in state.items():
         if value.dim() < 2 or value.shape[0] < SMALLEST:
-            found[name] = value.half().contiguous()
+            packed[name] = value.half().contiguous()
             continue
         scale = (value.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-5).half()
-        found[name] = (value.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
-        found[f"{name}{SCALE}"] = scale
-    return found
+        packed[name] = (value.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        packed[f"{name}{SCALE}"] = scale
+    return packed
 
 
 def _unpacked(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

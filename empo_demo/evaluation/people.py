@@ -45,10 +45,10 @@ def run(
             "(what was rated), or neither for the votes alone."
         )
     settings = load_settings(database=database)
-    found: dict[str, Any] = {"ratings": None}
+    figures: dict[str, Any] = {"ratings": None}
     with Console(stderr=True, markup=False).status("Judging the replies…"):
         if ratings is not None and texts is not None:
-            found["ratings"] = rated.study(
+            figures["ratings"] = rated.study(
                 ratings,
                 texts,
                 Tools(settings),
@@ -57,14 +57,14 @@ def run(
                 likelihoods=likelihoods,
                 seed=seed,
             )
-        found["votes"] = of_votes(settings, likelihoods=likelihoods, seed=seed)
+        figures["votes"] = of_votes(settings, likelihoods=likelihoods, seed=seed)
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(figures, allow_nan=False))
         return
     console = Console(markup=False)
-    if found["ratings"] is not None:
-        print_ratings(found["ratings"], console)
-    print_votes(found["votes"], console)
+    if figures["ratings"] is not None:
+        print_ratings(figures["ratings"], console)
+    print_votes(figures["votes"], console)
 
 
 def of_votes(
@@ -82,14 +82,14 @@ def of_votes(
     }
 
 
-def print_ratings(found: dict[str, Any], console: Console) -> None:
+def print_ratings(figures: dict[str, Any], console: Console) -> None:
     """The correlations as a table, the strongest first, under the ceiling."""
     from rich.table import Table
 
-    people = found["people"]
+    people = figures["people"]
     console.print(
-        f"{found['replies']} replies to {found['items']} dialogues, {people['raters']} raters; "
-        f"the mean of {', '.join(found['scales'])}.\n"
+        f"{figures['replies']} replies to {figures['items']} dialogues, {people['raters']} raters; "
+        f"the mean of {', '.join(figures['scales'])}.\n"
         f"Reliability of a reply's score: {_plain(people['icc_k'])} (ICC(1, k)); no metric can be "
         f"expected to correlate above {_plain(people['ceiling'])}.",
         highlight=False,
@@ -98,7 +98,7 @@ def print_ratings(found: dict[str, Any], console: Console) -> None:
         *("metric", "n", "Spearman", "95 %", "p (Holm)"),
         *("within dialogues", "within systems", "length held", "better is"),
     )
-    ordered = sorted(found["metrics"], key=lambda row: -(row["rho"] or -9.0))
+    ordered = sorted(figures["metrics"], key=lambda row: -(row["rho"] or -9.0))
     for row in ordered:
         table.add_row(
             row["metric"],
@@ -115,11 +115,11 @@ def print_ratings(found: dict[str, Any], console: Console) -> None:
 _PARTS = ("within_dialogues", "within_systems", "length_held")
 
 
-def print_votes(found: dict[str, Any], console: Console) -> None:
+def print_votes(figures: dict[str, Any], console: Console) -> None:
     """The share of votes whose winner each metric picks, the best first."""
     from rich.table import Table
 
-    agreed = found["people"]
+    agreed = figures["people"]
     said = (
         f"Two people who judged the same replies agreed in {agreed['share']:.0%} of "
         f"{agreed['pairs']:,} pairs."
@@ -127,14 +127,14 @@ def print_votes(found: dict[str, Any], console: Console) -> None:
         else "No two people judged the same replies yet."
     )
     console.print(
-        f"{found['votes']:,} votes compare two replies. {said} Elsewhere: about "
+        f"{figures['votes']:,} votes compare two replies. {said} Elsewhere: about "
         f"{agreed['elsewhere']:.0%} (HEART, arXiv 2601.19922).",
         highlight=False,
     )
-    if not found["metrics"]:
+    if not figures["metrics"]:
         return
     table = Table("metric", "votes", "picks the winner", "95 %", "p (Holm)", "better is")
-    for row in sorted(found["metrics"], key=lambda row: -(row["accuracy"] or 0.0)):
+    for row in sorted(figures["metrics"], key=lambda row: -(row["accuracy"] or 0.0)):
         table.add_row(
             row["metric"],
             str(row["n"]),

@@ -72,19 +72,19 @@ def columns(
     """
     referenced = any(predictions.references)
     own = {extra.key for extra in EXTRA}
-    found = [
+    made = [
         Column(key, _better(key), _turned(key, values), name in REFERENCE)
         for name, metric in METRICS.items()
         if (referenced or name not in REFERENCE) and (judged or name not in JUDGED)
         for key, values in metric.measure(predictions, tools).series.items()
         if key not in own
     ]
-    found += [
+    made += [
         Column(extra.key, extra.better, extra.score(predictions, tools), extra.reference)
         for extra in EXTRA
         if (referenced or not extra.reference) and (judged or extra.key not in JUDGED)
     ]
-    return [*found, *(likelihood(folder, predictions) for folder in likelihoods)]
+    return [*made, *(likelihood(folder, predictions) for folder in likelihoods)]
 
 
 def overlap(one: str, other: str) -> float | None:

@@ -117,11 +117,11 @@ def read_rated(ratings: Path, texts: Path, named: Columns, *, human: str = HUMAN
 
 
 def standings(
-    rated: RatedReplies, found: Sequence[Column], *, human: str = HUMAN, seed: int = 0
+    rated: RatedReplies, predictors: Sequence[Column], *, human: str = HUMAN, seed: int = 0
 ) -> list[Standing]:
-    """One `Standing` per predictor, in the order of `found`."""
+    """One `Standing` per predictor, in the order of `predictors`."""
     lengths = [float(len(words(text))) for text in rated.predictions.responses]
-    made = [_standing(rated, column, lengths, human, seed) for column in found]
+    made = [_standing(rated, column, lengths, human, seed) for column in predictors]
     tested = [i for i, predictor in enumerate(made) if predictor.overall.p is not None]
     corrected = holm([made[i].overall.p or 0.0 for i in tested])
     by_place = dict(zip(tested, corrected, strict=True))
@@ -235,15 +235,15 @@ def _scaled(ratings: Sequence[Rating]) -> list[Rating]:
     values: dict[str, set[float]] = defaultdict(set)
     for rating in ratings:
         values[rating.dimension].add(rating.value)
-    kept = {scale for scale, found in values.items() if found - {0.0, 1.0}} or set(values)
-    return [rating for rating in ratings if rating.dimension in kept]
+    scales = {scale for scale, found in values.items() if found - {0.0, 1.0}} or set(values)
+    return [rating for rating in ratings if rating.dimension in scales]
 
 
 def _dialogues(
     path: Path,
 ) -> list[tuple[str, tuple[str, ...], dict[str, str], str | None]]:
     """(item, turns, replies by system, emotion or None) of each line."""
-    found = []
+    dialogues = []
     for number, row in json_lines(path):
         try:
             if isinstance(row, ValueError):
@@ -252,14 +252,14 @@ def _dialogues(
             replies = {str(name): str(text) for name, text in row["replies"].items()}
             if row["dialogue"][-1]["role"] != "user":
                 raise ValueError("the dialogue does not end with the user's turn")
-            found.append((str(row["item"]), turns, replies, row.get("emotion")))
+            dialogues.append((str(row["item"]), turns, replies, row.get("emotion")))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             why = error if isinstance(error, ValueError) else "it cannot be used"
             raise DataError(
                 f"{path}:{number}: {why}. Expected: item, dialogue (a list of role and content "
                 "that ends with the user) and replies (system to text)."
             ) from None
-    return found
+    return dialogues
 
 
 def _shown(correlation: RankCorrelation) -> dict[str, Any]:

@@ -198,13 +198,13 @@ def contexts(requests: Sequence[Wanted], longest: int) -> list[Context]:
 
     What is longer than the model's context loses its beginning, as in the harness.
     """
-    found: dict[tuple[int, ...], Context] = {}
+    by_text: dict[tuple[int, ...], Context] = {}
     for place, (_, before, ending) in enumerate(requests):
         kept = (before + ending)[-(longest + 1) :]
         text, rest = kept[: len(kept) - len(ending)], kept[len(kept) - len(ending) : -1]
-        context = found.setdefault(tuple(text), Context(text))
+        context = by_text.setdefault(tuple(text), Context(text))
         context.endings.setdefault(tuple(rest), []).append(place)
-    return list(found.values())
+    return list(by_text.values())
 
 
 def families(texts: Sequence[Context]) -> list[Family]:
@@ -223,15 +223,15 @@ def families(texts: Sequence[Context]) -> list[Family]:
         else:
             grown.append(Family(text.tokens[:-1], [text]))
     alone = Family([], [])
-    found = []
+    grouped = []
     for family in grown:
         if len(family.contexts) < FAMILY:
             alone.contexts += family.contexts
         else:
-            found.append(family)
-    for family in (*found, alone):
+            grouped.append(family)
+    for family in (*grouped, alone):
         family.contexts.sort(key=lambda text: -len(text.tokens))
-    return [*found, *([alone] if alone.contexts else [])]
+    return [*grouped, *([alone] if alone.contexts else [])]
 
 
 def _joins(family: Family, shared: int) -> bool:

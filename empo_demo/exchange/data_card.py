@@ -30,11 +30,11 @@ class Contents:
     @classmethod
     def of_records(cls, rows: Iterable[Mapping[str, Any]]) -> Contents:
         """Those of full records, as they are pushed."""
-        found = cls()
+        contents = cls()
         for row in rows:
             for reply in row["replies"]:
-                found.add(reply["contender"], reply["revision"], row["round"]["consent"])
-        return found
+                contents.add(reply["contender"], reply["revision"], row["round"]["consent"])
+        return contents
 
     @classmethod
     def of_card(cls, text: str) -> Contents:

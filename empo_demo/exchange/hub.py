@@ -212,8 +212,8 @@ def _as_pushed(rows: Any) -> Iterator[tuple[str, Any]]:
     for place, value in rows:
         try:
             record = {key: part for key, part in value.items() if key != "round_id"}
-            voted = datetime.fromisoformat(record["vote"]["created_at"])
-            pushed = (voted + WAIT).isoformat()
+            vote_time = datetime.fromisoformat(record["vote"]["created_at"])
+            pushed = (vote_time + WAIT).isoformat()
             yield place, {**record, "round": {**record["round"], "pushed_at": pushed}}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             yield place, value

@@ -71,8 +71,8 @@ def spearman(
     whole = float(_pearson([total.sum() for total in sums]))
     drawn = np.random.default_rng(seed).integers(0, len(sums[0]), (resamples, len(sums[0])))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = _pearson([total[drawn].sum(axis=1) for total in sums])
-    known = found[np.isfinite(found)]
+        rhos = _pearson([total[drawn].sum(axis=1) for total in sums])
+    known = rhos[np.isfinite(rhos)]
     interval = percentiles(known) if len(known) and len(sums[0]) > 1 else None
     p = sign_flip_p(_sums(first * second, clusters).tolist(), resamples=resamples, seed=seed)
     return RankCorrelation(len(x), whole, interval, p)

@@ -227,11 +227,11 @@ def with_reference(trainer: Any, rows: Any, key: str) -> Any:
 
     file = _file(key, rows)
     with PartialState().main_process_first():
-        kept = _read(file)
-        if len(kept) < len(rows):
-            kept = _computed(trainer, rows, kept, file)
+        figures = _read(file)
+        if len(figures) < len(rows):
+            figures = _computed(trainer, rows, figures, file)
     for column, name in enumerate(SIDES):
-        rows = rows.add_column(name, [float(pair[column]) for pair in kept])
+        rows = rows.add_column(name, [float(pair[column]) for pair in figures])
     return rows
 
 
@@ -261,34 +261,34 @@ def _read(file: Path) -> list[tuple[float, float]]:
         return []
 
 
-def _write(file: Path, kept: Sequence[tuple[float, float]]) -> None:
+def _write(file: Path, figures: Sequence[tuple[float, float]]) -> None:
     """Keep the figures; a disk that cannot costs only the next training's time."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(kept), encoding="utf8")
+        part.write_text(json.dumps(figures), encoding="utf8")
         part.replace(file)
     except OSError as error:
         log.warning("The reference's figures cannot be kept in %s: %s", file.parent, error)
 
 
 def _computed(
-    trainer: Any, rows: Any, kept: list[tuple[float, float]], file: Path
+    trainer: Any, rows: Any, figures: list[tuple[float, float]], file: Path
 ) -> list[tuple[float, float]]:
     size = trainer.args.per_device_train_batch_size
     device = trainer.accelerator.device
     # A killed computation goes on with whole batches, so that the padding is the same.
-    kept = kept[: len(kept) // size * size]
+    figures = figures[: len(figures) // size * size]
     trainer.model.eval()
     with steps(-(-len(rows) // size)) as begin:
-        for done, start in enumerate(range(len(kept), len(rows), size), len(kept) // size):
+        for done, start in enumerate(range(len(figures), len(rows), size), len(figures) // size):
             begin("reference", done)
             batch = trainer.data_collator(
                 [rows[i] for i in range(start, min(start + size, len(rows)))]
             )
             batch = {name: value.to(device) for name, value in batch.items()}
             chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
-            kept += zip(chosen.tolist(), rejected.tolist(), strict=True)
+            figures += zip(chosen.tolist(), rejected.tolist(), strict=True)
             if (done + 1) % SAVE_EVERY == 0 or start + size >= len(rows):
-                _write(file, kept)
-    return kept
+                _write(file, figures)
+    return figures

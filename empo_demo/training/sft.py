@@ -102,13 +102,13 @@ def _with_system(
     hints = dict(
         zip(hinted, read_hints([dialogues[i][:k] for i, k in hinted.items()]), strict=True)
     )
-    found = []
+    examples = []
     for i, turns in enumerate(dialogues):
         hint = hints.get(i, "")
         end = hinted[i] if hint else len(turns) - 1
         made = with_system(turns[: end + 1], job.system_prompt, hint)
-        found.append((made, len(made) - 1 if hint else 0))
-    return found
+        examples.append((made, len(made) - 1 if hint else 0))
+    return examples
 
 
 def row_of(

@@ -43,10 +43,10 @@ def read_hints(prompts: Sequence[Sequence[Message]]) -> list[str]:
     """The compact hint of each prompt, by the embedded SEM. Empty where a turn is not legible."""
     from empo_demo.empathy.sem import EmbeddedSEM
 
-    found = [""] * len(prompts)
+    hints = [""] * len(prompts)
     legible = {i: turns for i, prompt in enumerate(prompts) if (turns := _turns(prompt))}
     if not legible:
-        return found
+        return hints
     sem = EmbeddedSEM()
     order = list(legible)
     with steps(len(order)) as begin:
@@ -55,8 +55,8 @@ def read_hints(prompts: Sequence[Sequence[Message]]) -> list[str]:
             part = order[start : start + AT_ONCE]
             readings = sem.read_many([legible[i] for i in part])
             for i, reading in zip(part, readings, strict=True):
-                found[i] = hef.guidance(reading, 0, tiny=True)
-    return found
+                hints[i] = hef.guidance(reading, 0, tiny=True)
+    return hints
 
 
 def _turns(prompt: Iterable[Message]) -> list[Turn]:

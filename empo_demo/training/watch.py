@@ -85,7 +85,7 @@ def replies(
     """What the model answers, seeded. The random state of the training stays as it was."""
     import torch
 
-    found: list[str] = []
+    texts: list[str] = []
     training, end = model.training, tokenizer.eos_token_id
     model.eval()
     with torch.random.fork_rng(), torch.no_grad():
@@ -106,9 +106,9 @@ def replies(
                     eos_token_id=end,
                     **SERVED,
                 )
-            found += tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+            texts += tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
     model.train(training)
-    return [text.strip() for text in found]
+    return [text.strip() for text in texts]
 
 
 def _in_bfloat16(model: Any) -> bool:
@@ -121,8 +121,8 @@ def _forget_after(file: Path, step: int) -> None:
     """Remove what a killed training logged after the checkpoint from which it goes on."""
     if not file.is_file():
         return
-    kept = [line for line in file.read_text(encoding="utf8").splitlines() if _step(line) <= step]
-    file.write_text("".join(f"{line}\n" for line in kept if step), encoding="utf8")
+    lines = [line for line in file.read_text(encoding="utf8").splitlines() if _step(line) <= step]
+    file.write_text("".join(f"{line}\n" for line in lines if step), encoding="utf8")
 
 
 def _step(line: str) -> float:

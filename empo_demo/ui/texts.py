@@ -92,12 +92,12 @@ class Texts:
 
     def certainty(self, reading: Reading) -> str:
         """The emotion as one would say it ("most likely lonely"), or why none is named."""
-        found = reading.certainty
-        if found.why:
-            return self(f"certainty.unread.{found.why}")
+        certainty = reading.certainty
+        if certainty.why:
+            return self(f"certainty.unread.{certainty.why}")
         names = [self.emotion(label) for label, _ in reading.emotions[:3]]
         one, two, three = [*names, "…", "…"][:3]
-        return self(f"certainty.{found.kind}", one=one, two=two, three=three)
+        return self(f"certainty.{certainty.kind}", one=one, two=two, three=three)
 
 
 @cache

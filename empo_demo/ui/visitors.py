@@ -106,14 +106,14 @@ class Ten:
 
 def votes_of(views: Iterable[RoundView]) -> list[tuple[Answer, Answer, str]]:
     """The votes of rounds that were no check, as the counts of habits take them."""
-    found = []
+    votes = []
     for view in views:
         receipt = view.receipt
         if receipt is not None and not receipt.reveal.attention_check:
             a = Answer(receipt.reveal.a.contender, view.replies["a"].text)
             b = Answer(receipt.reveal.b.contender, view.replies["b"].text)
-            found.append((a, b, receipt.verdict))
-    return found
+            votes.append((a, b, receipt.verdict))
+    return votes
 
 
 LOGIN = "OAUTH_CLIENT_ID"

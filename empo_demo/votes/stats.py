@@ -54,18 +54,18 @@ def count(store: Store) -> Stats:
     with store.database.read() as session:
         by_state = select(Round.state, func.count()).where(agreed).group_by(Round.state)
         rounds = dict(iter(session.execute(by_state).tuples()))
-        voted = list(session.scalars(select(Round).join(Vote).where(agreed)))
-    verdicts = Counter(round_.vote.verdict for round_ in voted if round_.vote)
-    reasons = Counter(reason_left_out(round_) for round_ in voted)
-    checks = [round_ for round_ in voted if round_.check_side]
+        rounds_voted = list(session.scalars(select(Round).join(Vote).where(agreed)))
+    verdicts = Counter(round_.vote.verdict for round_ in rounds_voted if round_.vote)
+    reasons = Counter(reason_left_out(round_) for round_ in rounds_voted)
+    checks = [round_ for round_ in rounds_voted if round_.check_side]
     hits = sum(map(passed, checks))
     return Stats(
         rounds=rounds,
         votes=dict(verdicts),
         exportable=reasons[None],
         left_out={reason: reasons[reason] for reason in REASONS},
-        voters=len({round_.voter for round_ in voted}),
-        fast=sum(bool(round_.vote and round_.vote.fast) for round_ in voted),
+        voters=len({round_.voter for round_ in rounds_voted}),
+        fast=sum(bool(round_.vote and round_.vote.fast) for round_ in rounds_voted),
         withdrawn=len(store.erasure.tombstones()),
         checks={"asked": len(checks), "passed": hits},
         warnings=store.warnings,

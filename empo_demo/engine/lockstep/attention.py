@@ -211,8 +211,8 @@ def _attention(
     if cached is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         asked, keys, values = (one[0].transpose(0, 1) for one in (query, key, value))
-        found = cached.attend(cast(int, module.layer_idx), asked, keys, values, scale)
-        return found.unsqueeze(0), None
+        attended = cached.attend(cast(int, module.layer_idx), asked, keys, values, scale)
+        return attended.unsqueeze(0), None
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options

@@ -160,9 +160,9 @@ class _Adapted:
             raise ValueError("its layers are not plain linear ones")
         self.base = Linear(plain, steady=steady, order=order)
         self._dtype, self._steady = plain[0].weight.dtype, steady
-        found = [adapted.pop(layer, None) for layer in layers]
+        changed = [adapted.pop(layer, None) for layer in layers]
         outputs = [layer.out_features for layer in plain]
-        self._parts = {n: (a.T, b) for n, (a, b) in joined(found, outputs, order).items()}
+        self._parts = {n: (a.T, b) for n, (a, b) in joined(changed, outputs, order).items()}
 
     def __call__(self, x: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
         """(tokens, outputs) of x (tokens, inputs), both in fp32."""
@@ -229,8 +229,8 @@ def passes_of(weights: Weights, kv_bytes: int) -> Passes:
         pack(weights)
     elif weights.fused is None:
         weights.fused = FusedLlama(weights)
-    kept = kv_bytes // 4
-    return ForwardPasses(weights, Prefixes(kept), kv_bytes - kept)
+    prefix_bytes = kv_bytes // 4
+    return ForwardPasses(weights, Prefixes(prefix_bytes), kv_bytes - prefix_bytes)
 
 
 class OwnPasses:
@@ -350,8 +350,8 @@ def _pack(layer: Any, matrix: torch.Tensor) -> None:
     bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
 
     def forward(_self: Any, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = linear(x, packed, bias, "none", [], "")
-        return found
+        product: torch.Tensor = linear(x, packed, bias, "none", [], "")
+        return product
 
     setattr(layer, _DONE, True)
     layer.forward = MethodType(forward, layer)

@@ -262,7 +262,7 @@ def joined(
     groups = {id(part.group): part.group for part in parts if part is not None}
     if len(groups) > 1:
         raise ValueError("an adapter sees layers with one input as layers with several")
-    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    products: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for group in groups.values():
         for adapter, a in group.a.items():
             b = torch.zeros(a.shape[0], sum(outputs), dtype=a.dtype, device=a.device)
@@ -272,8 +272,8 @@ def joined(
                     columns, own = part.of[adapter]
                     b[columns, start : start + width] = own
                 start += width
-            found[adapter] = (a, b if order is None else b[:, order].contiguous())
-    return found
+            products[adapter] = (a, b if order is None else b[:, order].contiguous())
+    return products
 
 
 def install(model: PeftModel) -> AdapterRows:

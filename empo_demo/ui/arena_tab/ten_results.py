@@ -27,9 +27,9 @@ def results(
     own = count(votes_of(views))
     if not any(view.receipt for view in views):
         return ""
-    told = [_attention(views, say)] if any(map(_is_check, views)) else []
+    sentences = [_attention(views, say)] if any(map(_is_check, views)) else []
     if not kept:
-        told.append(say("ten.unkept"))
+        sentences.append(say("ten.unkept"))
     rows = "".join(
         f'<tr><th scope="row">{escape(say(f"ten.{name}"))}</th>'
         f"<td>{escape(_counts(name, counts, say))}</td>"
@@ -39,7 +39,7 @@ def results(
     head = "".join(
         f'<th scope="col">{escape(text)}</th>' for text in ("", say("ten.you"), say("ten.all"))
     ).replace('<th scope="col"></th>', "<td></td>")
-    notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
+    notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     picture = share_card.figure(_card(own, say), say("ten.alt"), say)
     return (
         f'<section class="card ten-results"><h3>{escape(say("ten.title"))}</h3>{notes}'
@@ -55,14 +55,14 @@ def _is_check(view: RoundView) -> bool:
 
 def _attention(views: Sequence[RoundView], say: Texts) -> str:
     """Whether the visitor saw that a reply was plainly wrong."""
-    found = [view.receipt for view in views if view.receipt and _is_check(view)]
+    receipts = [view.receipt for view in views if view.receipt and _is_check(view)]
     rejected = [
         receipt
-        for receipt in found
+        for receipt in receipts
         if VERDICTS[receipt.verdict].outcome != 0
         and VERDICTS[receipt.verdict].preferred != _bad_side(receipt.reveal.chosen)
     ]
-    return say("ten.passed" if len(rejected) == len(found) else "ten.missed")
+    return say("ten.passed" if len(rejected) == len(receipts) else "ten.missed")
 
 
 def _bad_side(goes_on_with: str) -> str:

@@ -73,11 +73,11 @@ def steps(
 
 
 def _bar(turn: int, last: int, say: Texts) -> str:
-    told = escape(say("ten.bar", n=turn, all=last))
+    words = escape(say("ten.bar", n=turn, all=last))
     first = f'<p class="quiet" data-say>{escape(say("ten.told"))}</p>' if turn == 1 else ""
     return (
-        f'<div class="turns"><progress max="{last}" value="{turn}" aria-label="{told}"></progress>'
-        f"<span data-say>{told}</span></div>{first}"
+        f'<div class="turns"><progress max="{last}" value="{turn}" aria-label="{words}"></progress>'
+        f"<span data-say>{words}</span></div>{first}"
     )
 
 

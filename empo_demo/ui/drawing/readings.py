@@ -88,16 +88,16 @@ class Readings:
         None where the reading of the person's turn abstains: then nothing is said of its reply.
         """
         turns = dialogue.turns
-        found: list[Feeling | None] = []
+        feelings: list[Feeling | None] = []
         person: Feeling | None = None
         for i, feeling in enumerate(self.feelings([turn.content for turn in turns])):
             if turns[i].role == "user":
                 reading = self.reading(turns[: i + 1])
                 person = None if reading and reading.abstains else feeling
-                found.append(person)
+                feelings.append(person)
             else:
-                found.append(told(feeling, person) if person else None)
-        return found
+                feelings.append(told(feeling, person) if person else None)
+        return feelings
 
     def feel(
         self, replies: Mapping[Side, str], dialogue: Dialogue, *, explained: bool = False

@@ -240,8 +240,8 @@ def _describe(call: Callable[..., Any]) -> None:
     kind = hints["return"]
     kind = get_args(kind)[0] if get_origin(kind) is Iterator else kind
     schema = python_type_to_json_schema(kind)
-    told = " ".join((call.__doc__ or "").split())
-    answered.label, answered._api_info = "answer", {**schema, "description": told}
+    words = " ".join((call.__doc__ or "").split())
+    answered.label, answered._api_info = "answer", {**schema, "description": words}
 
 
 def _end(end: Finished | Failed) -> str:

@@ -240,14 +240,14 @@ class Explorer:
             )
         return changes
 
-    def _note(self, told: Shown, say: Texts) -> str:
+    def _note(self, side: Shown, say: Texts) -> str:
         """With what strength of its adapter and with what guidance a side answers."""
         notes = []
-        if self.arena.roster[told.contender].adapter is not None:
-            notes.append(say("explore.strength", dial=f"{told.dial:g}"))
-        if told.guidance:
-            notes.append(say("explore.guided", guidance=told.guidance))
-        elif told.guidance_absent:
+        if self.arena.roster[side.contender].adapter is not None:
+            notes.append(say("explore.strength", dial=f"{side.dial:g}"))
+        if side.guidance:
+            notes.append(say("explore.guided", guidance=side.guidance))
+        elif side.guidance_absent:
             notes.append(say("explore.unguided"))
         return " · ".join(notes)
 

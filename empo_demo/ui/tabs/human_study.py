@@ -20,31 +20,31 @@ _WIDTH, _ROW, _SIDE = 420, 40, 8
 Row = Mapping[str, Any]
 
 
-def cards(found: Mapping[str, Any], say: Texts) -> str:
+def cards(study: Mapping[str, Any], say: Texts) -> str:
     """Both cards as HTML; empty without the study's figures."""
-    if not found:
+    if not study:
         return ""
-    said = "".join(f"<p>{escape(line)}</p>" for line in said_sentences(found, say))
-    goes = "".join(f"<p>{escape(line)}</p>" for line in metric_sentences(found["judged"], say))
+    said = "".join(f"<p>{escape(line)}</p>" for line in said_sentences(study, say))
+    goes = "".join(f"<p>{escape(line)}</p>" for line in metric_sentences(study["judged"], say))
     return (
         f'<section class="card"><h3>{escape(say("study.said"))}</h3><div class="findings">'
-        f"<div>{said}</div>{systems_picture(found, say)}</div></section>"
+        f"<div>{said}</div>{systems_picture(study, say)}</div></section>"
         f'<section class="card"><h3>{escape(say("study.goes"))}</h3><div class="findings">'
-        f"<div>{goes}</div>{metrics_picture(found['judged'], say)}</div>"
+        f"<div>{goes}</div>{metrics_picture(study['judged'], say)}</div>"
         f"<details><summary>{escape(say('study.all'))}</summary>"
-        f"{metrics_table(found['judged'], say)}</details></section>"
+        f"{metrics_table(study['judged'], say)}</details></section>"
     )
 
 
-def said_sentences(found: Mapping[str, Any], say: Texts) -> list[str]:
+def said_sentences(study: Mapping[str, Any], say: Texts) -> list[str]:
     """Who was rated how, what stands after the correction, and the confounding."""
-    means = found["average"]["contenders"]
+    means = study["average"]["contenders"]
     ranked = sorted(means, key=lambda name: -means[name]["average"]["mean"])
-    pairs = found["average"]["comparisons"]
+    pairs = study["average"]["comparisons"]
     stands = [pair for pair in pairs if (pair["p_holm"] or 0) < LEVEL]
     strangers = sum(not pair["raters_of_both"] for pair in pairs)
-    raters = max(count["raters"] for count in found["average"]["raters"].values())
-    ratings = found["average"]["ratings"]
+    raters = max(count["raters"] for count in study["average"]["raters"].values())
+    ratings = study["average"]["ratings"]
     first = say(
         "study.source",
         ratings=say.number(f"{ratings:,}"),
@@ -52,9 +52,9 @@ def said_sentences(found: Mapping[str, Any], say: Texts) -> list[str]:
         systems=len(means),
     )
     order = say("study.order", high=_system(ranked[0], say), low=_system(ranked[-1], say))
-    told = [_above(pair, say) for pair in stands]
-    sure = say("study.stands", what=listed(told, say), all=len(pairs)) if told else ""
-    if not told:
+    words = [_above(pair, say) for pair in stands]
+    sure = say("study.stands", what=listed(words, say), all=len(pairs)) if words else ""
+    if not words:
         sure = say("study.none_stands", all=len(pairs))
     between = say("study.between", n=strangers, all=len(pairs)) if strangers else ""
     return [line for line in (first, f"{order} {sure}", between) if line]
@@ -87,9 +87,9 @@ def metric_sentences(judged: Mapping[str, Any], say: Texts) -> list[str]:
     return said
 
 
-def systems_picture(found: Mapping[str, Any], say: Texts) -> str:
+def systems_picture(study: Mapping[str, Any], say: Texts) -> str:
     """Each system's mean over the scales, with its interval."""
-    means = {name: figures["average"] for name, figures in found["average"]["contenders"].items()}
+    means = {name: figures["average"] for name, figures in study["average"]["contenders"].items()}
     ranked = sorted(means, key=lambda name: -means[name]["mean"])
     ends = [end for figures in means.values() for end in figures["interval"] or (figures["mean"],)]
     low, high = 10 * (min(ends) // 10), 10 * (max(ends) // 10 + 1)
