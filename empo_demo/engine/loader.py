@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.engine.assembly.copies import MergedCopy, Verdict
-from empo_demo.engine.assembly.held import saved_quantised
+from empo_demo.engine.assembly.precision import saved_quantised
 from empo_demo.engine.assembly.served_copy import Assembly, set_apart
 from empo_demo.engine.device import half_type, is_out_of_memory, on_zero_gpu
 from empo_demo.engine.planning.members import Member, Terms, members_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.board.rating_table import Columns
 from empo_demo.errors import InvalidInput
-from empo_demo.evaluation import rated
+from empo_demo.evaluation import rated_replies
 from empo_demo.evaluation.metric_agreement import (
     PEOPLE_AGREE,
     agreements,
@@ -48,7 +48,7 @@ def run(
     figures: dict[str, Any] = {"ratings": None}
     with Console(stderr=True, markup=False).status("Judging the replies…"):
         if ratings is not None and texts is not None:
-            figures["ratings"] = rated.study(
+            figures["ratings"] = rated_replies.study(
                 ratings,
                 texts,
                 Tools(settings),

@@ -90,7 +90,7 @@ def people(
     seed: Seed = 0,
 ) -> None:
     """What the raters of EmPO's study said, and which metric goes with it; no text in it."""
-    from empo_demo.evaluation.rated import HUMAN_STUDY
+    from empo_demo.evaluation.rated_replies import HUMAN_STUDY
     from recipes.studies.shipped import write_human_study
 
     place = output or HUMAN_STUDY

@@ -18,10 +18,10 @@ from empo_demo.board.rating_table import Columns, ratings_of, read_sheet
 from empo_demo.board.ratings import summarise
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.predictions import Predictions, read_predictions
-from empo_demo.evaluation import generate, rated, report, retention
+from empo_demo.evaluation import generate, rated_replies, report, retention
 from empo_demo.evaluation.dialogues import Item
 from empo_demo.evaluation.measure import METRICS
-from empo_demo.evaluation.rated import averaged
+from empo_demo.evaluation.rated_replies import averaged
 from empo_demo.evaluation.results import (
     RESULTS,
     Example,
@@ -133,7 +133,7 @@ def write_human_study(
         "made": datetime.date.today().isoformat(),
         "scales": summarise(given).as_json(),
         "average": summarise(averaged(given)).as_json(),
-        "judged": rated.study(
+        "judged": rated_replies.study(
             ratings,
             texts,
             Tools(load_settings(), judge=of_rows),

@@ -14,7 +14,7 @@ from empo_demo.board.rating_table import Columns
 from empo_demo.cli import app
 from empo_demo.engine.predictions import Prediction, Predictions
 from empo_demo.errors import DataError
-from empo_demo.evaluation import predictors, rated
+from empo_demo.evaluation import predictors, rated_replies
 from empo_demo.evaluation.predictors import columns, likelihood, overlap
 from empo_demo.evaluation.tools import Tools
 from empo_demo.settings import ASSETS, Settings
@@ -43,10 +43,10 @@ def files(folder: Path, *, longer_is_better: float = 3.0) -> tuple[Path, Path]:
     return ratings, texts
 
 
-def stands(folder: Path, **options: Any) -> dict[str, rated.Standing]:
-    found = rated.read_rated(*files(folder, **options), Columns())
+def stands(folder: Path, **options: Any) -> dict[str, rated_replies.Standing]:
+    found = rated_replies.read_rated(*files(folder, **options), Columns())
     made = columns(found.predictions, Tools(Settings()), judged=False)
-    return {one.metric: one for one in rated.standings(found, made)}
+    return {one.metric: one for one in rated_replies.standings(found, made)}
 
 
 def test_what_raters_like_is_found_overall_and_within(tmp_path: Path) -> None:
@@ -65,8 +65,10 @@ def test_what_raters_do_not_care_for_is_not_found(tmp_path: Path) -> None:
 
 
 def test_the_ceiling_is_the_root_of_the_reliability(tmp_path: Path) -> None:
-    sure = rated.people_of(rated.read_rated(*files(tmp_path), Columns()))
-    noise = rated.people_of(rated.read_rated(*files(tmp_path, longer_is_better=0.0), Columns()))
+    sure = rated_replies.people_of(rated_replies.read_rated(*files(tmp_path), Columns()))
+    noise = rated_replies.people_of(
+        rated_replies.read_rated(*files(tmp_path, longer_is_better=0.0), Columns())
+    )
     assert sure.icc_k is not None and sure.ceiling == pytest.approx(sure.icc_k**0.5)
     assert sure.ceiling > 0.8 > (noise.ceiling or 0)
 
@@ -89,7 +91,7 @@ def test_texts_that_do_not_fit_are_one_line(tmp_path: Path, line: str, said: str
     ratings, texts = files(tmp_path)
     texts.write_text(line + "\n", encoding="utf8")
     with pytest.raises(DataError, match=said):
-        rated.read_rated(ratings, texts, Columns())
+        rated_replies.read_rated(ratings, texts, Columns())
 
 
 def test_a_new_predictor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +128,11 @@ def test_ratings_without_texts_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_plumbing_gives_the_known_figures_of_the_papers_study(data_dir: Path) -> None:
-    found = rated.read_rated(
+    found = rated_replies.read_rated(
         data_dir / "empo_ratings.csv.gz", data_dir / "empo_rated_texts.jsonl.gz", Columns()
     )
     made = columns(found.predictions, Tools(Settings()), judged=False)
-    known = {one.metric: one.overall for one in rated.standings(found, made)}
+    known = {one.metric: one.overall for one in rated_replies.standings(found, made)}
     for metric, n, rho in (
         ("length", 450, 0.192),
         ("question", 450, 0.024),

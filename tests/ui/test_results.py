@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from empo_demo.evaluation.rated import HUMAN_STUDY, read_human_study
+from empo_demo.evaluation.rated_replies import HUMAN_STUDY, read_human_study
 from empo_demo.evaluation.results import ResultsData
 from empo_demo.ui.tabs import human_study, results_tab
 from empo_demo.ui.texts import texts_of

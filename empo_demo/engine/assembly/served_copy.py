@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from empo_demo.engine.assembly.copies import Tried, Verdict
-from empo_demo.engine.assembly.held import held_in, kind_of, saved_quantised, spare_odd_layers
+from empo_demo.engine.assembly.precision import held_in, kind_of, saved_quantised, spare_odd_layers
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.lease import place
 from empo_demo.engine.text.chat_template import load_tokenizer

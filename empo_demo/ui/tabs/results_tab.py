@@ -19,7 +19,7 @@ import gradio as gr
 from empo_demo.errors import ArenaError
 from empo_demo.evaluation.charts import figures
 from empo_demo.evaluation.measure import LINES, Line
-from empo_demo.evaluation.rated import read_human_study
+from empo_demo.evaluation.rated_replies import read_human_study
 from empo_demo.evaluation.results import RESULTS, read, results
 from empo_demo.evaluation.score import look_up
 from empo_demo.settings import Settings

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _LITTLE = 0.01
 """The share of the layers' weights up to which it does not matter what they are held in."""
