@@ -130,6 +130,11 @@ def with_plain_breaks(text: str) -> str:
     return _LINE_BREAK.sub("\n", text)
 
 
+def plain_commas(text: str) -> str:
+    """`text` with commas where the authors of EmpatheticDialogues wrote `_comma_`."""
+    return text.replace("_comma_", ",")
+
+
 def clean_text(text: str, *, limit: int | None = None) -> str:
     """Strip `text`; refuse it if it is blank, too long, or contains control characters.
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from empo_demo.csv_table import decimal, read_table, trimmed
-from empo_demo.dialogue import Dialogue, Message, Turn
+from empo_demo.dialogue import Dialogue, Message, Turn, plain_commas
 from empo_demo.engine.protocol import Delta, Event, Failed, Finished, Request, Source, not_loaded
 from empo_demo.engine.servers.routing import Pacer
 from empo_demo.engine.text.marks import spoken
@@ -101,10 +101,21 @@ def read_predictions(path: Path) -> Predictions:
     """Read either format, gzipped or not. Raises `DataError` in one line."""
     text = read_text(path)
     is_json = text.lstrip()[:1] in ("{", "[")
-    rows = tuple(_jsonl(path, text) if is_json else _csv(path, text))
+    rows = tuple(map(_with_commas, _jsonl(path, text) if is_json else _csv(path, text)))
     if not rows:
         raise DataError(f"{path} holds no row of predictions.")
     return Predictions(stem(path), path, rows)
+
+
+def _with_commas(row: Prediction) -> Prediction:
+    """`row` without `_comma_`: votes on recorded replies become pairs, too."""
+    return replace(
+        row,
+        context=tuple(map(plain_commas, row.context)),
+        user=plain_commas(row.user),
+        reference=plain_commas(row.reference),
+        response=plain_commas(row.response),
+    )
 
 
 def stem(path: Path) -> str:
@@ -182,7 +193,7 @@ def _jsonl(path: Path, text: str) -> Iterator[Prediction]:
 
 def _json_row(where: str, record: Any) -> Prediction:
     if isinstance(record, ValueError):
-        raise DataError(f"{where}: this is not a complete JSON object.")
+        raise DataError(f"{where}: this is not a complete JSON object: {record}.")
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON object was expected.")
     missing = [name for name in FIELDS if name not in record]

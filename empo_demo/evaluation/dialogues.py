@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.dialogue import Dialogue
+from empo_demo.dialogue import Dialogue, plain_commas
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.files import parse_json, read_text
-from empo_demo.training.corpus import plain_commas, read_published
+from empo_demo.training.corpus import read_published
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def _record(where: str, line: str) -> tuple[str, list[dict[str, Any]], str | Non
     try:
         record = parse_json(line)
         conv_id, turns = str(record["conv_id"]), record["utterances"]
-    except ValueError:
-        raise DataError(f"{where}: this is not a complete JSON object.") from None
+    except ValueError as error:
+        raise DataError(f"{where}: this is not a complete JSON object: {error}.") from None
     except (KeyError, TypeError):
         raise DataError(
             f"{where}: an object with conv_id and utterances [{{role, content}}] was expected."

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from empo_demo.csv_table import Table, read_table, trimmed
-from empo_demo.dialogue import Message, is_blank
+from empo_demo.dialogue import Message, is_blank, plain_commas
 from empo_demo.empathy.emotions import INDEX
 from empo_demo.errors import DataError
 from empo_demo.files import json_rows, read_text
@@ -124,7 +124,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, row in json_rows(read_text(path)):
         where = f"{path}, line {number}"
         if isinstance(row, ValueError):
-            raise DataError(f"{where}: this is not a complete JSON object.")
+            raise DataError(f"{where}: this is not a complete JSON object: {row}.")
         if not isinstance(row, dict):
             raise DataError(f"{where}: a JSON object was expected.")
         yield where, row
@@ -187,11 +187,6 @@ class Reading:
         )
 
 
-def plain_commas(text: str) -> str:
-    """`text` with the commas that the authors wrote as `_comma_`."""
-    return text.replace("_comma_", ",")
-
-
 def read_published(text: str, path: Path) -> Reading:
     """The dialogues of a published file, in the order of their first rows.
 
@@ -221,7 +216,8 @@ def read_published(text: str, path: Path) -> Reading:
     whole = tuple(entry for entry in rows if entry is not None)
     if not whole:
         raise DataError(
-            f"{path} holds no whole dialogue: {bad:,} rows have shifted, missing or empty columns."
+            f"{path} holds no whole dialogue: {bad:,} rows have shifted, missing or empty columns, "
+            f"and {len(rows):,} dialogues lack a turn (each has utterance_idx 1, 2, 3 and so on)."
         )
     return Reading(whole, bad, len(rows) - len(whole))
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empo_demo.dialogue import Message, is_blank
+from empo_demo.dialogue import Message, is_blank, plain_commas
 from empo_demo.engine.text.chat_template import ChatTemplate, encode_chat, template_of
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import plain_commas, read_lines
+from empo_demo.training.corpus import read_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,6 +100,8 @@ def _as_prompted(row: Row, template: ChatTemplate, tokenizer: PreTrainedTokenize
 
 
 def _read(path: Path, made: Callable[[Row, Counter[str]], list[Row]]) -> list[Row]:
+    if not path.exists():
+        raise DataError(f"There is no file {path}; give the file of pairs with --pairs.")
     rows: list[Row] = []
     notes: Counter[str] = Counter()
     for where, row in read_lines(path):
@@ -178,7 +180,9 @@ def _split(
             raise ValueError(f"the turns before the last differ in {' and '.join(columns)}.")
     joined = _joined(prompt or [], before)
     system = row.get("system")
-    if isinstance(system, str) and not is_blank(system) and joined[0]["role"] != "system":
+    if not isinstance(system, str | None):
+        raise ValueError(f"system is {system!r:.60}; a text is expected.")
+    if system and not is_blank(system) and joined[0]["role"] != "system":
         joined = [{"role": "system", "content": plain_commas(system)}, *joined]
     _check_prompt(joined)
     if any(isinstance(value, str) and value for value in (given, *(row[name] for name in columns))):

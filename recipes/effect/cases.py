@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo_demo.dialogue import Dialogue
+from empo_demo.dialogue import Dialogue, plain_commas
 from empo_demo.empathy.emotions import EMOTIONS, INDEX
 from empo_demo.errors import DataError, InvalidInput
 from empo_demo.evaluation.dialogues import Item
 from empo_demo.files import parse_json, read_text
-from empo_demo.training.corpus import plain_commas
 from recipes.sem.folds import REPORTING, fold_of
 
 TRAIN = "empathetic_dialogues.train.jsonl.gz"

@@ -155,6 +155,11 @@ CASES = {
         "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant\n' }}{% endif %}",
         opens=("x\n\nAssistant\ny", "User\n", "x\n assistant"),
     ),
+    "bare words before a tab": Case(
+        "{% for m in messages %}{{ m['role'] + '\t' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant\t' }}{% endif %}",
+        opens=("x\nassistant\ty", "user\t", "x\n Assistant y"),
+    ),
     "capitals": Case(
         "{% for m in messages %}{{ '[' + m['role'] | upper + '] ' + m['content'] | upper + '\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '[ASSISTANT] ' }}{% endif %}",

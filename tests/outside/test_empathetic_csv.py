@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from empo_demo.engine.predictions import read_predictions
 from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import read_items
 from empo_demo.training import preferences
@@ -154,6 +155,21 @@ def test_no_pair_of_any_source_holds_comma_as_a_word(tmp_path: Path) -> None:
     assert (item.context.turns[0].content, item.reference) == ("a, b", "c, d")
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_recorded_replies_hold_no_comma_as_a_word(tmp_path: Path, form: str) -> None:
+    """Votes on them are exported as pairs."""
+    file = tmp_path / f"replies.{form}"
+    texts = ("a_comma_ b", "c_comma_ d", "e_comma_ f")
+    if form == "csv":
+        file.write_text("prevs,gen_targets,gens\n" + ",".join(texts) + "\n")
+    else:
+        said = {"context": [texts[0]], "reference": texts[1], "response": texts[2]}
+        file.write_text(json.dumps(said))
+    (row,) = read_predictions(file).rows
+    assert (row.context, row.user) == (("a, b",), "a, b")
+    assert (row.reference, row.response) == ("c, d", "e, f")
+
+
 def test_our_own_file_comes_before_the_published_one(tmp_path: Path) -> None:
     write(tmp_path, SAD)
     (tmp_path / "empatheticdialogues").mkdir()
@@ -178,6 +194,7 @@ def test_replies_can_be_generated_on_the_published_file(tmp_path: Path) -> None:
         ("id,text\n1,a\n", "has no column conv_id, .* names id, text.*own CSV has conv_id"),
         (f"{HEADER}\n", "holds no whole dialogue"),
         (f"{HEADER}\n{SAD[0]},x,y\n", "1 rows have shifted"),
+        ("\n".join([HEADER, *SAD[1:]]), "0 rows have shifted, .* 1 dialogues lack a turn"),
     ],
 )
 def test_a_file_that_is_not_it_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:

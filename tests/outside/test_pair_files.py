@@ -134,6 +134,27 @@ def test_the_file_itself_may_be_written_in_other_ways(tmp_path: Path, raw: str) 
     assert read_pairs(file) == [PAIR, PAIR]
 
 
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ('{"prompt": "a", "chosen": "b", "rejected": "c", "score": NaN}', "it holds NaN"),
+        ('{"prompt": "a", "chosen": "b \\ud83d", "rejected": "c"}', "half of a surrogate pair"),
+        ('{"prompt": "a", "chosen": "b", "rejected": "c"},', "Extra data"),
+        ("prompt,chosen,rejected", "it is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_says_why(tmp_path: Path, raw: str, said: str) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(PAIR)}\n{raw}\n", encoding="utf8")
+    with pytest.raises(DataError, match=f"line 2: this is not a complete JSON object: .*{said}"):
+        read_pairs(file)
+
+
+def test_a_file_that_is_not_there_is_one_of_pairs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file .*none\.jsonl; .* with --pairs"):
+        read_pairs(tmp_path / "none.jsonl")
+
+
 def test_what_was_made_of_plain_texts_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +175,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a number": ({**PAIR, "chosen": 3}, "chosen is 3; a text or a list of turns"),
     "texts in a list": ({**PAIR, "chosen": ["a"]}, "a turn has a role and a content"),
     "a tool": ({**PAIR, "prompt": [user(), {"role": "tool", "content": "x"}]}, "turn of 'tool'"),
+    "a system text that is none": ({**PAIR, "system": 5}, "system is 5; a text is expected"),
     "no role": ({**PAIR, "prompt": [{"content": "x"}]}, "turn of None"),
     "a picture": (
         {**PAIR, "prompt": [{"role": "user", "content": [{"type": "image"}]}]},

@@ -131,6 +131,10 @@ def error(answer: Answer, models: tuple[str, ...] = ("m",)) -> str:
         GOOD.replace(b"am ", b"am\\u0000 "),
         GOOD.replace(b"am ", b"am\x00 "),
         GOOD.removesuffix(DONE).rstrip(),  # ends without [DONE] and without a line break
+        b"data:\n\ndata: \r\n\r\ndata: null\n\n" + GOOD,  # signs of life without a content
+        GOOD.replace(b"data: [DONE]", b"data:  [DONE] "),
+        GOOD.replace(b"[DONE]", b'"[DONE]"'),
+        GOOD.replace(b'"finish_reason": null', b'"finish_reason": "null"'),
     ],
 )
 def test_a_stream_is_read_whole_however_it_is_written(words: bytes) -> None:
@@ -185,6 +189,30 @@ def test_content_may_come_in_parts() -> None:
     assert text(first + rest + DONE) == "I am sorry."
 
 
+@pytest.mark.parametrize("content", [["I am ", "sorry."], {"type": "text", "text": "I am sorry."}])
+def test_parts_may_be_bare(content: Any) -> None:
+    assert text(chunk(content) + chunk(None, "stop") + DONE) == "I am sorry."
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_another_choice_is_no_part_of_the_reply(alone: bool) -> None:
+    """No other is asked for; a server that sends one all the same must not mix them."""
+
+    def event(*choices: tuple[int | None, str | None, str | None]) -> bytes:
+        said = [
+            {"index": i, "delta": {"content": words}, "finish_reason": why}
+            for i, words, why in choices
+        ]
+        return b"data: " + json.dumps({"model": "m", "choices": said}).encode() + b"\n\n"
+
+    other = event((1, "I am glad.", "length"))
+    first = event((0, "I am ", None)) if alone else event((1, "Oh", None), (0, "I am ", None))
+    last = end(other + first + other + event((0, "sorry.", "stop")) + other + DONE)
+    assert isinstance(last, Finished) and (last.text, last.reason) == ("I am sorry.", "eos")
+    unnumbered = event((None, "I am sorry.", "stop")).replace(b'"index": null, ', b"")
+    assert text(unnumbered + DONE) == "I am sorry."
+
+
 def test_lines_that_never_make_an_event_do_not_fill_the_memory() -> None:
     assert "no OpenAI-style stream" in error((b"data: " + b"x" * 1000 + b"\n") * 20_000)
     assert "no OpenAI-style stream" in error((b": ping\n\n") * 2_000_000)
@@ -204,7 +232,7 @@ def test_a_compressed_stream_is_cleaned_and_bounded_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["abort", "error", "content_filter", "cancelled", "SAFETY", "insufficient_resource"]
+    "reason", ["abort", "error", "content_filter", "cancelled", "SAFETY", "FINISH_REASON_SAFETY"]
 )
 def test_a_reply_that_was_broken_off_is_no_reply(reason: str) -> None:
     told = error(chunk("I am so") + chunk(None, reason) + DONE)
@@ -227,6 +255,13 @@ def test_tool_calls_without_a_text_are_no_reply() -> None:
         ("stop_sequence", "stop"),
         ("tool_calls", "eos"),
         ("end_turn", "eos"),
+        ("stop_token", "eos"),
+        ("FINISH_REASON_STOP", "eos"),
+        ("finished", "eos"),
+        ("stop_string", "stop"),
+        ("max_new_tokens", "length"),
+        ("max_output_tokens", "length"),
+        ("FINISH_REASON_MAX_TOKENS", "length"),
     ],
 )
 def test_a_reply_that_ended_is_one(said: str, ours: str) -> None:
@@ -300,6 +335,8 @@ TEMPERATURE = (
         [("system", "System role not supported")],
         [("system", "Developer instruction is not enabled for models/gemma-3")],
         [("system", "Only user and assistant roles are supported!")],
+        [("system", "First message must be from user")],
+        [("system", "the conversation has to start with a user turn")],
         [("system", "'system' is not one of ['user', 'assistant'] - 'messages.0.role'")],
         [
             (
@@ -312,6 +349,9 @@ TEMPERATURE = (
         [("repetition_penalty", "Unrecognized request argument supplied: repetition_penalty")],
         [("chat_template_kwargs", "property 'chat_template_kwargs' is unsupported")],
         [("chat_template_kwargs", "enable_thinking is not supported")],
+        [("top_p", "Input validation error: `top_p` must be > 0.0 and < 1.0")],
+        [("temperature", "temperature: only 1 is allowed")],
+        [("seed", "'seed' is out of range")],
         [extra("seed")],
         [("stream_options", "stream_options: unknown field"), OPENAI, TEMPERATURE, GEMMA],
         [
@@ -476,6 +516,13 @@ def test_a_list_of_models_is_read_in_every_form(
     monkeypatch.setattr(StandIn, "listed", lambda _: listed.encode())
     with pytest.raises(EngineError, match=f"{told}, but not the contender 'm'"):
         server.engine()
+
+
+def test_a_name_that_is_wanted_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"under one of the names org/m, m, x\."):
+        StandIn(GOOD, ("other",)).engine(Contender("x", "org/m"))
+    with pytest.raises(EngineError, match=r"under the name m\."):
+        StandIn(GOOD, ("other",)).engine(Contender("m", "m"))
 
 
 # Waiting for a busy server

@@ -25,8 +25,8 @@ REPLY = {"role": "assistant", "content": "Oh no."}
 AGAIN = {"role": "user", "content": "He was old."}
 LONG = (SYSTEM, USER, REPLY, AGAIN)
 HEADERS = (
-    r"^[^\S\n]*(?:###\s*\w+:|USER:|ASSISTANT:|User$|Assistant$|GPT4 Correct \w+:|\*\*\w+\*\*:"
-    r"|[问答]：)|\sASSISTANT:"
+    r"^[^\S\n]*(?:###\s*\w+:|USER:|ASSISTANT:|(?:User|Assistant)[ \t]*(?:\t|$)"
+    r"|GPT4 Correct \w+:|\*\*\w+\*\*:|[问答]：)|\sASSISTANT:"
 )
 FOLDED = ("gemma", "no system", "parts", "chatglm2")
 
@@ -142,6 +142,27 @@ REFUSED = {
         "{% for m in messages %}{% if m['role'] != 'assistant' %}{{ '<|user|>' + m['content'] }}"
         "{% endif %}{% endfor %}<|assistant|>",
         "assistant's text",
+    ),
+    "loses the turns before the last ones": (
+        "{% for m in messages[:1] + messages[1:][-3:] %}{{ '<|' + m['role'] + '|>' }}"
+        "{{ m['content'] }}{% endfor %}<|assistant|>",
+        "of a long dialogue",
+    ),
+    "takes a few turns only": (
+        "{% if messages | length > 8 %}{{ raise_exception('at most four turns') }}{% endif %}"
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
+        "<|assistant|>",
+        "at most four turns",
+    ),
+    "cuts a long text": (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'][:1000] }}{% endfor %}"
+        "<|assistant|>",
+        "of a long dialogue",
+    ),
+    "shortens a long text": (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] | truncate(500) }}"
+        "{% endfor %}<|assistant|>",
+        "of a long dialogue",
     ),
     "opens turns with one sign": (
         "{% for m in messages %}{{ {'user': '> ', 'assistant': '< '}.get(m['role'], '') + "

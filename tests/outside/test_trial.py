@@ -141,6 +141,16 @@ def test_a_model_that_reads_ahead_is_refused_at_load(kind: str, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["blt", "emu3"])
+def test_a_configuration_that_is_another_than_all_others_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    """BLT's names no number of layers; Emu 3 is saved under a name that cannot be opened."""
+    model = make_model(tmp_path / kind, kind, config=tiny_config(kind))
+    with pytest.raises(EngineError, match=f"{kind} cannot be served.*configuration.*EMPO_ENGINE"):
+        served(model)
+
+
 @pytest.mark.slow
 def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -37,7 +37,7 @@ _WHENEVER = (
 _UNWANTED = re.compile(
     r"unsupported|not support|not permitted|not allowed|not accept|unknown|unrecogni[sz]ed"
     r"|unexpected|extra|forbidden|invalid (?:parameter|argument|field)|deprecated|cannot both"
-    r"|max_completion_tokens",
+    r"|max_completion_tokens|(?:must|has to|should) be|only .{0,40}allowed|out of range",
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
@@ -48,7 +48,8 @@ _TOO_LONG = re.compile(
 _ROLES = re.compile(
     r"\bsystem\b.{0,80}\b(?:role|message|prompt|instruction)"
     r"|\broles?\b.{0,80}\b(?:system|alternat|support|allow|must|valid|unknown|user)"
-    r"|(?:unknown|invalid|unsupported|only).{0,40}\broles?\b|developer instruction",
+    r"|(?:unknown|invalid|unsupported|only).{0,40}\broles?\b|developer instruction"
+    r"|(?:first|start|begin)\w*\b.{0,40}\b(?:user|human)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _PLACE = re.compile(r"""["']loc\\?["']: ?[\[(]([^\])]*)""")
@@ -220,6 +221,8 @@ class ReplyText:
         added = ""
         try:
             for choice in chunk.choices or ():
+                if str(getattr(choice, "index", None) or 0) != "0":
+                    continue  # another reply than the first one, which alone was asked for
                 delta: Any = choice.delta
                 if delta:
                     parts = _content_parts(delta.content)
@@ -227,7 +230,7 @@ class ReplyText:
                     thinks = any(part["type"] != "text" for part in parts)
                     aside = any(getattr(delta, name, None) for name in _ASIDE)
                     self._silent = self._silent or thinks or aside
-                self.reason = str(choice.finish_reason or self.reason)
+                self.reason = _reason(choice.finish_reason) or self.reason
         except (AttributeError, TypeError, KeyError):
             raise ValueError("its choices have another form") from None
         self.chunks += 1
@@ -255,10 +258,18 @@ class ReplyText:
         return text
 
 
+def _reason(named: Any) -> str:
+    """Why a reply ended, without the prefix of Google's names; "" for none."""
+    reason = str(named or "")
+    return "" if reason.casefold() == "null" else re.sub("(?i)^finish_reason_", "", reason)
+
+
 def _content_parts(content: Any) -> list[dict[str, Any]]:
     """The content of a chunk as parts: most servers send a text, some a list of parts."""
     if isinstance(content, list):
-        return [{"type": "text", **part} for part in content]
+        return [part for each in content for part in _content_parts(each)]
+    if isinstance(content, dict):
+        return [{"type": "text", **content}]
     if content is None or isinstance(content, str):
         return [{"type": "text", "text": content or ""}]
     raise TypeError

@@ -219,10 +219,12 @@ class RemoteEngine:
             if failures:
                 raise failures[0]
             models = ", ".join(name for server in self._servers for name in server.models)
+            names = list(dict.fromkeys(names_of(contender)))
+            named = f"{'one of the names' if names[1:] else 'the name'} {', '.join(names)}"
             raise EngineError(
                 f"The server at {', '.join(server.url for server in self._servers)} serves "
                 f"{models or 'nothing'}, but not the contender {contender.id!r}; serve its weights "
-                f"under one of the names {', '.join(names_of(contender))}."
+                f"under {named}."
             )
         for failure in failures:
             log.warning("%s The other servers answer meanwhile.", failure)

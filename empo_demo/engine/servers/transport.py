@@ -9,6 +9,7 @@ bound, and closing it does not wake a thread that waits for a silent server.
 from __future__ import annotations
 
 import codecs
+import re
 import socket
 import threading
 import time
@@ -34,6 +35,11 @@ _MOST_WORDS = 10_000
 _LEFT_OUT = {0: None, 0xFEFF: None}
 """Some servers write a byte-order mark before the stream or an event, whose beginning would then be
 unknown. No database stores a NUL."""
+
+
+_EMPTY = re.compile(r"(?<![^\r\n])data:[ \t]*(?:null[ \t]*)?(?=[\r\n])")
+_DONE = re.compile(r"(?<![^\r\n])data:[ \t]*\"?\[DONE\]\"?[ \t]*(?=[\r\n])")
+"""Events without a content, and the last event, in all the ways in which servers write them."""
 
 
 class Ended(Exception):
@@ -109,14 +115,26 @@ def _events(answer: httpx2.Response) -> Iterator[bytes]:
     Halves of characters, which are no UTF-8, become escapes of JSON.
     """
     decode = codecs.getincrementaldecoder("utf8")("surrogatepass").decode
-    size = 0
+    size, begun = 0, list[str]()
     for part in answer.iter_bytes():
         size += len(part)
         if size > _MOST_STREAM:
             raise ValueError(f"it is longer than {_MOST_STREAM:,} bytes")
-        yield decode(part).translate(_LEFT_OUT).encode("utf8", "backslashreplace")
-    yield b"\n\n"  # an empty line completes the last event, which some servers leave out
+        text = decode(part).translate(_LEFT_OUT)
+        end = max(text.rfind("\n"), text.rfind("\r")) + 1
+        if end:
+            yield _cleaned("".join(begun) + text[:end])
+            begun.clear()
+        begun.append(text[end:])
+    # An empty line completes the last event, which some servers leave out.
+    yield _cleaned("".join(begun) + "\n\n")
     raise Ended
+
+
+def _cleaned(lines: str) -> bytes:
+    """Whole lines of a stream, each event in the form that the `openai` library reads."""
+    lines = _DONE.sub("data: [DONE]", _EMPTY.sub(":", lines))
+    return lines.encode("utf8", "backslashreplace")
 
 
 def _whole(answer: httpx2.Response) -> Iterator[bytes]:

@@ -35,6 +35,16 @@ _LONG: tuple[Message, ...] = (
     {"role": "assistant", "content": _REPLY},
     {"role": "user", "content": _SECOND},
 )
+_LONGEST: tuple[Message, ...] = (
+    {"role": "system", "content": _SYSTEM},
+    *(
+        {"role": role, "content": f"zq{role}{number}qz {'and so on ' * 500}zqend{number}qz"}
+        for number in range(6)
+        for role in ("user", "assistant")
+    ),
+    {"role": "user", "content": _SECOND},
+)
+"""More and longer turns than most dialogues have: some templates keep the last ones only."""
 _NO_SYSTEM: Message = {"role": "system", "content": ""}
 _HELP = (
     "save a template that writes the system, user and assistant texts, or serve the model on a "
@@ -219,10 +229,11 @@ def _keeping_form(tokenizer: PreTrainedTokenizerBase, source: str) -> Form:
     ):
         form = Form(parts, fold, options)
         try:
-            for messages in (_LONG, _LONG[:2]):
+            for messages in (_LONG, _LONG[:2], _LONGEST):
                 text = form.render(tokenizer, messages)
                 if missing := _missing(text, messages):
-                    lost = lost or f"it leaves out the {missing[-1]}'s text"
+                    where = " of a long dialogue" if messages is _LONGEST else ""
+                    lost = lost or f"it leaves out the {missing[-1]}'s text{where}"
                     break
             else:
                 return _leading(tokenizer, form)

@@ -69,12 +69,15 @@ class Headers:
         # Tags in angle brackets are broken everywhere, whether they are tokens or not.
         split = re.compile("|".join([*map(re.escape, longest_first), f"<{_ANGLE}"]))
         for frame in frames:
+            # The text of a turn may follow its header on the same line, after a space or a tab.
+            goes_on = frame != frame.rstrip(" \t")
             for i, run in enumerate(split.split(frame)):
                 for j, line in enumerate(run.split("\n")):
                     header = line.strip()
                     if any(c.isalnum() for c in header) or len(header) >= 3:
                         begins = j > 0
-                        patterns |= dict.fromkeys(_patterns(header, i == 0 or begins, begins))
+                        found = _patterns(header, i == 0 or begins, begins, goes_on)
+                        patterns |= dict.fromkeys(found)
                         if begins:
                             starts[header] = None
         return cls(tuple(patterns), tuple(starts))
@@ -86,16 +89,18 @@ class Headers:
         return text
 
 
-def _patterns(header: str, alone: bool, begins: bool) -> list[re.Pattern[str]]:
+def _patterns(header: str, alone: bool, begins: bool, goes_on: bool) -> list[re.Pattern[str]]:
     """Patterns with the groups (what stands before the header, the header).
 
-    `alone`: no control token stands before it on its line; `begins`: it begins a line.
+    `alone`: no control token stands before it on its line; `begins`: it begins a line; `goes_on`:
+    a text may follow it on its line.
     """
     words = r"\s*".join(map(re.escape, header.split()))
     if is_tag(header):
         return [re.compile(f"()({words})", re.IGNORECASE)]
     if all(c.isalnum() or c.isspace() for c in header):
-        return [re.compile(rf"({_LINE})({words})(?=\s*(?:\n|\Z))", re.IGNORECASE)] if alone else []
+        after = r"(?=\s|\Z)" if goes_on else r"(?=\s*(?:\n|\Z))"
+        return [re.compile(f"({_LINE})({words}){after}", re.IGNORECASE)] if alone else []
     patterns = [re.compile(f"({_LINE})({words})", re.IGNORECASE)]
     if not begins:
         patterns.append(re.compile(rf"(\s)({words})"))

@@ -74,10 +74,20 @@ def model_shape(name: str) -> ModelShape:
 
 
 def shape_of(config: Any) -> ModelShape:
-    """The shape of the model that a transformers configuration describes."""
+    """The shape of the model that a transformers configuration describes.
+
+    Raises `EngineError` if transformers makes no model of it, or if it lacks what every other has.
+    """
     key = str(config.to_json_string(use_diff=False))
     if key not in _SHAPES:
-        _SHAPES[key] = _measure(config)
+        try:
+            _SHAPES[key] = _measure(config)
+        except Exception as error:
+            raise EngineError(
+                f"The model {config.name_or_path or config.model_type} cannot be served here: its "
+                f"configuration is of no use ({first_line(error).rstrip('.')}). Serve it with "
+                "another server (vLLM, llama.cpp, Ollama), and give that as EMPO_ENGINE."
+            ) from None
     return _SHAPES[key]
 
 
@@ -175,11 +185,8 @@ def _measure(config: Any) -> ModelShape:
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise EngineError(f"The model's configuration is of no use: {first_line(error)}") from None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     head = model.get_output_embeddings()
     linear, modules = 0, {}
     for path, module in model.named_modules():
