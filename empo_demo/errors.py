@@ -121,6 +121,9 @@ class SEMFailure(ArenaError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error, as a sentence."""
+    """The first line of a library's error, as a sentence. Without words it is the error's kind."""
     line = " ".join(str(error).strip().split("\n")[0].split())[:300]
+    if not line or isinstance(error, KeyError):
+        # The only words of a KeyError are the key.
+        line = f"{type(error).__name__} {line}".strip()
     return line if line.endswith((".", "!", "?")) else f"{line}."

@@ -22,6 +22,7 @@ from empo_demo.errors import DataError
 MAX_LINE = 4 * 2**20
 """The most bytes of a line that is read as JSON. Our own records are far shorter."""
 MAX_DEPTH = 64
+_POINTER_BYTES = 1024
 _MARK = b"\xef\xbb\xbf"
 """The byte-order mark of UTF-8, which Windows programs put before a text."""
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -50,6 +51,21 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise DataError(f"{path} is not a UTF-8 text file (nor one that gzip made of it).")
     return text
+
+
+def pointer_in(folder: Path) -> str:
+    """What is wrong if a file in `folder` was cloned without Git LFS; "" if none was."""
+    if not folder.is_dir():
+        return ""
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < _POINTER_BYTES:
+            with suppress(OSError):
+                if file.read_bytes().startswith(b"version https://git-lfs"):
+                    return (
+                        f"{file.name} is only a pointer of Git LFS; run `git lfs pull` in its "
+                        "folder, or get it with `hf download`."
+                    )
+    return ""
 
 
 def _decoded(raw: bytes) -> str:

@@ -28,6 +28,7 @@ from empo_demo.engine.weights.downloads import (
 )
 from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
+from empo_demo.files import pointer_in
 from empo_demo.progress import amount
 from empo_demo.settings import Quantization
 
@@ -233,7 +234,8 @@ class Loader:
                     f"The model {name} does not fit into the memory of {where}; use "
                     "EMPO_QUANTIZATION=nf4, a smaller model, fewer contenders, or a larger machine."
                 ) from None
-            raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
+            said = pointer_in(folder or Path(name)) or first_line(error)
+            raise EngineError(f"The model {name} cannot be loaded: {said}") from None
         return model.eval()  # type: ignore[no-any-return,no-untyped-call]
 
     def _quantised(self) -> dict[str, Any]:

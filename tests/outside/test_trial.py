@@ -15,6 +15,7 @@ import pytest
 
 from empo_demo.contenders.roster import Contender
 from empo_demo.engine.assembly.served_copy import Assembly
+from empo_demo.engine.assembly.trial import difference
 from empo_demo.engine.loader import Loader
 from empo_demo.engine.planning.members import members_of
 from empo_demo.engine.weights.adapters import check_base
@@ -151,6 +152,58 @@ def test_a_configuration_that_is_another_than_all_others_is_refused(
         served(model)
 
 
+def of_nothing(folder: Path, number: float) -> None:
+    """Make each weight of a folder's file `number`."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (file,) = folder.glob("*.safetensors")
+    weights = {name: torch.full_like(one, number) for name, one in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("plan", ["auto", "merged"])
+def test_weights_that_are_no_numbers_are_refused_at_load(
+    llama: Path, tmp_path: Path, number: float, plan: Any
+) -> None:
+    """Nothing differs from NaN, so the trial let them pass, and each reply failed."""
+    adapter = make_adapter(llama, tmp_path / "adapter")
+    of_nothing(adapter, number)
+    with pytest.raises(EngineError, match=r"adapter cannot be served.*no numbers") as caught:
+        served(llama, adapter, plan=plan)
+    assert "\n" not in str(caught.value)
+    model = tmp_path / "model"
+    shutil.copytree(llama, model)
+    of_nothing(model, number)
+    with pytest.raises(EngineError, match=r"cannot be served here.*no numbers.*EMPO_ENGINE"):
+        served(model)
+
+
+def test_a_token_that_a_model_rules_out_is_no_fault() -> None:
+    import torch
+
+    one = torch.tensor([[1.0, -torch.inf]])
+    assert difference(one, one) == 0 and difference(one, -one) == torch.inf
+    assert difference(torch.tensor([torch.nan]), torch.tensor([torch.nan])) == torch.inf
+
+
+@pytest.mark.parametrize("kind", ["large changes", "DoRA with rsLoRA", "AdaLoRA"])
+def test_rounding_alone_sets_no_adapter_apart(llama: Path, tmp_path: Path, kind: str) -> None:
+    """A merge rounds at other places than PEFT: by 4.8e-5 where 3.2e-5 was allowed."""
+    import peft
+
+    config, options = None, {}
+    if kind == "AdaLoRA":
+        config = peft.AdaLoraConfig(task_type="CAUSAL_LM", total_step=10, target_modules=["q_proj"])
+    else:
+        options = {"use_dora": kind != "large changes", "use_rslora": True, "r": 16}
+    adapter = make_adapter(llama, tmp_path / "adapter", config=config, **options)
+    (found,), notes = served(llama, adapter)
+    assert found.strip("\ufffd") == own(llama, adapter).strip("\ufffd")
+    assert not [name for name in notes if name.startswith("trial")]
+
+
 @pytest.mark.slow
 def test_a_trial_is_made_once_and_its_result_kept(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -260,6 +313,31 @@ def test_a_pickled_adapter_is_told_how_to_convert_it(llama: Path, tmp_path: Path
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(b"pickle")
     with pytest.raises(EngineError, match=r"\(\.bin\).*PEFT 0\.7 or newer"):
+        served(llama, adapter)
+
+
+def test_a_pointer_of_git_lfs_is_told_how_to_become_weights(llama: Path, tmp_path: Path) -> None:
+    """A repository that was cloned without Git LFS holds such files."""
+    words = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
+    adapter = make_adapter(llama, tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").write_text(words)
+    with pytest.raises(EngineError, match="git lfs pull"):
+        served(llama, adapter)
+    for name in ("model.safetensors", "tokenizer.json"):
+        model = tmp_path / name
+        shutil.copytree(llama, model)
+        (model / name).write_text(words)
+        with pytest.raises(EngineError, match=f"{name} is only a pointer.*git lfs pull"):
+            served(model)
+
+
+@pytest.mark.parametrize("words", ["[]", "5", "{", '"x"'])
+def test_settings_of_an_adapter_that_are_no_object_are_one_sentence(
+    llama: Path, tmp_path: Path, words: str
+) -> None:
+    adapter = make_adapter(llama, tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text(words)
+    with pytest.raises(EngineError, match=r"no readable adapter_config\.json"):
         served(llama, adapter)
 
 

@@ -40,10 +40,12 @@ _SHORT, _LONG, _LONGEST = 7, 43, 640
 """Tokens of the prompts. 43 are more than two blocks of the cache and one stretch of attention."""
 _PAD = 3
 _FACTOR = 3.0
-_LEAST, _LEAST_INT8, _MOST = 1e-5, 0.25, 0.7
-"""Bounds of what is allowed, in standard deviations of the logits. A model that rounding alone
-moves by more than `_MOST` cannot be told from a broken one. int8 looks for outliers over all tokens
-of a pass: with other tokens, a small Llama's logits moved by a quarter of their deviation."""
+_LEAST, _LEAST_INT8, _MOST = 5e-5, 0.25, 0.7
+"""Bounds of what is allowed, in standard deviations of the logits. In fp32, rounding an adapter's
+merge moved logits by up to `_LEAST`, and the faults that were met by hundreds of times that. A
+model that rounding alone moves by more than `_MOST` cannot be told from a broken one. int8 looks
+for outliers over all tokens of a pass: with other tokens, a small Llama's logits moved by a quarter
+of their deviation."""
 _WHOLE = 100_000_000
 """Up to this many weights, a model is tried in fp32 with all its layers, else with the first."""
 _KV_BYTES = 1 << 28
@@ -53,6 +55,12 @@ _TEXT = (
     "helped me to look for them. We walked all the way back through the park in the rain, and "
     "there they were, under the bench where we had eaten. Has this ever happened to you? "
 )
+
+
+class NoNumbers(ValueError):
+    """A model computes NaN or infinity: its weights are damaged, or too large for their type."""
+
+
 Run = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (rows, places, vocabulary) at some places of ids (rows, tokens) with attention mask."""
 
@@ -98,11 +106,18 @@ def reference_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def expected_of(model: Any, prompts: Sequence[Sequence[int]]) -> Expected:
-    """What `model` computes by itself, and how far rounding moves it."""
+    """What `model` computes by itself, and how far rounding moves it.
+
+    Raises `NoNumbers` if it computes none: nothing would differ from that.
+    """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with few_threads(_threads(base)):
         logits = _alone(model, prompts)
-        noise, spread = difference(_in_company(model, prompts), logits), float(logits.std())
+        # Some models rule out a token with minus infinity.
+        numbers = logits[~logits.isneginf()]
+        if not numbers.numel() or not numbers.isfinite().all():
+            raise NoNumbers("its logits are no numbers")
+        noise, spread = difference(_in_company(model, prompts), logits), float(numbers.std())
     eight = any(type(layer).__name__ == "Linear8bitLt" for layer in base.modules())
     least = (_LEAST_INT8 if eight else _LEAST) * spread
     return Expected(logits, min(max(_FACTOR * noise, least), _MOST * spread))
@@ -189,7 +204,7 @@ def perplexity_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
     """How the merged model in `merged` differs from PEFT's of base and adapter; None: not at all.
 
-    All are loaded in fp32 on the CPU.
+    All are loaded in fp32 on the CPU. Raises `EngineError` if PEFT's computes no numbers.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -198,14 +213,22 @@ def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
     with few_threads(_threads(model)):
         actual = _alone(model.eval(), prompts)
     del model
-    return expected_of(with_peft(base, adapter, torch.float32), prompts).problem(actual)
+    try:
+        expected = expected_of(with_peft(base, adapter, torch.float32), prompts)
+    except NoNumbers as error:
+        raise EngineError(
+            f"The adapter {adapter} cannot be served: with PEFT, too, {error}. Its weights are "
+            "damaged; take an earlier checkpoint, or train it again."
+        ) from None
+    return expected.problem(actual)
 
 
 def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference of two logits, infinite if one is no number."""
     width = min(actual.shape[-1], expected.shape[-1])
-    largest = (actual[..., :width].float() - expected[..., :width].float()).abs().max()
-    return float(torch.nan_to_num(largest, nan=float("inf")))
+    one, other = actual[..., :width].float(), expected[..., :width].float()
+    largest = (one - other).abs().masked_fill(one == other, 0.0).max()
+    return float("inf") if largest.isnan() else float(largest)
 
 
 @torch.inference_mode()

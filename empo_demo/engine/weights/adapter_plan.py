@@ -141,11 +141,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's adapter_config.json."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
     except (OSError, ValueError):
         raise EngineError(
             f"{folder} holds no readable adapter_config.json; give the folder of a PEFT adapter."
         ) from None
-    return dict(config)
+    return config
 
 
 def choose(
