@@ -79,7 +79,7 @@ class Table:
 def read_table(text: str, path: Path, known: Collection[str]) -> Table:
     """The table in `text`, split at the separator that gives the most of the `known` columns.
 
-    Raises a `DataError` if `text` is no CSV table, or if it has a known column twice.
+    Raises a `DataError` if `text` is not a CSV table, or if it has a known column twice.
     """
     said = _SEP_LINE.match(text)
     start = 1

@@ -30,7 +30,7 @@ def _moment(value: Any) -> datetime:
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{str(value)[:40]!r} is no time (ISO 8601)") from None
+        raise ValueError(f"{str(value)[:40]!r} is not a time (ISO 8601)") from None
     if moment.tzinfo is None:
         raise ValueError(f"the time {value!r} lacks its zone")
     if not FIRST <= moment <= datetime.now(UTC) + timedelta(days=1):

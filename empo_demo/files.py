@@ -207,7 +207,7 @@ def _parsed(line: str | bytes) -> Any:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no JSON number")
+    raise ValueError(f"it holds {name}, which is not a JSON number")
 
 
 def _check(value: Any) -> None:

@@ -302,7 +302,7 @@ class Arena:
         return view_of(round_, self._labels(), live.replies.frame().texts if live else None)
 
     def latest(self, voter: str) -> RoundView | None:
-        """The newest round of the voter, or None."""
+        """The newest round of the voter; None if there is none."""
         round_ = self.store.latest_of(guards.check_token(voter))
         return self.find(voter, round_.id) if round_ is not None else None
 

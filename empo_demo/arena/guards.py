@@ -194,7 +194,7 @@ def said_by_user(dialogue: Dialogue) -> list[str]:
 def check_crisis(texts: Sequence[object], country: str, sem: object = None) -> None:
     """Raise `HelpFirst` with the help of `country` if one of `texts` speaks of a crisis.
 
-    `sem` helps to judge, if it can. What is no text is left to the other checks.
+    `sem` helps to judge, if it can. What is not a text is left to the other checks.
     """
     said = [text[:_MOST_READ] for text in texts if isinstance(text, str)]
     kinds = safety.crisis_in(said, sem)
@@ -211,8 +211,8 @@ def help_first(country: str, kinds: Sequence[str] = ()) -> HelpFirst:
 def judge(texts: Sequence[object], country: str, sem: object = None) -> list[Judged]:
     """Look at each of a user's texts once; raise `HelpFirst` if one of them speaks of a crisis.
 
-    The crisis comes first and on its own: help must be shown whatever else is broken. In what is no
-    text, or is longer than may be sent, nothing else is looked for.
+    The crisis comes first and on its own: help must be shown whatever else is broken. Nothing else
+    is looked for in what is not a text, or is longer than may be sent.
     """
     check_crisis(texts, country, sem)
     return [
@@ -248,5 +248,5 @@ def notices_of(kinds: Sequence[str]) -> tuple[Notice, ...]:
 
 
 def screen(reply: str) -> str | None:
-    """The reason why a reply must not be shown, or None."""
+    """The reason why a reply must not be shown; None if it may be."""
     return safety.screen_reply(reply)

@@ -24,7 +24,7 @@ from empo_demo.votes.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote. Lengths are in words or in any other unit that is the same for all, or None.
+    """One vote. Lengths are in words or in any other unit the same for all; None if unknown.
 
     `revision_a` and `revision_b` identify the models; they are empty where only names are known.
     """

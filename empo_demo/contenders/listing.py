@@ -198,7 +198,7 @@ def _is_here(contender: Source) -> bool:
 def _is_cached(source: str, file: str) -> bool:
     try:
         return isinstance(try_to_load_from_cache(source, file), str)
-    except ValueError:  # a path is no Hub id
+    except ValueError:  # a path is not a Hub id
         return False
 
 

@@ -105,7 +105,7 @@ _MODEL = TypeAdapter(Feeling)
 def told(reply: Feeling, person: Feeling) -> Feeling:
     """How it makes one feel to be told `reply` after words that feel like `person`.
 
-    A reply is no diary: care speaks of what is bad, so the SEM reads it as gloom. What counts is
+    A reply is not a diary: care speaks of what is bad, so the SEM reads it as gloom. What counts is
     rather whether the reply's mood meets the person's. A word list's valence stays as it is.
     """
     if reply.source != "sem" or person.source != "sem":

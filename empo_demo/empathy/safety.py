@@ -101,7 +101,7 @@ def _patterns_in(text: str) -> tuple[CrisisKind, ...]:
 
 
 def screen_reply(text: str) -> str | None:
-    """Why `text` must not be shown (it encourages harm, excuses abuse), or None."""
+    """Why `text` must not be shown (it encourages harm, excuses abuse); None if it may be."""
     sections = load_patterns("replies", "spared").sections_in(text)
     return f"The reply {sections[0]}." if sections else None
 

@@ -1,8 +1,8 @@
 """The numbers of a reply that may go with what people say of it.
 
-All metrics of `score` are here by themselves, reply by reply; `EXTRA` adds what is no metric of the
-paper: an entry there is a new row of every table of this kind. Each column is turned so that more
-is better by the metric's own lights: a diff-EPITOME has a minus.
+All metrics of `score` are here by themselves, reply by reply. `EXTRA` adds what the paper does not
+measure: an entry there is a new row of every table of this kind. Each column is turned so that
+more is better by the metric's own lights: a diff-EPITOME has a minus.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """A predictor that is no metric of `score`; `reference` if it needs the human reply."""
+    """A predictor that is not a metric of `score`; `reference` if it needs the human reply."""
 
     key: str
     better: str

@@ -156,7 +156,7 @@ def _config(fields: _Fields, model: str) -> dict[str, Any]:
 def _tokenizer(fields: _Fields) -> dict[str, Any]:
     """The file of the library tokenizers: byte-level BPE."""
     if fields["tokenizer.ggml.model"] != "gpt2":
-        raise ValueError("its tokenizer is no byte-level BPE")
+        raise ValueError("its tokenizer is not a byte-level BPE")
     tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}

@@ -260,7 +260,7 @@ class VerdictKind:
 
     @property
     def preferred(self) -> Side | None:
-        """The side that the verdict prefers, or None."""
+        """The side that the verdict prefers; None if it prefers neither."""
         return {1.0: "a", -1.0: "b"}.get(self.outcome or 0.0)  # type: ignore[return-value]
 
 

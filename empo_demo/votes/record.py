@@ -276,4 +276,4 @@ def _first(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False)[0]
     if fault["type"] == "model_type" and len(fault["loc"]) < 2:
         return "a record must be an object with the keys round, replies and vote"
-    return first_fault(error, unknown="is no column of a stored round")
+    return first_fault(error, unknown="is not a column of a stored round")

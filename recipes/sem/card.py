@@ -118,7 +118,7 @@ def table(figures: Sequence[Mapping[str, Any]]) -> str:
             f"{_number(row['ceiling'])} | {target} |"
         )
     baselines = (
-        "Baselines: the most frequent labels of the training data; random words that are no stop "
+        "Baselines: the most frequent labels of the training data; random words that are not stop "
         "words; marking every content word; always fully sure (ECE); top-1 (certainty); the "
         "majority level; VADER (valence). Ceiling: what an oracle would reach; for emotions people "
         "agree far less than 100 %."

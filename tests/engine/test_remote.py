@@ -436,7 +436,9 @@ def test_a_list_of_models_that_never_ends_is_refused(words: str, more: str) -> N
 def test_what_is_no_list_of_models_is_refused(body: str) -> None:
     server = Endless(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode(), b"", models=True)
     server.sent = 200_000_000
-    with pytest.raises(EngineError, match=f"answers at {server.url}/v1 is no OpenAI-compatible"):
+    with pytest.raises(
+        EngineError, match=f"answers at {server.url}/v1 is not an OpenAI-compatible"
+    ):
         RemoteEngine(server.url, CONTENDERS)
 
 

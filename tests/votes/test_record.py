@@ -415,7 +415,7 @@ def test_a_backup_with_bad_times_is_restored_without_the_bad_rounds(
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     bad, summary = done.stderr.splitlines()
-    assert "'yesterday' is no time" in bad
+    assert "'yesterday' is not a time" in bad
     assert summary.endswith("2 votes in 2 rounds restored, 1 bad lines left out.")
     for line in lines:
         line["round"]["created_at"] = "yesterday"

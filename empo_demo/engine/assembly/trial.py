@@ -224,7 +224,7 @@ def merge_differs(base: Path, adapter: Path, merged: Path) -> str | None:
 
 
 def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference of two logits, infinite if one is no number."""
+    """The largest difference of two logits, infinite if one is not a number."""
     width = min(actual.shape[-1], expected.shape[-1])
     one, other = actual[..., :width].float(), expected[..., :width].float()
     largest = (one - other).abs().masked_fill(one == other, 0.0).max()
@@ -338,7 +338,7 @@ def _in_company(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """As `_alone`, but each in a padded batch, with the embeddings rounded once more.
 
     The other row is only slightly longer, so that no switch of the model (as LongRoPE has) lies
-    between the two: such a switch is no rounding. The embeddings are rounded because some kernels
+    between the two: such a switch is not rounding. The embeddings are rounded because some kernels
     give the same numbers in every batch, although they round as others do.
     """
     chance = torch.Generator().manual_seed(0)

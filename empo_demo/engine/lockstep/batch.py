@@ -166,7 +166,7 @@ class Batch:
             if row.done:
                 continue
             if broken[i]:
-                log.error("Logits of %s are no numbers", row.request.contender)
+                log.error("Logits of %s are not numbers", row.request.contender)
                 row.fail(NO_NUMBERS)
                 self.forward.wipe(self.rows.index(row))
             else:

@@ -52,7 +52,7 @@ _NOT_OPENAI = (
     "The model server sent something that is no OpenAI-style stream; check that EMPO_ENGINE names "
     "a server that streams /v1/chat/completions."
 )
-_NO_SERVER = "What answers at {0} is no OpenAI-compatible server; correct EMPO_ENGINE."
+_NO_SERVER = "What answers at {0} is not an OpenAI-compatible server; correct EMPO_ENGINE."
 _BROKE_OFF = "The model server broke off in mid-reply; try again."
 _ERROR = "The model server broke off with an error; try again."
 _MOST_TEXT = 40_000

@@ -112,7 +112,7 @@ class _Body(httpx2.SyncByteStream):
 def _events(answer: httpx2.Response) -> Iterator[bytes]:
     """A stream of events. A reader that has met `[DONE]` never comes to its end.
 
-    Halves of characters, which are no UTF-8, become escapes of JSON.
+    Halves of characters, which are not UTF-8, become escapes of JSON.
     """
     decode = codecs.getincrementaldecoder("utf8")("surrogatepass").decode
     size, begun = 0, list[str]()

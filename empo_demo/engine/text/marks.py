@@ -60,7 +60,7 @@ class Headers:
     def between(cls, frames: Sequence[str], tokens: Sequence[str]) -> Headers:
         """The headers in `frames`, the texts that a template writes around the turns.
 
-        `tokens` are the control tokens. Role names beside one, as in `<|im_start|>user`, are no
+        `tokens` are the control tokens. Role names beside one, as in `<|im_start|>user`, are not
         headers: nobody can open a turn with the name alone.
         """
         patterns: dict[re.Pattern[str], None] = {}

@@ -102,7 +102,7 @@ def check_base(folder: Path, base: str, *, force: bool = False) -> None:
 
 
 def check_kind(folder: Path) -> None:
-    """Refuse an adapter that PEFT cannot merge and that is no LoRA: one that changes the prompt."""
+    """Refuse an adapter that is not a LoRA and that PEFT cannot merge: it changes the prompt."""
     kind = str(read_config(folder).get("peft_type") or "LORA")
     if kind == "LORA":
         return

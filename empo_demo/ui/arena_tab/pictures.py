@@ -257,8 +257,8 @@ class Pictures:
             return None
 
     def _others(self, view: RoundView, voted: Receipt) -> PairVotes | None:
-        """How others voted on these two models in this situation; None for a situation that is no
-        example, and for too few or too young votes."""
+        """How others voted on these two models in this situation; None for a situation that is not
+        an example, and for too few or too young votes."""
         if voted.reveal.attention_check or view.dialogue not in {
             example.whole for example in examples()
         }:

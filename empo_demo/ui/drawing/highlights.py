@@ -299,7 +299,7 @@ def message(text: str, *, error: bool = False, keys: str = "") -> str:
 def told(error: Exception, say: Texts = ENGLISH) -> str:
     """Return an error as one line, or as the card of help in a crisis.
 
-    An error that is no `ArenaError` gets a general sentence.
+    An error that is not an `ArenaError` gets a general sentence.
     """
     if isinstance(error, HelpFirst):
         return notices([error.notice], say)
