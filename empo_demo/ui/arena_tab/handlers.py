@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +17,13 @@ import gradio as gr
 
 from empo_demo.arena import guards
 from empo_demo.arena.arena import Arena
-from empo_demo.arena.frames import Frame
 from empo_demo.arena.opening import Check
-from empo_demo.arena.rounds import OpenedRound
 from empo_demo.board.habits import Everybody
 from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotAllowed, NotFound
 from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.pictures import Changes, Pictures
+from empo_demo.ui.arena_tab.play import Play
 from empo_demo.ui.arena_tab.rehearsal import rehearsal
 from empo_demo.ui.arena_tab.share_card import share_card
 from empo_demo.ui.drawing import highlights
@@ -34,10 +32,7 @@ from empo_demo.ui.drawing.readings import Readings
 from empo_demo.ui.examples import examples, next_example
 from empo_demo.ui.texts import LANGUAGES, Texts, preferred, texts_of
 from empo_demo.ui.visitors import NOBODY, REFUSED, Session, Ten, Visitor
-from empo_demo.votes.models import RATINGS, SIDES, VERDICTS
-
-FEEL = 0.5
-"""Seconds between two readings of the replies while they stream."""
+from empo_demo.votes.models import RATINGS, VERDICTS
 
 
 class Handlers:
@@ -52,6 +47,7 @@ class Handlers:
             for language in LANGUAGES
         }
         self.recorded_replies = arena.roster.recorded
+        self._play = Play(arena, parts, self.show)
 
     def show(self, session: Session) -> Pictures:
         """Return the pictures in the visitor's language."""
@@ -182,7 +178,7 @@ class Handlers:
             draft=tuple(example.before.messages()),
             ten=None,
         )
-        yield from self._open(session, example.text, visitor)
+        yield from self._play.open(session, example.text, visitor)
 
     def next(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """Play the next one of ten situations, or else the example after the last one."""
@@ -219,7 +215,7 @@ class Handlers:
         check = Check(ten.check_now(self.show(session).rounds_of(session)), example.emotion)
         draft = tuple(example.before.messages())
         session = replace(session, round="", example=example.title, draft=draft)
-        yield from self._open(session, example.text, visitor, check)
+        yield from self._play.open(session, example.text, visitor, check)
 
     def _voted(self, session: Session) -> bool:
         """Whether the open round has its vote; an erased one needs none any more."""
@@ -250,28 +246,7 @@ class Handlers:
                 p.message: "",
             }
             return
-        yield from self._open(replace(session, ten=None), judged, visitor)
-
-    def _open(
-        self,
-        session: Session,
-        text: str | guards.Judged,
-        visitor: Visitor,
-        check: Check | None = None,
-    ) -> Iterator[Changes]:
-        return self._play(
-            session,
-            lambda: self.arena.open_round(
-                session.voter,
-                self._so_far(session),
-                text,
-                consent=session.agreed,
-                address=visitor.address,
-                user=visitor.user,
-                example=session.example or None,
-                check=check,
-            ),
-        )
+        yield from self._play.open(replace(session, ten=None), judged, visitor)
 
     def recorded(
         self, stored: Any, visitor: Visitor = NOBODY, place: Any = None
@@ -294,43 +269,7 @@ class Handlers:
     def retry(self, stored: Any, visitor: Visitor = NOBODY) -> Iterator[Changes]:
         """Open the round again with new replies."""
         session = self._session(stored)
-        return self._play(
-            session,
-            lambda: self.arena.retry(session.voter, session.round, address=visitor.address),
-        )
-
-    def _play(self, session: Session, begin: Callable[[], OpenedRound]) -> Iterator[Changes]:
-        """Show both replies as they are written. The first words do not wait for the plots."""
-        p, show = self.parts, self.show(session)
-        try:
-            opened = begin()
-        except Exception as error:
-            yield show.told(error)
-            return
-        session = session.opened(opened.round_id)
-        yield show.opening(session, opened)
-        frame, felt_at, said = Frame(dict.fromkeys(SIDES, "")), 0.0, ""
-        try:
-            with closing(self.arena.stream(session.voter, opened.round_id)) as stream:
-                for frame in stream:
-                    changes = show.frame(session, frame)
-                    # Said once: each frame would write over what Stop has said in the meantime.
-                    if changes[p.message] == said:
-                        del changes[p.message]
-                    said = changes.get(p.message, said)
-                    yield changes
-                    if opened.show.plots and time.monotonic() - felt_at >= FEEL:
-                        felt = show.readings.feel(frame.texts, opened.dialogue)
-                        felt_at = time.monotonic()
-                        yield {p.plots: show.plots(opened.dialogue, frame.texts, felt)}
-            yield show.settled(session, self.arena.find(session.voter, opened.round_id))
-        except Exception as error:
-            yield {
-                **show.frame(session, frame, broken=True),
-                **show.told(error),
-                p.retry: gr.update(visible=True),
-                p.stop: gr.update(visible=False),
-            }
+        return self._play.again(session, visitor)
 
     def stopping(self, stored: Any) -> Changes:
         """Say that the round is being stopped.
@@ -392,12 +331,6 @@ class Handlers:
         return {self.parts.card: markup}
 
     # Inside -------------------------------------------------------------------------------------
-
-    def _so_far(self, session: Session) -> Dialogue:
-        """Return the dialogue that the next text continues."""
-        if not session.round:
-            return session.dialogue
-        return self.arena.go_on(session.voter, session.round)
 
     def _blank(self, session: Session) -> Changes:
         """Return the page before a round, with the recorded round unless a dialogue has begun."""
