@@ -6,14 +6,16 @@ import typer
 
 from empo_demo.terminal import AsJson, ForceAdapter
 
-app = typer.Typer(invoke_without_command=True, help="Who can be drawn for a side, and their plan.")
+app = typer.Typer(
+    invoke_without_command=True, help="Who can be drawn for a side, and their budget."
+)
 
 
 @app.callback()
 def contenders(context: typer.Context, as_json: AsJson = False) -> None:
-    """List who can be drawn for a side, with the revision that enters each vote, and the plan.
+    """List who can be drawn for a side, with the revision that enters each vote, and the budget.
 
-    The plan says what loading them takes of GPU, memory and disk, and what must be downloaded;
+    The budget is what loading them takes of GPU, memory and disk, and what must be downloaded;
     nothing is loaded for it. The trial says whether a model computed here what it computes by
     itself, when it was loaded last. An optional contender that cannot be served here is left out.
     """

@@ -29,7 +29,7 @@ _PREPARED = {True: "prepared", False: "not yet", None: "-"}
 
 
 def show(*, as_json: bool) -> None:
-    """List who can be drawn for a side, with revisions and the plan; nothing is loaded for it."""
+    """List who can be drawn for a side, with revisions and the budget; nothing is loaded for it."""
     settings = load_settings()
     roster = load_roster(settings)
     decision = decide(settings, roster)
@@ -87,12 +87,12 @@ def _plan(decision: Decision) -> tuple[Budget | None, str, dict[str, Any]]:
         with Console(stderr=True, markup=False).status("Planning…"):
             budget, free = decision.budget, decision.free
     except ArenaError as error:
-        return None, f"There is no plan: {error}", {"error": str(error)}
+        return None, f"There is no budget: {error}", {"error": str(error)}
     return budget, fits.table(budget, free), fits.as_json(budget, free)
 
 
 def _unplanned(decision: Decision, contender_id: str) -> int | None:
-    """The download of a contender without a plan: unknown for one that would be loaded here."""
+    """The download of a contender without a budget: unknown for one that would be loaded here."""
     loaded = decision.is_local and contender_id in {member.id for member in decision.written}
     return None if loaded else 0
 

@@ -30,8 +30,8 @@ LEAST_PAIRS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The settings of a loop."""
+class Course:
+    """The settings of a loop: where it goes on from, and how it trains."""
 
     database: str
     out: Path = Path("runs/loop")
@@ -70,47 +70,47 @@ def loop(
     if method not in METHODS:
         raise InvalidInput(f"--method is {method!r}; it may be dpo or kto.")
     settings = load_settings(database=database, force_adapter=force_adapter or None)
-    plan = Plan(
+    course = Course(
         settings.database, output, parent, METHODS[method], epochs, learning_rate, beta, seed=seed
     )
-    for contender in run(settings, plan, rounds):
+    for contender in run(settings, course, rounds):
         typer.echo(contender.id)
-    print(f"Serve them: EMPO_PRESET={plan.roster} python app.py", file=sys.stderr)
+    print(f"Serve them: EMPO_PRESET={course.roster} python app.py", file=sys.stderr)
 
 
-def run(settings: Settings, plan: Plan, rounds: int = 1) -> list[Contender]:
-    """Run `rounds` rounds; return the new contenders. Each is added to `plan.roster` at once."""
+def run(settings: Settings, course: Course, rounds: int = 1) -> list[Contender]:
+    """Run `rounds` rounds; return the new contenders. Each is added to `course.roster` at once."""
     made: list[Contender] = []
-    roster = open_roster(settings, plan)
-    trainable(roster, plan.parent)
+    roster = open_roster(settings, course)
+    trainable(roster, course.parent)
     for _ in range(rounds):
-        contender = retrain(plan, roster)
+        contender = retrain(course, roster)
         made.append(contender)
-        plan = replace(plan, parent=contender.id)
-        roster = open_roster(settings, plan)
+        course = replace(course, parent=contender.id)
+        roster = open_roster(settings, course)
     return made
 
 
-def open_roster(settings: Settings, plan: Plan) -> Roster:
+def open_roster(settings: Settings, course: Course) -> Roster:
     """The contenders of the loop's own file, which starts as a copy of the preset's."""
     from empo_demo.contenders.load_roster import load_roster
     from empo_demo.contenders.toml_file import write_roster
 
-    if not plan.roster.is_file():
-        write_roster(plan.roster, load_roster(settings))
-    return load_roster(settings.model_copy(update={"preset": str(plan.roster)}))
+    if not course.roster.is_file():
+        write_roster(course.roster, load_roster(settings))
+    return load_roster(settings.model_copy(update={"preset": str(course.roster)}))
 
 
-def retrain(plan: Plan, roster: Roster) -> Contender:
+def retrain(course: Course, roster: Roster) -> Contender:
     """Export the votes, train from the parent's adapter, add the contender to the file."""
     from empo_demo.contenders.roster import Contender
     from empo_demo.contenders.toml_file import add_contender
 
-    parent = trainable(roster, plan.parent)
-    name = _next_name(roster, plan.parent)
-    folder = plan.out / name
+    parent = trainable(roster, course.parent)
+    name = _next_name(roster, course.parent)
+    folder = course.out / name
     pairs = folder / "pairs.jsonl"
-    count = export(plan, pairs)
+    count = export(course, pairs)
     digest = file_hash(pairs)
     known = {entry.data_hash: entry.id for entry in roster.contenders if entry.data_hash}
     if digest in known:
@@ -118,7 +118,7 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
             f"The votes are the same as those that {known[digest]!r} was trained on; collect new "
             "ones, then run the loop again."
         )
-    _train(plan, parent, pairs, folder / "adapter")
+    _train(course, parent, pairs, folder / "adapter")
     contender = Contender(
         id=name,
         base=parent.base,
@@ -130,44 +130,44 @@ def retrain(plan: Plan, roster: Roster) -> Contender:
         data_hash=digest,
         label=f"{_root(parent.label or parent.id)}, version {_version(name)}",
     )
-    add_contender(plan.roster, contender)
+    add_contender(course.roster, contender)
     return contender
 
 
-def export(plan: Plan, path: Path) -> int:
+def export(course: Course, path: Path) -> int:
     """Write the database's votes as TRL rows; return their number. `DataError` if too few."""
     from empo_demo.exchange.export import export_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_file(plan.database, "trl" if plan.method == "dpo" else "kto", path)
+    export_file(course.database, "trl" if course.method == "dpo" else "kto", path)
     with path.open(encoding="utf8") as file:
         count = sum(bool(line.strip()) for line in file)
     if count < LEAST_PAIRS:
         raise DataError(
-            f"{plan.database} holds {count} votes that can be trained on; at least {LEAST_PAIRS} "
+            f"{course.database} holds {count} votes that can be trained on; at least {LEAST_PAIRS} "
             "are needed. Collect more, or look at `votes stats` for why they are left out."
         )
     return count
 
 
-def _train(plan: Plan, parent: Contender, pairs: Path, out: Path) -> None:
+def _train(course: Course, parent: Contender, pairs: Path, out: Path) -> None:
     from empo_demo.training.dpo import run_dpo, run_kto
 
     job = Job(
         parent.base,
         out,
         adapter=Path(parent.adapter or ""),
-        epochs=plan.epochs,
-        learning_rate=plan.learning_rate,
-        batch=plan.batch,
-        micro=plan.micro,
-        seed=plan.seed,
-        length=plan.length,
+        epochs=course.epochs,
+        learning_rate=course.learning_rate,
+        batch=course.batch,
+        micro=course.micro,
+        seed=course.seed,
+        length=course.length,
     )
-    if plan.method == "dpo":
-        run_dpo(job, pairs, beta=plan.beta)
+    if course.method == "dpo":
+        run_dpo(job, pairs, beta=course.beta)
     else:
-        run_kto(job, pairs, beta=plan.beta)
+        run_kto(job, pairs, beta=course.beta)
 
 
 def trainable(roster: Roster, name: str) -> Contender:

@@ -16,7 +16,7 @@ from empo_demo.terminal import (
     group,
     run,
 )
-from empo_demo.training.loop import Plan
+from empo_demo.training.loop import Course
 
 app = group("Measure what the shipped models do, and write it into assets/.")
 
@@ -167,8 +167,8 @@ def simulate(
     from recipes.studies.simulate import Voters, run_loop
 
     settings = load_settings(database=database)
-    plan = Plan(settings.database, output, parent, seed=seed)
-    for contender in run_loop(settings, plan, Voters(taste, votes, data), rounds):
+    course = Course(settings.database, output, parent, seed=seed)
+    for contender in run_loop(settings, course, Voters(taste, votes, data), rounds):
         typer.echo(contender.id)
 
 

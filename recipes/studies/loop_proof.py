@@ -41,16 +41,16 @@ def settings_of(arguments: argparse.Namespace, folder: Path) -> Settings:
     )
 
 
-def start_roster(settings: Settings, plan: loop.Plan) -> None:
+def start_roster(settings: Settings, course: loop.Course) -> None:
     """Only the base and the parent take part, so that each vote compares these two."""
 
     roster = load_roster(settings)
     pair = tuple(
-        contender for contender in roster.contenders if contender.id in ("base", plan.parent)
+        contender for contender in roster.contenders if contender.id in ("base", course.parent)
     )
     decoding = replace(roster.decoding, max_new_tokens=24)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_roster(plan.roster, replace(roster, contenders=pair, decoding=decoding))
+    course.out.mkdir(parents=True, exist_ok=True)
+    write_roster(course.roster, replace(roster, contenders=pair, decoding=decoding))
 
 
 def measure(
@@ -72,7 +72,7 @@ def once(taste: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     started = time.monotonic()
     folder = (arguments.out / f"{taste}-{seed}").resolve()
     settings = settings_of(arguments, folder)
-    plan = loop.Plan(
+    course = loop.Course(
         settings.database,
         folder,
         parent=arguments.parent,
@@ -82,17 +82,17 @@ def once(taste: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
         batch=16,
         length=96,
     )
-    start_roster(settings, plan)
-    roster = loop.open_roster(settings, plan)
+    start_roster(settings, course)
+    roster = loop.open_roster(settings, course)
     verdicts = vote(
-        settings, plan, Voters(taste, arguments.votes, arguments.data), roster, seed=seed
+        settings, course, Voters(taste, arguments.votes, arguments.data), roster, seed=seed
     )
     voted = time.monotonic()
-    child = loop.retrain(plan, roster)
+    child = loop.retrain(course, roster)
     trained = time.monotonic()
-    roster = loop.open_roster(settings, plan)
+    roster = loop.open_roster(settings, course)
     fresh = random.Random(seed).sample(first_turns(arguments.data, "valid"), arguments.fresh)
-    result = measure(settings, roster, (plan.parent, child.id), seed, fresh)
+    result = measure(settings, roster, (course.parent, child.id), seed, fresh)
     return {
         "taste": taste,
         "seed": seed,

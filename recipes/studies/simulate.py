@@ -31,7 +31,7 @@ from empo_demo.votes.store import Store
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster
     from empo_demo.settings import Settings
-    from empo_demo.training.loop import Plan
+    from empo_demo.training.loop import Course
 
 Taste = Callable[[str, str, random.Random], str]
 VOTES_PER_VOTER = 10
@@ -82,25 +82,27 @@ class Voters:
     data: Path
 
 
-def run_loop(settings: Settings, plan: Plan, voters: Voters, rounds: int = 1) -> list[Contender]:
+def run_loop(
+    settings: Settings, course: Course, voters: Voters, rounds: int = 1
+) -> list[Contender]:
     """Vote and retrain `rounds` times, each time from the last child; return the children."""
     children: list[Contender] = []
     for number in range(rounds):
-        roster = open_roster(settings, plan)
-        trainable(roster, plan.parent)
-        vote(settings, plan, voters, roster, seed=plan.seed * 1000 + number)
-        children.append(retrain(plan, roster))
-        plan = replace(plan, parent=children[-1].id)
+        roster = open_roster(settings, course)
+        trainable(roster, course.parent)
+        vote(settings, course, voters, roster, seed=course.seed * 1000 + number)
+        children.append(retrain(course, roster))
+        course = replace(course, parent=children[-1].id)
     return children
 
 
 def vote(
-    settings: Settings, plan: Plan, voters: Voters, roster: Roster, *, seed: int
+    settings: Settings, course: Course, voters: Voters, roster: Roster, *, seed: int
 ) -> dict[str, int]:
     """Let the voters cast their votes through the arena; return the number of each verdict."""
     texts = first_turns(voters.data, "train")
-    own = settings.model_copy(update={"database": plan.database, "seed": seed})
-    store = Store.open(plan.database)
+    own = settings.model_copy(update={"database": course.database, "seed": seed})
+    store = Store.open(course.database)
     engine = load_engine(own, roster)
     try:
         arena = Arena(own, roster, store, engine=engine)

@@ -103,21 +103,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(models: Path, tmp_path: Path) -> tuple[Settings, loop.Plan]:
+def prepared(models: Path, tmp_path: Path) -> tuple[Settings, loop.Course]:
     url = f"sqlite:///{tmp_path}/votes.sqlite3"
     settings = load_settings(preset=str(models / "roster.toml"), database=url, device="cpu")
-    return settings, loop.Plan(url, tmp_path / "loop", epochs=1, batch=8, micro=8, length=64)
+    return settings, loop.Course(url, tmp_path / "loop", epochs=1, batch=8, micro=8, length=64)
 
 
 @pytest.mark.slow
 def test_votes_become_a_contender_beside_its_parent(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     texts = ["i see why", "oh no what happened", "sad"]
     monkeypatch.setattr(simulate, "first_turns", lambda data, split: texts)
-    made = run_loop(settings, plan, Voters("random", 30, tmp_path), rounds=2)
-    roster = loop.open_roster(settings, plan)
+    made = run_loop(settings, course, Voters("random", 30, tmp_path), rounds=2)
+    roster = loop.open_roster(settings, course)
     assert [one.id for one in made] == ["aligned-v2", "aligned-v3"]
     assert [one.id for one in roster.contenders] == ["base", "aligned", "aligned-v2", "aligned-v3"]
     first, second = roster["aligned-v2"], roster["aligned-v3"]
@@ -125,10 +125,10 @@ def test_votes_become_a_contender_beside_its_parent(
     assert first.votes and 10 <= first.votes <= 30 and first.data_hash and first.revision
     assert second.votes and second.votes > first.votes
     assert first.data_hash != second.data_hash
-    pairs = (plan.out / "aligned-v2" / "pairs.jsonl").read_text(encoding="utf8").splitlines()
+    pairs = (course.out / "aligned-v2" / "pairs.jsonl").read_text(encoding="utf8").splitlines()
     assert len(pairs) == first.votes
     assert json.loads(pairs[0])["prompt"][-1]["role"] == "user"
-    ballots = ballots_of_database(plan.database).ballots
+    ballots = ballots_of_database(course.database).ballots
     assert len(ballots) == 60 and len({ballot.voter for ballot in ballots}) == 6
     assert {"base", "aligned"} < {ballot.a for ballot in ballots} | {ballot.b for ballot in ballots}
     assert all(ballot.len_a and ballot.time and ballot.exposure for ballot in ballots)
@@ -143,11 +143,11 @@ def test_in_a_pipe_the_votes_say_lines(
 ) -> None:
     from empo_demo import progress
 
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     monkeypatch.setattr(progress, "EVERY", 0.02)
     monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see", "oh no"])
     voters = Voters("random", 30, tmp_path)
-    simulate.vote(settings, plan, voters, loop.open_roster(settings, plan), seed=0)
+    simulate.vote(settings, course, voters, loop.open_roster(settings, course), seed=0)
     *lines, verdicts = capsys.readouterr().err.splitlines()
     assert lines and verdicts.startswith("Verdicts: ")
     for line in lines:
@@ -158,36 +158,36 @@ def test_in_a_pipe_the_votes_say_lines(
 def test_the_same_votes_are_not_trained_on_twice(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see", "oh no"])
-    run_loop(settings, plan, Voters("random", 20, tmp_path))
+    run_loop(settings, course, Voters("random", 20, tmp_path))
     with pytest.raises(DataError, match="aligned-v2"):
-        loop.run(settings, plan)
+        loop.run(settings, course)
 
 
 def test_too_few_votes_are_said_so_before_any_training(models: Path, tmp_path: Path) -> None:
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     from empo_demo.votes.store import Store
 
-    Store.open(plan.database).close()
+    Store.open(course.database).close()
     with pytest.raises(DataError, match="at least 10"):
-        loop.run(settings, plan)
+        loop.run(settings, course)
 
 
 def test_a_parent_without_an_adapter_is_refused(models: Path, tmp_path: Path) -> None:
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     with pytest.raises(ArenaError, match="no adapter"):
-        loop.run(settings, loop.replace(plan, parent="base"))
+        loop.run(settings, loop.replace(course, parent="base"))
     with pytest.raises(ArenaError, match="no contender 'nobody'"):
-        loop.run(settings, loop.replace(plan, parent="nobody"))
+        loop.run(settings, loop.replace(course, parent="nobody"))
 
 
 def test_simulated_voters_need_dialogues_and_a_known_taste(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, plan = prepared(models, tmp_path)
+    settings, course = prepared(models, tmp_path)
     with pytest.raises(DataError, match="--data"):
-        run_loop(settings, plan, Voters("question", 5, tmp_path))
+        run_loop(settings, course, Voters("question", 5, tmp_path))
     monkeypatch.setattr(simulate, "first_turns", lambda data, split: ["i see"])
     with pytest.raises(InvalidInput, match="no taste 'sweet'"):
-        run_loop(settings, plan, Voters("sweet", 5, tmp_path))
+        run_loop(settings, course, Voters("sweet", 5, tmp_path))
