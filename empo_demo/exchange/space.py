@@ -12,9 +12,13 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import SettingsError, StorageError
 from empo_demo.settings import ROOT
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 NEEDED = re.compile(
     r"(app\.py|README\.md|LICENSE|requirements\.txt|pyproject\.toml)$|empo_demo/|assets/"
@@ -116,17 +120,7 @@ def deploy(
             api.add_space_variable(repo, name, value)
         if token := os.environ.get(TOKEN):
             api.add_space_secret(repo, "HF_TOKEN", token)
-        runtime = api.get_space_runtime(repo)
-        own = hardware or runtime.requested_hardware or runtime.hardware
-        wanted = requirements((root / "requirements.txt").read_text("utf8"), own)
-        others = [name for name in files if name != "requirements.txt"]
-        api.upload_folder(repo_id=repo, repo_type="space", folder_path=root, allow_patterns=others)
-        api.upload_file(
-            path_or_fileobj=wanted.encode(),
-            path_in_repo="requirements.txt",
-            repo_id=repo,
-            repo_type="space",
-        )
+        _upload(api, repo, root, files, hardware)
         api.restart_space(repo)
         try:
             stage: str = api.wait_for_space(repo, timeout=patience, poll_interval=poll).stage
@@ -136,6 +130,17 @@ def deploy(
         log = "build" if "BUILD" in stage else "container"
         raise StorageError(f"The Space is {stage}; see its log at {address}?logs={log}.")
     return address
+
+
+def _upload(api: HfApi, repo: str, root: Path, files: list[str], hardware: str | None) -> None:
+    """Upload the files, the requirements with the torch of the Space's hardware."""
+    runtime = api.get_space_runtime(repo)
+    own = hardware or runtime.requested_hardware or runtime.hardware
+    wanted = requirements((root / "requirements.txt").read_text("utf8"), own).encode()
+    others = [name for name in files if name != "requirements.txt"]
+    into: dict[str, Any] = {"repo_id": repo, "repo_type": "space"}
+    api.upload_folder(folder_path=root, allow_patterns=others, **into)
+    api.upload_file(path_or_fileobj=wanted, path_in_repo="requirements.txt", **into)
 
 
 @contextmanager
