@@ -31,6 +31,7 @@ from empo_demo.ui.arena_tab import components as arena_tab
 from empo_demo.ui.drawing.parts import Labels
 from empo_demo.ui.serving import endpoints
 from empo_demo.ui.serving.gradio_patches import Page, install_lanes, progress_only_on, walled
+from empo_demo.ui.serving.lanes import UNLISTED
 from empo_demo.ui.serving.middleware import Doors, Guard, Health, PackedPage, on_space
 from empo_demo.ui.tabs import about_tab, board_tab, data_tab, explore_tab, results_tab
 from empo_demo.ui.texts import texts_of
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 SESSIONS = 2_000
 """Of how many visits at once Explore remembers the turns before the text: kilobytes each."""
 TABS = ("arena", "explore", "board", "results", "data", "about")
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def launch(settings: Settings, *, block: bool = True) -> gr.Blocks:
@@ -168,8 +168,8 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             return {**handlers.restore(stored, language), timer: gr.update(active=loading)}
 
         for event in (
-            page.load(restore, [session], [*outputs, timer], **_PRIVATE),
-            switch.click(handlers.switch, [session], outputs, **_PRIVATE),
+            page.load(restore, [session], [*outputs, timer], **UNLISTED),
+            switch.click(handlers.switch, [session], outputs, **UNLISTED),
         ):
             event.then(None, [session], None, js=LANGUAGE, api_visibility="private")
 
@@ -180,7 +180,7 @@ def build(arena: Arena, lexicon: Any) -> gr.Blocks:
             return {**shown, timer: gr.update(active=not done)}
 
         watched = [badge, handlers.parts.pair_note, timer]
-        timer.tick(watch, [session], watched, **_PRIVATE)
+        timer.tick(watch, [session], watched, **UNLISTED)
     progress_only_on(badge, page)
     return page
 

@@ -13,7 +13,7 @@ from empo_demo.ui import lineup
 from empo_demo.ui.arena_tab.handlers import Handlers
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels, Parts, writing_box
-from empo_demo.ui.serving.lanes import ROUNDS, VOTES
+from empo_demo.ui.serving.lanes import ROUNDS, UNLISTED, VOTES
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import ANSWER, HOLD, RELEASE, REVEALED, SEND, count
 from empo_demo.ui.visitors import visitor_of
@@ -28,7 +28,6 @@ element.addEventListener('click', (event) => {
 STEPS = (0, 20, 40, 60, 80, 100)
 """A scale begins without an answer. It has no middle, so that no answer is a 50, which sliders that
 nobody had touched were stored as until version 0.2."""
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")
 
 
@@ -189,7 +188,7 @@ def _recorded(say: Any) -> str:
 def _wire(p: Parts, h: Handlers) -> None:
     outputs = p.all()
     stream = {
-        **_PRIVATE,
+        **UNLISTED,
         "concurrency_id": ROUNDS,
         "trigger_mode": "once",
         "js": HOLD,
@@ -226,9 +225,9 @@ def _wire(p: Parts, h: Handlers) -> None:
         p.next.click(following, [p.session], outputs, **stream),
         p.ten.click(ten, [p.session], outputs, **stream),
         p.retry.click(again, [p.session], outputs, **stream),
-        p.keep.click(h.keep, [p.session], outputs, **_PRIVATE),
+        p.keep.click(h.keep, [p.session], outputs, **UNLISTED),
     )
-    votes = {**_PRIVATE, "concurrency_id": VOTES}
+    votes = {**UNLISTED, "concurrency_id": VOTES}
     release = {"js": RELEASE, "api_visibility": "private"}
     for event in rounds:
         event.then(None, None, None, **release)
@@ -238,7 +237,7 @@ def _wire(p: Parts, h: Handlers) -> None:
         p.new.click(None, None, None, cancels=list(rounds), queue=False, api_visibility="private")
         new = p.new.click(h.new, [p.session], outputs, **votes)
         new.then(None, None, None, **release)
-    p.share.click(h.share, [p.session], outputs, **_PRIVATE)
+    p.share.click(h.share, [p.session], outputs, **UNLISTED)
     stopping = p.stop.click(h.stopping, [p.session], outputs, **votes)
     stopping.then(h.stop, [p.session], outputs, **votes)
     for button, kind in zip(p.vote, KINDS, strict=True):
@@ -251,7 +250,7 @@ def _wire(p: Parts, h: Handlers) -> None:
 def _wire_recorded(p: Parts, h: Handlers) -> None:
     """Wire the button, which draws a recorded dialogue, and the list, which chooses one."""
     outputs = p.all()
-    stream = {**_PRIVATE, "concurrency_id": ROUNDS, "trigger_mode": "once"}
+    stream = {**UNLISTED, "concurrency_id": ROUNDS, "trigger_mode": "once"}
 
     def draw(stored: Any, request: gr.Request) -> Any:
         yield from h.recorded(stored, visitor_of(request))
@@ -261,4 +260,4 @@ def _wire_recorded(p: Parts, h: Handlers) -> None:
 
     p.new.click(draw, [p.session], outputs, **stream)
     p.pick.input(choose, [p.pick, p.session], outputs, **stream)
-    p.pick.focus(h.list_recorded, None, [p.pick], **_PRIVATE)
+    p.pick.focus(h.list_recorded, None, [p.pick], **UNLISTED)

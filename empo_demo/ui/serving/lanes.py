@@ -7,7 +7,7 @@ waiting places, and one address takes only some of these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from empo_demo.settings import Settings
@@ -25,6 +25,8 @@ class Lane:
 VOTES, CALLS, ROUNDS, EXPLORE, READING = "votes", "calls", "rounds", "explore", "reading"
 LONGEST_NAME = 100
 """The most characters of a `session_hash`: the server remembers those of thousands of visits."""
+UNLISTED: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""For handlers that only the page calls, and that draw no progress over it."""
 OTHER = Lane(workers=4)
 """The lane of each handler that names none."""
 

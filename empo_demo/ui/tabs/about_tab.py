@@ -12,14 +12,13 @@ from empo_demo import __version__
 from empo_demo.ui import lineup
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.serving.lanes import UNLISTED
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.visitors import say_of
 
 if TYPE_CHECKING:
     from empo_demo.arena.arena import Arena
     from empo_demo.metrics.valence import Lexicon
-
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(
@@ -34,7 +33,7 @@ def build(
     def opened(stored: Any, request: gr.Request) -> str:
         return made(say_of(stored, request))
 
-    tab.select(opened, [session], [shown[made]], **_PRIVATE)
+    tab.select(opened, [session], [shown[made]], **UNLISTED)
 
 
 def _about(say: Texts) -> str:

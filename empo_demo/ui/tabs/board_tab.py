@@ -19,6 +19,7 @@ from empo_demo.board.standing import HIDDEN_BELOW
 from empo_demo.contenders.roster import label_of
 from empo_demo.errors import ArenaError
 from empo_demo.ui.drawing import highlights
+from empo_demo.ui.serving.lanes import UNLISTED
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.visitors import Session
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from empo_demo.board.board import Board, Meeting
     from empo_demo.board.standing import Standing
 
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _DAYS = 60
 
 
@@ -43,8 +43,8 @@ def build(arena: Arena, session: gr.BrowserState, tab: gr.Tab) -> None:
     def opened(stored: Any) -> dict[Any, Any]:
         return {words: draw(stored), timer: gr.update(active=True)}
 
-    tab.select(opened, [session], [words, timer], **_PRIVATE)
-    timer.tick(draw, [session], [words], **_PRIVATE)
+    tab.select(opened, [session], [words, timer], **UNLISTED)
+    timer.tick(draw, [session], [words], **UNLISTED)
 
 
 def board_of(arena: Arena) -> Board:

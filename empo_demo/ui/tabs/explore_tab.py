@@ -14,14 +14,13 @@ from empo_demo.arena.comparison import DIAL, MOST_TOKENS
 from empo_demo.dialogue import MAX_TEXT
 from empo_demo.ui.drawing.parts import Labels, writing_box
 from empo_demo.ui.examples import EXPLORED
-from empo_demo.ui.serving.lanes import EXPLORE
+from empo_demo.ui.serving.lanes import EXPLORE, UNLISTED
 from empo_demo.ui.shared_link import Linked
 from empo_demo.ui.tabs.explorer import Changes, Explorer, Form
 from empo_demo.ui.texts import Texts, texts_of
 from empo_demo.ui.theme import count
 from empo_demo.ui.visitors import address_of, say_of
 
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _SAY = texts_of("en")
 STATE_SECONDS = 50 * 60
 """How long the server remembers the turns that a link put before the text."""
@@ -179,7 +178,7 @@ def _wire(
         if link is not None:
             yield from explorer.play(values, say_of(stored, request), address_of(request), link)
 
-    options = {**_PRIVATE, "concurrency_id": EXPLORE}
+    options = {**UNLISTED, "concurrency_id": EXPLORE}
     events = [
         gr.on([run.click, form.text.submit], play, knobs, outputs, **options),
         gr.on(
@@ -195,7 +194,7 @@ def _wire(
         opened.click(linked, [asked, *knobs], outputs, trigger_mode="once", **options),
     ]
     for chosen, dial in ((form.left, form.dial_left), (form.right, form.dial_right)):
-        chosen.change(explorer.dial, [chosen], [dial], **_PRIVATE)
+        chosen.change(explorer.dial, [chosen], [dial], **UNLISTED)
     stop.click(None, None, None, cancels=events, queue=False, api_visibility="private")
-    loaded = page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **_PRIVATE)
+    loaded = page.load(restore, [session], [*form.all(), said, tabs, seen, asked], **UNLISTED)
     loaded.then(None, None, None, js=PLAY_LINK, api_visibility="private")

@@ -25,6 +25,7 @@ from empo_demo.evaluation.score import look_up
 from empo_demo.settings import Settings
 from empo_demo.ui.drawing import highlights
 from empo_demo.ui.drawing.parts import Labels
+from empo_demo.ui.serving.lanes import UNLISTED
 from empo_demo.ui.tabs import human_study
 from empo_demo.ui.tabs.recent import Recent
 from empo_demo.ui.texts import Texts, texts_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from empo_demo.evaluation.results import ResultsData
 
 MOST_FIGURES = 4
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Labels) -> None:
@@ -53,10 +53,10 @@ def build(settings: Settings, session: gr.BrowserState, tab: gr.Tab, labels: Lab
     def draw(stored: Any) -> dict[Any, Any]:
         return _words(said, texts_of(Session.read(stored).language))
 
-    tab.select(draw, [session], [said], **_PRIVATE)
+    tab.select(draw, [session], [said], **UNLISTED)
     made = Recent(partial(_data, settings))
     fold.expand(
-        lambda: _everything(made, everything, plots), None, [everything, *plots], **_PRIVATE
+        lambda: _everything(made, everything, plots), None, [everything, *plots], **UNLISTED
     )
 
 
