@@ -30,57 +30,92 @@ PROMPTS = (
     "My grandmother taught me how to bake her bread.",
 )
 _FOLDS = 10
+_BEFORE_THE_END = 0.9
+"""Up to this share of the time to the first end both sides write; then it shows who ends first."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """How often a rule on arrival times named the aligned side. `upper` ends the 95 % interval."""
+    """How often a rule named the aligned side. `upper` ends the 95 % interval."""
 
     rounds: int
     accuracy: float
     upper: float
 
 
-def timings(engine: Engine, base: str, aligned: str, rounds: int, at_once: int) -> Guess:
-    """Play `rounds` and let a logistic regression guess, in ten folds, which side is aligned.
+@dataclass(frozen=True)
+class _Arrivals:
+    """When the pieces of one side arrived, in seconds, when its end did, and its characters."""
 
-    It sees, for both sides, when the first and the last text and the end arrived, how many pieces
-    there were, and the mean and the spread of the pauses between them.
+    times: list[float]
+    end: float
+    length: int
+
+
+def timings(engine: Engine, base: str, aligned: str, rounds: int, at_once: int) -> dict[str, Guess]:
+    """Play `rounds` and let logistic regressions guess, in ten folds, which side is aligned.
+
+    `arrival` sees, for both sides and as long as both are writing, when the first and the last text
+    arrived, how many pieces there were, and the mean and the spread of the pauses between them.
+    Whoever sees which side ends first sees which reply is shorter, which no pace can hide: `length`
+    sees the characters alone, and `all` sees the whole of the arrivals with their ends.
     """
     rng = np.random.default_rng(0)
     aligned_is_a = rng.random(rounds) < 0.5
 
-    def play(number: int) -> NDArray[np.float64]:
+    def play(number: int) -> tuple[_Arrivals, _Arrivals]:
         sides = (aligned, base) if aligned_is_a[number] else (base, aligned)
-        prompt = PROMPTS[number % len(PROMPTS)]
-        return _features(engine, sides, prompt, seed=number)
+        return _arrivals(engine, sides, PROMPTS[number % len(PROMPTS)], seed=number)
 
     with ThreadPoolExecutor(at_once) as threads:
-        seen = np.stack(list(threads.map(play, range(rounds))))
-    right = _guessed(seen, aligned_is_a) == aligned_is_a
-    share = float(right.mean())
-    return Guess(rounds, share, float(wilson(np.array(share), np.array(float(rounds)))[1]))
+        played = list(threads.map(play, range(rounds)))
+    seen = {
+        "arrival": [_while_both_write(*both) for both in played],
+        "length": [np.array([float(both[0].length - both[1].length)]) for both in played],
+        "all": [_whole(*both) for both in played],
+    }
+    return {name: _guess(np.stack(rows), aligned_is_a) for name, rows in seen.items()}
 
 
-def _features(engine: Engine, sides: Sequence[str], prompt: str, seed: int) -> NDArray[np.float64]:
-    """Differences between side a and side b of what a browser can measure."""
+def _guess(seen: NDArray[np.float64], truth: NDArray[np.bool_]) -> Guess:
+    share = float((_guessed(seen, truth) == truth).mean())
+    upper = float(wilson(np.array(share), np.array(float(len(truth))))[1])
+    return Guess(len(truth), share, upper)
+
+
+def _arrivals(
+    engine: Engine, sides: Sequence[str], prompt: str, seed: int
+) -> tuple[_Arrivals, _Arrivals]:
+    """What a browser can measure of one round."""
     requests = _pair(sides, prompt, seed, Decoding(max_new_tokens=24))
     started = time.perf_counter()
     arrived: dict[str, list[float]] = {"a": [], "b": []}
-    ends = dict.fromkeys(arrived, 0.0)
+    ended: dict[str, _Arrivals] = {}
     for event in engine.stream(requests):
         now = time.perf_counter() - started
         if isinstance(event, Failed):
             raise RuntimeError(event.error)
         if isinstance(event, Finished):
-            ends[event.side] = now
-        else:
+            ended[event.side] = _Arrivals(arrived[event.side], now, len(event.text))
+        elif event.text:
             arrived[event.side].append(now)
-    rows = []
-    for side, times in arrived.items():
-        gaps = np.diff(times) if len(times) > 1 else np.zeros(1)
-        rows.append([times[0], times[-1], ends[side], len(times), gaps.mean(), gaps.std()])
+    return ended["a"], ended["b"]
+
+
+def _while_both_write(a: _Arrivals, b: _Arrivals) -> NDArray[np.float64]:
+    until = _BEFORE_THE_END * min(a.end, b.end)
+    rows = [_row([one for one in side.times if one <= until] or [until]) for side in (a, b)]
     return np.subtract(*map(np.asarray, rows))
+
+
+def _whole(a: _Arrivals, b: _Arrivals) -> NDArray[np.float64]:
+    rows = [[*_row(side.times or [side.end]), side.end] for side in (a, b)]
+    return np.subtract(*map(np.asarray, rows))
+
+
+def _row(times: Sequence[float]) -> list[float]:
+    gaps = np.diff(times) if len(times) > 1 else np.zeros(1)
+    return [times[0], times[-1], float(len(times)), float(gaps.mean()), float(gaps.std())]
 
 
 def _guessed(seen: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
