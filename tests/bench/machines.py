@@ -314,6 +314,7 @@ def main() -> None:
                         log=logs / f"{number}.log",
                         adapters={"aligned": options.adapter},
                         max_loras=2,
+                        cores=str(number % (os.cpu_count() or 1)),
                     )
                 )
                 engines.append((server.url, server.process.pid))
