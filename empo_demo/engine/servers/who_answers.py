@@ -2,7 +2,7 @@
 
 Servers batch the requests of several models, and some confuse them there: vLLM's CPU build gives a
 row without an adapter the adapter of the last slot. So each model is asked a few fixed prompts
-alone, and again while all others are answering. A reply in company that is nearer to another
+alone, and again while all of them are answering. A reply in company that is nearer to another
 model's reply alone than to its own comes from the wrong weights, and every vote on it is worthless.
 
 Replies are compared by the log-probabilities of their first tokens where a server gives them, else
@@ -29,7 +29,7 @@ PROMPTS: tuple[tuple[Message, ...], ...] = tuple(
         "Somebody stole my bike in front of the library.",
     )
 )
-FEW, MANY = 4, 16
+FEW, MANY = 3, 16
 """The tokens of an answer with log-probabilities, and of one that is only text."""
 _ALIKE = 0.05
 """Nats below which two models are not told apart: one model differs from itself by rounding."""
@@ -127,12 +127,12 @@ def check(
         if distance(voices[one], voices[other]) <= _limit(verdict.by)
     ]
     if company and len(models) > 1:
-        for model in models:
+        with accompany(models):
+            together = _together(models, ask, tokens)
+        for model, heard in together.items():
             others = [other for other in models if other != model]
-            with accompany(others):
-                heard = _ask_all(model, ask, tokens)
             own = distance(heard, voices[model])
-            nearest = min(others, key=lambda other: distance(heard, everybody[other]))
+            nearest = min(others, key=lambda other, v=heard: distance(v, everybody[other]))
             apart = distance(voices[model], voices[nearest]) > _limit(verdict.by)
             if apart and distance(heard, voices[nearest]) < own:
                 raise Confused(model, nearest, in_company=True)
@@ -158,6 +158,13 @@ def distance(one: Voice, other: Voice) -> float:
 
 def _alone(models: Iterable[str], ask: Ask, tokens: int) -> dict[str, Voice]:
     return {model: _ask_all(model, ask, tokens) for model in models}
+
+
+def _together(models: Sequence[str], ask: Ask, tokens: int) -> dict[str, Voice]:
+    """The voices of all models, all prompts of all of them asked at once."""
+    with ThreadPoolExecutor(len(models)) as threads:
+        voices = threads.map(lambda model: _ask_all(model, ask, tokens), models)
+        return dict(zip(models, voices, strict=True))
 
 
 def _ask_all(model: str, ask: Ask, tokens: int) -> Voice:
