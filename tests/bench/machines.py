@@ -35,6 +35,7 @@ from tests import postgres as postgresql
 from tests.conftest import REPOSITORY
 
 LIMIT = 50
+RETRIES = 3
 VISITORS_AT_ONCE = 1000
 NGINX = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
@@ -130,7 +131,7 @@ class Visitor:
         self.client: Any = None
         self.voter = self.ask("/new_voter")
         self.consent = self.ask("/consent")["version"]
-        self.again = 0
+        self.again = self.retried = 0
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Ask the app; once more after a lost connection, which every endpoint must bear."""
@@ -160,8 +161,7 @@ class Visitor:
         for number in range(rounds):
             text = f"I am visitor {self.number} and this is what happened on day {number}."
             opened = self.ask("/open_round", self.voter, dialogue, text, self.consent)
-            name = opened["round_id"]
-            last = self.ask("/stream", self.voter, name)
+            name, last = self._answered(opened["round_id"])
             verdict = ("a", "b", "tie", "both_bad")[number % 4]
             receipt = self.ask("/vote", self.voter, name, verdict)
             goes_on = self.ask("/go_on", self.voter, name)
@@ -170,6 +170,17 @@ class Visitor:
             dialogue = goes_on if number % 3 < 2 else []
             print(".", end="", file=sys.stderr, flush=True)
         return seen
+
+    def _answered(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The round with both replies. Where a side failed, Retry is pressed, as a person would."""
+        last: dict[str, Any] = self.ask("/stream", self.voter, name)
+        for _ in range(RETRIES):
+            if not any(str(end).startswith("failed") for end in last["finished"].values()):
+                break
+            self.retried += 1
+            name = self.ask("/retry", self.voter, name)["round_id"]
+            last = self.ask("/stream", self.voter, name)
+        return name, last
 
     def storm(self, opens: int) -> int:
         """Open rounds until the limit; how many were let in."""
@@ -252,6 +263,7 @@ def run(url: str, rounds: int, visitors: int, engines: list[tuple[str, int]]) ->
         "seconds": round(elapsed, 1),
         "replica killed": bool(killed),
         "connected again": sum(visitor.again for visitor in crowd),
+        "retried": sum(visitor.retried for visitor in crowd),
         "lost": sum(stored.get(row["round"]) != row["receipt"] for row in seen),
         "doubled": abs(len(stored) - len(seen)),
         "broken": sum(not row["kept"] for row in seen),

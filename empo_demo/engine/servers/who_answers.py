@@ -114,7 +114,6 @@ def check(
     if not all(answer.tokens for voice in voices.values() for answer in voice):
         tokens = MANY
         voices = _alone(models, ask, tokens)
-    everybody = {**(known or {}), **voices}
     for model in models:
         before = (known or {}).get(model)
         if before is not None:
@@ -130,11 +129,13 @@ def check(
         with accompany(models):
             together = _together(models, ask, tokens)
         for model, heard in together.items():
-            others = [other for other in models if other != model]
-            own = distance(heard, voices[model])
-            nearest = min(others, key=lambda other, v=heard: distance(v, everybody[other]))
-            apart = distance(voices[model], voices[nearest]) > _limit(verdict.by)
-            if apart and distance(heard, voices[nearest]) < own:
+            others = {
+                other: distance(heard, voices[other])
+                for other in models
+                if distance(voices[model], voices[other]) > _limit(verdict.by)
+            }
+            nearest = min(others, key=others.__getitem__, default=None)
+            if nearest is not None and others[nearest] < distance(heard, voices[model]):
                 raise Confused(model, nearest, in_company=True)
     verdict.seconds = time.perf_counter() - started
     return verdict
