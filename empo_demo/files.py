@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from empo_demo.errors import DataError
+from empo_demo.errors import DataError, first_line
 
 MAX_LINE = 4 * 2**20
 """The most bytes of a line that is read as JSON. Our own records are far shorter."""
@@ -53,7 +53,21 @@ def read_text(path: Path) -> str:
     return text
 
 
-def pointer_in(folder: Path) -> str:
+def why_not(error: BaseException, place: Path | str) -> str:
+    """Why a library could not load the model, tokenizer or adapter at `place`, so that it helps."""
+    if pointer := _pointer_in(Path(place).expanduser()):
+        return pointer
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own (auto_map), which is not run here; serve it with another "
+            "server (vLLM, llama.cpp, Ollama), and give that as EMPO_ENGINE."
+        )
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other sizes than its config.json says; get both from one version."
+    return first_line(error)
+
+
+def _pointer_in(folder: Path) -> str:
     """What is wrong if a file in `folder` was cloned without Git LFS; "" if none was."""
     if not folder.is_dir():
         return ""

@@ -27,8 +27,8 @@ from empo_demo.engine.weights.downloads import (
     model_here,
 )
 from empo_demo.engine.weights.shapes import model_shape
-from empo_demo.errors import EngineError, first_line
-from empo_demo.files import pointer_in
+from empo_demo.errors import EngineError
+from empo_demo.files import why_not
 from empo_demo.progress import amount
 from empo_demo.settings import Quantization
 
@@ -224,7 +224,8 @@ class Loader:
         if folder is None or not saved_quantised(folder):
             options |= self._quantised()
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, **options)
+            options |= {"trust_remote_code": False, "output_loading_info": True}
+            loaded: Any = AutoModelForCausalLM.from_pretrained(name, **options)
         except Exception as error:
             # The libraries raise many kinds of errors for faulty files.
             log.debug("Loading failed", exc_info=True)
@@ -234,9 +235,17 @@ class Loader:
                     f"The model {name} does not fit into the memory of {where}; use "
                     "EMPO_QUANTIZATION=nf4, a smaller model, fewer contenders, or a larger machine."
                 ) from None
-            said = pointer_in(folder or Path(name)) or first_line(error)
-            raise EngineError(f"The model {name} cannot be loaded: {said}") from None
-        return model.eval()  # type: ignore[no-any-return,no-untyped-call]
+            raise EngineError(
+                f"The model {name} cannot be loaded: {why_not(error, name)}"
+            ) from None
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):
+            raise EngineError(
+                f"The model {name} cannot be loaded: its files lack {len(missing):,} of its "
+                f"weights, such as {missing[0]}, which would be random numbers. Get it again, or "
+                "correct its config.json."
+            )
+        return model.eval()  # type: ignore[no-any-return]
 
     def _quantised(self) -> dict[str, Any]:
         import torch

@@ -116,6 +116,23 @@ def _linear_names(model: Any) -> list[str]:
     )
 
 
+def engine_of(
+    base: Path,
+    adapter: Path | None = None,
+    *,
+    quantization: Any = "none",
+    dtype: str = "float32",
+    plan: Any = "auto",
+) -> LocalEngine:
+    """The engine of the contenders `base` and, with an adapter, `aligned`."""
+    loader = Loader("cpu", quantization, plan)
+    loader.dtype = dtype
+    contenders = [Contender("base", str(base))]
+    if adapter is not None:
+        contenders.append(Contender("aligned", str(base), str(adapter)))
+    return LocalEngine(loader.load(contenders), loader.notes, max_rounds=2)
+
+
 def served(
     base: Path,
     adapter: Path | None = None,
@@ -126,15 +143,11 @@ def served(
     plan: Any = "auto",
 ) -> tuple[list[str], dict[str, str]]:
     """The greedy replies to `texts` in one call of the engine, and the loader's notes."""
-    loader = Loader("cpu", quantization, plan)
-    loader.dtype = dtype
-    contenders = [Contender("base", str(base))]
-    if adapter is not None:
-        contenders.append(Contender("aligned", str(base), str(adapter)))
-    engine = LocalEngine(loader.load(contenders), loader.notes, max_rounds=2)
+    engine = engine_of(base, adapter, quantization=quantization, dtype=dtype, plan=plan)
     decoding = Decoding(0.0, 1.0, 1.0, TOKENS)
+    contender = "base" if adapter is None else "aligned"
     asked = [
-        Request(str(i), contenders[-1].id, ({"role": "user", "content": text},), decoding)
+        Request(str(i), contender, ({"role": "user", "content": text},), decoding)
         for i, text in enumerate(texts)
     ]
     found = {}

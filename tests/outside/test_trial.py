@@ -18,10 +18,11 @@ from empo_demo.engine.assembly.served_copy import Assembly
 from empo_demo.engine.assembly.trial import difference
 from empo_demo.engine.loader import Loader
 from empo_demo.engine.planning.members import members_of
+from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.weights.adapters import check_base
 from empo_demo.errors import EngineError
 from tests.outside.architectures import tiny_config
-from tests.outside.made import TEXT, TINY, make_adapter, make_model, own, served
+from tests.outside.made import TEXT, TINY, engine_of, make_adapter, make_model, own, served
 
 ASKED = "I lost my keys again."
 
@@ -101,6 +102,32 @@ def test_longrope_never_switches_for_a_neighbour(tmp_path: Path) -> None:
     (together, _), notes = served(model, texts=[short, long])
     assert alone == together == own(model, text=short)
     assert notes["replies in company"] in ("as alone", "may differ from alone by rounding")
+
+
+def test_a_message_beyond_the_context_of_longrope_ends_no_other(tmp_path: Path) -> None:
+    """F3 as it was reported: with an original length of 32, the longer one is refused, alone."""
+    rope = {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 8,
+        "long_factor": [8.0] * 8,
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 32,
+    }
+    model = make_model(
+        tmp_path / "phi3", "phi3", rope_parameters=rope, original_max_position_embeddings=32
+    )
+    engine = engine_of(model)
+    decoding = Decoding(0.0, 1.0, 1.0, 12)
+    short, long = (
+        Request(side, "base", ({"role": "user", "content": text},), decoding)
+        for side, text in (("a", "Hi."), ("b", " ".join([TEXT] * 2)))
+    )
+    alone = [event for event in engine.stream([short]) if isinstance(event, Finished)]
+    together = list(engine.stream([short, long]))
+    (same,) = (event for event in together if isinstance(event, Finished))
+    assert same.text == alone[0].text and same.side == "a"
+    (refused,) = (event for event in together if isinstance(event, Failed))
+    assert refused.side == "b" and "too long for the model" in refused.error
 
 
 def test_trained_tokens_are_merged_by_peft(llama: Path, tmp_path: Path) -> None:
@@ -314,6 +341,68 @@ def test_a_pickled_adapter_is_told_how_to_convert_it(llama: Path, tmp_path: Path
     (adapter / "adapter_model.bin").write_bytes(b"pickle")
     with pytest.raises(EngineError, match=r"\(\.bin\).*PEFT 0\.7 or newer"):
         served(llama, adapter)
+
+
+def edited(base: Path, folder: Path, **settings: Any) -> Path:
+    """A copy of `base` with other settings in its config.json."""
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("bits", ["none", "nf4", "int8"])
+@pytest.mark.parametrize("lost", ["layers.1.mlp.up_proj", "lm_head", ""])
+def test_weights_that_are_missing_are_not_made_up(
+    llama: Path, tmp_path: Path, lost: str, bits: Any
+) -> None:
+    """transformers fills them with random numbers, and only warns."""
+    from safetensors.torch import load_file, save_file
+
+    model = edited(llama, tmp_path / "model", num_hidden_layers=2 if lost else 3)
+    file = model / "model.safetensors"
+    kept = {name: one for name, one in load_file(file).items() if not lost or lost not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    said = rf"its files lack {1 if lost else 9} of its weights, such as .*{lost or 'layers.2'}"
+    with pytest.raises(EngineError, match=said) as caught:
+        served(model, quantization=bits, dtype="bfloat16")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_needs_foreign_code_asks_nobody(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers asks at the terminal whether to run it, for fifteen seconds."""
+    names = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    model = edited(llama, tmp_path / "own", model_type="own", auto_map=names)
+    with pytest.raises(EngineError, match=r"needs code of its own.*EMPO_ENGINE"):
+        served(model)
+    assert "[y/N]" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hidden_size": 128}, "other sizes than its config.json says"),
+        ({"vocab_size": 100}, "other sizes than its config.json says"),
+        ({"quantization_config": {"bits": 4}}, "quant_method"),
+        ({"dtype": "banana"}, "banana"),
+        ({"model_type": "wonder"}, "model type `wonder`"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_one_sentence(
+    llama: Path, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    model = edited(llama, tmp_path / "odd", **settings)
+    with pytest.raises(EngineError, match=f"cannot be loaded: .*{said}") as caught:
+        served(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_one_sentence(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "small", "llama", vocab_size=1000)
+    with pytest.raises(EngineError, match="tokens beyond the model's 1000 embeddings"):
+        served(model)
 
 
 def test_a_pointer_of_git_lfs_is_told_how_to_become_weights(llama: Path, tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from empo_demo.engine.assembly.precision import held_in, kind_of, saved_quantise
 from empo_demo.engine.device import on_zero_gpu
 from empo_demo.engine.lease import place
 from empo_demo.engine.text.chat_template import load_tokenizer
-from empo_demo.engine.weights.adapters import Written, attach, check_tokens, release
+from empo_demo.engine.weights.adapters import (
+    Written,
+    attach,
+    check_tokens,
+    check_vocabulary,
+    release,
+)
 from empo_demo.engine.weights.downloads import adapter_folder, model_folder
 from empo_demo.engine.weights.shapes import model_shape
 from empo_demo.errors import EngineError, first_line
@@ -131,6 +137,7 @@ class Assembly:
         for folder in folders.values():
             check_tokens(folder, tokenizer, force=self.force_adapter)
         model, reference = self._loaded(name), None
+        check_vocabulary(model, tokenizer)
         wrapped = None
         if self.quantization != "none" and held_in(model, self.quantization) == "none":
             said = (

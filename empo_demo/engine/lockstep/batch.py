@@ -258,15 +258,17 @@ def prepare_rows(requests: Sequence[Request], batch_of: BatchOf) -> RoundRows:
 def _refuse_too_long(current: RoundRows) -> None:
     """End all sides of a round whose last message is longer than the context of one of them.
 
-    Cutting the message would be worse: people would vote on replies to half of it.
+    Cutting the message would be worse: people would vote on replies to half of it. Who asks several
+    dialogues at once without naming rounds loses only the one that is too long.
     """
     for batch, row in current.rows:
         room = batch.weights.context - row.request.decoding.max_new_tokens
         if len(row.prompt) <= room:
             continue
         sentence = _TOO_LONG.format(len(row.prompt), room, row.request.decoding.max_new_tokens)
+        asked = row.request
         for _, side in current.rows:
-            if side.request.round == row.request.round:
+            if (side.request.round, side.request.messages[-1]) == (asked.round, asked.messages[-1]):
                 side.fail(sentence)
 
 

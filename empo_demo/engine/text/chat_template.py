@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -25,7 +24,7 @@ from jinja2.meta import find_undeclared_variables
 from empo_demo.dialogue import Message
 from empo_demo.engine.text.marks import Headers, defuse, is_mark, is_tag, opens_thought
 from empo_demo.errors import EngineError, first_line
-from empo_demo.files import pointer_in
+from empo_demo.files import why_not
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -315,10 +314,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         # The libraries raise many kinds of errors for faulty files.
-        said = pointer_in(Path(name).expanduser()) or first_line(error)
+        said = why_not(error, name)
         raise EngineError(f"The tokenizer of {name} cannot be loaded: {said}") from None
     if tokenizer.chat_template is None:
         raise EngineError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import EngineError, first_line
-from empo_demo.files import pointer_in
+from empo_demo.files import why_not
 from empo_demo.progress import Report, amount
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Tensors:
                         where[name] = file
                         shapes[name] = tuple(tensors.get_slice(name).get_shape())
             except Exception as error:
-                said = pointer_in(file.parent) or first_line(error)
+                said = why_not(error, file.parent)
                 raise EngineError(f"The file {file} cannot be read: {said}") from None
         return cls(where, shapes)
 

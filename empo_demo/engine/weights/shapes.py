@@ -19,6 +19,7 @@ from empo_demo.engine.weights.adapter_plan import (
 )
 from empo_demo.engine.weights.downloads import adapter_here
 from empo_demo.errors import EngineError, first_line
+from empo_demo.files import why_not
 from empo_demo.settings import Quantization
 
 BYTES = {"nf4": 0.5625, "int8": 1.0, "none": 2.0}
@@ -67,9 +68,10 @@ def model_shape(name: str) -> ModelShape:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        # Without the `False`, transformers would ask at the terminal whether to run foreign code.
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
-        raise EngineError(f"The model {name} cannot be loaded: {first_line(error)}") from None
+        raise EngineError(f"The model {name} cannot be loaded: {why_not(error, name)}") from None
     return shape_of(config)
 
 
