@@ -67,14 +67,15 @@ is left out without it.
    smoothed, part of the smoothing towards related emotions; rates fall by layer; EmoBank goes on.
    With `--teachers` (see the settings below) half of each target is the answer of an encoder that
    was trained on the other half of the dialogues; with `--mpnet FOLDER` it is the answer of
-   all-mpnet-base-v2, tuned by LoRA, on texts without a label as well.
+   all-mpnet-base-v2, tuned by LoRA to all that the SEM reads, on texts without a label as well.
 4. The encoder is averaged with the weights that it started from (WiSE-FT, arXiv 2109.01903) at the
    share with the least calibrated log-loss, and frozen. The emotion head is then fitted anew on
    ED-valid, near the trained one, from the mean state of all tokens and of the last turn's.
 5. Cause words from all of EmoCause; their logits are scaled so that a weight is the probability
    that a person would mark the word. EPITOME shares the encoder's first two layers and has the
    other four for itself, fitted on all pairs: each mechanism reads the response where its rationale
-   is likeliest.
+   is likeliest. With `--mpnet` the teacher's probabilities for 4,000 situations and 4,000 replies
+   of ED-train are learnt as well; then the figures are those of one fold that it did not learn.
 6. Valence: ridge regression on the frozen states or the head that was trained with them, whichever
    reads EmoBank's calibration documents (a tenth, not trained on) better; scale and spread come
    from these. How far a word moves it: a linear head on its states, fitted to what the valence

@@ -6,7 +6,7 @@ EmoCause's situations are dialogues of ED-valid: `folds.fold_of` splits both ali
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,22 +47,37 @@ class Emotion:
 
 @dataclass(frozen=True, slots=True)
 class CauseExample:
-    """A situation's words, and the set of those that name the cause."""
+    """A situation's words, and the set of those that name the cause.
+
+    Where a teacher named them, `taught` has each word's probability instead.
+    """
 
     conv_id: str
     words: tuple[str, ...]
     causes: frozenset[int]
     text: Text
+    taught: tuple[float, ...] = ()
+
+    def chance(self, word: int) -> float:
+        """How probably the word names the cause."""
+        return self.taught[word] if self.taught else float(word in self.causes)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An EPITOME pair, its levels (ER, EX, IP), and the tokens of the rationale of each."""
+    """An EPITOME pair, its levels (ER, EX, IP), and the tokens of the rationale of each.
+
+    `seeker` is the id of the seeker's post. Where a teacher graded the pair, `taught` has the
+    probabilities of each mechanism's levels, and nobody named rationales.
+    """
 
     seeker: str
+    post: str
+    response: str
     text: Text
-    levels: tuple[int, int, int]
+    levels: tuple[int, ...]
     rationales: tuple[tuple[int, ...], ...]
+    taught: tuple[tuple[float, ...], ...] = ()
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -89,20 +104,35 @@ def emotions(conversations: Sequence[Conversation], texts: Texts) -> list[Emotio
     return contexts(conversations, texts) + situations(conversations, texts)
 
 
-def go_emotions(folder: Path, texts: Texts) -> tuple[list[tuple[Text, list[float]]], int]:
-    """GoEmotions' comments, each with 0 or 1 per kind of emotion, and the number of kinds."""
+def go_emotions(
+    folder: Path, turns: Callable[[Sequence[str]], Text]
+) -> tuple[list[tuple[Text, list[float]]], int]:
+    """GoEmotions' comments as `turns` makes them, each with 0 or 1 per kind of emotion.
+
+    The number of kinds comes second.
+    """
+    rows = _comments(folder)
+    kinds = sorted({label for _, labels in rows for label in labels})
+    examples = [
+        (turns([text]), [float(kind in labels) for kind in kinds])
+        for text, labels in progress(rows, "GoEmotions' comments")
+    ]
+    return examples, len(kinds)
+
+
+def count_kinds(folder: Path) -> int:
+    """The number of GoEmotions' kinds of emotion."""
+    return len({label for _, labels in _comments(folder) for label in labels})
+
+
+def _comments(folder: Path) -> list[tuple[str, list[str]]]:
     rows = []
     for where, row in read_lines(folder / "goemotions.train.jsonl.gz"):
         try:
             rows.append((str(row["text"]), [str(label) for label in row["labels"]]))
         except (KeyError, TypeError):
             raise DataError(f"{where}: text and labels were expected.") from None
-    kinds = sorted({label for _, labels in rows for label in labels})
-    examples = [
-        (texts.turns([text]), [float(kind in labels) for kind in kinds])
-        for text, labels in progress(rows, "GoEmotions' comments")
-    ]
-    return examples, len(kinds)
+    return rows
 
 
 def cause_examples(folder: Path, texts: Texts) -> list[CauseExample]:
@@ -129,10 +159,11 @@ def epitome_pairs(folder: Path, texts: Texts, splits: Sequence[str]) -> list[Pai
         for where, row in read_lines(folder / f"epitome.{split}.jsonl.gz"):
             try:
                 er, ex, ip = (int(row["levels"][name]) for name in _EPITOME)
-                response = str(row["response_post"])
-                text = texts.pair(str(row["seeker_post"]), response)
+                post, response = str(row["seeker_post"]), str(row["response_post"])
+                text = texts.pair(post, response)
                 why = tuple(_tokens(text, response, row["rationales"][name]) for name in _EPITOME)
-                pairs.append(Pair(str(row["sp_id"]), text, (er, ex, ip), why))
+                seeker = str(row["sp_id"])
+                pairs.append(Pair(seeker, post, response, text, (er, ex, ip), why))
             except (KeyError, TypeError, ValueError):
                 raise DataError(
                     f"{where}: seeker_post, response_post, levels and rationales were expected."

@@ -8,7 +8,6 @@ scale of the weights of words) is chosen on the other folds as well.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,14 +20,23 @@ from empo_demo.empathy.feeling import is_content
 from empo_demo.empathy.sem import MARKED, most_marks
 from empo_demo.progress import progress
 from recipes.sem import corpora
-from recipes.sem.folds import FOLDS, cross_validate, fold_of, kept
+from recipes.sem.folds import (
+    FOLDS,
+    SEEKER_FOLDS,
+    cross_validate,
+    fold_of,
+    fold_of_seeker,
+    held_out_causes,
+    held_out_pair,
+    kept,
+    number_of,
+)
 from recipes.sem.heads import fit_causes, fit_levels
 from recipes.sem.intervals import Figure, figure, interval
 
 PUBLISHED = {"er": (0.79, 0.74), "ip": (0.84, 0.67), "ex": (0.92, 0.73)}
 """Accuracy and macro-F1 of the RoBERTa bi-encoder, second-hand."""
 AIMS = {"er": (0.74, 0.69), "ip": (0.79, 0.62), "ex": (0.87, 0.70)}
-SEEKER_FOLDS = 5
 
 
 def cross_validate_causes(
@@ -53,7 +61,34 @@ def cross_validate_causes(
         return [[1 / (1 + float(np.exp(-scale * x - shift))) for x in logits[i]] for i in own]
 
     chances = cross_validate(folds, read_chances)
-    return calibrated(examples, logits, range(len(examples))), _cause_figures(examples, chances)
+    return calibrated(examples, logits, range(len(examples))), cause_figures(examples, chances)
+
+
+def held_out_cause_figures(
+    net: SemNet,
+    examples: Sequence[corpora.CauseExample],
+    taught: Sequence[corpora.CauseExample],
+    *,
+    seed: int,
+) -> tuple[tuple[float, float], list[Figure]]:
+    """The same where a teacher helped: on the one fold whose cause words it did not learn.
+
+    The scale of each half of that fold's words comes from the other half.
+    """
+    own = [e for e in examples if held_out_causes(e.conv_id)]
+    fresh = copy.deepcopy(net)
+    fit_causes(
+        fresh, [*(e for e in examples if not held_out_causes(e.conv_id)), *taught], seed=seed
+    )
+    logits = [word_logits(fresh, example) for example in progress(own, "cause words, held out")]
+
+    def read(_: int, mine: list[int], others: list[int]) -> list[list[float]]:
+        scale, shift = calibrated(own, logits, others)
+        return [[1 / (1 + float(np.exp(-scale * x - shift))) for x in logits[i]] for i in mine]
+
+    chances = cross_validate([number_of(e.conv_id) // FOLDS % 2 for e in own], read)
+    figures = cause_figures(own, chances)
+    return calibrated(own, logits, range(len(own))), figures
 
 
 def word_logits(net: SemNet, example: corpora.CauseExample) -> list[float]:
@@ -100,7 +135,7 @@ def marks(words: Sequence[str], chances: Sequence[float]) -> list[int]:
     return [i for i in best if chances[i] >= MARKED]
 
 
-def _cause_figures(
+def cause_figures(
     examples: Sequence[corpora.CauseExample], chances: Sequence[Sequence[float]]
 ) -> list[Figure]:
     """EmoCause's top-k recall; then how many words are marked, and how many of them correctly."""
@@ -174,11 +209,6 @@ def _ratio(hits: np.ndarray, whole: np.ndarray, indices: np.ndarray) -> float:
     return float(hits[indices].sum() / max(1.0, whole[indices].sum()))
 
 
-def fold_of_seeker(seeker: str) -> int:
-    """The fold, 0 to 4, of all pairs of one seeker post."""
-    return int(hashlib.sha256(seeker.encode()).hexdigest(), 16) % SEEKER_FOLDS
-
-
 def cross_validate_levels(
     net: SemNet, pairs: Sequence[corpora.Pair], work: Path, *, seed: int
 ) -> list[Figure]:
@@ -198,6 +228,17 @@ def cross_validate_levels(
 
     said = cross_validate([fold_of_seeker(pair.seeker) for pair in pairs], read)
     return level_figures(pairs, np.array(said))
+
+
+def held_out_level_figures(
+    net: SemNet, pairs: Sequence[corpora.Pair], taught: Sequence[corpora.Pair], *, seed: int
+) -> list[Figure]:
+    """Figures where a teacher helped: on the pairs whose seeker posts it did not see."""
+    own = [pair for pair in pairs if held_out_pair(pair.seeker)]
+    fresh = copy.deepcopy(net)
+    known = [pair for pair in pairs if not held_out_pair(pair.seeker)]
+    fit_levels(fresh, [*known, *taught], seed=seed, title=" but the held-out fold")
+    return level_figures(own, np.array(predict(fresh, own)))
 
 
 def predict(net: SemNet, pairs: Sequence[corpora.Pair]) -> list[list[int]]:

@@ -29,8 +29,13 @@ from recipes.sem import affect, corpora
 from recipes.sem.card import write_card
 from recipes.sem.choice import choose
 from recipes.sem.cross_validate_emotions import cross_validate_emotions
-from recipes.sem.cross_validate_heads import cross_validate_causes, cross_validate_levels
-from recipes.sem.distil import distilled_examples
+from recipes.sem.cross_validate_heads import (
+    cross_validate_causes,
+    cross_validate_levels,
+    held_out_cause_figures,
+    held_out_level_figures,
+)
+from recipes.sem.distil import Taught, learn
 from recipes.sem.folds import kept_back
 from recipes.sem.heads import fit_causes, fit_levels
 from recipes.sem.none_of_these import fit_other
@@ -55,11 +60,11 @@ def run(
 ) -> None:
     """Train all stages into `out`, calibrate, measure, and write the card.
 
-    With `mpnet`, a folder to download it to, a larger teacher is tuned first, and the encoder
-    learns from its answers. With `teachers` two more encoders, each trained on half of the
-    dialogues, say what half of each target is. With `folds` the emotions are cross-validated as
-    well, on three encoders more. The checkpoints, ten times as big as the model, are removed at
-    the end.
+    With `mpnet`, a folder to download it to, a larger teacher is tuned first, the encoder and its
+    heads learn from its answers, and the figures are those of what it did not learn. With
+    `teachers` two more encoders, each trained on half of the dialogues, say what half of each
+    target is. With `folds`, and without `mpnet`, the emotions are cross-validated as well, on
+    three encoders more. The checkpoints, ten times as big as the model, are removed at the end.
     """
     work = out / "checkpoints"
     record = {"seed": seed, "epochs": epochs, "runs": runs, "teachers": teachers}
@@ -74,7 +79,7 @@ def run(
     train_sentiment(net, texts, data, feeling, work, seed=seed)
     passes = round(epochs)
     across = []
-    if folds:
+    if folds and not mpnet:
         across = cross_validate_emotions(
             net,
             origin,
@@ -87,10 +92,11 @@ def run(
             teachers=teachers,
         )
     seen = [c for c in read_conversations(data, "train") if not kept_back(c.conv_id)]
+    taught = None
     if mpnet:
-        examples = distilled_examples(texts, seen, data, work, folder=mpnet, seed=seed)
+        taught = learn(texts, seen, data, work / "mpnet", folder=mpnet, seed=seed)
         train_emotions(
-            net, examples, feeling, work, epochs=passes, seed=seed, runs=runs, name="run"
+            net, taught.examples, feeling, work, epochs=passes, seed=seed, runs=runs, name="run"
         )
     else:
         learn_emotions(
@@ -105,7 +111,8 @@ def run(
             name="run",
             teachers=teachers,
         )
-    figures = [*across, *finish(net, origin, texts, data, rated, out, seed=seed, told=record)]
+    rest = finish(net, origin, texts, data, rated, out, seed=seed, told=record, taught=taught)
+    figures = [*across, *rest]
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     write_card(out, data, figures)
     shutil.rmtree(work, ignore_errors=True)
@@ -121,20 +128,29 @@ def finish(
     *,
     seed: int,
     told: Mapping[str, Any],
+    taught: Taught | None = None,
 ) -> list[dict[str, Any]]:
     """After the encoder: choose, fit the other heads, write the model, and measure it."""
     chosen = choose(net, origin, texts, data)
     causes = corpora.cause_examples(data, texts)
-    (scale, shift), cause_figures = cross_validate_causes(net, causes, seed=seed)
-    fit_causes(net, causes, seed=seed)
+    if taught:
+        (scale, shift), cause_figures = held_out_cause_figures(
+            net, causes, taught.causes, seed=seed
+        )
+    else:
+        (scale, shift), cause_figures = cross_validate_causes(net, causes, seed=seed)
+    fit_causes(net, [*causes, *(taught.causes if taught else [])], seed=seed)
     with torch.no_grad():
         net.cause.weight *= scale
         net.cause.bias.mul_(scale).add_(shift)
     spread = affect.fit_affect(net, rated)
     pushes = affect.fit_pushes(net, texts, affect.sentences(data, rated))
     pairs = corpora.epitome_pairs(data, texts, ("train", "valid"))
-    level_figures = cross_validate_levels(net, pairs, out / "checkpoints", seed=seed)
-    fit_levels(net, pairs, seed=seed)
+    if taught:
+        level_figures = held_out_level_figures(net, pairs, taught.pairs, seed=seed)
+    else:
+        level_figures = cross_validate_levels(net, pairs, out / "checkpoints", seed=seed)
+    fit_levels(net, [*pairs, *(taught.pairs if taught else [])], seed=seed)
     other, other_figures = fit_other(net, texts, data, seed=seed)
     gate, bound, gate_figures = fit_turning(net, texts, data, chosen.meta["temperature"])
     meta = {
@@ -151,4 +167,5 @@ def finish(
         *level_figures,
         *other_figures,
         *gate_figures,
+        *(taught.figures if taught else []),
     ]

@@ -20,6 +20,7 @@ PARTS = 12
 """Parts of the blocks: four make an outer fold, one of the other eight chooses for it."""
 Row = TypeVar("Row")
 FOLDS = 3
+SEEKER_FOLDS = 5
 REPORTING = 2
 """The fold of ED-valid that `python -m recipes.studies hef` uses."""
 BLOCK = 400
@@ -75,6 +76,21 @@ def _part(conv_id: str) -> int:
 def fold_of(conv_id: str) -> int:
     """The fold, 0 to 2, of the dialogue `conv_id`: SHA-256 of the id, modulo 3."""
     return number_of(conv_id) % FOLDS
+
+
+def held_out_causes(conv_id: str) -> bool:
+    """Whether a dialogue of ED-valid is of the fold whose cause words no teacher learns."""
+    return fold_of(conv_id) == REPORTING
+
+
+def fold_of_seeker(seeker: str) -> int:
+    """The fold, 0 to 4, of all pairs of one seeker post."""
+    return number_of(seeker) % SEEKER_FOLDS
+
+
+def held_out_pair(seeker: str) -> bool:
+    """Whether no teacher learns the levels of this seeker post's pairs."""
+    return fold_of_seeker(seeker) == 0
 
 
 def block(conv_id: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from empo_demo.empathy.encoder import SemNet, Text, collate
+from empo_demo.empathy.encoder import LEVELS, SemNet, Text, collate
 from empo_demo.errors import EngineError
 from empo_demo.progress import progress
 from recipes.sem import corpora
@@ -22,6 +22,7 @@ from recipes.sem import corpora
 BATCH = 32
 CAUSE_RATE, CAUSE_EPOCHS = 1e-3, 16
 LAYER_RATE, LEVEL_RATE, LEVEL_EPOCHS = 2e-4, 1e-3, 5
+SMOOTHING = 0.05
 RATIONALE = 0.5
 """Weight of the rationales' loss beside the levels'."""
 
@@ -85,7 +86,7 @@ def cause_loss(net: SemNet, batch: Sequence[corpora.CauseExample], hidden: Tenso
     targets = torch.zeros_like(logits)
     for row, example in enumerate(batch):
         for column, segment in enumerate(example.text.segments):
-            targets[row, column] = float(segment - 1 in example.causes) if segment else 0.0
+            targets[row, column] = example.chance(segment - 1) if segment else 0.0
     inside = segments > 0
     each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     single = (each * inside).sum() / inside.sum()
@@ -99,30 +100,42 @@ def level_loss(
 ) -> Tensor:
     """The loss of the levels, summed over the mechanisms, plus the loss of the rationales.
 
-    Levels: weighted cross-entropy. Rationales: for each token of the response and each mechanism,
-    whether people marked the token as the reason for the level.
+    Levels: weighted cross-entropy, with a teacher's probabilities where it graded the pair.
+    Rationales: for each token of the response and each mechanism, whether people marked the token
+    as the reason for the level; a pair that a teacher graded has none.
     """
     _, mask, segments = collate([example.text for example in batch])
     with torch.autocast("cpu", torch.bfloat16):
         logits, places = (part.float() for part in net.levels(shared, mask, segments))
-    levels = torch.tensor([example.levels for example in batch])
-    losses = [
-        F.cross_entropy(logits[:, m], levels[:, m], weight=weights[m], label_smoothing=0.05)
-        for m in range(levels.shape[1])
-    ]
+    wanted = torch.tensor([level_targets(example) for example in batch])
+    weighed = wanted * weights
+    # As `cross_entropy` does it: the mean is over the weights of the labels.
+    loss = -(weighed * logits.log_softmax(-1)).sum((0, 2)) / weighed.sum((0, 2))
     targets = torch.zeros_like(places)
     for row, example in enumerate(batch):
         for mechanism, tokens in enumerate(example.rationales):
             targets[row, list(tokens), mechanism] = 1.0
     each = F.binary_cross_entropy_with_logits(places, targets, reduction="none")
-    read = (segments == 2).unsqueeze(-1)
-    return torch.stack(losses).sum() + RATIONALE * (each * read).sum() / read.sum()
+    graded = torch.tensor([not example.taught for example in batch])
+    read = ((segments == 2) & graded.unsqueeze(-1)).unsqueeze(-1)
+    return loss.sum() + RATIONALE * (each * read).sum() / read.sum().clamp_min(1)
+
+
+def level_targets(pair: corpora.Pair) -> list[list[float]]:
+    """The probabilities of each mechanism's levels: a teacher's, or the label's, smoothed."""
+    if pair.taught:
+        return [list(row) for row in pair.taught]
+    rest = SMOOTHING / LEVELS
+    return [
+        [1 - SMOOTHING + rest if level == own else rest for level in range(LEVELS)]
+        for own in pair.levels
+    ]
 
 
 def level_weights(pairs: Sequence[corpora.Pair]) -> Tensor:
     """(3, 3) class weights, the fourth root of the inverse frequency: rare levels count more."""
     counts = torch.ones(3, 3)
-    for pair in pairs:
+    for pair in (pair for pair in pairs if not pair.taught):
         for mechanism, level in enumerate(pair.levels):
             counts[mechanism, level] += 1
     weights = (counts.sum(-1, keepdim=True) / counts) ** 0.25

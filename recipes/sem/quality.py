@@ -193,23 +193,12 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
     vader = np.array([lexicon_feeling(example.content).valence for example in rated])
     figures = []
     for name, values, column, other, target in (
-        ("valence, Pearson r", valence, 0, vader, (0.72, 0.78)),
-        ("arousal, Pearson r", arousal, 1, None, None),
+        ("valence", valence, 0, vader, (0.72, 0.78)),
+        ("arousal", arousal, 1, None, None),
     ):
-        score = partial(_pearson, values, truth[:, column])
         base = None if other is None else _pearson(other, truth[:, column], np.arange(len(truth)))
-        low, high = interval(groups, score)
         figures.append(
-            figure(
-                f"{name} (EmoBank)",
-                score(np.arange(len(truth))),
-                len(truth),
-                low,
-                high,
-                baseline=base,
-                ceiling=1.0,
-                target=target,
-            )
+            pearson_figure(name, values, truth[:, column], groups, baseline=base, target=target)
         )
     gaps = np.abs(valence - truth[:, 0])
     for name, values, ceiling in (
@@ -243,6 +232,30 @@ def _valence_figures(folder: Path, data: Path) -> list[Figure]:
         )
     )
     return [*figures, *_label_figures(sem, data)]
+
+
+def pearson_figure(
+    name: str,
+    said: Values,
+    truth: Values,
+    groups: Sequence[str],
+    *,
+    baseline: float | None = None,
+    target: tuple[float, float] | None = None,
+) -> Figure:
+    """Pearson's r of what is said with EmoBank's ratings."""
+    score = partial(_pearson, said, truth)
+    low, high = interval(groups, score)
+    return figure(
+        f"{name}, Pearson r (EmoBank)",
+        score(np.arange(len(truth))),
+        len(truth),
+        low,
+        high,
+        baseline=baseline,
+        ceiling=1.0,
+        target=target,
+    )
 
 
 def _label_figures(sem: EmbeddedSEM, data: Path) -> list[Figure]:

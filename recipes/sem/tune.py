@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.empathy.encoder import SemNet, Text, Texts, collate, last_turn
 from empo_demo.errors import DataError
 from empo_demo.progress import progress
@@ -27,13 +28,16 @@ SENTIMENT_RATE, ENCODER_RATE, HEAD_RATE, LAYER_DECAY = 2e-4, 2.5e-4, 2e-3, 0.85
 RATED_EPOCHS = (2, 3)
 """Passes over EmoBank in the first and the second stage."""
 WARMUP, SAVE_EVERY = 150, 300
+TAUGHT_AFFECT = 0.3
+"""How much the teacher's valence counts beside its emotions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text, its task ("emotions", "affect", "sentiment") and the task's target.
+    """A text, its task ("emotions", "taught", "affect", "sentiment") and the task's target.
 
-    The target of "emotions" is a probability for each of the 32.
+    The target of "emotions" is a probability for each of the 32, that of "taught" has valence and
+    arousal behind these, both NaN where the teacher does not say them.
     """
 
     text: Text
@@ -45,7 +49,7 @@ def train_sentiment(
     net: SemNet, texts: Texts, data: Path, feeling: Sequence[Example], work: Path, *, seed: int
 ) -> None:
     """The first stage: GoEmotions' kinds of emotion, with EmoBank's valence among them."""
-    sentences, kinds = corpora.go_emotions(data, texts)
+    sentences, kinds = corpora.go_emotions(data, texts.turns)
     sentiment = torch.nn.Linear(net.emotion.in_features, kinds)
     comments = [Example(text, "sentiment", target) for text, target in sentences]
     plan = mixed([(comments, 1), (feeling, RATED_EPOCHS[0])], f"{seed} sentiment")
@@ -84,12 +88,14 @@ def train_emotions(
     net.load_state_dict({**net.state_dict(), **means})
 
 
-def mixed(parts: Sequence[tuple[Sequence[Example], int]], seed: str) -> list[list[Example]]:
+def mixed(
+    parts: Sequence[tuple[Sequence[Example], int]], seed: str, size: int = corpora.BATCH
+) -> list[list[Example]]:
     """The batches of several tasks, each over its own number of epochs, evenly mixed."""
     placed = []
     for examples, epochs in parts:
         for epoch in range(epochs):
-            batches = list(corpora.batches(examples, f"{seed} {epoch}"))
+            batches = list(corpora.batches(examples, f"{seed} {epoch}", size))
             for place, batch in enumerate(batches):
                 jitter = random.Random(f"{seed} {epoch} {place}").random()
                 placed.append(((epoch + (place + jitter) / len(batches)) / epochs, batch))
@@ -135,6 +141,9 @@ def _loss(
         hidden = net.hidden(ids, mask)
         if task == "emotions":
             said = net.emotions(hidden, mask, segments)
+        elif task == "taught":
+            both = net.emotions(hidden, mask, segments), net.affects(hidden, segments)
+            said = torch.cat(both, 1)
         elif task == "affect":
             said = net.affects(hidden, segments)
         else:
@@ -143,12 +152,28 @@ def _loss(
     said = said.float()
     wanted = torch.tensor([example.target for example in batch])
     if task == "emotions":
-        return -(wanted * F.log_softmax(said, -1)).sum(-1).mean()
+        return _emotion_loss(said, wanted)
     if task == "affect":
-        valence = F.smooth_l1_loss(said[:, 0], wanted[:, 0] / affect.SCALES[0])
-        return valence + 0.5 * F.smooth_l1_loss(said[:, 1], wanted[:, 1] / affect.SCALES[1])
+        return _affect_loss(said, wanted)
+    if task == "taught":
+        count = len(EMOTIONS)
+        loss = _emotion_loss(said[:, :count], wanted[:, :count])
+        told = ~wanted[:, count:].isnan().any(1)
+        if not told.any():
+            return loss
+        return loss + TAUGHT_AFFECT * _affect_loss(said[told, count:], wanted[told, count:])
     each = F.binary_cross_entropy_with_logits(said, wanted, reduction="none")
     return each.sum(-1).mean()
+
+
+def _emotion_loss(said: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    return -(wanted * F.log_softmax(said, -1)).sum(-1).mean()
+
+
+def _affect_loss(said: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Valence, and arousal for half; the targets are in [-1, 1], what is said is in `SCALES`."""
+    valence = F.smooth_l1_loss(said[:, 0], wanted[:, 0] / affect.SCALES[0])
+    return valence + 0.5 * F.smooth_l1_loss(said[:, 1], wanted[:, 1] / affect.SCALES[1])
 
 
 def _groups(
