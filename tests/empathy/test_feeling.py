@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from empo_demo.empathy.plugins import GuardedSEM
 from empo_demo.empathy.reading import Reading, certainty
 from empo_demo.empathy.sem import EmbeddedSEM, feelings
 from empo_demo.errors import SEMFailure
+from empo_demo.settings import ASSETS
 
 EMPTY_FLAT = "My best friend moved to another country last week and the flat feels so empty"
 
@@ -241,6 +243,15 @@ def test_certainty_is_said_in_words(first: tuple[float, ...], words: str, abstai
     found = certainty(ranked(*first))
     assert found.words == words
     assert found.abstains is abstains
+
+
+def test_no_word_of_a_reading_says_that_it_is_sure() -> None:
+    for language in ("en", "de"):
+        texts = json.loads((ASSETS / "texts" / f"{language}.json").read_text(encoding="utf8"))
+        said = [text for key, text in texts.items() if key.startswith(("certainty", "heard"))]
+        assert len(said) > 8
+        for text in said:
+            assert not re.search(r"\b(sure|certain|sicher)\b", text, re.IGNORECASE), text
 
 
 def test_a_reading_of_an_earlier_version_that_knew_too_little_abstains_wholly() -> None:

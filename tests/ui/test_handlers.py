@@ -373,6 +373,17 @@ def test_the_levels_of_a_round_are_read_once(
     assert asked == [1]
 
 
+def test_a_turn_that_cannot_be_read_gets_no_dots(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(handlers.arena.models, "epitome", lambda pairs: asked.append(1) or [])
+    page = merged(handlers.send("Mein Hund ist gestern gestorben.", visitor(handlers)))
+    voted = handlers.vote("a", page[handlers.parts.session])
+    assert "not English, so not read" in voted[handlers.parts.heard]
+    assert 'class="level' not in voted[handlers.parts.pane_a] and asked == []
+
+
 def test_waiting_rounds_are_told(handlers: Handlers, engine: Any) -> None:
     engine.waiting = 2
     first = next(iter(handlers.send(TEXT, visitor(handlers))))
