@@ -49,16 +49,6 @@ def ends(engine: Engine, requests: Sequence[Request]) -> dict[str, Finished | Fa
     return ends
 
 
-def reply_texts(engine: Engine, requests: Sequence[Request]) -> list[str]:
-    """The replies in the order of the requests. Raises `EngineError` if one failed."""
-    texts = []
-    for request, event in zip(requests, ends(engine, requests).values(), strict=True):
-        if isinstance(event, Failed):
-            raise EngineError(f"{request.contender} failed on {request.side}: {event.error}")
-        texts.append(event.text)
-    return texts
-
-
 def seed_of(seed: int, conv_id: str) -> int:
     """The seed of one dialogue, in [0, 2³¹). It does not depend on the batch."""
     digest = hashlib.sha256(f"{seed}:{conv_id}".encode()).digest()

@@ -29,7 +29,6 @@ from empo_demo.errors import DataError
 from empo_demo.files import json_rows, read_text
 
 Split = Literal["train", "valid"]
-GENERAL = "general_dialogues.jsonl.gz"
 PUBLISHED = "empatheticdialogues"
 """The folder in the authors' archive."""
 COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance")
@@ -95,21 +94,6 @@ def _published(path: Path) -> list[Conversation]:
         )
         for dialogue in reading.dialogues
     ]
-
-
-def read_general(folder: Path) -> Iterator[tuple[str, list[Message]]]:
-    """(source, messages) of each general dialogue; the first speaker is the user."""
-    for where, row in read_lines(folder / GENERAL):
-        try:
-            texts = [plain_commas(str(text)).strip() for text in row["utterances"]]
-            source = str(row["source"])
-        except (KeyError, TypeError):
-            raise DataError(f"{where}: source and utterances were expected.") from None
-        roles = ("user", "assistant")
-        yield (
-            source,
-            [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts) if text],
-        )
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,9 +18,9 @@ from empo_demo.empathy.plugins import load_sem
 from empo_demo.empathy.safety import assess, crisis_in, screen_reply
 from empo_demo.engine.protocol import Request
 from empo_demo.errors import DataError
-from empo_demo.evaluation.generate import reply_texts
 from empo_demo.metrics.disclosure import discloses_machine, leaks_identity
 from empo_demo.settings import ROOT, load_settings
+from recipes.common import reply_texts
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from empo_demo.empathy.encoder import Texts
-from empo_demo.training.corpus import Conversation, read_general, read_lines
+from empo_demo.training.corpus import Conversation, read_lines
+from recipes.common import read_general
 from recipes.sem import affect, ask, corpora, lessons, mpnet, teacher_figures
 from recipes.sem.choice import temperature
 from recipes.sem.corpora import CauseExample, Pair, soft_labels

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from empo_demo.empathy.encoder import SemNet, Texts
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import GENERAL, read_conversations, read_general, read_lines
+from empo_demo.training.corpus import read_conversations, read_lines
+from recipes.common import GENERAL, read_general
 from recipes.sem.choice import features
 from recipes.sem.folds import kept_back
 from recipes.sem.intervals import Figure, figure, interval

@@ -11,9 +11,9 @@ from empo_demo.contenders.load_roster import load_roster
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Engine, Request
 from empo_demo.errors import DataError
-from empo_demo.evaluation.generate import reply_texts
 from empo_demo.progress import progress
 from empo_demo.settings import ASSETS, load_settings
+from recipes.common import reply_texts
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Roster

@@ -22,11 +22,11 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.engine.loading import load_engine
 from empo_demo.engine.protocol import Engine, Finished, Request
 from empo_demo.errors import ArenaError, InvalidInput
-from empo_demo.evaluation.generate import reply_texts
 from empo_demo.progress import steps
 from empo_demo.training.corpus import read_conversations
 from empo_demo.training.loop import open_roster, retrain, trainable
 from empo_demo.votes.store import Store
+from recipes.common import reply_texts
 
 if TYPE_CHECKING:
     from empo_demo.contenders.roster import Contender, Roster

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 
 from empo_demo.dialogue import Message
 from empo_demo.empathy.hef import compact_form
-from empo_demo.training.corpus import Conversation, read_conversations, read_general
+from empo_demo.training.corpus import Conversation, read_conversations
+from recipes.common import read_general
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.errors import DataError, EngineError
 from empo_demo.progress import steps
-from empo_demo.training.corpus import GENERAL, empathetic_file, file_hash
+from empo_demo.training.corpus import empathetic_file, file_hash
+from recipes.common import GENERAL
 from recipes.tiny.corpus_rows import Corpus, batches
 from recipes.tiny.start_model import start_model, start_tokenizer
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empo_demo.errors import DataError
-from empo_demo.training.corpus import read_conversations, read_general
+from empo_demo.training.corpus import read_conversations
+from recipes.common import read_general
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -21,7 +21,8 @@ from empo_demo.empathy.emotions import INDEX
 from empo_demo.engine.protocol import Engine, Request
 from empo_demo.errors import DataError
 from empo_demo.evaluation.dialogues import Item, read_items
-from empo_demo.evaluation.generate import AnswerFile, batches, reply_texts, seed_of
+from empo_demo.evaluation.generate import AnswerFile, batches, seed_of
+from recipes.common import reply_texts
 from recipes.sem.folds import REPORTING, fold_of
 
 if TYPE_CHECKING:

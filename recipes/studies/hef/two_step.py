@@ -15,9 +15,9 @@ from empo_demo.contenders.strategies import THINKING, after_thinking
 from empo_demo.empathy import hef
 from empo_demo.empathy.emotions import EMOTIONS
 from empo_demo.engine.protocol import Engine, Request
-from empo_demo.evaluation.generate import reply_texts
 from empo_demo.metrics.statistics import bootstrap_interval
 from empo_demo.progress import progress
+from recipes.common import reply_texts
 from recipes.studies.hef.effects import mean
 from recipes.studies.hef.runner import Case
 
