@@ -31,11 +31,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["EMPO_PRESET"] = "tiny"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# The models of the tests are tiny: on a busy machine, threads that wait for each other cost a
-# training of a second more than a minute.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Merged copies are kept between starts, but not between test runs.
-os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="empo-assets-")
+if "PYTEST_VERSION" in os.environ:
+    # Not for the benches that import this module: they measure the machine as it is.
+    # The models of the tests are tiny: on a busy machine, threads that wait for each other cost a
+    # training of a second more than a minute.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Merged copies are kept between starts, but not between test runs.
+    os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="empo-assets-")
 
 # The janitor of a store that an earlier test left open may not come into a later test.
 janitor.EVERY_SECONDS = 3600.0
