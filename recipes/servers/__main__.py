@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -46,15 +46,17 @@ def timing(
     at_once: Annotated[int, typer.Option(help="The rounds at once.")] = 4,
 ) -> None:
     """How well arrival times tell who is who: on one server with an adapter, and on our engine."""
-    found: dict[str, dict[str, Any]] = {}
     with _served(environment, model, adapter) as (_, remote):
-        found["vLLM"] = contest.timings(remote, "base", "aligned", rounds, at_once)
+        _say("vLLM", contest.timings(remote, "base", "aligned", rounds, at_once))
     local = _local(_contenders(model, adapter))
-    found["local"] = contest.timings(local, "base", "aligned", rounds, at_once)
-    for name, guesses in found.items():
-        for what, guess in guesses.items():
-            typer.echo(f"{name:6} {what:8} {guess.accuracy:.3f}, at most {guess.upper:.3f}")
-    typer.echo(json.dumps(found, default=asdict))
+    _say("local", contest.timings(local, "base", "aligned", rounds, at_once))
+
+
+def _say(name: str, guesses: Mapping[str, contest.Guess]) -> None:
+    """Print at once what was measured: it took minutes."""
+    for what, guess in guesses.items():
+        typer.echo(f"{name:6} {what:8} {guess.accuracy:.3f}, at most {guess.upper:.3f}")
+    typer.echo(json.dumps({name: {what: asdict(guess) for what, guess in guesses.items()}}))
 
 
 @app.command()
