@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from empo_demo.arena import guards, opening
 from empo_demo.arena.comparison import Comparison, Shown, explore, shown
 from empo_demo.arena.frames import SECONDS, Frame, Replies, frames
-from empo_demo.arena.jobs import Job, as_read, jobs_of, replay
+from empo_demo.arena.jobs import as_read, jobs_of, replay
 from empo_demo.arena.live import Live, LiveRounds, owner
 from empo_demo.arena.loaded_models import Models
 from empo_demo.arena.rounds import (
@@ -35,10 +35,10 @@ from empo_demo.arena.rounds import (
 from empo_demo.arena.streaming import RoundStream
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Engine
-from empo_demo.errors import NotAllowed, Sentence, SettingsError, StorageError
+from empo_demo.errors import NotAllowed, Sentence, StorageError
 from empo_demo.votes import consent as consents
 from empo_demo.votes.janitor import Janitor
-from empo_demo.votes.models import Round, Side
+from empo_demo.votes.models import Round
 from empo_demo.votes.record import record_of
 from empo_demo.votes.stats import Stats, count
 from empo_demo.votes.store import NOT_VOTABLE, CastVote, Store, voter_id
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 UNANSWERABLE = "This round cannot be answered: {reason}"
-OTHER_MODELS = "The models have changed since it was opened."
 
 
 class Arena:
@@ -81,8 +80,7 @@ class Arena:
     def change_pair(self, roster: Roster, reason: Sentence) -> None:
         """Serve `roster` instead of the one that was meant; only before an engine is attached.
 
-        A round that was opened for the other pair is not answered by this one: it says that the
-        models have changed.
+        A round that was opened for the other pair moves to this one before its first word.
         """
         self.roster = roster
         self.models.replace(roster, reason)
@@ -413,9 +411,7 @@ class Arena:
             self.settings,
             self.roster,
             self.models.sem(),
-            self.store.contender_counts(
-                [contender.revision for contender in self.roster.contenders]
-            ),
+            self._counts(),
             seed,
             check,
         )
@@ -436,10 +432,14 @@ class Arena:
                 self.store.void(token, round_.id, "It was stopped before the models had loaded.")
                 yield live.replies.frame()
                 return
-            jobs = self._jobs(token, round_)
+            redrawn = None if opening.is_drawn_from(round_, self.roster) else self._redrawn(round_)
+            jobs = jobs_of(round_, self.roster)
             stream, read = RoundStream(engine, jobs, live), as_read(engine, jobs, round_)
             # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
-            if not self.store.claim(token, round_.id, owner(), engine.describe(), read):
+            claimed = self.store.claim(
+                token, round_.id, owner(), engine.describe(), read, redrawn=redrawn
+            )
+            if not claimed:
                 raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
             save = self._rounds.save
             try:
@@ -449,11 +449,11 @@ class Arena:
         finally:
             self._rounds.remove(live)
 
-    def _jobs(self, token: str, round_: Round) -> dict[Side, Job]:
-        try:
-            return jobs_of(round_, self.roster)
-        except SettingsError:
-            # The error names the contender, and nobody may read that before the vote.
-            log.warning("Round %s: its contender is not in the roster", round_.id)
-            self.store.void(token, round_.id, OTHER_MODELS)
-            raise NotAllowed(with_advice(UNANSWERABLE, self._own(token, round_.id))) from None
+    def _redrawn(self, round_: Round) -> Round:
+        """The round with contenders of those that are here by now, before its first word."""
+        log.info("Round %s: its contenders are not here; others are drawn", round_.id)
+        opening.draw_again(round_, self.roster, self._counts())
+        return round_
+
+    def _counts(self) -> dict[str, int]:
+        return self.store.contender_counts([contender.revision for contender in self.roster.contenders])

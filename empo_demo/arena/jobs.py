@@ -19,7 +19,6 @@ from empo_demo.contenders import strategies
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy.emotions import GROUP_OF
 from empo_demo.engine.protocol import Engine, Failed, Finished, FinishReason, Request
-from empo_demo.errors import SettingsError
 from empo_demo.votes.models import SIDES, Reply, Round, Side
 
 if TYPE_CHECKING:
@@ -71,9 +70,6 @@ def _job(
     if reply.strategy == CHECK:
         return Job(side, known_bad=bad_reply(reply.revision))
     contender = roster[reply.contender]
-    if contender.revision != reply.revision:
-        # The vote would count for another model than the one that answers.
-        raise SettingsError("The contender {name} is another model by now.", name=contender.id)
     return Job(
         side,
         Request(side, contender.id, (), roster.decoding, reply.seed),

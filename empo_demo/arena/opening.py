@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from empo_demo import __version__
 from empo_demo.arena import guards, jobs
-from empo_demo.arena.rounds import Exposure, OpenedRound
+from empo_demo.arena.rounds import Exposure, OpenedRound, reading_of
+from empo_demo.contenders.roster import UNGUIDED
 from empo_demo.dialogue import Dialogue
 from empo_demo.votes.models import SIDES, Reply, Round, Side, now
 
@@ -121,6 +122,34 @@ def compose(
     return stored, OpenedRound(
         stored.id, dialogue, shown, guards.notices_of(flags.notices), draw.show
     )
+
+
+def is_drawn_from(round_: Round, roster: Roster) -> bool:
+    """Whether the roster still has the contenders of a round, with the same weights."""
+    revisions = {one.id: one.revision for one in roster.contenders}
+    return all(
+        revisions.get(reply.contender.removesuffix(UNGUIDED)) == reply.revision
+        for reply in round_.replies
+        if reply.strategy != jobs.CHECK
+    )
+
+
+def draw_again(round_: Round, roster: Roster, counts: Mapping[str, int]) -> None:
+    """Give a round of which nothing was said yet contenders of this roster, by its own seed.
+
+    What else was drawn stays: what is shown of the reading, the sides' seeds, and the side of an
+    attention check. A vote would otherwise count for another model than the one that answers.
+    """
+    draw = draw_round(roster, counts, seed=round_.seed, exposure=round_.exposure)
+    reading = reading_of(round_)
+    guided = reading is not None and not reading.abstains
+    for side, contender in draw.contenders.items():
+        reply = round_.reply(side)
+        if reply.strategy != jobs.CHECK:
+            reply.contender = contender.id_in_round(reading=guided)
+            reply.revision, reply.strategy = contender.revision, contender.strategy
+    round_.roster, round_.system_prompt = roster.name, roster.system_prompt
+    round_.decoding = asdict(roster.decoding)
 
 
 def read(sem: SEM | None, dialogue: Dialogue) -> tuple[Reading | None, str | None]:

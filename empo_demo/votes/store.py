@@ -41,6 +41,8 @@ NO_ROUND = (
 )
 NOT_VOTABLE = "This round cannot be voted on: {reason}"
 LEASE = timedelta(seconds=90)
+_DRAWN = ("roster", "decoding", "system_prompt")
+"""What a round takes from the roster that its contenders are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +204,17 @@ class Store:
         owner: str,
         engine: dict[str, str],
         dialogue: list[dict[str, Any]] | None = None,
+        *,
+        redrawn: Round | None = None,
     ) -> bool:
         """Make a pending round `streaming` for `owner`; False if it is not pending.
 
-        `dialogue` is the round's with what the models read of it, where that differs.
+        `dialogue` is the round's with what the models read of it, where that differs; `redrawn` is
+        the round itself with other contenders than it was stored with.
         """
-        more = {} if dialogue is None else {"dialogue": dialogue}
+        more: dict[str, Any] = {} if dialogue is None else {"dialogue": dialogue}
+        if redrawn is not None:
+            more |= {name: getattr(redrawn, name) for name in _DRAWN}
         with self.database.write() as session:
             self._own(session, token, round_id)
             done = session.execute(
@@ -221,7 +228,10 @@ class Store:
                     **more,
                 )
             )
-            return changed(done) == 1
+            claimed = changed(done) == 1
+            for reply in redrawn.replies if claimed and redrawn is not None else ():
+                session.merge(reply)
+            return claimed
 
     def renew(self, round_ids: Iterable[str], owner: str) -> None:
         """Renew the lease of `owner` on these rounds, for the other replicas."""

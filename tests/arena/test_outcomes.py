@@ -16,7 +16,7 @@ from empo_demo.arena import live
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
-from empo_demo.errors import EngineError, NotAllowed, StorageError
+from empo_demo.errors import EngineError, StorageError
 from empo_demo.votes.models import Round, now
 from empo_demo.votes.store import Store
 from tests.conftest import ScriptedEngine, ScriptedSEM
@@ -88,17 +88,41 @@ def test_what_fails_before_the_first_word_leaves_the_round_unclaimed(
     assert arena.vote(voter, opened.round_id, "a").created
 
 
-def test_a_round_of_contenders_that_left_is_void_and_does_not_name_them(
+def test_a_round_of_contenders_that_left_is_answered_by_those_who_are_here(
     arena: Arena, engine: ScriptedEngine
 ) -> None:
     voter = arena.new_voter()
     opened = arena.open_round(voter, Dialogue(), TEXT)
     roster = Roster("new", (Contender("other", "m"), Contender("another", "m")))
     later = Arena(arena.settings, roster, arena.store, engine=engine, sem=ScriptedSEM())
-    with pytest.raises(NotAllowed, match="models have changed") as caught:
-        list(later.stream(voter, opened.round_id))
-    view = later.find(voter, opened.round_id)
-    assert view.state == "void" and "base" not in f"{caught.value} {view.void_reason}"
+    before = later.store.round_of(voter, opened.round_id)
+    list(later.stream(voter, opened.round_id))
+    after = later.store.round_of(voter, opened.round_id)
+    assert after.roster == "new" and after.state == "votable"
+    (asked,) = engine.requests
+    assert {request.contender for request in asked} == {"other", "another"}
+    assert {reply.contender for reply in after.replies} == {"other", "another"}
+    assert [reply.seed for reply in after.replies] == [reply.seed for reply in before.replies]
+    assert (after.show_chips, after.show_plots) == (before.show_chips, before.show_plots)
+    assert later.vote(voter, opened.round_id, "a").created
+
+
+def test_an_attention_check_stays_one_when_the_other_side_is_drawn_again(
+    arena: Arena, engine: ScriptedEngine
+) -> None:
+    settings = arena.settings.model_copy(update={"check_rate": 1.0})
+    checked = Arena(settings, arena.roster, arena.store, engine=engine, sem=ScriptedSEM())
+    voter = arena.new_voter()
+    opened = checked.open_round(voter, Dialogue(), TEXT)
+    roster = Roster("new", (Contender("other", "m"), Contender("another", "m")))
+    later = Arena(settings, roster, arena.store, engine=engine, sem=ScriptedSEM())
+    before = later.store.round_of(voter, opened.round_id)
+    list(later.stream(voter, opened.round_id))
+    after = later.store.round_of(voter, opened.round_id)
+    bad = after.reply(str(before.check_side))
+    other = after.reply("b" if bad.side == "a" else "a")
+    assert bad.strategy == "check" and bad.revision == before.reply(bad.side).revision
+    assert other.contender in ("other", "another")
 
 
 def test_the_heartbeat_stores_an_outcome_when_the_database_is_back(

@@ -8,10 +8,10 @@ import pytest
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import load_roster
-from empo_demo.contenders.roster import Contender, Roster
+from empo_demo.contenders.roster import UNGUIDED, Contender, Roster
 from empo_demo.dialogue import Dialogue
 from empo_demo.engine.loading import decide
-from empo_demo.errors import NotAllowed, Sentence
+from empo_demo.errors import Sentence
 from empo_demo.metrics.valence import load_lexicon
 from empo_demo.settings import load_settings
 from empo_demo.smollm2.obtain import sentence
@@ -96,17 +96,21 @@ def test_where_the_base_cannot_be_had_the_tiny_pair_answers_and_says_why(
     assert "Tiny 17M, five variants" in lineup.badge(waiting, texts_of("en"))
 
 
-def test_a_round_for_the_one_pair_is_never_answered_by_the_other(waiting: Arena) -> None:
+def test_a_round_that_was_opened_for_the_pair_that_did_not_come_moves_to_the_one_that_did(
+    waiting: Arena,
+) -> None:
     voter = waiting.new_voter()
     opened = waiting.open_round(voter, Dialogue(), "I lost my keys.")
     waiting.change_pair(TINY, Sentence("The package index cannot be reached."))
     waiting.models.attach(engine=ScriptedEngine())
-    with pytest.raises(NotAllowed, match="The models have changed since it was opened"):
-        list(waiting.stream(voter, opened.round_id))
-    again = waiting.retry(voter, opened.round_id)
-    list(waiting.stream(voter, again.round_id))
-    receipt = waiting.vote(voter, again.round_id, "a")
-    assert receipt.reveal.a.revision in {contender.revision for contender in TINY.contenders}
+    (*_, last) = waiting.stream(voter, opened.round_id)
+    assert set(last.ends) == {"a", "b"}
+    (stored,) = waiting.store.rounds_of(voter)
+    assert stored.roster == "tiny" and stored.system_prompt == TINY.system_prompt
+    receipt = waiting.vote(voter, opened.round_id, "a")
+    here = {(one.id, one.revision) for one in TINY.contenders}
+    for side in (receipt.reveal.a, receipt.reveal.b):
+        assert (side.contender.removesuffix(UNGUIDED), side.revision) in here
 
 
 def test_the_note_says_who_meets_and_what_they_are(arena: Arena, waiting: Arena) -> None:
