@@ -75,6 +75,7 @@ def load_encoder(name: str = PAPER_MODEL, layer: int = PAPER_LAYER, device: str 
 
 
 def wrap(model: Any, tokenizer: Any, label: str) -> Encoder:
-    """An encoder from a loaded model. Its last layer is used."""
-    tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS)
+    """An encoder from a loaded model. Its last layer is used, and texts are cut where it ends."""
+    room = getattr(model.config, "max_position_embeddings", MAX_TOKENS)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_TOKENS, room)
     return Encoder(label, model.eval(), tokenizer)

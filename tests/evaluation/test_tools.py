@@ -106,3 +106,13 @@ def test_a_text_of_two_words_is_not_taken_for_an_empty_one() -> None:
     encoder = Tools(Settings()).embedded_encoder()
     texts = ["Oh no", "Thanks", "I am so sorry to hear that."]
     assert [round(one.f1, 3) for one in bertscore(texts, texts, encoder)] == [1.0, 1.0, 1.0]
+
+
+def test_a_reply_that_is_longer_than_the_encoder_reads_is_cut_and_not_refused() -> None:
+    """The SEM's encoder has fewer places than the tokenizers of others assume."""
+    from empo_demo.metrics.bertscore import bertscore
+
+    encoder = Tools(Settings()).embedded_encoder()
+    long = "I am so sorry to hear that. " * 100
+    (score,) = bertscore([long], [long], encoder)
+    assert round(score.f1, 3) == 1.0
