@@ -179,7 +179,8 @@ is in `empo_demo/votes/consent.py` of the arena; its SHA-256 is the version.
 
 Rounds without consent, with signs of a crisis, with personal data that were noticed, hidden by a
 moderator, or made to check attention are left out; e-mail addresses, numbers and the like are
-masked. Votes are pseudonymous, not anonymous.
+masked. Votes are pseudonymous, not anonymous. What is pushed, or downloaded from the page, was cast
+at least 24 hours before.
 
 A person may withdraw a vote at any time. {_WITHDRAWN if file is None else _WITHDRAWN_FILE}
 
@@ -229,7 +230,7 @@ _WITHDRAWN = """Its row is then taken out, the history of this data set is
 squashed, and `tombstones.jsonl` names its `round_id`. Please erase these rounds from your copies,
 too: load the data set again before you train, or drop every row that `tombstones.jsonl` names."""
 _WITHDRAWN_FILE = """This file knows nothing of votes that were withdrawn after
-it was written: export it again before you train or publish, and erase older copies."""
+it was written: export or download it again before you train or publish, and erase older copies."""
 _EARLIER = """\
 ---
 license: cc-by-4.0

@@ -52,15 +52,22 @@ class Report:
 
 
 def export_file(url: str, form: str, output: Path, *, mixed: bool = False) -> Report:
-    """Write the votes of the database at `url` to `output`, and its card beside it.
+    """Write the votes of the database at `url` to `output`, and its card beside it."""
+    store = Store.open(url, create=False)
+    try:
+        return write_with_card(store, form, output, mixed=mixed)
+    finally:
+        store.close()
+
+
+def write_with_card(
+    store: Store, form: str, output: Path, *, mixed: bool = False, public: bool = False
+) -> Report:
+    """Write the votes of the store to `output`, and to `card_of(output)` what the file holds.
 
     See `write_export` and `data_card`.
     """
-    store = Store.open(url, create=False)
-    try:
-        report = write_export(store, form, output, mixed=mixed)
-    finally:
-        store.close()
+    report = write_export(store, form, output, mixed=mixed, public=public)
     with written_whole(card_of(output)) as part:
         part.write_text(card(form, report.contents, file=output.name), encoding="utf8")
     return report

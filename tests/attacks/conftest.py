@@ -6,8 +6,10 @@ it and nothing else.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,17 @@ class PatientEngine(ScriptedEngine):
         if requests[0].decoding.max_new_tokens > 100:
             return self._say(requests, [" ".join(["word"] * LONG)] * len(requests))
         return super().stream(requests)
+
+
+def unpacked(download: httpx.Response) -> dict[str, str]:
+    """The files of a download of votes by name: the votes first, then their card."""
+    with zipfile.ZipFile(io.BytesIO(download.content)) as archive:
+        return {name: archive.read(name).decode("utf8") for name in archive.namelist()}
+
+
+def votes_of(download: httpx.Response) -> str:
+    """What a download says of votes, without its card."""
+    return next(iter(unpacked(download).values()))
 
 
 @dataclass

@@ -55,7 +55,7 @@ def test_an_export_has_a_card_that_names_its_columns_models_and_consent(
     said = card_of(output).read_text(encoding="utf8")
     assert said.startswith("---\nlicense: cc-by-4.0\n") and VERSION in said
     assert all(f"`{one.id}` | `{one.revision}`" in said for one in voted.roster.contenders)
-    assert "CC BY-NC 4.0" in said and "export it again" in said
+    assert "CC BY-NC 4.0" in said and "export or download it again" in said
     named = {name for names in COLUMNS[form] for name in names.split(", ")}
     if form in ("trl", "kto", "jsonl"):
         rows = [json.loads(line) for line in output.read_text(encoding="utf8").splitlines()]

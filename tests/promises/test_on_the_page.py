@@ -10,8 +10,9 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from empo_demo.ui.serving.endpoints import ENDINGS
 from empo_demo.votes.models import Vote
-from tests.attacks.conftest import Refused, Served, Stranger
+from tests.attacks.conftest import Refused, Served, Stranger, unpacked
 from tests.conftest import ROSTER
 
 
@@ -31,13 +32,13 @@ def test_nobody_sees_a_vote_for_a_day(served: Served, stranger: Stranger) -> Non
     for name, answer in answers.items():
         assert not any(secret in answer for secret in secrets), name
     _age(served, hours=0.2)
-    assert said in httpx.get(f"{served.url}/export/csv").text
+    assert said in _download(served)
     served.arena.set_ratings(voter, round_id, {}, "My later comment.")
-    assert not any(part in httpx.get(f"{served.url}/export/csv").text for part in (said, "later"))
+    assert not any(part in _download(served) for part in (said, "later comment"))
     _age(served, hours=24.1)
-    assert "My later comment." in httpx.get(f"{served.url}/export/csv").text
+    assert "My later comment." in _download(served)
     stranger.call("delete_my_data", voter)
-    assert said not in httpx.get(f"{served.url}/export/csv").text
+    assert said not in _download(served)
 
 
 @pytest.mark.keeps("Blindness protects honest voters only")
@@ -80,6 +81,11 @@ def _age(served: Served, **by: float) -> None:
             vote.comment_at = vote.comment_at and vote.comment_at - since
 
 
+def _download(served: Served, form: str = "csv") -> str:
+    """All that a download of the page says."""
+    return "\n".join(unpacked(httpx.get(f"{served.url}/export/{form}")).values())
+
+
 def _answers(served: Served) -> dict[str, str]:
     """What every handler, route and download of the page answers to one who knows nothing."""
     one = Stranger(served.url)
@@ -90,14 +96,12 @@ def _answers(served: Served) -> dict[str, str]:
             "",
             "config",
             "gradio_api/info",
-            "export/trl",
-            "export/kto",
-            "export/csv",
             "gradio_api/queue/status",
             "gradio_api/startup-events",
             "monitoring",
         )
     }
+    found |= {f"export/{form}": _download(served, form) for form in ENDINGS}
     for fn in served.page.fns.values():
         if fn.fn is None or not fn.queue:
             continue

@@ -5,8 +5,9 @@ any step, except `stop`: only the replica that streams a round can stop it. Noth
 before the vote names a contender. The downloads are made anew for each request, and no file is
 left.
 
-A file that the page had prepared would outlive "Delete my data"; here nothing does. A vote is in
-no download before it may be published.
+A download is a file of votes with its card, packed together, so that neither goes without the
+other. A file that the page had prepared would outlive "Delete my data"; here nothing does. A vote
+is in no download before it may be published.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import functools
 import inspect
 import logging
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -286,12 +288,11 @@ def route(arena: Arena) -> Route:
             asked[address] -= 1
             if not asked[address]:
                 del asked[address]
-        name = f"empo-votes-{form}.{ENDINGS[form]}"
         return StreamingResponse(
             iter(lambda: file.read(65_536), b""),
-            media_type="application/octet-stream",
+            media_type="application/zip",
             headers={
-                "content-disposition": f'attachment; filename="{name}"',
+                "content-disposition": f'attachment; filename="empo-votes-{form}.zip"',
                 "cache-control": "no-store",
             },
             background=BackgroundTask(file.close),
@@ -301,14 +302,18 @@ def route(arena: Arena) -> Route:
 
 
 def _written(store: Store, form: str) -> BinaryIO:
-    """Write the export and return it as an open file that is already deleted.
+    """Pack the export with its card; return it as an open file that is already deleted.
 
     It reads through the app's own connection: a second one could not open a database that is held
     exclusively, as on a network file system.
     """
-    from empo_demo.exchange.export import write_export
+    from empo_demo.exchange.export import card_of, write_with_card
 
     with tempfile.TemporaryDirectory(prefix="empo-") as folder:
-        path = Path(folder) / form
-        write_export(store, form, path, public=True)
-        return path.open("rb")
+        path = Path(folder) / f"empo-votes-{form}.{ENDINGS[form]}"
+        write_with_card(store, form, path, public=True)
+        packed = path.with_suffix(".zip")
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in (path, card_of(path)):
+                archive.write(part, part.name)
+        return packed.open("rb")
