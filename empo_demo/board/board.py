@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from empo_demo.board import agreement, power, ratings, standing
@@ -174,8 +175,13 @@ def _matrix(ballots: Sequence[Ballot], ids: list[str]) -> tuple[Meeting, ...]:
 
 
 def _days(ballots: Sequence[Ballot]) -> tuple[tuple[str, int], ...]:
-    counts = Counter(ballot.time.date().isoformat() for ballot in ballots if ballot.time)
-    return tuple(sorted(counts.items()))
+    """The votes of each day from the first to the last, with the days that had none."""
+    counts = Counter(ballot.time.date() for ballot in ballots if ballot.time)
+    if not counts:
+        return ()
+    first, last = min(counts), max(counts)
+    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    return tuple((day.isoformat(), counts[day]) for day in days)
 
 
 def _arms(ballots: Sequence[Ballot], labels: dict[str, str]) -> tuple[Row, ...]:

@@ -56,6 +56,12 @@ def test_the_board_counts_wins_losses_ties_and_days() -> None:
     assert full.sliders["x"]["natural"]["n"] == 100
 
 
+def test_a_day_without_votes_is_a_day() -> None:
+    votes = [Ballot(str(n), str(n), "x", "y", "a", 9, 9, START + timedelta(days=n)) for n in (0, 3)]
+    days = board(votes, ROSTER, samples=10).days
+    assert days == tuple((f"2026-01-0{n}", int(n in (1, 4))) for n in (1, 2, 3, 4))
+
+
 def test_under_30_decided_votes_there_are_counts_only() -> None:
     """No share, no interval, no order by a strength that nobody can see."""
     few = made(12)

@@ -60,7 +60,10 @@ def drawn(made: Callable[[], Board], say: Texts) -> str:
     except ArenaError as error:
         return highlights.told(error, say)
     if not board.ranking.votes:
-        return f'<section class="card"><p>{escape(say("board.none"))}</p></section>'
+        return (
+            f'<section class="card"><h2 class="sr">{escape(say("tab.board"))}</h2>'
+            f"<h3>{escape(say('board.title'))}</h3><p>{escape(say('board.none'))}</p></section>"
+        )
     detail = "".join(
         f"<h4>{escape(say(f'board.{name}'))}</h4>{highlights.table_of_rows(rows, say)}"
         for name, rows in (
