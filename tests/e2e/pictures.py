@@ -1,5 +1,6 @@
 """`python -m tests.e2e.pictures`: every picture of the page, from the real app and its models.
 
+The models are those that the app serves by default; `--preset tiny` takes those of the tests.
 Writes stills of each state and tab (1400, 768, 390 and 320 px, light and dark, English and German)
 to `--output`, and the README's two: `arena.png`, and `arena.webp`, one round as it happens.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import CHROMIUM, FLAGS, go_to_tab
 
-MOST_BYTES = 3_000_000
+MOST_BYTES = 300_000
+"""Of each of the README's pictures."""
+SEED = 4
 LOOKS = (
     ("1400-light-en", {"width": 1400, "height": 900}, "light", "en-GB"),
     ("1400-dark-en", {"width": 1400, "height": 900}, "dark", "en-GB"),
@@ -36,11 +40,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "build" / "pictures")
     parser.add_argument("--only", choices=("stills", "moving"), default=None)
+    parser.add_argument("--preset", default="smollm2", help="the pair that answers")
+    parser.add_argument("--cache", type=Path, help="HF_ASSETS_CACHE with the base of the pair")
     names = [name for name, *_ in LOOKS]
     parser.add_argument("--look", choices=names, action="append", help="only these stills")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
-    url, close = serve()
+    if wanted.cache is not None:
+        os.environ["HF_ASSETS_CACHE"] = str(wanted.cache)
+    url, close = serve(wanted.preset)
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
@@ -53,14 +61,15 @@ def main() -> None:
         close()
 
 
-def serve() -> tuple[str, Any]:
+def serve(preset: str) -> tuple[str, Any]:
     """The app as `python app.py` starts it, over a fresh database; waits until it can answer."""
     from empo_demo.settings import load_settings
     from empo_demo.ui.page import launch
 
     folder = tempfile.TemporaryDirectory()
     page = launch(
-        load_settings(database=f"sqlite:///{folder.name}/votes.sqlite3", seed=4), block=False
+        load_settings(preset=preset, database=f"sqlite:///{folder.name}/votes.sqlite3", seed=SEED),
+        block=False,
     )
 
     def close() -> None:
@@ -120,6 +129,7 @@ def stills(browser: Any, url: str, folder: Path, looks: list[str] | None) -> Non
         page.wait_for_selector("#vote_b:visible")
         shot("6-second-turn")
         rare(page, shot)
+        ten(page, shot)
         for place, tab in enumerate(TABS, start=1):
             go_to_tab(page, place)
             if tab == "explore":
@@ -138,6 +148,14 @@ def rare(page: Any, shot: Callable[[str], None]) -> None:
     page.wait_for_selector(".notice.crisis")
     shot("6-crisis")
     page.click("#new")
+    page.fill("#box textarea", "Nobody came to my birthday party. I had baked two cakes.")
+    page.click("#send")
+    page.wait_for_selector("#stop:visible")
+    page.wait_for_function("document.querySelector('#pane_a .text')?.innerText.length > 9")
+    page.click("#stop")
+    page.wait_for_selector("#stop", state="hidden")
+    shot("6-stopped")
+    page.click("#new")
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, body="{}"))
     page.locator(".example").nth(1).click()
     page.wait_for_selector("#told")
@@ -151,6 +169,24 @@ def rare(page: Any, shot: Callable[[str], None]) -> None:
     shot("6-lost")
     page.context.set_offline(False)
     page.wait_for_selector(".reveal")
+
+
+def ten(page: Any, shot: Callable[[str], None]) -> None:
+    """Ten situations in a row: one on the way, and the end."""
+    page.click("#new")
+    page.click("#ten")
+    for number in range(1, 11):
+        page.wait_for_selector(f".turns:has-text('{number}')")
+        finished(page)
+        if number == 3:
+            shot("6-ten")
+        page.click("#vote_a" if number % 2 else "#vote_tie")
+        page.wait_for_selector(".reveal")
+        if number < 10:
+            page.click("#next")
+            page.wait_for_selector(".reveal", state="detached")
+    page.wait_for_selector(".ten-results")
+    shot("6-ten-end")
 
 
 def moving(browser: Any, url: str) -> None:
