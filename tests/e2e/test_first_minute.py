@@ -65,6 +65,20 @@ def test_the_warning_about_personal_data_stands_at_the_box(visitor: Any) -> None
     expect(visitor.locator("#warning .notice")).to_have_count(0)
 
 
+def test_after_the_vote_what_is_wrong_with_a_text_stands_at_the_box(
+    visit: Callable[..., Any],
+) -> None:
+    page = visit(**PHONE)
+    send(page)
+    voted(page)
+    page.fill("#box textarea", "A bell\u0007 rang.")
+    page.click("#send")
+    error = page.locator(".message.error")
+    expect(error).to_contain_text("control character")
+    told, box = (one.bounding_box() for one in (error, page.locator("#box")))
+    assert 0 <= box["y"] - (told["y"] + told["height"]) < 40
+
+
 def test_a_long_turn_is_smaller_and_a_very_long_one_folds(visitor: Any) -> None:
     size = "e => parseFloat(getComputedStyle(e).fontSize)"
     usual = visitor.locator(".turn.user .saying").first.evaluate(size)

@@ -156,3 +156,33 @@ def test_whoever_wants_no_motion_gets_none_and_forced_colours_keep_the_choice_vi
     colours = "e => getComputedStyle(e).stroke"
     line = page.locator(".vplot polyline.you").evaluate(colours)
     assert line not in ("none", "rgba(0, 0, 0, 0)")
+
+
+OUTSIDE = """() => {
+  const room = document.querySelector('.talk').getBoundingClientRect().right;
+  const parts = '.steps li, #votebar button, #pair-note p, .badge, .tag, .controls button, #send';
+  return [...document.querySelectorAll(parts)].filter((one) => {
+    if (!one.checkVisibility()) return false;
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    const words = range.getBoundingClientRect(), box = one.getBoundingClientRect();
+    const most = one.closest('#votebar') ? innerWidth : room;
+    return words.left < box.left - 1 || words.right > box.right + 1 || box.right > most + 1;
+  }).map((one) => one.innerText);
+}"""
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
+def test_on_the_narrowest_phone_no_word_leaves_its_place(
+    visit: Callable[..., Any], locale: str
+) -> None:
+    page = visit(viewport={"width": 320, "height": 568}, locale=locale, has_touch=True)
+    assert page.evaluate(OUTSIDE) == []
+    send(page)
+    expect(page.locator("#vote_b")).to_be_visible()
+    assert page.evaluate(OUTSIDE) == []
+    page.click("#vote_b")
+    expect(page.locator(".reveal")).to_be_visible()
+    assert page.evaluate(OUTSIDE) == []
+    box = "e => e.scrollHeight - e.clientHeight"
+    assert page.locator("#box textarea").evaluate(box) <= 2, "what one may say is read whole"

@@ -81,7 +81,6 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
         components["pane_a"] = gr.HTML(elem_id="pane_a")
         components["pane_b"] = gr.HTML(elem_id="pane_b")
     components["pair"] = pair
-    components["message"] = gr.HTML(elem_id="message")
     with gr.Row(visible=False, elem_id="votebar") as components["votes"]:
         components["vote"] = tuple(
             labels.add(
@@ -93,6 +92,8 @@ def _conversation(arena: Arena, labels: Labels) -> dict[str, Any]:
     components["reveal"] = gr.HTML(elem_id="reveal")
     components |= _consent(arena, labels)
     components["go_on"] = gr.HTML(elem_id="go-on")
+    # Here it stands under the replies before the vote, and at the box after it.
+    components["message"] = gr.HTML(elem_id="message")
     components["warning"] = gr.HTML(elem_id="warning")
     components |= _writing(labels, recorded=arena.roster.recorded)
     components |= _controls(labels, recorded=arena.roster.recorded)

@@ -17,6 +17,8 @@ HEADLINE = ("diff-epitome.er", "diff-epitome.ip", "diff-epitome.ex")
 """The paper's headline metric."""
 _DRAWN = 12
 _WIDTH, _ROW, _SIDE = 420, 40, 8
+_FIGURES = 62
+"""The width at the right that the figures have to themselves."""
 Row = Mapping[str, Any]
 
 
@@ -115,7 +117,7 @@ def metrics_picture(judged: Mapping[str, Any], say: Texts) -> str:
         return ""
     ceiling = judged["people"]["ceiling"] or 0.0
     low = min(-0.1, *(row["interval"][0] for row in rows))
-    high = max(ceiling, *(row["interval"][1] for row in rows)) + 0.12
+    high = max(ceiling, *(row["interval"][1] for row in rows)) + 0.02
     height = _ROW * len(rows) + 34
     shapes = [_line(_at(0, low, high), height, "0")]
     if ceiling:
@@ -151,7 +153,9 @@ def metrics_table(judged: Mapping[str, Any], say: Texts) -> str:
             row,
             *(row[name] for name in ("within_dialogues", "within_systems", "length_held")),
         )
-        cells = "".join(f"<td>{_cell(part, say)}</td>" for part in parts)
+        cells = "".join(f"<td>{_cell(part, say)}</td>" for part in parts[:-1])
+        itself = row["rho"] is not None and row["length_held"]["rho"] is None
+        cells += f"<td>{escape(say('study.held.itself')) if itself else _cell(parts[-1], say)}</td>"
         name = escape(_metric(row, say))
         body += f'<tr><th scope="row">{name}</th>{cells}<td>{row["n"]}</td></tr>'
     return (
@@ -212,8 +216,8 @@ def _ticks(low: float, high: float, step: float) -> list[float]:
 
 
 def _at(value: float, low: float, high: float) -> float:
-    inner = _SIDE + 10
-    return inner + (_WIDTH - 2 * inner) * (value - low) / (high - low)
+    left = _SIDE + 10
+    return left + (_WIDTH - left - _FIGURES) * (value - low) / (high - low)
 
 
 def _line(x: float, height: int, label: str, kind: str = "zero") -> str:
