@@ -2,8 +2,10 @@
 
 A reply's score is the mean over its raters, averaged over the scales. A number is correlated with
 it over all replies, within dialogues (which reply to the same person is better), within systems
-(which replies of one writer are better), and with the length held. Intervals are by dialogue, and
-the p over all replies are one family (Holm).
+(which replies of one writer are better), and with the length held. The number of words has no
+correlation then: freed of itself, nothing of it is left. (Within groups of like length about .02
+would remain, of what still varies inside a group.) Intervals are by dialogue, and the p over all
+replies are one family (Holm).
 
 No correlation can be expected above the ceiling: the square root of the reliability ICC(1, k) of
 the scores themselves (Spearman 1904, correction for attenuation, with a perfect metric).

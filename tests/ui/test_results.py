@@ -50,6 +50,19 @@ def test_the_study_is_told_with_its_confounding_and_its_ceiling(study: dict[str,
     assert "more words" not in goes.partition("equal length")[2], "length is no finding"
 
 
+def test_the_shipped_study_has_every_kind_of_measure_and_the_known_figures(
+    study: dict[str, Any],
+) -> None:
+    """As a check of the plumbing: what an independent computation of the same rows gave."""
+    rows = {row["metric"]: row for row in study["judged"]["metrics"]}
+    for name, n, rho in (("length", 450, 0.192), ("question", 450, 0.024), ("overlap", 360, 0.161)):
+        assert rows[name]["n"] == n and rows[name]["rho"] == pytest.approx(rho, abs=0.005)
+    for name in ("likelihood.smollm2", "feeling.right", "feeling.opposite", "level.er", "valence"):
+        assert rows[name]["rho"] is not None and rows[name]["length_held"]["rho"] is not None
+    assert rows["length"]["length_held"]["rho"] is None, "freed of itself nothing is left"
+    assert human_study.metrics_table(study["judged"], EN).count("is what is held") == 1
+
+
 def test_no_sentence_says_what_the_figures_do_not(study: dict[str, Any]) -> None:
     other = copy.deepcopy(study)
     for row in other["judged"]["metrics"]:
