@@ -140,7 +140,7 @@ def draw_again(round_: Round, roster: Roster, counts: Mapping[str, int]) -> None
     What else was drawn stays: what is shown of the reading, the sides' seeds, and the side of an
     attention check. A vote would otherwise count for another model than the one that answers.
     """
-    draw = draw_round(roster, counts, seed=round_.seed, exposure=round_.exposure)
+    draw = draw_round(roster, counts, seed=round_.seed, exposure="all")
     reading = reading_of(round_)
     guided = reading is not None and not reading.abstains
     for side, contender in draw.contenders.items():
