@@ -456,4 +456,6 @@ class Arena:
         return round_
 
     def _counts(self) -> dict[str, int]:
-        return self.store.contender_counts([contender.revision for contender in self.roster.contenders])
+        return self.store.contender_counts(
+            [contender.revision for contender in self.roster.contenders]
+        )
