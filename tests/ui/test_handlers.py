@@ -322,6 +322,18 @@ def test_retry_is_offered_once_after_a_reply_that_was_all_thought(
     assert not page[p.retry]["visible"] and "Start a new dialogue" in page[p.message]
 
 
+def test_what_was_broken_off_is_compared_with_nothing(handlers: Handlers, engine: Any) -> None:
+    p = handlers.parts
+    page = merged(handlers.send(TEXT, visitor(handlers)))
+    page |= handlers.vote("b", page[p.session])
+    page |= merged(handlers.send("It rained.", page[p.session]))
+    assert 'class="shares"' in page[p.plots] and "side-a" in page[p.plots]
+    engine.enqueue("Fine, well.", RuntimeError("It broke off."))
+    page |= merged(handlers.retry(page[p.session]))
+    assert "Nothing was counted" in page[p.message]
+    assert 'class="shares"' not in page[p.plots] and "side-a" not in page[p.plots]
+
+
 def test_a_fault_of_ours_tells_no_more_than_that(
     handlers: Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

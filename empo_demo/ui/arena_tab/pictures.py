@@ -135,7 +135,9 @@ class Pictures:
         p, say, voted = self.parts, self.say, view.receipt
         show = Exposure(True, True) if voted else view.show
         replies: dict[Side, str] = {side: view.replies[side].text for side in SIDES}
-        felt = self.readings.feel(replies, view.dialogue, explained=True) if show.plots else {}
+        # What was broken off stands in its pane, and is compared with nothing.
+        drawn: dict[Side, str] = {} if view.state == "void" else replies
+        felt = self.readings.feel(drawn, view.dialogue, explained=True) if show.plots else {}
         reading = voted.reading if voted and voted.reading else view.reading
         votable = view.state == "votable"
         step = "done" if voted else "vote" if votable else "write"
@@ -158,7 +160,7 @@ class Pictures:
             p.notices: highlights.notices(guards.notices_of(view.notices), say),
             p.thread: self._thread(view.dialogue, show, reading),
             p.heard: highlights.heard(reading, say, hidden=not show.chips),
-            p.plots: self.plots(view.dialogue, replies, felt, finished=votable or bool(voted))
+            p.plots: self.plots(view.dialogue, drawn, felt, finished=votable or bool(voted))
             if show.plots
             else "",
             p.message: "" if tried else self._state(view),
