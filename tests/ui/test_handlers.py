@@ -80,7 +80,7 @@ def test_a_round_ends_with_the_votes_and_a_vote_with_the_reveal(handlers: Handle
     assert "both models" not in voted[p.reveal].lower()
     assert "Go on with this dialogue" in voted[p.go_on] and "drawn anew" in voted[p.go_on]
     assert "data-waiting" not in voted[p.steps] and not voted[p.votes]["visible"]
-    assert "say next" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
+    assert "do you say" in voted[p.box]["placeholder"] and "now" not in voted[p.steps]
 
 
 def test_a_scale_that_nobody_touched_is_no_answer(handlers: Handlers) -> None:
