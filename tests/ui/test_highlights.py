@@ -219,3 +219,8 @@ def _contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_where_nothing_was_read_no_empty_picture_stands() -> None:
+    drawn = plots.plots(plots.Series((("user", None),)), SAY)
+    assert "Nothing was read" in drawn and "<svg" not in drawn and "legend" not in drawn

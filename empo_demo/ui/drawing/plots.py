@@ -80,11 +80,16 @@ def _valence(data: Series, say: Texts) -> str:
     if not data.turns:
         return ""
     felt = [*(feeling for _, feeling in data.turns), *data.sides.values()]
+    head = (
+        f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
+        f'<p class="told">{escape(valence_sentence(data, say))}</p>'
+    )
+    if not any(felt):
+        return f"{head}</section>"
     counted = any(feeling.source == "vader" for feeling in felt if feeling)
     source = escape(say("valence.vader" if counted else "valence.sem"))
     return (
-        f'<section class="card plot"><h3>{escape(say("valence.title"))}</h3>'
-        f'<p class="told">{escape(valence_sentence(data, say))}</p>{_fold(say, "valence")}'
+        f"{head}{_fold(say, 'valence')}"
         f'<div class="chart">{_valence_svg(data, say)}{_legend(data, say)}'
         f'<p class="quiet">{escape(say("valence.touch"))}</p><details>'
         f'<summary>{escape(say("valence.how"))}</summary><p class="quiet">{source}</p>'
