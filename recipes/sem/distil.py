@@ -175,17 +175,19 @@ def _unlabelled(
     rng: random.Random,
 ) -> list[tuple[str, ...]]:
     """Single turns, comments, sentences and general dialogues, cut where they get long."""
-    later = [
+    later: list[tuple[str, ...]] = [
         (turn["content"],) for conversation in conversations for turn in conversation.turns[1:]
     ]
-    comments = [(str(row["text"]),) for _, row in read_lines(data / "goemotions.train.jsonl.gz")]
+    comments: list[tuple[str, ...]] = [
+        (str(row["text"]),) for _, row in read_lines(data / "goemotions.train.jsonl.gz")
+    ]
     comments += [(e.content,) for e in rated if not affect.calibrates(e)]
-    general = []
+    general: list[tuple[str, ...]] = []
     if (data / "general_dialogues.jsonl.gz").is_file():
         for _, messages in read_general(data):
             turns = tuple(message["content"] for message in messages[:3])
             general.append(turns[: rng.choice((1, 3))])
-    found = []
+    found: list[tuple[str, ...]] = []
     for kind, most in (
         (later, LATER),
         (comments, COMMENTS),

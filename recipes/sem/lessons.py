@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -119,9 +120,11 @@ def train(
     weights = level_weights(pairs)
     lora = [p for n, p in teacher.encoder.named_parameters() if p.requires_grad]
     heads = [p for n, p in teacher.named_parameters() if not n.startswith("encoder.")]
-    optimizer = torch.optim.AdamW(
-        [{"params": lora, "lr": rate}, {"params": heads, "lr": HEAD_RATE}], weight_decay=DECAY
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": lora, "lr": rate},
+        {"params": heads, "lr": HEAD_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, 1.0) * max(0.0, 1 - step / len(plan))
     )

@@ -66,7 +66,7 @@ def last(teacher: Teacher, held: Sequence[CauseExample]) -> list[Figure]:
         return []
     texts = [teacher.words(e.words) for e in held]
     said = ask.causes(teacher, texts, [len(e.words) for e in held])
-    chances = [1 / (1 + np.exp(-np.array(row))) for row in said]
+    chances = [(1 / (1 + np.exp(-np.array(row)))).tolist() for row in said]
     return _named([f for f in cause_figures(held, chances) if "recall %" in f["name"]])
 
 
