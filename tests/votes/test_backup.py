@@ -73,10 +73,10 @@ def test_full_records_come_back_through_an_import_once(both: Arena, tmp_path: Pa
         (lambda r: r.pop("round"), "round is missing"),
         (lambda r: r["replies"].pop(), "sides a and b"),
         (lambda r: r["round"].update(seed=None), "round.seed"),
-        (lambda r: r["round"].update(created_at="yesterday"), "no time"),
+        (lambda r: r["round"].update(created_at="yesterday"), "not a time"),
         (lambda r: r["vote"].update(verdict="c"), "verdict"),
         (lambda r: r.update(vote=None), "do not fit"),
-        (lambda r: r["round"].update(extra=1), "no column"),
+        (lambda r: r["round"].update(extra=1), "not a column"),
     ],
 )
 def test_a_bad_line_is_named_and_the_rest_goes_on(
