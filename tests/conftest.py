@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
@@ -59,8 +62,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
+def pytest_collection_finish() -> None:
+    """Spare what was imported from each later search for garbage: a million objects that stay."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
+
+
+@event.listens_for(Engine, "engine_connect")
+def _spare_the_disk(connection: Connection) -> None:
+    """Writing to the disk at once guards against a power cut, which no test makes."""
+    raw = connection.connection
+    if connection.dialect.name == "sqlite" and raw.info.setdefault("synchronous", True):
+        raw.info["synchronous"] = False
+        raw.driver_connection.execute("PRAGMA synchronous=OFF")
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -149,6 +167,26 @@ ROSTER = Roster(
         Contender("aligned", "base-weights", "adapter", label="Aligned", revision="rev-aligned-1"),
     ),
 )
+
+
+def arena_at(url: str, **options: Any) -> Arena:
+    """An arena over the database at `url`, as a start of the app opens it."""
+    store = Store.open(url, **options)
+    return Arena(
+        load_settings(database=url), ROSTER, store, engine=ScriptedEngine(), sem=ScriptedSEM()
+    )
+
+
+@contextmanager
+def away(store: Store) -> Iterator[None]:
+    """The database cannot be reached meanwhile."""
+    path = store.database.path
+    assert path is not None
+    path.rename(path.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        path.with_suffix(".away").rename(path)
 
 
 @pytest.fixture
