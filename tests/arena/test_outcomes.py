@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,9 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import EngineError, StorageError
 from empo_demo.votes.models import Round, now
 from empo_demo.votes.store import Store
-from tests.conftest import ScriptedEngine, ScriptedSEM
+from tests.conftest import ScriptedEngine, ScriptedSEM, away
 
 TEXT = "I failed my driving test again."
-
-
-@contextmanager
-def away(store: Store) -> Iterator[None]:
-    """The database cannot be reached meanwhile."""
-    path = store.database.path
-    assert path is not None
-    path.rename(path.with_suffix(".away"))
-    try:
-        yield
-    finally:
-        path.with_suffix(".away").rename(path)
 
 
 def unsaved(arena: Arena, voter: str) -> str:

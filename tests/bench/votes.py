@@ -22,7 +22,8 @@ from empo_demo.arena.arena import Arena
 from empo_demo.errors import ArenaError
 from empo_demo.votes.database import Database
 from empo_demo.votes.models import Vote
-from tests.votes.test_store import NO_LIMIT, arena_at, rounds_ready
+from tests.conftest import arena_at
+from tests.votes.test_store import NO_LIMIT, rounds_ready
 
 
 def _timed(clients: int, work: Callable[[int], None]) -> float:

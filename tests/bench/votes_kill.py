@@ -24,7 +24,8 @@ from sqlalchemy import select, text
 from empo_demo.dialogue import Dialogue
 from empo_demo.empathy import safety  # noqa: F401 - loaded before the children fork
 from empo_demo.votes.models import Round
-from tests.votes.test_store import NO_LIMIT, arena_at
+from tests.conftest import arena_at
+from tests.votes.test_store import NO_LIMIT
 
 
 def play(url: str, diary: Path) -> None:

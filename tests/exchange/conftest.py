@@ -12,10 +12,7 @@ from sqlalchemy import update
 
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
-from empo_demo.settings import load_settings
 from empo_demo.votes.models import Vote, now
-from empo_demo.votes.store import Store
-from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
 from tests.hub import Hub, running
 
 
@@ -31,17 +28,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         yield started
-
-
-def arena_at(url: str) -> Arena:
-    """An arena over the database at `url`, as a start of the app opens it."""
-    return Arena(
-        load_settings(database=url),
-        ROSTER,
-        Store.open(url),
-        engine=ScriptedEngine(),
-        sem=ScriptedSEM(),
-    )
 
 
 def cast(arena: Arena, voter: str, *, consent: bool = True) -> str:

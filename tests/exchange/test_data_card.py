@@ -17,7 +17,8 @@ from empo_demo.exchange.formats import FORMATS
 from empo_demo.exchange.hub import Pusher
 from empo_demo.settings import ASSETS
 from empo_demo.votes.consent import VERSION
-from tests.exchange.conftest import age, arena_at, cast
+from tests.conftest import arena_at
+from tests.exchange.conftest import age, cast
 from tests.hub import Hub
 
 REPO = "owner/votes"

@@ -19,7 +19,8 @@ from empo_demo.exchange.hub_backup import Backup
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Round, Voter
 from empo_demo.votes.reasons import hide
-from tests.exchange.conftest import age, arena_at, cast, readable, rows
+from tests.conftest import arena_at
+from tests.exchange.conftest import age, cast, readable, rows
 from tests.hub import Break, Hub, Repository
 
 REPO, PUBLIC = "anna/backup", "anna/votes"

@@ -18,7 +18,8 @@ from empo_demo.exchange.hub import Pusher
 from empo_demo.exchange.record_files import backup, restore
 from empo_demo.votes.models import Round, Tombstone, Vote, now
 from empo_demo.votes.store import Store
-from tests.exchange.conftest import age, arena_at, cast, readable, rows
+from tests.conftest import arena_at
+from tests.exchange.conftest import age, cast, readable, rows
 from tests.hub import Break, Hub
 
 REPO = "anna/votes"

@@ -12,10 +12,8 @@ from sqlalchemy import select
 from empo_demo.arena.arena import Arena
 from empo_demo.dialogue import Dialogue
 from empo_demo.exchange.export import write_export
-from empo_demo.settings import load_settings
 from empo_demo.votes.models import Base, Limit, Round, Vote, Voter
-from empo_demo.votes.store import RateLimit, Store
-from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+from empo_demo.votes.store import Store
 
 TEXT = "I failed my driving test again."
 
@@ -78,13 +76,3 @@ def everything(store: Store) -> str:
             default=str,
             ensure_ascii=False,
         )
-
-
-def arena_at(url: str, limit: RateLimit | None = None) -> Arena:
-    return Arena(
-        load_settings(database=url),
-        ROSTER,
-        Store.open(url, limit=limit),
-        engine=ScriptedEngine(),
-        sem=ScriptedSEM(),
-    )

@@ -13,8 +13,8 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import NotAllowed
 from empo_demo.votes.models import Base, Reply, Round, Vote
 from empo_demo.votes.store import RateLimit
-from tests.conftest import ROSTER
-from tests.promises.play import TEXT, arena_at, cast, everything
+from tests.conftest import ROSTER, arena_at
+from tests.promises.play import TEXT, cast, everything
 
 
 @pytest.mark.keeps("not blind, not stored.")
@@ -55,7 +55,7 @@ def test_a_visitor_is_shown_every_column_that_is_stored_of_their_rounds(arena: A
 
 @pytest.mark.keeps("Attention checks, limits and clustered intervals protect the board.")
 def test_one_who_votes_often_moves_the_board_as_one_and_within_limits(url: str) -> None:
-    arena = arena_at(url, RateLimit(per_voter=40, per_address=1000))
+    arena = arena_at(url, limit=RateLimit(per_voter=40, per_address=1000))
     busy = arena.new_voter()
     for _ in range(40):
         cast(arena, busy)

@@ -21,10 +21,10 @@ from empo_demo.exchange.record_files import import_file
 from empo_demo.votes import janitor
 from empo_demo.votes.models import Limit
 from empo_demo.votes.store import RateLimit, Store
-from tests.conftest import ROSTER
+from tests.conftest import ROSTER, arena_at
 from tests.exchange.conftest import readable, rows
 from tests.hub import Hub
-from tests.promises.play import TEXT, arena_at, cast, everything, later, opened, published
+from tests.promises.play import TEXT, cast, everything, later, opened, published
 
 HOME = "203.0.113.7"
 
@@ -121,7 +121,7 @@ def test_an_address_is_a_keyed_hash_for_an_hour_at_most(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    arena = arena_at(url, RateLimit(per_address=3))
+    arena = arena_at(url, limit=RateLimit(per_address=3))
     cast(arena, arena.new_voter(), address=HOME)
     opened(arena, arena.new_voter(), agreed=False, address=HOME)
     list(arena.explore(Comparison(Dialogue().plus("user", "Hello.")), address=HOME)[1])

@@ -24,20 +24,14 @@ from empo_demo.votes.models import Round, Tombstone, Vote, Voter
 from empo_demo.votes.reasons import hide
 from empo_demo.votes.record import columns_of, record_of
 from empo_demo.votes.store import Store
-from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM, arena_at
 from tests.votes.test_migrations import old_database
 
 
 @pytest.fixture
 def both(url: str) -> Arena:
     """An arena on SQLite and on PostgreSQL."""
-    return Arena(
-        load_settings(database=url),
-        ROSTER,
-        Store.open(url),
-        engine=ScriptedEngine(),
-        sem=ScriptedSEM(),
-    )
+    return arena_at(url)
 
 
 def cast(arena: Arena, voter: str, text: str = "It rained all day.", verdict: str = "a") -> str:

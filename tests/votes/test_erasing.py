@@ -6,8 +6,6 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +21,8 @@ from empo_demo.votes import janitor
 from empo_demo.votes.erasure import EPHEMERAL_LIFE, is_marked, scrub
 from empo_demo.votes.models import Limit, Round, Voter, now
 from empo_demo.votes.store import RateLimit, Store
-from tests.votes.test_store import NO_LIMIT, arena_at
+from tests.conftest import arena_at, away
+from tests.votes.test_store import NO_LIMIT
 
 TEXT = "I failed my driving test again."
 HOME, WORK = "203.0.113.7", "2001:db8:1:2::9"
@@ -77,17 +76,6 @@ def eventually(done: object, seconds: float = 10) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-@contextmanager
-def away(store: Store) -> Iterator[None]:
-    path = store.database.path
-    assert path is not None
-    path.rename(path.with_suffix(".away"))
-    try:
-        yield
-    finally:
-        path.with_suffix(".away").rename(path)
 
 
 # Hashed addresses ------------------------------------------------------------------------------

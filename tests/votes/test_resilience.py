@@ -17,8 +17,8 @@ from empo_demo.dialogue import Dialogue
 from empo_demo.errors import ArenaError, NotFound, SettingsError, StorageError
 from empo_demo.votes.database import Database, lost_on_restart, unreliable_locks
 from empo_demo.votes.store import Store
-from tests.conftest import REPOSITORY
-from tests.votes.test_store import arena_at, counts, rounds_ready
+from tests.conftest import REPOSITORY, arena_at
+from tests.votes.test_store import counts, rounds_ready
 
 
 @pytest.mark.slow

@@ -18,16 +18,9 @@ from empo_demo.errors import NotAllowed
 from empo_demo.settings import load_settings
 from empo_demo.votes.models import Limit, Reply, Round, Vote, Voter
 from empo_demo.votes.store import RateLimit, Store
-from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM
+from tests.conftest import ROSTER, ScriptedEngine, ScriptedSEM, arena_at
 
 NO_LIMIT = RateLimit(per_voter=10**6, per_address=10**6)
-
-
-def arena_at(url: str, **options: Any) -> Arena:
-    store = Store.open(url, **options)
-    return Arena(
-        load_settings(database=url), ROSTER, store, engine=ScriptedEngine(), sem=ScriptedSEM()
-    )
 
 
 def rounds_ready(arena: Arena, voter: str, count: int) -> list[str]:
