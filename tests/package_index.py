@@ -111,6 +111,8 @@ class Index:
     """It accepts the connection and never answers."""
     cut_at: int | None = None
     """It stops in the middle of the wheel, after so many bytes, and keeps the connection open."""
+    stands_still: threading.Event = field(default_factory=threading.Event)
+    """It has been asked, and sends no more."""
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -123,6 +125,7 @@ def serve(wheel: Path, project: str) -> Iterator[Index]:
         def do_GET(self) -> None:
             index.asked.append(self.path)
             if index.silent:
+                index.stands_still.set()
                 index.ended.wait()
                 return
             if self.path == f"/simple/{project}/":
@@ -143,6 +146,7 @@ def serve(wheel: Path, project: str) -> Iterator[Index]:
                 return
             self.wfile.write(body[: index.cut_at])
             self.wfile.flush()
+            index.stands_still.set()
             index.ended.wait()
 
         def log_message(self, *words: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from empo_demo.engine.assembly import copies, merging
 from empo_demo.engine.assembly.copies import MergedCopy
@@ -137,8 +137,6 @@ def test_new_tokens_get_the_mean_row_where_the_adapter_brings_none(
     adapter = make_adapter(base, tmp_path / "adapter", rows=rows, modules_to_save=["embed_tokens"])
     # PEFT saves a resized head as well; an adapter of another tool may not.
     file = adapter / "adapter_model.safetensors"
-    from safetensors.torch import save_file
-
     save_file({k: v for k, v in load_file(file).items() if "lm_head" not in k}, file)
     merge(base, adapter, tmp_path / "out")
     (shard,) = (tmp_path / "out").glob("*.safetensors")
@@ -147,30 +145,32 @@ def test_new_tokens_get_the_mean_row_where_the_adapter_brings_none(
     torch.testing.assert_close(head[-1], head[:-2].mean(0), atol=1e-3, rtol=0.05)
 
 
-BUILD = """
-import json, sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-folder, layers, width = Path(sys.argv[1]), int(sys.argv[2]), 512
-base, adapter = folder / "base", folder / "adapter"
-base.mkdir(); adapter.mkdir()
-torch.manual_seed(0)
-sides = {"self_attn.q_proj": (width, width), "mlp.up_proj": (4 * width, width),
-         "mlp.down_proj": (width, 4 * width)}
-weights, lora = {"model.embed_tokens.weight": torch.randn(1000, width).bfloat16()}, {}
-for n in range(layers):
-    for name, (out, into) in sides.items():
-        path = f"model.layers.{n}.{name}"
-        weights[f"{path}.weight"] = torch.randn(out, into).bfloat16()
-        lora[f"base_model.model.{path}.lora_A.weight"] = torch.randn(64, into)
-        lora[f"base_model.model.{path}.lora_B.weight"] = torch.randn(out, 64)
-save_file(weights, base / "model.safetensors")
-save_file(lora, adapter / "adapter_model.safetensors")
-(base / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 1000}))
-(adapter / "adapter_config.json").write_text(json.dumps(
-    {"r": 64, "lora_alpha": 64, "target_modules": [n.split(".")[1] for n in sides]}))
-"""
+def build(folder: Path, layers: int, width: int = 512) -> None:
+    """A base of so many layers, and an adapter over three projections of each."""
+    base, adapter = folder / "base", folder / "adapter"
+    base.mkdir(parents=True)
+    adapter.mkdir()
+    torch.manual_seed(0)
+    sides = {
+        "self_attn.q_proj": (width, width),
+        "mlp.up_proj": (4 * width, width),
+        "mlp.down_proj": (width, 4 * width),
+    }
+    weights, lora = {"model.embed_tokens.weight": torch.randn(1000, width).bfloat16()}, {}
+    for number in range(layers):
+        for name, (out, into) in sides.items():
+            path = f"model.layers.{number}.{name}"
+            weights[f"{path}.weight"] = torch.randn(out, into).bfloat16()
+            lora[f"base_model.model.{path}.lora_A.weight"] = torch.randn(64, into)
+            lora[f"base_model.model.{path}.lora_B.weight"] = torch.randn(out, 64)
+    save_file(weights, base / "model.safetensors")
+    save_file(lora, adapter / "adapter_model.safetensors")
+    (base / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 1000}))
+    targets = [name.split(".")[1] for name in sides]
+    options = {"r": 64, "lora_alpha": 64, "target_modules": targets}
+    (adapter / "adapter_config.json").write_text(json.dumps(options))
+
+
 MEASURE = """
 import sys
 from pathlib import Path
@@ -199,9 +199,7 @@ def test_the_peak_of_memory_does_not_grow_with_the_model(tmp_path: Path) -> None
     peaks = {}
     for layers in (8, 32):
         folder = tmp_path / str(layers)
-        folder.mkdir()
-        arguments = [str(folder), str(layers)]
-        subprocess.run([sys.executable, "-c", BUILD, *arguments], check=True)
+        build(folder, layers)
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, check=True
         )

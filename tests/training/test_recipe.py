@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from empo_demo.cli import app
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
@@ -23,15 +25,15 @@ pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e
 STEPS = ("--steps", "4", "--batch", "4", "--micro", "2", "--learning-rate", "1e-2")
 
 
-def terminal(*arguments: object, code: int = 0) -> str:
-    """What `python -m empo_demo train …` says on stderr; asserts its exit code."""
+def terminal(*arguments: object) -> str:
+    """What `python -m empo_demo train …` says on stderr; it must succeed."""
     ran = subprocess.run(
         [sys.executable, "-m", "empo_demo", "train", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert ran.returncode == code, ran.stderr[-2000:]
+    assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stderr
 
 
@@ -239,9 +241,9 @@ def test_kto_reads_what_votes_export_writes(data: Path, sft: Path, tmp_path: Pat
     ]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
     out = tmp_path / "out"
-    terminal(
-        "kto", "--pairs", rows, "--base", data / "init", "--adapter", sft, "--out", out, *STEPS
-    )
+    arguments = ["--pairs", rows, "--base", data / "init", "--adapter", sft, "--out", out, *STEPS]
+    done = CliRunner().invoke(app, ["train", "kto", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
     assert not same(sft, out)
     assert "KTO" in (out / "README.md").read_text(encoding="utf8")
 
@@ -267,15 +269,6 @@ def cut_off(data: Path, sft: Path, pairs: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.slow
-def test_a_killed_dpo_goes_on_from_its_last_checkpoint(
-    data: Path, sft: Path, pairs: Path, whole: Path, cut_off: Path, tmp_path: Path
-) -> None:
-    killed = shutil.copytree(cut_off, tmp_path / "killed")
-    run(data, sft, pairs, killed)
-    assert same(whole, killed)
-
-
-@pytest.mark.slow
 def test_two_processes_share_the_batch_of_one(
     data: Path, sft: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -283,12 +276,12 @@ def test_two_processes_share_the_batch_of_one(
     code = tmp_path / "train.py"
     code.write_text(CODE, encoding="utf8")
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    arguments = [str(code), *map(str, (data / "init", sft, pairs))]
+    arguments = [*map(str, (code, data / "init", sft, pairs, shared)), "4"]
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    for command, out in (([sys.executable], alone), (together, shared)):
-        ran = subprocess.run([*command, *arguments, str(out), "4"], env=environment, timeout=300)
-        assert ran.returncode == 0
+    ran = subprocess.run([*together, *arguments], env=environment, timeout=300)
+    assert ran.returncode == 0
+    run(data, sft, pairs, alone, steps=4)
     one, other = weights(alone), weights(shared)
     start = weights(sft)
     for name in one:
@@ -376,8 +369,11 @@ def start(data: Path, sft: Path, pairs: Path, out: Path) -> subprocess.Popen[byt
     return subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def run(data: Path, sft: Path, pairs: Path, out: Path) -> None:
-    assert start(data, sft, pairs, out).wait(240) == 0
+def run(data: Path, sft: Path, pairs: Path, out: Path, steps: int = 40) -> None:
+    """What `CODE` does, in this process: to import TRL takes longer than to train here."""
+    from empo_demo.training.dpo import run_dpo
+
+    run_dpo(job(data, out, adapter=sft, dropout=0.0, save_steps=2, steps=steps), pairs)
 
 
 @pytest.mark.slow
@@ -544,9 +540,6 @@ def test_preferences_build_says_how_many_pairs_it_wrote_where(data: Path, tmp_pa
 def test_interval_rank_and_warm_up_reach_the_trainer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from typer.testing import CliRunner
-
-    from empo_demo.cli import app
     from empo_demo.training import dpo, sft
 
     jobs: list[Any] = []
