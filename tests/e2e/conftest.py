@@ -44,6 +44,18 @@ def go_to_tab(page: Any, place: int) -> None:
         page.locator("#tabs .overflow-dropdown button").nth(place - in_row.count()).click()
 
 
+def listen(page: Any) -> None:
+    """From now on `window.heard` gets each thing that a screen reader is told."""
+    page.evaluate(
+        """() => {
+          window.heard = [];
+          const live = document.getElementById('live');
+          new MutationObserver(() => window.heard.push(live.textContent))
+            .observe(live, { childList: true });
+        }"""
+    )
+
+
 def violations(page: Any, state: str = "page") -> list[str]:
     """What axe-core finds once nothing fades in any more: half-faded text lacks contrast."""
     page.evaluate(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import CUT, Faults, Served
+from tests.e2e.conftest import CUT, Faults, Served, listen
 from tests.e2e.test_page import TEXT, send, voted
 
 pytestmark = pytest.mark.browser
@@ -104,14 +104,7 @@ def test_stop_while_the_connection_is_lost_says_so_once_and_stops(
     served.engine.enqueue(LONG * 4, LONG * 4)
     send(visitor)
     expect(visitor.locator("#pane_a .text")).to_contain_text("word3")
-    visitor.evaluate(
-        """() => {
-          window.heard = [];
-          const live = document.getElementById('live');
-          new MutationObserver(() => window.heard.push(live.textContent))
-            .observe(live, { childList: true });
-        }"""
-    )
+    listen(visitor)
     visitor.context.set_offline(True)
     visitor.click("#stop")
     told = visitor.locator("#told")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import Served
+from tests.e2e.conftest import Served, listen
 from tests.e2e.test_page import TEXT, send, voted
 
 pytestmark = pytest.mark.browser
@@ -79,14 +79,7 @@ def test_one_live_region_is_always_there_and_says_each_thing_once(
     live = "[aria-live], [role=status], [role=alert], [role=log]"
     theirs = ":not(.sr-only, .toast-wrap)"  # Gradio's own stay empty
     assert visitor.locator(f":is({live}){theirs}").count() == 1
-    visitor.evaluate(
-        """() => {
-          window.heard = [];
-          const live = document.getElementById('live');
-          new MutationObserver(() => window.heard.push(live.textContent))
-            .observe(live, { childList: true });
-        }"""
-    )
+    listen(visitor)
     served.engine.enqueue(LONG, LONG)
     send(visitor)
     expect(visitor.locator("#pane_a .text")).to_contain_text("word3")

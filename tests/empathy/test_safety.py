@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import time
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
 
 from empo_demo.empathy import safety
 from empo_demo.empathy.safety import assess, crisis_notice, mask_personal, screen_reply
@@ -23,16 +23,10 @@ def held_out(text: str) -> bool:
     return int(hashlib.sha256(text.encode()).hexdigest()[0], 16) % 2 == 0
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    z, p = 1.96, hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return centre - half, centre + half
-
-
 def rate(texts: list[str]) -> tuple[float, tuple[float, float]]:
     flagged = sum(bool(assess(text).crisis) for text in texts)
-    return flagged / len(texts), wilson(flagged, len(texts))
+    low, high = binomtest(flagged, len(texts)).proportion_ci(method="wilson")
+    return flagged / len(texts), (low, high)
 
 
 def test_the_lists_are_long_enough_and_have_both_splits() -> None:
