@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+from tests.listening import Handler, listening
 
 COMMIT = "0" * 40
 Break = Literal["before", "after", "error"]
@@ -254,7 +255,7 @@ def running() -> Iterator[Hub]:
     """A hub on a port of the system's choice."""
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
         def _any(self) -> None:
@@ -295,14 +296,5 @@ def running() -> Iterator[Hub]:
 
         do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _any
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with listening(Answers) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

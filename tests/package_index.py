@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import gguf
@@ -17,6 +16,7 @@ import numpy as np
 from empo_demo.files import fingerprint
 from empo_demo.smollm2.convert import convert
 from empo_demo.smollm2.package import Package, Stored
+from tests.listening import Handler, listening
 
 LAYERS, HIDDEN, HEADS, KV_HEADS, WIDE = 2, 64, 4, 2, 128
 TEMPLATE = (
@@ -121,7 +121,7 @@ def serve(wheel: Path, project: str) -> Iterator[Index]:
     """An index on a free port that holds one wheel of one project."""
     index = Index(wheel)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         def do_GET(self) -> None:
             index.asked.append(self.path)
             if index.silent:
@@ -149,17 +149,7 @@ def serve(wheel: Path, project: str) -> Iterator[Index]:
             index.stands_still.set()
             index.ended.wait()
 
-        def log_message(self, *words: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    index.url = f"http://127.0.0.1:{server.server_port}/simple/"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(Answers) as address:
+        index.url = f"{address}/simple/"
         yield index
-    finally:
         index.ended.set()
-        server.shutdown()
-        server.server_close()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +24,7 @@ from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.errors import SettingsError
 from empo_demo.settings import load_settings
 from tests.conftest import REPOSITORY
+from tests.listening import Handler, listening
 
 SHORT = Request("a", "base", (), Decoding(max_new_tokens=60))
 LONG = Request("b", "base", (), Decoding(max_new_tokens=400))
@@ -58,7 +57,7 @@ class Cards:
 def cards() -> Iterator[Cards]:
     state = Cards()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Answers(Handler):
         def do_POST(self) -> None:
             status, body = state.answer(self.path)
             content = json.dumps(body).encode()
@@ -68,15 +67,8 @@ def cards() -> Iterator[Cards]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with listening(Answers) as state.url:
+        yield state
 
 
 @dataclass

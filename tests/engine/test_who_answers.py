@@ -6,8 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from empo_demo.engine.protocol import Decoding, Failed, Finished, Request
 from empo_demo.engine.servers.remote import RemoteEngine
 from empo_demo.engine.servers.who_answers import Answer, Token, distance
 from empo_demo.errors import EngineError
+from tests.listening import Handler, listening
 
 BASE, ALIGNED = Contender("base", "org/base"), Contender("aligned", "org/base", "org/lora")
 HINTED = Contender("base-hints", "org/base")
@@ -48,7 +49,7 @@ class Scripted:
         return self.swapped.get(model, model)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(Handler):
     state: Scripted
 
     def do_GET(self) -> None:
@@ -90,20 +91,18 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+@contextmanager
+def serving(state: Scripted) -> Iterator[Scripted]:
+    with listening(type("Answers", (Answers,), {"state": state})) as state.url:
+        yield state
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
     state = Scripted({"org/base": "You should try again soon.", "lora": "Oh no! I feel for you."})
-    handler = type("Handler", (Handler,), {"state": state})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    running.daemon_threads = True
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_port}"
-    yield state
-    running.shutdown()
+    with serving(state):
+        yield state
 
 
 def ends(engine: RemoteEngine) -> dict[str, Finished | Failed]:
@@ -240,26 +239,22 @@ def test_a_restart_between_two_rounds_is_noticed_by_the_watch(
 
 def test_a_second_server_with_the_names_exchanged_is_an_error(server: Scripted) -> None:
     other = Scripted({"org/base": server.voices["lora"], "lora": server.voices["org/base"]})
-    handler = type("Handler", (Handler,), {"state": other})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    urls = f"{server.url},http://127.0.0.1:{running.server_port}"
-    with pytest.raises(EngineError, match="answers for base with the weights of aligned; serve"):
-        RemoteEngine(urls, (BASE, ALIGNED), check=True)
-    running.shutdown()
+    said = "answers for base with the weights of aligned; serve"
+    with serving(other), pytest.raises(EngineError, match=said):
+        RemoteEngine(f"{server.url},{other.url}", (BASE, ALIGNED), check=True)
 
 
 def test_a_server_that_cannot_be_heard_now_is_heard_before_it_answers(server: Scripted) -> None:
-    real = Handler.do_POST
+    real = Answers.do_POST
     full = {"now": True}
 
-    def refuse(self: Handler) -> None:
+    def refuse(self: Answers) -> None:
         if full["now"]:
             self.send_error(503)
         else:
             real(self)
 
-    Handler.do_POST = refuse  # type: ignore[method-assign]
+    Answers.do_POST = refuse  # type: ignore[method-assign]
     try:
         engine = RemoteEngine(server.url, (BASE, ALIGNED), check=True, look=3600)
         assert "not heard yet" in engine.describe().values()
@@ -267,7 +262,7 @@ def test_a_server_that_cannot_be_heard_now_is_heard_before_it_answers(server: Sc
         assert {type(end) for end in ends(engine).values()} == {Failed}
         engine.close()
     finally:
-        Handler.do_POST = real  # type: ignore[method-assign]
+        Answers.do_POST = real  # type: ignore[method-assign]
 
 
 def test_rounding_is_not_another_voice() -> None:

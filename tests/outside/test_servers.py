@@ -11,9 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from empo_demo.engine.text.marks import ALL_THOUGHT
 from empo_demo.errors import EngineError
 from empo_demo.settings import Settings
 from empo_demo.ui.texts import texts_of
+from tests.listening import Handler, listening
 
 DONE = b"data: [DONE]\n\n"
 ASKED = (
@@ -51,14 +51,13 @@ class StandIn:
     bytes and perhaps headers. `asked` are the bodies so far.
     """
 
+    of_this_test = ExitStack()
+
     def __init__(self, answer: Answer, models: tuple[str, ...] = ("m",)) -> None:
         self.answer, self.models, self.asked = answer, models, list[dict[str, Any]]()
         stand_in = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Answers(Handler):
             def say(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
                 self.send_response(status)
                 for name, value in (headers or {}).items():
@@ -79,15 +78,19 @@ class StandIn:
                 else:
                     self.say(200, answer)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = StandIn.of_this_test.enter_context(listening(Answers))
 
     def listed(self) -> bytes:
         return json.dumps({"data": [{"id": name} for name in self.models]}).encode()
 
     def engine(self, *contenders: Contender) -> RemoteEngine:
         return RemoteEngine(self.url, contenders or [Contender(id="m", base="m")])
+
+
+@pytest.fixture(autouse=True)
+def _end_the_stand_ins() -> Iterator[None]:
+    yield
+    StandIn.of_this_test.close()
 
 
 def stream(engine: RemoteEngine, contender: str = "m", **decoding: Any) -> list[Event]:
