@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if all(".py" in argument for argument in config.args):
         return 0
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take long first: no process works on one while the others are done."""
+    weights: Counter[Path] = Counter()
+    for item in items:
+        takes_long = any(item.get_closest_marker(name) for name in ("slow", "browser"))
+        weights[item.path] += 30 if takes_long else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def pytest_collection_finish() -> None:
