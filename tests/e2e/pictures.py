@@ -226,7 +226,7 @@ def moving(browser: Any, url: str) -> None:
         append_images=rest,
         duration=[time for _, time in kept],
         loop=0,
-        quality=70,
+        quality=35,
         method=4,
     )
     print(f"{stream.name}: {len(kept)} pictures")

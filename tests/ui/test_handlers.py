@@ -17,6 +17,7 @@ from empo_demo.arena.arena import Arena
 from empo_demo.contenders.load_roster import recorded_roster
 from empo_demo.contenders.roster import Roster
 from empo_demo.dialogue import Dialogue
+from empo_demo.empathy.language import why_unread
 from empo_demo.engine.predictions import RecordedEngine
 from empo_demo.engine.text.marks import ALL_THOUGHT
 from empo_demo.errors import StorageError
@@ -390,6 +391,10 @@ def test_a_turn_that_cannot_be_read_gets_no_dots(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(handlers.arena.models, "epitome", lambda pairs: asked.append(1) or [])
+    read = ScriptedSEM.read
+    monkeypatch.setattr(
+        ScriptedSEM, "read", lambda sem, turns: replace(read(sem, turns), unread=why_unread(turns))
+    )
     page = merged(handlers.send("Mein Hund ist gestern gestorben.", visitor(handlers)))
     voted = handlers.vote("a", page[handlers.parts.session])
     assert "not English, so not read" in voted[handlers.parts.heard]
