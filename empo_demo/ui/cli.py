@@ -52,7 +52,7 @@ def run(**overrides: Any) -> None:
 
 @page_app.command("rehearsal")
 def rehearsal(
-    seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the sides and the sampling.")] = 6,
     text: Annotated[
         str | None, typer.Option(help="What the person says. Default: as in the shipped round.")
     ] = None,

@@ -9,7 +9,9 @@ from functools import cache
 from empo_demo.dialogue import Dialogue
 from empo_demo.settings import ASSETS
 
-REHEARSED = "I found out that my brother has been lying to me about the money for years."
+REHEARSED = (
+    "My best friend moved to another country last week, and the flat feels so quiet without her."
+)
 """What the person says in the recorded round of the first screen."""
 EXPLORED = "My train was cancelled, so I missed my own farewell dinner."
 """What Explore compares when it is opened. Neither is among the examples: nothing comes twice."""
