@@ -168,8 +168,10 @@ def test_the_first_screen_is_a_round_to_rehearse_that_counts_nowhere(
     assert page[p.votes]["visible"] and "recorded" in page[p.steps]
     before = shown([v for k, v in page.items() if k is not p.badge]).lower()
     assert "aligned" not in before and "base model" not in before
-    voted = handlers.vote("b", page[p.session])
-    assert "You chose B" in voted[p.reveal] and "the aligned model" in voted[p.pane_b]
+    side = "a" if rehearsal().reveal.a.contender == "aligned" else "b"
+    voted = handlers.vote(side, page[p.session])
+    assert f"You chose {side.upper()}" in voted[p.reveal]
+    assert "the aligned model" in voted[getattr(p, f"pane_{side}")]
     assert handlers.arena.stats().rounds == {} and engine.requests == []
 
 
