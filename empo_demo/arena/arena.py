@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from empo_demo.arena import guards, opening
 from empo_demo.arena.comparison import Comparison, Shown, explore, shown
-from empo_demo.arena.frames import SECONDS, Frame, Replies, frames
-from empo_demo.arena.jobs import as_read, jobs_of, replay
-from empo_demo.arena.live import Live, LiveRounds, owner
+from empo_demo.arena.frames import SECONDS, Frame
+from empo_demo.arena.jobs import replay
+from empo_demo.arena.live import LiveRounds
 from empo_demo.arena.loaded_models import Models
 from empo_demo.arena.rounds import (
     ConsentText,
@@ -32,7 +32,7 @@ from empo_demo.arena.rounds import (
     view_of,
     with_advice,
 )
-from empo_demo.arena.streaming import RoundStream
+from empo_demo.arena.streaming import Streams
 from empo_demo.dialogue import MAX_TEXT, Dialogue, clean_text
 from empo_demo.engine.protocol import Engine
 from empo_demo.errors import NotAllowed, Sentence, StorageError
@@ -68,21 +68,26 @@ class Arena:
         engine: Engine | None = None,
         sem: SEM | None = None,
     ) -> None:
-        self.settings, self.roster, self.store = settings, roster, store
+        self.settings, self.store = settings, store
         self.models = Models(roster, engine, sem)
         self._rounds = LiveRounds(store)
+        self._streams = Streams(store, self.models, self._rounds)
         self._seeds = random.Random(settings.seed) if settings.seed is not None else None
         Janitor(store).start()
         abandoned, erased = self._rounds.sweep(), store.erasure.purge()
         if abandoned or erased:
             log.info("Abandoned rounds made void: %d; erased: %d", abandoned, erased)
 
+    @property
+    def roster(self) -> Roster:
+        """Who takes part, by the models that are loaded or meant."""
+        return self.models.roster
+
     def change_pair(self, roster: Roster, reason: Sentence) -> None:
         """Serve `roster` instead of the one that was meant; only before an engine is attached.
 
         A round that was opened for the other pair moves to this one before its first word.
         """
-        self.roster = roster
         self.models.replace(roster, reason)
 
     # The voter ------------------------------------------------------------------------------
@@ -222,7 +227,7 @@ class Arena:
             raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
         if round_.state in ("votable", "voted"):
             return replay(round_)
-        return self._perform(voter, round_, every)
+        return self._streams.perform(voter, round_, every)
 
     def stop(self, voter: str, round_id: str) -> None:
         """Stop a round that streams in this process. Its replies so far are kept.
@@ -411,7 +416,7 @@ class Arena:
             self.settings,
             self.roster,
             self.models.sem(),
-            self._counts(),
+            self.store.contender_counts(self.roster.revisions),
             seed,
             check,
         )
@@ -421,41 +426,3 @@ class Arena:
         self.store.add_round(stored)
         log.info("Round %s: seed %d, roster %s", stored.id, seed, self.roster.name)
         return opened
-
-    def _perform(self, token: str, round_: Round, every: float) -> Generator[Frame, None, None]:
-        live = Live(round_.id, voter_id(token), replies=Replies(guards.screen))
-        if not self._rounds.add(live):
-            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
-        try:
-            engine = self.models.engine(given_up=live.stop.is_set)
-            if engine is None:
-                self.store.void(token, round_.id, "It was stopped before the models had loaded.")
-                yield live.replies.frame()
-                return
-            redrawn = None if opening.is_drawn_from(round_, self.roster) else self._redrawn(round_)
-            jobs = jobs_of(round_, self.roster)
-            stream, read = RoundStream(engine, jobs, live), as_read(engine, jobs, round_)
-            # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
-            claimed = self.store.claim(
-                token, round_.id, owner(), engine.describe(), read, redrawn=redrawn
-            )
-            if not claimed:
-                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
-            save = self._rounds.save
-            try:
-                yield from frames(stream, live.replies, watch=lambda: live.watch(save), every=every)
-            finally:
-                live.finish(save)
-        finally:
-            self._rounds.remove(live)
-
-    def _redrawn(self, round_: Round) -> Round:
-        """The round with contenders of those that are here by now, before its first word."""
-        log.info("Round %s: its contenders are not here; others are drawn", round_.id)
-        opening.draw_again(round_, self.roster, self._counts())
-        return round_
-
-    def _counts(self) -> dict[str, int]:
-        return self.store.contender_counts(
-            [contender.revision for contender in self.roster.contenders]
-        )

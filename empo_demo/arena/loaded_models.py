@@ -24,11 +24,14 @@ SEM_PATIENCE = 30.0
 
 
 class Models:
-    """The models of an arena. `engine()` and `sem()` wait for them, up to a number of seconds."""
+    """The models of an arena. `engine()` and `sem()` wait for them, up to a number of seconds.
+
+    `roster` is who they are: another one where the pair that was meant cannot be had.
+    """
 
     def __init__(self, roster: Roster, engine: Engine | None = None, sem: SEM | None = None):
         self._arrival = threading.Condition()
-        self._roster, self._engine, self._sem = roster, engine, sem
+        self.roster, self._engine, self._sem = roster, engine, sem
         self._failure: str | None = None
         self._note = Sentence("")
         self._since = time.monotonic()
@@ -56,11 +59,11 @@ class Models:
 
         Only before an engine is attached.
         """
-        self._roster, self._note = roster, reason
+        self.roster, self._note = roster, reason
 
     def status(self) -> Status:
         """Whether the models can answer, with a sentence for the page."""
-        about = (self._roster.pair, self._note)
+        about = (self.roster.pair, self._note)
         if self._engine is not None:
             return Status("ready", "Both models are ready.", self._engine.describe(), *about)
         if self._failure is not None:
@@ -120,7 +123,7 @@ class Models:
 
     def recorded_dialogues(self) -> list[Dialogue]:
         """The dialogues that recorded replies can answer; empty if replies are generated."""
-        listed = getattr(self.engine_now(), "dialogues", None) if self._roster.recorded else None
+        listed = getattr(self.engine_now(), "dialogues", None) if self.roster.recorded else None
         return list(listed()) if listed is not None else []
 
     def feelings(self, texts: Sequence[str], *, explained: bool = False) -> list[Feeling]:

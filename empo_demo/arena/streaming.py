@@ -1,4 +1,4 @@
-"""The events of one round: what its two jobs say on an engine, until each side has ended.
+"""The streams of rounds: what a round's two jobs say on an engine, until each side has ended.
 
 Both sides always end with an outcome, also after an error, a stop or a closed page.
 """
@@ -8,15 +8,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from empo_demo.arena.frames import close
-from empo_demo.arena.jobs import Job
-from empo_demo.arena.live import Live
+from empo_demo.arena import guards, opening
+from empo_demo.arena.frames import Frame, Replies, close, frames
+from empo_demo.arena.jobs import Job, as_read, jobs_of
+from empo_demo.arena.live import Live, LiveRounds, owner
+from empo_demo.arena.loaded_models import Models
 from empo_demo.contenders.strategies import THINKING
 from empo_demo.engine.protocol import Delta, Engine, Event, Failed, Finished, Request
-from empo_demo.votes.models import Side
+from empo_demo.errors import NotAllowed
+from empo_demo.votes.models import Round, Side
+from empo_demo.votes.store import Store, voter_id
 
 log = logging.getLogger(__name__)
 
@@ -156,3 +160,50 @@ class RoundStream(Iterator[Event]):
         finally:
             close(stream)
         return ""
+
+
+class Streams:
+    """Plays the stored rounds of one arena on its models."""
+
+    def __init__(self, store: Store, models: Models, rounds: LiveRounds) -> None:
+        self._store, self._models, self._rounds = store, models, rounds
+
+    def perform(self, token: str, round_: Round, every: float) -> Generator[Frame, None, None]:
+        """Yield the frames of a pending round of the voter `token`, at most each `every` seconds.
+
+        It waits for the models, claims the round, and stores what came of it. Raises `NotAllowed`
+        if the round is being answered already.
+        """
+        live = Live(round_.id, voter_id(token), replies=Replies(guards.screen))
+        if not self._rounds.add(live):
+            raise NotAllowed("This round is being answered already. Wait for it, or press Stop.")
+        try:
+            engine = self._models.engine(given_up=live.stop.is_set)
+            if engine is None:
+                self._store.void(token, round_.id, "It was stopped before the models had loaded.")
+                yield live.replies.frame()
+                return
+            roster = self._models.roster
+            redrawn = None if opening.is_drawn_from(round_, roster) else self._redrawn(round_)
+            jobs = jobs_of(round_, roster)
+            stream, read = RoundStream(engine, jobs, live), as_read(engine, jobs, round_)
+            # Claimed last: a round that is claimed and not streamed would be nobody's for minutes.
+            claimed = self._store.claim(
+                token, round_.id, owner(), engine.describe(), read, redrawn=redrawn
+            )
+            if not claimed:
+                raise NotAllowed("This round was answered or stopped in the meantime. Reload it.")
+            save = self._rounds.save
+            try:
+                yield from frames(stream, live.replies, watch=lambda: live.watch(save), every=every)
+            finally:
+                live.finish(save)
+        finally:
+            self._rounds.remove(live)
+
+    def _redrawn(self, round_: Round) -> Round:
+        """The round with contenders of those that are here by now, before its first word."""
+        log.info("Round %s: its contenders are not here; others are drawn", round_.id)
+        roster = self._models.roster
+        opening.draw_again(round_, roster, self._store.contender_counts(roster.revisions))
+        return round_

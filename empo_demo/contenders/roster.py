@@ -132,6 +132,11 @@ class Roster:
         check_contenders(staying, where=f"The roster {self.name!r}")
         return replace(self, contenders=staying)
 
+    @property
+    def revisions(self) -> list[str]:
+        """The revisions of all contenders, whose votes count."""
+        return [contender.revision for contender in self.contenders]
+
     def only(self, *contender_ids: str) -> Roster:
         """The roster of contenders that were asked for by name, so that none is optional."""
         named = (self[contender_id] for contender_id in dict.fromkeys(contender_ids))

@@ -432,4 +432,4 @@ def test_between_engine_and_page_stand_two_generators(arena: Arena, engine: Any)
         patched.setattr(guards, "screen", screen)
         for _ in arena.stream(voter, opened.round_id):
             pass
-    assert depths and all(names == ["frames", "_perform"] for names in depths)
+    assert depths and all(names == ["frames", "perform"] for names in depths)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from empo_demo.arena import arena as arenas
-from empo_demo.arena import live
+from empo_demo.arena import live, streaming
 from empo_demo.arena.arena import Arena
 from empo_demo.contenders.roster import Contender, Roster
 from empo_demo.dialogue import Dialogue
@@ -66,7 +65,7 @@ def test_what_fails_before_the_first_word_leaves_the_round_unclaimed(
         raise EngineError("It is broken.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine if broken == "describe" else arenas, broken, fails)
+        patched.setattr(engine if broken == "describe" else streaming, broken, fails)
         with pytest.raises(EngineError):
             list(arena.stream(voter, opened.round_id))
     assert arena.find(voter, opened.round_id).state == "pending"

@@ -50,7 +50,7 @@ def play(arena: Arena, verdicts: Sequence[str]) -> None:
 def switched(arena: Arena) -> Arena:
     """Three votes on one pair of models, then two on another one with the same names."""
     play(arena, ["a", "b", "a"])
-    arena.roster = OTHER
+    arena.models.roster = OTHER
     play(arena, ["tie", "a"])
     return arena
 
