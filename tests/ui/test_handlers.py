@@ -391,6 +391,11 @@ def test_the_levels_of_a_round_are_read_once(
 def test_a_turn_that_cannot_be_read_gets_no_dots(
     handlers: Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Unread(ScriptedSEM):
+        def read(self, turns: Any) -> Any:
+            return replace(super().read(turns), unread=why_unread(turns))
+
+    handlers.arena.models.attach(sem=Unread())
     asked: list[int] = []
     monkeypatch.setattr(handlers.arena.models, "epitome", lambda pairs: asked.append(1) or [])
     read = ScriptedSEM.read
