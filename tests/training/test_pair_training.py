@@ -148,36 +148,26 @@ def test_nothing_is_scored_without_a_label(data: Path, monkeypatch: pytest.Monke
 # Whole trainings --------------------------------------------------------------------------------
 
 
+SHARED: tuple[tuple[str, object], ...] = (
+    ("--steps", 12),
+    ("--batch", 4),
+    ("--learning-rate", "1e-2"),
+    ("--save-steps", 1),
+    ("--system-prompt", PROMPT),
+    ("--hints-share", 0.5),
+    ("--length", 120),
+)
+
+
+def command_line(method: str, *options: tuple[str, object], more: tuple[object, ...]) -> list[str]:
+    """A command line; of an option that is given twice, the last one counts."""
+    words = [word for option in (*options, *SHARED) for word in option]
+    return [str(word) for word in (method, *words, *more)]
+
+
 def sft(data: Path, out: Path, *more: object) -> list[str]:
-    return [
-        str(one)
-        for one in (
-            "sft",
-            "--data",
-            data,
-            "--base",
-            data / "init",
-            "-o",
-            out,
-            "--steps",
-            12,
-            "--batch",
-            4,
-            "--learning-rate",
-            "1e-2",
-            "--schedule",
-            "linear",
-            "--save-steps",
-            1,
-            "--system-prompt",
-            PROMPT,
-            "--hints-share",
-            ".5",
-            "--length",
-            120,
-            *more,
-        )
-    ]
+    options = (("--data", data), ("--base", data / "init"), ("-o", out), ("--schedule", "linear"))
+    return command_line("sft", *options, more=more)
 
 
 @pytest.fixture(scope="module")
@@ -199,43 +189,18 @@ def pairs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dpo(data: Path, adapter: Path, pairs: Path, out: Path, *more: object) -> list[str]:
-    return [
-        str(one)
-        for one in (
-            "dpo",
-            "--pairs",
-            pairs,
-            "--base",
-            data / "init",
-            "--init-adapter",
-            adapter,
-            "-o",
-            out,
-            "--steps",
-            12,
-            "--batch",
-            4,
-            "--learning-rate",
-            "1e-2",
-            "--sft-weight",
-            ".2",
-            "--save-steps",
-            1,
-            "--system-prompt",
-            PROMPT,
-            "--hints-share",
-            ".5",
-            "--length",
-            120,
-            "--valid",
-            pairs,
-            "--valid-size",
-            6,
-            "--valid-steps",
-            6,
-            *more,
-        )
-    ]
+    return command_line(
+        "dpo",
+        ("--pairs", pairs),
+        ("--base", data / "init"),
+        ("--init-adapter", adapter),
+        ("-o", out),
+        ("--sft-weight", 0.2),
+        ("--valid", pairs),
+        ("--valid-size", 6),
+        ("--valid-steps", 6),
+        more=more,
+    )
 
 
 def trained(arguments: list[str]) -> None:
