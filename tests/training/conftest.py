@@ -1,12 +1,17 @@
-"""Twenty dialogues of our own sentences, and a model of a few thousand weights to train on them."""
+"""Twenty dialogues of our own sentences, a model of a few thousand weights, and what it learns."""
 
 from __future__ import annotations
 
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+
+from empo_demo.training import preferences
+from empo_demo.training.recipe import Job
 
 SENTENCES = ("My old dog died today", "Oh no what was his name", "We called him Bruno", "I see")
 
@@ -57,3 +62,39 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(shape).save_pretrained(folder / "init")
     tokenizer.save_pretrained(folder / "init")
     return folder
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The tensors of the adapter in `folder`, by name."""
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two adapters are equal to the bit."""
+    import torch
+
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def job(data: Path, out: Path, **changes: Any) -> Job:
+    """Four steps on the model of `data`."""
+    knobs = {"batch": 4, "micro": 2, "learning_rate": 1e-2, "steps": 4, **changes}
+    return Job(str(data / "init"), out, **knobs)
+
+
+@pytest.fixture(scope="session")
+def sft(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from empo_demo.training import sft as training
+
+    out = tmp_path_factory.mktemp("sft") / "adapter"
+    training.run(job(data, out), data)
+    return out
+
+
+@pytest.fixture(scope="session")
+def pairs(data: Path) -> Path:
+    out = data / "pairs.jsonl"
+    preferences.from_dialogues(data, out, split="train", draws=1, seed=0, control="none")
+    return out

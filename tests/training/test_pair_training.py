@@ -19,7 +19,7 @@ from empo_demo.errors import InvalidInput
 from empo_demo.training.recipe import WITHIN, in_batches
 from empo_demo.training.system_turn import drawn, read_hints, with_system
 from empo_demo.training.watch import described
-from tests.training.test_recipe import same, weights
+from tests.training.conftest import same, weights
 
 pytest.importorskip("trl", reason="adapters are trained with TRL: pip install -e .[train]")
 
