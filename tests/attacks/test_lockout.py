@@ -62,6 +62,7 @@ def test_explore_counts_against_the_address(tmp_path: Any) -> None:
         assert ["2 comparisons" in one for one in said] == [False, False, True], said[2]
 
 
+@pytest.mark.slow
 def test_readings_do_not_take_the_places_of_rounds(served: Served, stranger: Stranger) -> None:
     """/analyze costs a reading each and has no limit of its own: it has few places instead."""
     with flood(served.url, what="analyze", pause=0.0):
@@ -70,6 +71,7 @@ def test_readings_do_not_take_the_places_of_rounds(served: Served, stranger: Str
     assert lanes["analyze"] != lanes["open_round"]
 
 
+@pytest.mark.slow
 def test_the_board_is_made_once_for_all_who_look(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

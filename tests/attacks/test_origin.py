@@ -108,6 +108,7 @@ def test_a_retry_counts_against_the_address(tmp_path: Path) -> None:
             one.call("open_round", another, [], TEXT, "")
 
 
+@pytest.mark.slow
 def test_deleting_ones_data_does_not_reset_ones_count(tmp_path: Path) -> None:
     for served in serve(tmp_path, rounds_per_voter=2):
         one = Stranger(served.url)

@@ -145,6 +145,7 @@ def test_the_bootstrap_is_seeded() -> None:
     assert rank(ballots, samples=50, seed=1) != rank(ballots, samples=50)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_when_voters_differ() -> None:
     """Voters with tastes of their own: clustered intervals cover, those of single votes do not."""
     hits = plain = 0

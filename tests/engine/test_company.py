@@ -84,6 +84,7 @@ def test_only_the_rows_that_need_it_are_sorted_whole(monkeypatch: pytest.MonkeyP
         assert alone == [read[i]]
 
 
+@pytest.mark.slow
 def test_several_threads_promise_no_equal_replies(shipped: Any) -> None:
     """With two threads, attention adds one row's numbers in another order than three rows'."""
     from dataclasses import replace

@@ -45,6 +45,7 @@ def pair(tiny_folder: Path, adapter_folder: Path) -> Roster:
     return Roster("pair", contenders, quantization="none")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_its_trial_sets_apart_is_counted_as_a_copy(
     sets_apart: None, pair: Roster
 ) -> None:
@@ -62,6 +63,7 @@ def test_an_adapter_that_its_trial_sets_apart_is_counted_as_a_copy(
     assert trial.startswith("passed") and "(merged, because its logits differ" in trial
 
 
+@pytest.mark.slow
 def test_a_copy_that_a_trial_asks_for_is_refused_before_it_is_made_if_it_does_not_fit(
     sets_apart: None, pair: Roster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_prepare_makes_what_the_trial_asks_for_and_then_loading_makes_nothing(
     assert sorted(loaded) == sorted([pair.contenders[0].base, str(made.folder)]), "each once"
 
 
+@pytest.mark.slow
 def test_shared_by_order_is_refused_where_the_trial_has_set_the_adapter_apart(
     sets_apart: None, pair: Roster
 ) -> None:

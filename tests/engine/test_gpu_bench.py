@@ -57,6 +57,7 @@ def test_the_benchmark_holds_on_this_gpu() -> None:
     assert {line["verdict"] for line in found["lines"].values()} <= {"PASS", "no time left"}
 
 
+@pytest.mark.slow
 def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])
     made = Bench(arguments())
@@ -67,6 +68,7 @@ def test_a_line_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert line["verdict"] == "no time left" and line["seconds"] < 5
 
 
+@pytest.mark.slow
 def test_a_line_that_swallows_errors_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the engine does: an error in a step ends a round, and no more."""
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--only", "bandwidth"])

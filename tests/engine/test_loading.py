@@ -62,6 +62,7 @@ def engine_of(
     return LocalEngine(copies, loader.notes)
 
 
+@pytest.mark.slow
 def test_nf4_of_a_small_model_says_what_it_costs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_stop_string_ends_a_reply_before_it(exact_engine: LocalEngine) -> None
     assert "".join(e.text for e in events if isinstance(e, Delta)) == end.text
 
 
+@pytest.mark.slow
 def test_nf4_pairs_equal_their_rows_alone(quantised_engine: LocalEngine) -> None:
     pair = play(quantised_engine, ask("a", "base"), ask("b", "aligned"))
     assert pair["a"] == play(quantised_engine, ask("a", "base"))["a"]

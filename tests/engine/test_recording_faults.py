@@ -74,6 +74,7 @@ def test_layers_that_read_back_are_never_recorded(graphs: type[Graph]) -> None:
     assert not refused.on and refused.verdict == "not with int8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bits", "told"), [("int8", "not with int8"), ("nf4", "not on this device")]
 )

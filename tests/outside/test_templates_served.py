@@ -52,6 +52,7 @@ def test_a_padding_token_that_is_a_word_ends_no_reply(
     assert reply_of(changed(pad_token=token)) == expected
 
 
+@pytest.mark.slow
 def test_a_template_for_parts_is_answered_as_the_same_one_for_texts(
     changed: Callable[..., Path],
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_template_that_raises_is_refused_when_the_model_is_loaded(
         reply_of(folder)
 
 
+@pytest.mark.slow
 def test_a_template_that_demands_words_of_the_system_is_refused_where_there_are_none(
     changed: Callable[..., Path],
 ) -> None:

@@ -25,6 +25,7 @@ def test_a_sentence_like_one_that_measures_is_left_out() -> None:
     assert not fit.is_like(fit.runs("I went to the sea and it was warm"), measuring)
 
 
+@pytest.mark.slow
 def test_the_document_gives_the_figures_of_the_shipped_detection() -> None:
     """Each count, up to one sentence on the edge on another processor."""
     document = measure.DOCUMENT.read_text(encoding="utf8")

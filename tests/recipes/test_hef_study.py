@@ -327,6 +327,7 @@ def test_a_model_that_cannot_answer_the_first_step_is_called_not_measurable(
     assert "not measurable" in command.two_step_line("base", found)
 
 
+@pytest.mark.slow
 def test_the_judge_beats_chance_on_human_replies(data_dir: Path) -> None:
     judge = train_judge(data_dir / "empathetic_dialogues.train.jsonl.gz")
     cases = read_cases(data_dir / VALID, 300, KeywordSEM().read_many, seed=0)

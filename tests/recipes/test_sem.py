@@ -138,6 +138,7 @@ def examples_of(data: Path, texts: corpora.Texts) -> list[sem.Example]:
     return [tune.Example(e.text, "emotions", smooth[e.label]) for e in found]
 
 
+@pytest.mark.slow
 def test_every_long_step_shows_its_progress(
     data: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

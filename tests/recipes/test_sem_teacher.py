@@ -117,6 +117,7 @@ def what_it_says(teacher: mpnet.Teacher, work: Path) -> list[torch.Tensor]:
     ]
 
 
+@pytest.mark.slow
 def test_the_teacher_learns_all_its_tasks(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ def test_the_targets_of_a_taught_text_reach_the_emotions_and_the_valence(start: 
     assert loss.isfinite() and untouched
 
 
+@pytest.mark.slow
 def test_soft_cause_words_and_levels_are_learnt(start: Path) -> None:
     net, texts = pretrained(start)
     words = ("the", "zebra", "smiling")

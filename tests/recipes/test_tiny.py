@@ -73,6 +73,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     assert not (out / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_in_a_pipe_its_progress_is_a_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

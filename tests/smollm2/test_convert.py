@@ -52,6 +52,7 @@ def test_tensors_and_tokens_are_those_of_transformers_own_reader(
     same(folder / "source.gguf", folder / package.model)
 
 
+@pytest.mark.slow
 def test_the_conversion_needs_no_transformers(made: tuple[Path, Package], tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from empo_demo.smollm2.convert import convert; "

@@ -303,6 +303,7 @@ FILES = settings(
 """Whole files are drawn: the same ones each time, and none is made smaller when it fails."""
 
 
+@pytest.mark.slow
 @settings(FILES, max_examples=10)
 @given(st.lists(CHANGES, min_size=100, max_size=100))
 def test_no_mutated_record_breaks_an_export_the_board_or_the_next_start(
@@ -378,6 +379,7 @@ def backup_of(good: dict[str, Any], rounds: int, path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 @settings(FILES, max_examples=5)
 @given(
     st.lists(st.tuples(st.sampled_from(CELLS), st.integers(0, 50), RAW), min_size=20, max_size=20)

@@ -43,6 +43,7 @@ def counts(store: Store) -> Counter[str]:
     return Counter(found)
 
 
+@pytest.mark.slow
 def test_many_clients_with_double_clicks_lose_and_double_nothing(url: str) -> None:
     """8 clients x 12 rounds at once, each vote sent twice at the same moment."""
     arena = arena_at(url, limit=NO_LIMIT)
