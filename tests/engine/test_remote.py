@@ -332,7 +332,6 @@ def said(text: str, model: str = "", reason: str | None = None) -> dict[str, Any
 
 GOOD = stream_of(said("I am sorry."), said("", reason="stop"))
 GARBAGE = (
-    "null",
     "7",
     '"text"',
     "true",
@@ -355,7 +354,7 @@ GARBAGE = (
         (b"HTTP/1.1 200 OK\r\n\r\n<html>Welcome to nginx</html>", "no OpenAI-style stream"),
         (stream_of("{{{ not json"), "no OpenAI-style stream"),
         (stream_of("[1, 2]"), "no OpenAI-style stream"),
-        (stream_of({"choices": [{"delta": {"content": ["x"]}}]}), "no OpenAI-style stream"),
+        (stream_of({"choices": [{"delta": {"content": [7]}}]}), "no OpenAI-style stream"),
         (stream_of({"choices": "x"}), "no OpenAI-style stream"),
         *((stream_of(garbage), "no OpenAI-style stream") for garbage in GARBAGE),
         (stream_of(said("Hi")).replace(b"Hi", b"\xff\xfe"), "no OpenAI-style stream"),
@@ -364,6 +363,7 @@ GARBAGE = (
             "no OpenAI-style stream",
         ),
         (stream_of({}), "broke off in mid-reply"),
+        (stream_of("null"), "broke off in mid-reply"),
         (stream_of({"choices": [{}]}, {"choices": None}), "broke off in mid-reply"),
         (stream_of(said("I am so"), done=False), "broke off in mid-reply"),
         (FIRST_WORDS.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1), "broke"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def test_a_download_works_where_the_database_is_held_exclusively(
     )
     cast(arena, arena.new_voter())
     age(store, hours=25)
-    with endpoints._written(store, "csv") as file:
-        assert b"It rained all day." in file.read()
+    with endpoints._written(store, "csv") as file, zipfile.ZipFile(file) as packed:
+        assert b"It rained all day." in packed.read("empo-votes-csv.csv")
     store.close()
 
 

@@ -221,7 +221,8 @@ class ReplyText:
         added = ""
         try:
             for choice in chunk.choices or ():
-                if str(getattr(choice, "index", None) or 0) != "0":
+                index = getattr(choice, "index", None)
+                if isinstance(index, int | str) and str(index) != "0":
                     continue  # another reply than the first one, which alone was asked for
                 delta: Any = choice.delta
                 if delta:
