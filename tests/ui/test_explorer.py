@@ -133,9 +133,9 @@ def test_a_link_says_when_the_models_have_changed_since(
     address = address_in(
         last(list(explorer.play(values_of(explorer, compared()), SAY, None)), explorer.link)
     )
-    contenders = explorer.arena.roster.contenders
+    models, contenders = explorer.arena.models, explorer.arena.roster.contenders
     newer = (contenders[0], replace(contenders[1], revision="2"))
-    monkeypatch.setattr(explorer.arena, "roster", replace(explorer.arena.roster, contenders=newer))
+    monkeypatch.setattr(models, "roster", replace(models.roster, contenders=newer))
     _, linked = explorer.restore(address, SAY)
     assert linked is not None
     frames = list(explorer.play(values_of(explorer, linked.comparison), SAY, None, linked))
