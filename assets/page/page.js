@@ -8,7 +8,34 @@ function arenaSay(key, values) {
   return arenaWords[language][key].replace(/{(\w+)}/g, (_, name) => values[name].toLocaleString(language));
 }
 
+// What is pressed before the page has its state would be overwritten when that comes: a vote on the
+// first screen, a situation, a text. It is held, and pressed again then, or when that takes too long.
+const ARENA_STATE = 10000, ARENA_HELD = "#language, [role=tabpanel] button";
+let arenaHasState = false, arenaEarly = null;
+function arenaHoldEarly(event, pressed) {
+  if (arenaHasState || !pressed) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  if (!arenaEarly) setTimeout(arenaGiveState, ARENA_STATE);
+  arenaEarly = pressed;
+}
+function arenaGiveState() {
+  if (arenaHasState) return;
+  arenaHasState = true;
+  const early = arenaEarly, same = (one) => one.id === early.id && one.textContent === early.textContent;
+  if (!early) return;
+  // Gradio has drawn the state by then, and may have put another element into the place.
+  const found = early.isConnected ? early : [...document.querySelectorAll(ARENA_HELD)].find(same);
+  setTimeout(() => found?.click());
+}
+document.addEventListener("click", (event) => arenaHoldEarly(event, event.target.closest(ARENA_HELD)), true);
+document.addEventListener("keydown", (event) => {
+  const sends = event.key === "Enter" && !event.shiftKey && event.target.closest("#box");
+  arenaHoldEarly(event, sends && document.querySelector("#send button, button#send"));
+}, true);
+
 function arenaSpeak(language) {
+  arenaGiveState();
   document.documentElement.lang = language;
   document.getElementById("toggle")?.setAttribute("aria-label", arenaSay("theme"));
 }

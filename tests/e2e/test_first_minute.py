@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,50 @@ def test_the_page_says_what_runs_and_that_the_models_are_drawn_anew(visitor: Any
     assert visitor.evaluate(blank) < 300
     more = "document.documentElement.scrollHeight - innerHeight"
     assert visitor.evaluate(more) < 300
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
+@pytest.mark.parametrize("does", ["votes", "takes an example", "writes"])
+def test_what_is_pressed_before_the_page_has_its_state_is_not_lost(
+    chromium: Any,
+    served: Served,
+    faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+    does: str,
+    locale: str,
+) -> None:
+    make, begun, go = served.arena.new_voter, threading.Event(), threading.Event()
+
+    def slow() -> str:
+        first = not begun.is_set()
+        begun.set()
+        assert not first or go.wait(60)
+        return make()
+
+    monkeypatch.setattr(served.arena, "new_voter", slow)
+    context = chromium.new_context(viewport={"width": 1400, "height": 900}, locale=locale)
+    page = faults.watch(context.new_page(), served.url)
+    page.goto(served.url)
+    expect(page.locator("#vote_b")).to_be_visible()
+    assert begun.wait(60)
+    if does == "votes":
+        page.click("#vote_b")
+    elif does == "writes":
+        page.fill("#box textarea", TEXT)
+        page.keyboard.press("Enter")
+    else:
+        page.locator(".example").first.click()
+    page.wait_for_timeout(700)
+    go.set()
+    page.wait_for_selector("#badge .badge.ready")
+    if does == "votes":
+        expect(page.locator(".reveal")).to_be_visible()
+    else:
+        if does == "writes":
+            page.click("#agree")
+        expect(page.locator(".tag")).to_have_count(0)
+        expect(page.locator("#vote_b")).to_be_visible()
+    context.close()
 
 
 def test_after_the_vote_one_thing_comes_first(visitor: Any) -> None:
