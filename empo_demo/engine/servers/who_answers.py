@@ -29,7 +29,7 @@ PROMPTS: tuple[tuple[Message, ...], ...] = tuple(
         "Somebody stole my bike in front of the library.",
     )
 )
-FEW, MANY = 3, 16
+FEW, MANY = 2, 16
 """The tokens of an answer with log-probabilities, and of one that is only text."""
 _ALIKE = 0.05
 """Nats below which two models are not told apart: one model differs from itself by rounding."""
