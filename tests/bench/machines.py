@@ -35,6 +35,8 @@ from tests import postgres as postgresql
 from tests.conftest import REPOSITORY
 
 LIMIT = 50
+PATIENCE = 120.0
+"""Seconds for which a visitor waits for a round that another replica may still answer."""
 RETRIES = 3
 VISITORS_AT_ONCE = 1000
 NGINX = """
@@ -173,14 +175,28 @@ class Visitor:
 
     def _answered(self, name: str) -> tuple[str, dict[str, Any]]:
         """The round with both replies. Where a side failed, Retry is pressed, as a person would."""
-        last: dict[str, Any] = self.ask("/stream", self.voter, name)
+        name, last = self._streamed(name)
         for _ in range(RETRIES):
             if not any(str(end).startswith("failed") for end in last["finished"].values()):
                 break
-            self.retried += 1
-            name = self.ask("/retry", self.voter, name)["round_id"]
-            last = self.ask("/stream", self.voter, name)
+            name, last = self._streamed(self._again(name))
         return name, last
+
+    def _streamed(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The end of the round's stream. A cut one is awaited or tried again, as the app says."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return name, self.ask("/stream", self.voter, name)
+            except Exception as error:
+                if "cannot be answered" in str(error):
+                    name = self._again(name)
+                elif "answered already" not in str(error) or time.monotonic() > until:
+                    raise
+
+    def _again(self, name: str) -> str:
+        self.retried += 1
+        return str(self.ask("/retry", self.voter, name)["round_id"])
 
     def storm(self, opens: int) -> int:
         """Open rounds until the limit; how many were let in."""
